@@ -1,0 +1,1 @@
+"""Verbs, configuration, run folders and stages of kdbench."""

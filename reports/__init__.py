@@ -1,0 +1,1 @@
+"""Boards, tables and statistics: pure functions of finished run folders."""

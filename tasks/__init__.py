@@ -1,0 +1,1 @@
+"""Evaluation tasks: prompts, scoring and the generated mini world."""

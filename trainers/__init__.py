@@ -1,0 +1,1 @@
+"""Distillation methods and what they stand on: one loop, one head, one sampler."""
