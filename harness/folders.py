@@ -1,0 +1,91 @@
+"""Folders that appear whole or not at all: checkpoints, exported models, shared caches."""
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kdbench.harness.locks import RunLock, pid_alive
+from kdbench.harness.store import make_folder, sync_path, writing
+
+
+def cache_folder() -> Path:
+    """Where runs keep what they share: ``KDBENCH_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("KDBENCH_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdbench"
+
+
+@contextlib.contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Yields an empty temporary folder that becomes ``path`` when the block ends without error.
+
+    A folder already at ``path`` is replaced. A kill in the one instant between its removal and the
+    new one's arrival leaves neither; the next writer's `settle_folder` puts the old one back. Only
+    the holder of the run's lock may call this.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    settle_folder(target)
+    temporary = target.parent / f".{target.name}.{socket.gethostname()}-{os.getpid()}.tmp"
+    old = _old(target)
+    with writing(temporary):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    try:
+        yield temporary
+        with writing(target):
+            for file in [p for p in temporary.rglob("*") if p.is_file()]:
+                sync_path(file)
+            if target.exists():
+                os.rename(target, old)
+            os.rename(temporary, target)
+            sync_path(target.parent)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def settle_folder(path: Path | str) -> None:
+    """Mends what a kill inside `new_folder` left: restores a lost folder, removes leftovers.
+
+    Only the holder of the run's lock may call this, before it looks whether ``path`` exists.
+    """
+    target = Path(path)
+    old = _old(target)
+    if old.exists() and not target.exists():
+        os.rename(old, target)
+    shutil.rmtree(old, ignore_errors=True)
+    prefix = f".{target.name}.{socket.gethostname()}-"
+    for leftover in target.parent.glob(f"{prefix}*.tmp"):
+        pid = leftover.name.removeprefix(prefix).removesuffix(".tmp")
+        if pid.isdigit() and not pid_alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def build_once(path: Path | str, build: Callable[[Path], None], *, wait: float = 3600.0) -> Path:
+    """Returns the cached folder ``path``, built by ``build(empty folder)`` if it is not there.
+
+    Several processes may ask at once: one builds, the others wait for it. The folder appears whole
+    or not at all.
+
+    Raises:
+        RunLocked: another process was still building after ``wait`` seconds.
+        InputError: the place cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        return target
+    with RunLock(target.parent, wait=wait, name=f".{target.name}.lock"):
+        settle_folder(target)
+        if not target.is_dir():
+            with new_folder(target) as temporary:
+                build(temporary)
+    return target
+
+
+def _old(target: Path) -> Path:
+    return target.parent / f".{target.name}.old"

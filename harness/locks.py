@@ -1,0 +1,215 @@
+"""One writer a folder: the run lock.
+
+The lock is the file ``lock``: one JSON line of host, pid, the process's start and a heartbeat, held
+under a POSIX record lock for as long as the writer lives. The record lock decides where it works
+(one host, most network file systems): the kernel drops it when the holder dies, however it dies,
+and forked data workers do not inherit it. The content decides otherwise: a pid that is dead on this
+host, or a heartbeat from another host that stopped for `STALE_AFTER` seconds, is stale and taken
+over; anything else is a live writer.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from kdbench.harness.errors import InputError, RunLocked
+from kdbench.harness.records import Record
+from kdbench.harness.store import make_folder, writing
+
+HEARTBEAT_EVERY = 10.0
+STALE_AFTER = 120.0
+START_FIELD = 19  # of /proc/<pid>/stat counted from the state: clock ticks from boot to start
+
+_held: set[str] = set()  # record locks do not exclude within one process; this set does
+_held_guard = threading.Lock()
+
+
+class Holder(Record):
+    """Content of a lock file."""
+
+    host: str
+    pid: int
+    start: str = ""
+    began: float = 0.0
+    heartbeat: float
+
+
+class RunLock:
+    """Holds ``folder/lock`` while the block runs.
+
+    Args:
+        folder: run folder; created if needed.
+        wait: seconds to wait for a live holder before giving up.
+        name: file name of the lock.
+
+    Raises:
+        RunLocked: another live process holds it.
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | str, *, wait: float = 0.0, name: str = "lock") -> None:
+        self.path = Path(folder) / name
+        self._wait = wait
+        self._key = str(self.path.resolve())
+        self._descriptor = -1
+        self._stop = threading.Event()
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        make_folder(self.path.parent)
+        deadline = time.monotonic() + self._wait
+        while (refusal := self._try()) is not None:
+            if time.monotonic() >= deadline:
+                raise RunLocked(refusal)
+            time.sleep(min(0.2, max(0.01, self._wait)))
+        threading.Thread(target=self._beat, name="kdbench-heartbeat", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        # unlinked while held: a newcomer that opened this file sees that it is no longer the lock
+        with _held_guard:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            os.close(self._descriptor)
+            _held.discard(self._key)
+
+    def _try(self) -> str | None:
+        """Takes the lock, or returns why not as a sentence."""
+        with _held_guard:
+            if self._key in _held:
+                return f"{self.path.parent} is being written by this very process"
+            with writing(self.path):
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            refusal = _refusal(self.path, descriptor)
+            if refusal is not None:
+                os.close(descriptor)
+                return refusal
+            self._descriptor = descriptor
+            self._began = time.time()
+            self._write()
+            _held.add(self._key)
+        return None
+
+    def _write(self) -> None:
+        holder = Holder(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            start=_start_of(os.getpid()),
+            began=self._began,
+            heartbeat=time.time(),
+        )
+        # in place, at one length: another open and close of this file would drop the record lock
+        line = json.dumps(holder.model_dump()).ljust(254) + "\n"
+        with writing(self.path):
+            os.pwrite(self._descriptor, line.encode(), 0)
+            os.ftruncate(self._descriptor, len(line.encode()))
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_EVERY):
+            with _held_guard, contextlib.suppress(InputError):
+                if not self._stop.is_set():
+                    self._write()
+
+
+def lock_holder(folder: Path | str, name: str = "lock") -> Holder | None:
+    """The live holder of a folder's lock, or None (for listings; never by the holding process)."""
+    path = Path(folder) / name
+    if str(path.resolve()) in _held or not path.exists():
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        holder = _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return holder if holder is not None and _alive(holder) else None
+
+
+def pid_alive(pid: int) -> bool:
+    """Whether a process with this id exists on this host (zombies count as dead)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # exists, and is someone else's
+        return True
+    state = process_stat(pid)
+    return not state or state[0] not in ("Z", "X")
+
+
+def process_stat(pid: int) -> list[str]:
+    """Fields of ``/proc/<pid>/stat`` after the command name (state first), or none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return text[text.rfind(")") + 2 :].split()
+
+
+def _refusal(path: Path, descriptor: int) -> str | None:
+    """Why the open lock file cannot be ours, or None."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return _sentence(path, _holder(descriptor))
+        # no record locks on this file system: the content alone decides
+    try:
+        current = os.stat(path)
+    except FileNotFoundError:
+        return f"{path.parent} was just released; try again"
+    if current.st_ino != os.fstat(descriptor).st_ino:
+        return f"{path.parent} was just taken by another process; try again"
+    holder = _holder(descriptor)
+    if holder is not None and holder.pid != os.getpid() and _alive(holder):
+        return _sentence(path, holder)
+    return None
+
+
+def _sentence(path: Path, holder: Holder | None) -> str:
+    who = "another process"
+    if holder is not None:
+        who = f"process {holder.pid} on {holder.host}"
+        age = max(0.0, time.time() - holder.heartbeat)
+        who += f" (last heartbeat {age:.0f} s ago)"
+    return f"{path.parent} is being written by {who}; wait for it or stop it first"
+
+
+def _holder(descriptor: int) -> Holder | None:
+    """Content of an open lock file; None if it is empty or no lock of ours."""
+    try:
+        return Holder.model_validate_json(os.pread(descriptor, 4096, 0))
+    except ValidationError:
+        return None
+
+
+def _alive(holder: Holder) -> bool:
+    if holder.host != socket.gethostname():
+        return time.time() - holder.heartbeat < STALE_AFTER
+    if not pid_alive(holder.pid):
+        return False
+    # a pid can be given to a newcomer; its start tells them apart
+    return not holder.start or holder.start == _start_of(holder.pid)
+
+
+def _start_of(pid: int) -> str:
+    fields = process_stat(pid)
+    return fields[START_FIELD] if len(fields) > START_FIELD else ""

@@ -1,0 +1,301 @@
+"""Files that survive a kill: atomic writes, append-only JSONL, stage markers, folder swaps.
+
+Rules every stage relies on:
+
+* A file under its final name is whole: it was written to a temporary name, flushed and renamed.
+* A JSONL file grows by whole batches in one write; what a kill leaves is a torn last line, which is
+  cut on load and on the next append. Lines before it are good. A batch may have been written in
+  part, line-wise whole: whoever needs batches whole counts rows and calls `keep_rows`.
+* A stage is done when ``<stage>.done`` exists and its outputs are as it lists them.
+
+Every failed write is an `InputError` of one sentence: a full disk or a read-only folder is the
+user's to mend. The lock of a run folder is in `kdbench.harness.locks`, whole folders that appear at
+once in `kdbench.harness.folders`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import Record
+
+Row = Mapping[str, Any] | BaseModel
+R = TypeVar("R", bound=BaseModel)
+
+
+class FileStamp(Record):
+    """Content of one output of a stage."""
+
+    sha256: str
+    size: int
+
+
+class StageMarker(Record):
+    """``<stage>.done``: what a finished stage left behind."""
+
+    stage: str
+    finished: float
+    outputs: dict[str, FileStamp]
+    info: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turns an OSError raised while writing ``path`` into an InputError of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"cannot write {path}: {reason}; choose a writable place or free some space"
+        ) from error
+
+
+def make_folder(path: Path | str) -> Path:
+    """Creates ``path`` and its parents if needed and returns it.
+
+    Raises:
+        InputError: it cannot be created, is a file, or cannot be written.
+    """
+    folder = Path(path)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {folder}: permission denied; choose a writable place")
+    return folder
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Writes ``data`` atomically: temporary name, fsync, rename."""
+    target = Path(path)
+    make_folder(target.parent)
+    # not tempfile.mkstemp: its files are private, and a run folder is there for colleagues to read
+    temporary = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    with writing(target):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_path(target.parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes ``text`` as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes a JSON document (a pydantic model or plain data), atomically, keys in given order.
+
+    Raises:
+        ValueError: a number is NaN or infinite; such a value is `Missing`, with a reason.
+    """
+    write_text(
+        path, json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    )
+
+
+def read_json(path: Path | str) -> Any:
+    """Reads a JSON document.
+
+    Raises:
+        InputError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_record(path: Path | str, model: type[R]) -> R:
+    """Reads a JSON document as ``model``; an InputError names file and field."""
+    try:
+        return model.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_problem(error)}") from error
+
+
+def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
+    """Appends ``rows`` as JSON lines in one write, flushed; a torn last line is cut first."""
+    data = b"".join(
+        json.dumps(_plain(row), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        for row in rows
+    )
+    target = Path(path)
+    make_folder(target.parent)
+    with writing(target), open(target, "a+b", buffering=0) as file:
+        _cut_torn_line(file.fileno())
+        written = 0
+        while written < len(data):  # one call in practice; a short write is legal
+            written += os.write(file.fileno(), data[written:])
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path | str) -> list[dict[str, Any]]:
+    """All whole rows of a JSONL file we wrote; empty if there is no file. The file is not changed.
+
+    Raises:
+        InputError: a line other than a torn last one is not a JSON object.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    rows = []
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number} is not a JSON object; the file was changed by hand")
+        rows.append(row)
+    return rows
+
+
+def read_records(path: Path | str, model: type[R]) -> list[R]:
+    """All whole rows of a JSONL file as ``model``; an InputError names the file and the row."""
+    records = []
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            records.append(model.model_validate(row))
+        except ValidationError as error:
+            raise InputError(f"{path}:{number}: {_first_problem(error)}") from error
+    return records
+
+
+def keep_rows(path: Path | str, count: int) -> None:
+    """Cuts a JSONL file on disk to its first ``count`` rows (a batch that a kill left in part)."""
+    target = Path(path)
+    if not target.exists():
+        return
+    with writing(target), open(target, "r+b") as file:
+        for _ in range(count):
+            if not file.readline().endswith(b"\n"):
+                raise ValueError(f"{target} has fewer than {count} rows")
+        file.truncate(file.tell())
+        os.fsync(file.fileno())
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mark_done(
+    folder: Path | str,
+    stage: str,
+    outputs: Iterable[Path | str] = (),
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes ``<stage>.done`` in ``folder``, last of all, with the hash of every output.
+
+    Args:
+        folder: run folder (or evaluation folder) the stage wrote to.
+        stage: name of the stage; ``/`` is not allowed.
+        outputs: files or folders (all files in them), relative to ``folder`` or inside it.
+        info: what a later stage wants to know (cost, counts).
+    """
+    base = Path(folder)
+    stamps = {}
+    for output in outputs:
+        path = base / output
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            relative = file.relative_to(base).as_posix()
+            stamps[relative] = FileStamp(sha256=sha256_file(file), size=file.stat().st_size)
+    write_json(
+        _marker(base, stage),
+        StageMarker(stage=stage, finished=time.time(), outputs=stamps, info=dict(info or {})),
+    )
+
+
+def is_done(folder: Path | str, stage: str, *, check_content: bool = False) -> bool:
+    """Whether ``stage`` finished and its outputs are still there, of the same size.
+
+    Args:
+        folder: where the stage wrote.
+        stage: name of the stage.
+        check_content: also compare every hash (reads all outputs).
+    """
+    marker = read_marker(folder, stage)
+    if marker is None:
+        return False
+    for name, stamp in marker.outputs.items():
+        path = Path(folder) / name
+        if not path.is_file() or path.stat().st_size != stamp.size:
+            return False
+        if check_content and sha256_file(path) != stamp.sha256:
+            return False
+    return True
+
+
+def read_marker(folder: Path | str, stage: str) -> StageMarker | None:
+    """The marker of a finished stage, or None."""
+    path = _marker(Path(folder), stage)
+    return read_record(path, StageMarker) if path.is_file() else None
+
+
+def unmark(folder: Path | str, stage: str) -> None:
+    """Forgets that ``stage`` is done, before its outputs are changed."""
+    _marker(Path(folder), stage).unlink(missing_ok=True)
+
+
+def sync_path(path: Path) -> None:
+    """Flushes a file, or a folder's renames, to disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _marker(folder: Path, stage: str) -> Path:
+    if "/" in stage:
+        raise ValueError(f"a stage name is one file name, got {stage!r}")
+    return folder / f"{stage}.done"
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where or 'document'}: {problem['msg'].lower()}"
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    """Truncates the open file to its last newline."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)

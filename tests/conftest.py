@@ -1,0 +1,64 @@
+"""Shared fixtures: small processes, a private cache, no network."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them: tests must pass without a network, and threads of many workers on
+# few cores only wait for each other.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps caches (mini teacher, shared inits) out of the user's cache folder."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ.setdefault("KDBENCH_CACHE", str(shared / "kdbench-cache"))
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python processes that run a snippet; those still alive at the end are killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *args: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The real data sets (``KDBENCH_DATA``); the test is skipped where they are not."""
+    return _folder_from("KDBENCH_DATA", "real data sets")
+
+
+@pytest.fixture
+def reference_dir() -> Path:
+    """Numbers computed by the authors' code (``KDBENCH_REFERENCE``), or a skip."""
+    return _folder_from("KDBENCH_REFERENCE", "reference numbers")
+
+
+def _folder_from(variable: str, what: str) -> Path:
+    with contextlib.suppress(KeyError):
+        folder = Path(os.environ[variable])
+        if folder.is_dir():
+            return folder
+    pytest.skip(f"{what} are not here: {variable} names no folder")

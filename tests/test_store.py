@@ -1,0 +1,299 @@
+"""Files, markers, folders and locks, with real processes where a process is what matters."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdbench.harness.errors import InputError, RunLocked
+from kdbench.harness.folders import build_once, new_folder, settle_folder
+from kdbench.harness.locks import RunLock, lock_holder
+from kdbench.harness.records import StageCost
+from kdbench.harness.store import (
+    append_rows,
+    is_done,
+    keep_rows,
+    make_folder,
+    mark_done,
+    read_json,
+    read_marker,
+    read_records,
+    read_rows,
+    unmark,
+    write_json,
+    write_text,
+)
+
+Spawn = Callable[..., subprocess.Popen[str]]
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_json_survives_and_leaves_no_temporary(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "x.json", {"b": 1, "a": "é"})
+    assert read_json(tmp_path / "a" / "x.json") == {"b": 1, "a": "é"}
+    assert leftovers(tmp_path / "a") == []
+    assert (tmp_path / "a" / "x.json").stat().st_mode & 0o044, "colleagues may read it"
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert leftovers(tmp_path) == []
+
+
+def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "x")
+    for act in (make_folder, lambda p: write_text(p, "y"), lambda p: append_rows(p, [{}])):
+        with pytest.raises(InputError, match=r"cannot write .*; choose a writable place"):
+            act(tmp_path / "file" / "below")
+
+
+def test_torn_last_line_is_cut_on_load_and_on_append(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [{"n": 1}, {"n": 2}])
+    with path.open("ab") as file:
+        file.write(b'{"n": 3, "text": "' + b"x" * 100_000)
+    assert [row["n"] for row in read_rows(path)] == [1, 2]
+    append_rows(path, [{"n": 4}])
+    assert [row["n"] for row in read_rows(path)] == [1, 2, 4]
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_file_of_one_torn_line_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"n": 3')
+    assert read_rows(path) == []
+    append_rows(path, [])
+    assert path.read_bytes() == b""
+
+
+def test_bad_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 1}\nnot json\n{"n": 3}\n')
+    with pytest.raises(InputError, match=r"rows\.jsonl:2 "):
+        read_rows(path)
+
+
+def test_records_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [StageCost(wall_s=1.5), {"wall_s": "soon"}])
+    with pytest.raises(InputError, match=r"rows\.jsonl:2: wall_s"):
+        read_records(path, StageCost)
+
+
+def test_keep_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [{"n": n} for n in range(5)])
+    keep_rows(path, 3)
+    assert [row["n"] for row in read_rows(path)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="fewer than 4"):
+        keep_rows(path, 4)
+    assert len(read_rows(path)) == 3
+
+
+APPENDER = """
+import sys
+from kdbench.harness.store import append_rows
+batch = 0
+while True:
+    append_rows(sys.argv[1], [{"batch": batch, "row": r, "text": "x" * 20000} for r in range(16)])
+    batch += 1
+    print(batch, flush=True)
+"""
+
+
+def test_kill_while_appending_loses_no_whole_batch(tmp_path: Path, spawn: Spawn) -> None:
+    path = tmp_path / "rows.jsonl"
+    for turn in range(3):
+        path.unlink(missing_ok=True)
+        process = spawn(APPENDER, path)
+        assert process.stdout is not None
+        confirmed = 0
+        while confirmed < 3 + turn:
+            confirmed = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        confirmed = max([confirmed, *map(int, process.stdout.read().split())])
+        process.wait()
+        rows = read_rows(path)
+        assert len(rows) >= confirmed * 16
+        assert [(r["batch"], r["row"]) for r in rows] == [divmod(i, 16) for i in range(len(rows))]
+        keep_rows(path, len(rows) // 16 * 16)
+        append_rows(path, [{"batch": -1}])
+        assert read_rows(path)[-1] == {"batch": -1}
+
+
+def test_marker_notices_missing_resized_and_changed_outputs(tmp_path: Path) -> None:
+    write_text(tmp_path / "student" / "model.bin", "abc")
+    write_text(tmp_path / "log.txt", "log")
+    assert not is_done(tmp_path, "train")
+    mark_done(tmp_path, "train", ["student", "log.txt"], {"steps": 20})
+    assert is_done(tmp_path, "train", check_content=True)
+    marker = read_marker(tmp_path, "train")
+    assert marker is not None
+    assert sorted(marker.outputs) == ["log.txt", "student/model.bin"]
+    assert marker.info == {"steps": 20}
+    write_text(tmp_path / "log.txt", "LOG")
+    assert is_done(tmp_path, "train")
+    assert not is_done(tmp_path, "train", check_content=True)
+    write_text(tmp_path / "log.txt", "longer")
+    assert not is_done(tmp_path, "train")
+    unmark(tmp_path, "train")
+    assert read_marker(tmp_path, "train") is None
+
+
+def test_new_folder_replaces_or_leaves_alone(tmp_path: Path) -> None:
+    target = tmp_path / "student"
+    with new_folder(target) as temporary:
+        write_text(temporary / "weights", "1")
+    with pytest.raises(RuntimeError), new_folder(target) as temporary:
+        write_text(temporary / "weights", "2")
+        raise RuntimeError
+    assert (target / "weights").read_text() == "1"
+    with new_folder(target) as temporary:
+        write_text(temporary / "weights", "3")
+    assert (target / "weights").read_text() == "3"
+    assert leftovers(tmp_path) == []
+
+
+def test_settle_folder_restores_what_a_kill_left(tmp_path: Path, spawn: Spawn) -> None:
+    write_text(tmp_path / ".student.old" / "weights", "1")
+    dead = spawn("pass")
+    dead.wait()
+    write_text(tmp_path / f".student.{socket.gethostname()}-{dead.pid}.tmp" / "weights", "2")
+    settle_folder(tmp_path / "student")
+    assert (tmp_path / "student" / "weights").read_text() == "1"
+    assert leftovers(tmp_path) == []
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from kdbench.harness.folders import build_once
+def build(folder):
+    time.sleep(0.3)
+    (folder / "by").write_text(sys.argv[2])
+    with open(sys.argv[1] + ".log", "a") as log:
+        log.write(sys.argv[2])
+print((build_once(Path(sys.argv[1]), build) / "by").read_text())
+"""
+
+
+def test_build_once_builds_once(tmp_path: Path, spawn: Spawn) -> None:
+    processes = [spawn(BUILDER, tmp_path / "teacher", name) for name in "abc"]
+    answers = {process.communicate()[0].strip() for process in processes}
+    assert len(answers) == 1
+    assert len((tmp_path / "teacher.log").read_text()) == 1
+    assert leftovers(tmp_path) == []
+    assert build_once(tmp_path / "teacher", lambda _: pytest.fail("built twice")).is_dir()
+
+
+HOLDER = """
+import sys, time
+from kdbench.harness.locks import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+CONTENDER = """
+import sys, time
+from kdbench.harness.errors import RunLocked
+from kdbench.harness.locks import RunLock
+while time.time() < float(sys.argv[2]):
+    pass
+try:
+    with RunLock(sys.argv[1]):
+        print("won", flush=True)
+        time.sleep(1.5)
+except RunLocked:
+    print("refused", flush=True)
+"""
+
+
+def test_live_lock_is_refused_and_dead_one_taken_over(tmp_path: Path, spawn: Spawn) -> None:
+    process = spawn(HOLDER, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(RunLocked, match=f"written by process {process.pid} on"), RunLock(tmp_path):
+        pass
+    holder = lock_holder(tmp_path)
+    assert holder is not None
+    assert holder.pid == process.pid
+    process.kill()
+    process.wait()
+    assert (tmp_path / "lock").exists()
+    assert lock_holder(tmp_path) is None
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "lock").exists()
+
+
+def test_one_of_many_takes_over(tmp_path: Path, spawn: Spawn) -> None:
+    process = spawn(HOLDER, tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    contenders = [spawn(CONTENDER, tmp_path, time.time() + 1.0) for _ in range(4)]
+    answers = sorted(c.communicate()[0].strip() for c in contenders)
+    assert answers == ["refused", "refused", "refused", "won"]
+
+
+def test_waiting_for_the_holder(tmp_path: Path, spawn: Spawn) -> None:
+    process = spawn(HOLDER, tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    threading.Timer(0.3, process.kill).start()
+    with RunLock(tmp_path, wait=30):
+        pass
+    process.wait()
+
+
+def lock_file(folder: Path, **changes: object) -> None:
+    content = {"host": socket.gethostname(), "pid": os.getppid(), "heartbeat": time.time()}
+    write_json(folder / "lock", content | changes)
+
+
+def test_other_host_lives_by_its_heartbeat(tmp_path: Path) -> None:
+    lock_file(tmp_path, host="elsewhere", pid=1)
+    with pytest.raises(RunLocked, match="on elsewhere"), RunLock(tmp_path):
+        pass
+    lock_file(tmp_path, host="elsewhere", pid=1, heartbeat=time.time() - 3600)
+    with RunLock(tmp_path):
+        pass
+
+
+def test_this_host_lives_by_its_pid(tmp_path: Path) -> None:
+    lock_file(tmp_path)
+    with pytest.raises(RunLocked), RunLock(tmp_path):
+        pass
+    lock_file(tmp_path, start="a former owner of this pid")
+    with RunLock(tmp_path):
+        pass
+
+
+def test_one_process_cannot_hold_it_twice(tmp_path: Path, spawn: Spawn) -> None:
+    with RunLock(tmp_path):
+        with pytest.raises(RunLocked, match="this very process"), RunLock(tmp_path):
+            pass
+        assert spawn(CONTENDER, tmp_path, 0).communicate()[0] == "refused\n"
+    with RunLock(tmp_path):
+        pass
+
+
+def test_unreadable_lock_is_no_lock(tmp_path: Path) -> None:
+    write_text(tmp_path / "lock", "")
+    with RunLock(tmp_path):
+        pass
