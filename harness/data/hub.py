@@ -1,0 +1,99 @@
+"""Files of data sets on the Hugging Face hub; fails fast where there is no network."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kdbench.harness.errors import InputError
+
+PROBE_SECONDS = 3.0
+
+
+def reachable() -> bool:
+    """Whether the hub's host answers within `PROBE_SECONDS`; False in offline mode.
+
+    A proxy cannot be probed this way and is trusted.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True
+    parts = urlsplit(constants.ENDPOINT)
+    address = (parts.hostname or "huggingface.co", parts.port or 443)
+    answers: list[bool] = []
+
+    def probe() -> None:
+        try:
+            with socket.create_connection(address, timeout=PROBE_SECONDS):
+                answers.append(True)
+        except OSError:
+            pass
+
+    # in a thread, because looking up a name has no time limit of its own
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return bool(answers)
+
+
+def find_file(repository: str, candidates: Iterable[str]) -> Path | str:
+    """The first candidate file of a data set repository, downloaded or cached.
+
+    Returns:
+        Its path, or a short text that says why there is none.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    online = reachable()
+    for name in candidates:
+        try:
+            return Path(
+                hf_hub_download(
+                    repository,
+                    name,
+                    repo_type="dataset",
+                    local_files_only=not online,
+                    etag_timeout=PROBE_SECONDS,
+                )
+            )
+        except LocalEntryNotFoundError:
+            continue
+        except EntryNotFoundError:
+            continue
+        except (OSError, ValueError) as error:  # HfHubHTTPError is an OSError
+            return str(error).splitlines()[0][:200]
+    if online:
+        return "no such file there"
+    return "offline mode is on" if constants.HF_HUB_OFFLINE else "the hub does not answer"
+
+
+def validation_rows(repository: str, looked: str) -> list[tuple[int, dict[str, Any]]]:
+    """(index, row) of a data set's validation split, through `datasets`.
+
+    Args:
+        repository: hub id.
+        looked: what was looked for on this machine, for the message.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    import datasets
+
+    reason = "the hub does not answer"
+    if reachable():
+        try:
+            found = datasets.load_dataset(repository, split="validation")
+            return [(index, dict(row)) for index, row in enumerate(found)]
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+    raise InputError(
+        f"no {looked} and no {repository} from the Hugging Face hub ({reason}); give --data-dir "
+        "(or KDBENCH_DATA) with that file, or connect to the network"
+    )

@@ -1,0 +1,51 @@
+"""Plain text for the pre-training loss: a folder of JSONL and txt files."""
+
+from pathlib import Path
+
+from kdbench.harness.data.examples import read_objects
+from kdbench.harness.errors import InputError
+
+NEWLINE_MARK = "<@x(x!>"
+"""Stands for a newline in MiniLLM's one-document-a-line corpora."""
+
+
+def load_texts(path: Path | str) -> list[str]:
+    """All documents below a folder (or of one file), in the order of file names.
+
+    A ``.jsonl`` file has one object with ``text`` a line; a ``.txt`` file is one document, or, if
+    it contains MiniLLM's newline mark, one document a line.
+
+    Raises:
+        InputError: nothing there, no documents, or a line without text.
+    """
+    root = Path(path)
+    if root.is_dir():
+        files = sorted(p for p in root.rglob("*") if p.suffix in {".jsonl", ".txt"})
+    else:
+        files = [root]
+    texts = [text for file in files for text in _read(file)]
+    if not texts:
+        raise InputError(f"no plain text in {root}; give a folder of .jsonl (text) or .txt files")
+    return texts
+
+
+def _read(file: Path) -> list[str]:
+    if file.suffix == ".jsonl":
+        texts = []
+        for number, row in read_objects(file):
+            text = row.get("text")
+            if not isinstance(text, str):
+                raise InputError(f'{file}:{number} has no text; write one {{"text": …}} a line')
+            texts.append(text)
+        return [text for text in texts if text.strip()]
+    try:
+        content = file.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read {file}: {reason}; give .jsonl or .txt files") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8; save it as UTF-8") from error
+    if NEWLINE_MARK in content:
+        lines = [line.replace(NEWLINE_MARK, "\n") for line in content.split("\n")]
+        return [line for line in lines if line.strip()]
+    return [content] if content.strip() else []

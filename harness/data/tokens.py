@@ -1,0 +1,168 @@
+"""From rendered rows to token ids, under a stated rule, with counts of what the rule changed.
+
+Special tokens are never added: a template that wants a beginning-of-sequence token writes it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import prompt_key, render
+from kdbench.harness.errors import InputError
+
+
+class TokenizerLike(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, return_attention_mask: bool
+    ) -> dict[str, list[list[int]]]:
+        """Encodes a batch of texts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRule:
+    """How text becomes ids.
+
+    Attributes:
+        boundary: ``joint`` takes the tokens of (prompt + response) beyond the prompt's, as
+            MiniLLM's processor does (a merge across the boundary corrupts the split); ``apart``
+            tokenises the response on its own.
+        over_long: what happens to a prompt of more than ``max_prompt`` tokens: ``drop`` the row, or
+            ``cut`` it to its first ``max_prompt`` tokens.
+        max_prompt: tokens.
+        max_length: tokens of prompt, response and end token; responses are cut to it.
+    """
+
+    boundary: Literal["joint", "apart"]
+    over_long: Literal["drop", "cut"]
+    max_prompt: int = 256
+    max_length: int = 512
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """What tokenisation did: rows in, rows kept, and how many were changed in which way.
+
+    ``boundary_different`` counts kept rows whose prompt + response tokenises differently in one
+    piece than in two.
+    """
+
+    rows: int = 0
+    kept: int = 0
+    dropped: int = 0
+    prompts_cut: int = 0
+    responses_cut: int = 0
+    boundary_different: int = 0
+
+
+class TokenRow(NamedTuple):
+    """One training row; ``response_ids`` ends with the end token unless it was cut."""
+
+    doc_id: int
+    key: int
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+
+class TokenisedPrompt(NamedTuple):
+    """One prompt to be answered; ``place`` counts from 0 in the list that was given."""
+
+    place: int
+    ids: tuple[int, ...]
+
+
+def tokenise(
+    examples: Sequence[Example],
+    tokenizer: TokenizerLike,
+    *,
+    template: str,
+    rule: TokenRule,
+    end_id: int,
+) -> tuple[list[TokenRow], TokenCounts]:
+    """Training rows: prompt and first reference as ids.
+
+    Args:
+        examples: rows in training order.
+        tokenizer: a transformers tokenizer.
+        template: a key of `kdbench.harness.data.templates.TEMPLATES`.
+        rule: boundary and length rules.
+        end_id: appended to every response before it is cut.
+
+    Returns:
+        Kept rows in the given order, and counts.
+    """
+    prompts = [render(example, template, tokenizer) for example in examples]
+    kept, counts = tokenise_prompts(prompts, tokenizer, rule)
+    responses = [examples[prompt.place].references[0] for prompt in kept]
+    apart = encode(tokenizer, responses)
+    whole = encode(
+        tokenizer,
+        [prompts[p.place] + response for p, response in zip(kept, responses, strict=True)],
+    )
+    # a prompt that was cut has lost its end, so the joint split is taken at its full length
+    full = encode(tokenizer, [prompts[p.place] for p in kept]) if counts.prompts_cut else None
+    rows = []
+    for row, (prompt, alone, joint) in enumerate(zip(kept, apart, whole, strict=True)):
+        prompt_ids = tuple(full[row]) if full is not None else prompt.ids
+        counts.boundary_different += joint != [*prompt_ids, *alone]
+        response = joint[len(prompt_ids) :] if rule.boundary == "joint" else alone
+        room = rule.max_length - len(prompt.ids)
+        counts.responses_cut += len(response) + 1 > room
+        text = prompts[prompt.place]
+        rows.append(
+            TokenRow(
+                doc_id=examples[prompt.place].doc_id,
+                key=prompt_key(text),
+                prompt=text,
+                prompt_ids=prompt.ids,
+                response_ids=(*response, end_id)[:room],
+            )
+        )
+    return rows, counts
+
+
+def tokenise_prompts(
+    prompts: Sequence[str], tokenizer: TokenizerLike, rule: TokenRule
+) -> tuple[list[TokenisedPrompt], TokenCounts]:
+    """Prompts as ids, over-long ones cut or dropped as the rule says.
+
+    Returns:
+        Kept prompts in order, and counts (``responses_cut`` and ``boundary_different`` stay 0).
+
+    Raises:
+        InputError: a prompt without tokens, or none left.
+    """
+    if rule.max_prompt >= rule.max_length:
+        raise InputError(
+            f"max_prompt {rule.max_prompt} leaves no room for a response in max_length "
+            f"{rule.max_length}; lower the one or raise the other"
+        )
+    kept = []
+    counts = TokenCounts(rows=len(prompts))
+    for index, ids in enumerate(encode(tokenizer, prompts)):
+        if not ids:
+            raise InputError(f"prompt {index + 1} has no tokens; check tokenizer and template")
+        if len(ids) > rule.max_prompt:
+            if rule.over_long == "drop":
+                counts.dropped += 1
+                continue
+            counts.prompts_cut += 1
+        kept.append(TokenisedPrompt(index, tuple(ids[: rule.max_prompt])))
+    counts.kept = len(kept)
+    if prompts and not kept:
+        raise InputError(
+            f"all {len(prompts)} prompts are longer than {rule.max_prompt} tokens; raise max_prompt"
+        )
+    return kept, counts
+
+
+def encode(tokenizer: TokenizerLike, texts: Iterable[str]) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    batch = list(texts)
+    if not batch:
+        return []
+    encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False)
+    return [list(ids) for ids in encoded["input_ids"]]
