@@ -1,0 +1,178 @@
+"""The loop: the same gradient however a batch is cut up, exact resume, and what it refuses."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from kdbench.harness.store import read_rows
+from kdbench.trainers.loop import Loop
+from kdbench.trainers.method import Method
+from kdbench.trainers.methods.dpkd import DPKD
+from kdbench.trainers.methods.dpkd_token import DPKDToken
+from kdbench.trainers.methods.fkd import ForwardKD
+from kdbench.trainers.methods.minillm import MiniLLM
+from kdbench.trainers.methods.minillm_code import MiniLLMCode
+from kdbench.trainers.methods.seqkd import SeqKD
+from kdbench.trainers.methods.sft import SFT
+from kdbench.trainers.plan import pieces
+
+PPO = {"rollouts": 16, "inner_epochs": 2}
+METHODS: dict[str, tuple[type[Method], dict[str, object]]] = {
+    "sft": (SFT, {}),
+    "fkd": (ForwardKD, {}),
+    "seqkd": (SeqKD, {"word_kd": 0.5}),
+    "minillm": (MiniLLM, {"ppo": PPO}),
+    "minillm-code": (MiniLLMCode, {"ppo": PPO}),
+    "dpkd": (DPKD, {}),
+    "dpkd-token": (DPKDToken, {}),
+}
+
+
+def made(name: str) -> Method:
+    method, options = METHODS[name]
+    return method(method.Config.model_validate(options))
+
+
+def build(name: str, out: Path, *, tied: bool = True, family: str = "llama", **kw: object) -> Loop:
+    return tiny.loop(
+        made(name),
+        student=tiny.model(family, seed=1, tied=tied),
+        teacher=tiny.model(family, seed=2, tied=tied, width=48, layers=3),
+        out=out,
+        **kw,
+    )
+
+
+def gradient(loop: Loop, micro_tokens: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """The gradient of optimiser step 0, flattened, and the logged terms."""
+    window = loop.method.window(loop.ctx, 0)
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+    terms = loop._gradients(pieces(window, micro_tokens=micro_tokens, rank=rank, world=world))
+    grads = [p.grad.flatten() for p in loop.module.parameters() if p.grad is not None]
+    return torch.cat(grads).clone(), terms
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_does_not_depend_on_how_the_batch_is_cut(
+    name: str, tied: bool, tmp_path: Path
+) -> None:
+    base, terms = gradient(build(name, tmp_path, tied=tied), micro_tokens=10_000)
+    variants = [
+        ({"packed": False}, 10_000),
+        ({"tile": 3}, 10_000),
+        ({"packed": False}, 1),  # one sequence (or pair) at a time
+        ({"tile": 7}, 60),
+    ]
+    for options, micro_tokens in variants:
+        other, again = gradient(build(name, tmp_path, tied=tied, **options), micro_tokens)
+        assert relative(other, base) <= 1e-5, (options, micro_tokens)
+        assert again["total"] == pytest.approx(terms["total"], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_families(family: str, tmp_path: Path) -> None:
+    base, _ = gradient(build("fkd", tmp_path, family=family), 10_000)
+    one, _ = gradient(build("fkd", tmp_path, family=family, packed=False), 1)
+    assert relative(one, base) <= 1e-5
+
+
+WORKER = """
+import sys, torch
+sys.path[:0] = sys.argv[1].split(":")
+from pathlib import Path
+import test_loop
+loop = test_loop.build(sys.argv[2], Path(sys.argv[3]), tied=sys.argv[4] == "tied")
+grad, terms = test_loop.gradient(loop, 30)
+if loop.accelerator.is_main_process:
+    torch.save({"grad": grad, "terms": terms, "world": loop.accelerator.num_processes}, sys.argv[3] + "/grad.pt")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(("name", "head"), [("fkd", "tied"), ("minillm", "untied"), ("dpkd", "tied")])
+def test_two_processes_give_the_gradient_of_one(name: str, head: str, tmp_path: Path) -> None:
+    base, terms = gradient(build(name, tmp_path, tied=head == "tied"), 10_000)
+    here = Path(__file__).parent
+    path = f"{here}:{here / 'support'}"
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, path, name, str(tmp_path), head],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-2000:]
+    found = torch.load(tmp_path / "grad.pt", weights_only=True)
+    assert found["world"] == 2
+    assert relative(found["grad"], base) <= 1e-5
+    assert found["terms"]["total"] == pytest.approx(terms["total"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_resume_is_exact(name: str, tmp_path: Path) -> None:
+    """Five steps in one go, and three, a new process' worth of objects, and two more."""
+    settings = {"steps": 5, "save_every": 3, "dtype": torch.float64}
+    whole = build(name, tmp_path / "whole", **settings)
+    whole.tokenizer = _NoTokenizer()
+    whole.run()
+    first = build(name, tmp_path / "parts", **settings)
+    for _ in range(4):  # one step further than the checkpoint, as a kill would leave it
+        first._step()
+    second = build(name, tmp_path / "parts", **settings)
+    second.tokenizer = _NoTokenizer()
+    second.run()
+    assert second.state.step == 5
+    for name_, weight in whole.student.state_dict().items():
+        assert torch.equal(weight, second.student.state_dict()[name_]), name_
+    files = [tmp_path / part / "student" / "model.safetensors" for part in ("whole", "parts")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    rows = read_rows(tmp_path / "parts/metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_budget_in_response_tokens(tmp_path: Path) -> None:
+    loop = build("sft", tmp_path, steps=None, response_tokens=150)
+    loop.tokenizer = _NoTokenizer()
+    loop.run()
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows[-1]["tokens"]["response"] >= 150 > rows[-2]["tokens"]["response"]
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    loop = build("fkd", tmp_path, steps=40)
+    loop.tokenizer = _NoTokenizer()
+    loop.run()
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+
+
+class _NoTokenizer:
+    def save_pretrained(self, folder: Path) -> None: ...

@@ -1,0 +1,123 @@
+"""MiniLLM's estimator against the exact gradient, by enumeration of every answer."""
+
+import itertools
+
+import pytest
+import torch
+
+from kdbench.trainers.methods.minillm import MiniLLM
+from kdbench.trainers.policy import importance_weight, returns_after
+
+V, L = 4, 3  # token 0 ends an answer
+
+
+def answers() -> list[tuple[int, ...]]:
+    """All answers of at most three tokens; those that do not end are cut at the third."""
+    out = []
+    for length in range(1, L + 1):
+        for body in itertools.product(range(1, V), repeat=length - 1):
+            out.append((*body, 0))
+    out += list(itertools.product(range(1, V), repeat=L))
+    return out
+
+
+class Table:
+    """A model with a free logit for each (prefix, token)."""
+
+    def __init__(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        prefixes = [p for n in range(L) for p in itertools.product(range(1, V), repeat=n)]
+        self.row = {p: i for i, p in enumerate(prefixes)}
+        self.logits = torch.randn(len(prefixes), V, generator=generator, dtype=torch.float64)
+
+    def of(self, answer: tuple[int, ...], logits: torch.Tensor) -> torch.Tensor:
+        return logits[[self.row[answer[:t]] for t in range(len(answer))]]
+
+
+def picked(logits: torch.Tensor, answer: tuple[int, ...]) -> torch.Tensor:
+    return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).squeeze(-1)
+
+
+def exact_gradient(student: Table, teacher: Table) -> torch.Tensor:
+    """∇ Σ_y q(y) log q(y)/p(y) over whole answers."""
+    leaf = student.logits.clone().requires_grad_(True)
+    total = torch.zeros((), dtype=torch.float64)
+    for answer in answers():
+        log_q = picked(student.of(answer, leaf), answer).sum()
+        log_p = picked(teacher.of(answer, teacher.logits), answer).sum()
+        total = total + log_q.exp() * (log_q - log_p)
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return gradient
+
+
+def estimator_mean(student: Table, teacher: Table, method: MiniLLM) -> torch.Tensor:
+    """Σ_y q(y) · (gradient of the method's loss on y), summed over tokens."""
+    leaf = student.logits.clone().requires_grad_(True)
+    config = method.config
+    total = torch.zeros((), dtype=torch.float64)
+    for answer in answers():
+        old = picked(student.of(answer, student.logits), answer)
+        log_p = picked(teacher.of(answer, teacher.logits), answer)
+        columns = {
+            "log_q": old,
+            "weight": importance_weight(old, log_p, config.teacher_mix),
+            "advantage": returns_after(
+                log_p - old, length_norm=config.length_norm, inclusive=not config.single_step
+            ),
+        }
+        values = method.token_loss(
+            student.of(answer, leaf),
+            teacher.of(answer, teacher.logits),
+            torch.tensor(answer),
+            columns,
+        )
+        total = total + old.sum().exp() * values["loss"].sum()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return gradient
+
+
+def test_answers_are_all_answers() -> None:
+    table = Table(0)
+    mass = sum(picked(table.of(a, table.logits), a).sum().exp() for a in answers())
+    assert float(mass) == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("single_step", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_unbiased_without_length_norm(single_step: bool, seed: int) -> None:
+    student, teacher = Table(seed), Table(seed + 100)
+    method = MiniLLM(
+        MiniLLM.Config(teacher_mix=0.0, length_norm=False, single_step=single_step)
+    )
+    error = (estimator_mean(student, teacher, method) - exact_gradient(student, teacher)).abs()
+    assert float(error.max()) < 1e-10
+
+
+def test_length_norm_is_biased_on_purpose() -> None:
+    student, teacher = Table(1), Table(101)
+    method = MiniLLM(MiniLLM.Config(teacher_mix=0.0, length_norm=True))
+    error = (estimator_mean(student, teacher, method) - exact_gradient(student, teacher)).norm()
+    assert float(error) > 1e-3
+
+
+def test_importance_weight_is_unbiased_per_token() -> None:
+    student, teacher = torch.randn(2, 50, dtype=torch.float64).log_softmax(-1)
+    alpha = 0.2
+    mixture = (1 - alpha) * student.exp() + alpha * teacher.exp()
+    weight = importance_weight(student, teacher, alpha)
+    torch.testing.assert_close(mixture * weight, student.exp())
+
+
+def test_importance_weight_is_one_without_mixing() -> None:
+    log_q = torch.tensor([-900.0, -1.0])
+    assert importance_weight(log_q, torch.tensor([-1.0, -900.0]), 0.0).tolist() == [1.0, 1.0]
+
+
+def test_returns() -> None:
+    rewards = torch.tensor([1.0, 2.0, 4.0])
+    assert returns_after(rewards, length_norm=False, inclusive=False).tolist() == [6, 4, 0]
+    assert returns_after(rewards, length_norm=True, inclusive=False).tolist() == [3, 4, 0]
+    assert returns_after(rewards, length_norm=False, inclusive=True).tolist() == [7, 6, 4]
+    assert returns_after(rewards, length_norm=True, inclusive=True).tolist() == pytest.approx(
+        [7 / 3, 3, 4]
+    )

@@ -1,0 +1,97 @@
+"""Collect-then-optimise, as in PPO: roll out many answers, pass over them several times, repeat."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdbench.trainers.checkpoint import pack_sequences, unpack_sequences
+from kdbench.trainers.method import Context, as_prompts, with_response
+from kdbench.trainers.types import Sequence
+
+
+class PPO(BaseModel):
+    """How rollouts are collected and reused; MiniLLM's values (paper section 3, authors' scripts)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollouts: int = Field(256, gt=0, description="answers a collection, over all ranks")
+    inner_epochs: int = Field(4, gt=0, description="passes over a collection")
+    clip: float = Field(0.2, gt=0, description="ε of the clipped ratio")
+
+
+class Collection:
+    """The current rollouts; everything here is checkpointed.
+
+    The number of rollouts is global, so it does not depend on the number of ranks (the authors' code
+    divides it by all ranks, model-parallel ones included).
+    """
+
+    def __init__(self, ppo: PPO) -> None:
+        self.ppo = ppo
+        self.items: list[Sequence] = []
+
+    def window(
+        self,
+        ctx: Context,
+        step: int,
+        *,
+        teacher_mix: float,
+        finish: Callable[[list[Sequence]], list[Sequence]],
+    ) -> list[Sequence]:
+        """The rollouts of optimiser step ``step``; collects new ones when a cycle begins.
+
+        Args:
+            ctx: services.
+            step: optimiser step, 0-based.
+            teacher_mix: α of teacher-mixed sampling.
+            finish: turns raw rollouts with columns ``log_q`` and ``log_p`` into what is trained on.
+        """
+        size = min(ctx.batch_size, self.ppo.rollouts)
+        batches = max(1, self.ppo.rollouts // size)
+        number, inside = divmod(step, batches * self.ppo.inner_epochs)
+        if inside == 0:
+            self.items = finish(collect(ctx, step, number, batches * size, teacher_mix))
+        epoch, batch = divmod(inside, batches)
+        order = ctx.indices(
+            epoch * batches + batch, size=size, salt=2 + number, n=len(self.items)
+        )
+        return [self.items[i] for i in order]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rollouts with their columns."""
+        return pack_sequences(self.items)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the rollouts."""
+        self.items = unpack_sequences(state)
+
+
+def collect(
+    ctx: Context, step: int, number: int, count: int, teacher_mix: float
+) -> list[Sequence]:
+    """``count`` sampled answers with their log-probabilities under student and teacher as columns."""
+    prompts = [ctx.train[i] for i in ctx.indices(number, size=count)]
+    answers = ctx.answer(
+        as_prompts(prompts),
+        replace(ctx.decoding, seed=rollout_seed(ctx.seed, step)),
+        teacher_mix=teacher_mix,
+    )
+    rolled = [with_response(p, a.ids) for p, a in zip(prompts, answers, strict=True)]
+    log_q, log_p = ctx.score(rolled, "student"), ctx.score(rolled, "teacher")
+    return [
+        with_response(s, s.response, log_q=q, log_p=p)
+        for s, q, p in zip(rolled, log_q, log_p, strict=True)
+    ]
+
+
+def rollout_seed(seed: int, step: int) -> int:
+    """Noise seed of the answers sampled at a step: never the same twice in a run."""
+    return (seed * 1_000_003 + step + 1) % (1 << 31)
+
+
+def column(sequences: list[Sequence], name: str) -> torch.Tensor:
+    """A column of several responses, padded on the right with zeros, (B, L)."""
+    return torch.nn.utils.rnn.pad_sequence([s.columns[name] for s in sequences], batch_first=True)

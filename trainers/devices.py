@@ -1,0 +1,39 @@
+"""Where and in which precision the arithmetic runs."""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+def resolve_precision(asked: str, device: torch.device) -> Precision:
+    """``auto`` becomes bf16 where the hardware multiplies it fast, else fp32."""
+    if asked != "auto":
+        return asked  # type: ignore[return-value]
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return "bf16"
+    return "fp32"
+
+
+def model_dtype(precision: Precision) -> torch.dtype:
+    """The dtype of a model that is only evaluated (teacher, sampling copies)."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[precision]
+
+
+def default_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory so far: of the device, or of the process on a CPU (MiB)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,231 @@
+"""Llama and Qwen2 decoding without the framework around it: the same arithmetic in few operations.
+
+A step of a small model on a CPU is half overhead in the general forward: modules, decorators, mask
+building, cache concatenation. Here query, key and value are one product, rotation is one fused
+expression, caches are written in place, and on CPUs the weights are laid out once for oneDNN, which
+would otherwise reorder them in every call (measured: ``docs/benchmarks.md``).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from kdbench.trainers.decode_cache import KeyValues, Step
+from kdbench.trainers.decoders import Decoder
+
+# Rotary variants whose angles depend on the position alone, so that one table serves all steps.
+_STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
+# Below so many weights a plain product costs as little as a laid-out one.
+_PACK_FROM = 1 << 16
+
+
+def is_plain_llama(model: PreTrainedModel) -> bool:
+    """Whether ``LlamaDecoder`` computes exactly what ``model.forward`` does.
+
+    By exact type, with ordinary linear layers only: a subclass, an adapter or a quantised layer may
+    compute something else.
+    """
+    if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM):
+        return False
+    config = model.config
+    linear = {
+        type(module)
+        for name, module in model.named_modules()
+        if name.endswith(("_proj", "lm_head"))
+    }
+    return (
+        linear == {nn.Linear}
+        and config.hidden_act == "silu"
+        and config.rope_parameters["rope_type"] in _STATIC_ROPE
+    )
+
+
+class Product:
+    """``x @ weight.T + bias`` for a fixed weight, laid out for the CPU where that pays.
+
+    Args:
+        weights: one or more (out, in) matrices to stack.
+        biases: of the same number, or None.
+        rows: typical number of rows of x.
+    """
+
+    def __init__(
+        self, weights: list[torch.Tensor], biases: list[torch.Tensor] | None, rows: int
+    ) -> None:
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        self._bias = torch.cat(biases) if biases else None
+        self._packed = _can_pack(weight)
+        self._weight = (
+            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+            if self._packed
+            else weight
+        )
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The product, (rows, out)."""
+        if self._packed:
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+                x, self._weight, self._bias, "none", [], ""
+            )
+            return product
+        return functional.linear(x, self._weight, self._bias)
+
+    def onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``residual`` + the product; neither is changed."""
+        if self._packed:
+            total: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                x, residual, self._weight, self._bias, "add"
+            )
+            return total
+        if self._bias is None:
+            return torch.addmm(residual, x, self._weight.t())
+        return functional.linear(x, self._weight, self._bias).add_(residual)
+
+
+def _can_pack(weight: torch.Tensor) -> bool:
+    if weight.device.type != "cpu" or weight.numel() < _PACK_FROM:
+        return False
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
+
+
+class _Layer(NamedTuple):
+    norm_in_D: torch.Tensor
+    query_key_value: Product
+    out: Product
+    norm_mid_D: torch.Tensor
+    gate_up: Product
+    down: Product
+
+
+class LlamaDecoder(Decoder):
+    """See the module's docstring.
+
+    Args:
+        model: for which ``is_plain_llama`` holds.
+        dtype: to compute in; weights are cast once, here.
+        pad_id: any valid token id.
+        vocab: number of real tokens: logits have that many columns.
+        longest: positions to make rotary tables for.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, dtype: torch.dtype, pad_id: int, vocab: int, longest: int
+    ) -> None:
+        super().__init__(model.device, dtype, pad_id)
+        config, body = model.config, model.model
+        self._eps = config.rms_norm_eps
+        attention = body.layers[0].self_attn
+        self._size = attention.head_dim
+        self._queries = config.num_attention_heads
+        self._heads = config.num_key_value_heads
+        self._embedding_VD = body.embed_tokens.weight.detach().to(dtype)
+        self._norm_D = body.norm.weight.detach().to(dtype)
+        self._head = self._product([model.lm_head], vocab)
+        self._layers = [self._layer(layer) for layer in body.layers[: config.num_hidden_layers]]
+        positions = torch.arange(longest, device=self.device)[None]
+        cos_1TD, sin_1TD = body.rotary_emb(self._embedding_VD, positions)
+        # Rotation swaps the halves and negates the first: the sign goes into the table.
+        half = self._size // 2
+        sin_TD = torch.cat((-sin_1TD[0, :, :half], sin_1TD[0, :, half:]), dim=-1)
+        self._cos_T1D, self._sin_T1D = cos_1TD[0, :, None], sin_TD[:, None]
+        self._stores: list[KeyValues] = []
+
+    def _product(self, linears: list[nn.Linear], rows: int | None = None) -> Product:
+        weights = [linear.weight.detach()[:rows].to(self.dtype) for linear in linears]
+        biases = [
+            linear.bias.detach()[:rows].to(self.dtype)
+            for linear in linears
+            if linear.bias is not None
+        ]
+        return Product(weights, biases or None, rows=8)
+
+    def _layer(self, layer: nn.Module) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        return _Layer(
+            layer.input_layernorm.weight.detach().to(self.dtype),
+            self._product([attention.q_proj, attention.k_proj, attention.v_proj]),
+            self._product([attention.o_proj]),
+            layer.post_attention_layernorm.weight.detach().to(self.dtype),
+            self._product([mlp.gate_proj, mlp.up_proj]),
+            self._product([mlp.down_proj]),
+        )
+
+    def _allocate(self) -> None:
+        shape = torch.Size((self._heads, self._size))
+        self._stores = [KeyValues(self.slots, shape, self._embedding_VD) for _ in self._layers]
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        for store in self._stores:
+            store.move(source, target, length)
+
+    def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
+        rows, width = ids_rT.shape
+        x_ND = self._embedding_VD[ids_rT.flatten()]
+        cos_N1D, sin_N1D = (
+            table[:width].repeat(rows, 1, 1) for table in (self._cos_T1D, self._sin_T1D)
+        )
+        last = self._layers[-1]
+        for layer, store in zip(self._layers, self._stores, strict=True):
+            q_NHD, k_NHD, v_NX = self._attention_inputs(x_ND, layer, cos_N1D, sin_N1D)
+            q, k, v = (
+                tensor.view(rows, width, -1, self._size) for tensor in (q_NHD, k_NHD, v_NX)
+            )
+            store.write_prompts(slots_r, k, v)
+            if layer is last:  # nothing reads what comes out of the last layer of a prompt
+                return
+            mixed_rHTD = functional.scaled_dot_product_attention(
+                q.transpose(1, 2),
+                k.transpose(1, 2).repeat_interleave(self._queries // self._heads, dim=1),
+                v.transpose(1, 2).repeat_interleave(self._queries // self._heads, dim=1),
+                is_causal=True,
+            )
+            x_ND = self._outputs(x_ND, mixed_rHTD.transpose(1, 2).reshape(rows * width, -1), layer)
+
+    def _advance(self, tokens_n: torch.Tensor, step: Step) -> torch.Tensor:
+        n = len(tokens_n)
+        x_nD = self._embedding_VD[tokens_n]
+        cos_n1D, sin_n1D = self._cos_T1D[step.positions_n], self._sin_T1D[step.positions_n]
+        for layer, store in zip(self._layers, self._stores, strict=True):
+            q_nHD, k_nHD, v_nX = self._attention_inputs(x_nD, layer, cos_n1D, sin_n1D)
+            store.write_step(step, k_nHD.reshape(n, -1), v_nX)
+            keys, values = store.read(step)
+            # Queries that share a key-value head stand in for a time axis: no copies of the heads.
+            mixed = functional.scaled_dot_product_attention(
+                q_nHD.reshape(n, self._heads, -1, self._size),
+                keys,
+                values,
+                attn_mask=step.mask_n11W,
+            )
+            x_nD = self._outputs(x_nD, mixed.reshape(n, -1), layer)
+        return self._head(self._normed(x_nD, self._norm_D))
+
+    def _normed(self, x_ND: torch.Tensor, weight_D: torch.Tensor) -> torch.Tensor:
+        return torch.rms_norm(x_ND, weight_D.shape, weight_D, self._eps)
+
+    def _attention_inputs(
+        self, x_ND: torch.Tensor, layer: _Layer, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rotated queries (N, H, D), rotated keys (N, h, D), values (N, h*D)."""
+        stacked_NX = layer.query_key_value(self._normed(x_ND, layer.norm_in_D))
+        rotary = (self._queries + self._heads) * self._size
+        plain_NHD = stacked_NX[:, :rotary].unflatten(1, (-1, self._size))
+        swapped_NHD = plain_NHD.roll(self._size // 2, dims=-1)
+        turned_NHD = torch.addcmul(plain_NHD * cos_N1D, swapped_NHD, sin_N1D)
+        return (
+            turned_NHD[:, : self._queries],
+            turned_NHD[:, self._queries :],
+            stacked_NX[:, rotary:],
+        )
+
+    def _outputs(self, x_ND: torch.Tensor, mixed_NX: torch.Tensor, layer: _Layer) -> torch.Tensor:
+        """Attention's output projection and the feed-forward part, with their residuals."""
+        x_ND = layer.out.onto(x_ND, mixed_NX)
+        gate_NI, up_NI = layer.gate_up(self._normed(x_ND, layer.norm_mid_D)).chunk(2, dim=-1)
+        return layer.down.onto(x_ND, functional.silu(gate_NI).mul_(up_NI))

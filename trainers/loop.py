@@ -1,0 +1,429 @@
+"""The only optimisation loop: every method trains here.
+
+What it owns: micro-batches, ranks, the division by global counts, mixed precision, clipping, the
+schedule, evaluation and model selection, ``metrics.jsonl``, checkpoints and exact resume.
+
+On disk, in the folder it is given::
+
+    metrics.jsonl               TrainRow, one a logged step
+    checkpoints/step-<n>/       newest resumable state
+    checkpoints/best/           weights of the best evaluation so far
+    student/                    the selected student, an ordinary Hugging Face folder; written last
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdbench.harness.records import TrainRow
+from kdbench.harness.folders import new_folder
+from kdbench.harness.store import append_rows, keep_rows, read_records
+from kdbench.trainers import checkpoint
+from kdbench.trainers.method import Context, Method
+from kdbench.trainers.micro import Layout, MicroBatch, StudentModule, TeacherSide
+from kdbench.trainers.plan import Piece, learning_rate, pieces
+
+Evaluator = Callable[[PreTrainedModel, int], dict[str, float]]
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """What the loop needs of the run's configuration.
+
+    Args:
+        steps: optimiser steps; None if the budget is in response tokens.
+        response_tokens: budget of trained response tokens; training stops after the step that
+            reaches it.
+        lr, warmup_steps, schedule, lr_floor: see :func:`kdbench.trainers.plan.learning_rate`.
+        betas, eps, weight_decay, decay_all: AdamW; norms and biases decay only if ``decay_all``.
+        clip: gradient norm limit (0: none).
+        micro_tokens: tokens of a micro-batch.
+        dropout: whether the student trains with dropout.
+        eval_every, save_every, log_every: in optimiser steps; evaluation also first and last.
+        select: metric that picks the student, "max:dev_rouge_l", "min:dev_loss" or "last".
+        seed: seeds dropout.
+    """
+
+    steps: int | None
+    response_tokens: int | None = None
+    lr: float
+    warmup_steps: int = 0
+    schedule: str = "cosine"
+    lr_floor: float = 1e-7
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    decay_all: bool = False
+    clip: float = 1.0
+    micro_tokens: int = 4096
+    dropout: bool = False
+    eval_every: int = 0
+    save_every: int = 50
+    log_every: int = 1
+    select: str = "max:dev_rouge_l"
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """Where training stands; everything here is checkpointed."""
+
+    step: int = 0
+    response_tokens: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    wall_s: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training gave: evaluations by step, the selected step, tokens by kind, seconds."""
+
+    student: Path
+    evaluations: dict[int, dict[str, float]]
+    best_step: int
+    steps: int
+    tokens: dict[str, int]
+    wall_s: float
+
+
+class Loop:
+    """One training; call :meth:`run`.
+
+    Args:
+        method: what to train on and what to minimise.
+        ctx: data and services for the method.
+        student: model to train, float32 weights.
+        teacher: frozen teacher with its head, or None.
+        layout: how sequences become rows.
+        evaluator: development-set metrics of a model; None evaluates nothing.
+        out: folder described in the module docstring.
+        accelerator: device, mixed precision and ranks.
+        progress: called as ``progress(state, row)`` after each step.
+    """
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        *,
+        method: Method,
+        ctx: Context,
+        student: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher: TeacherSide | None,
+        layout: Layout,
+        evaluator: Evaluator | None,
+        out: Path,
+        accelerator: Accelerator,
+        progress: Callable[[State, TrainRow], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.method = method
+        self.ctx = ctx
+        self.student = student
+        self.tokenizer = tokenizer
+        self.layout = layout
+        self.evaluator = evaluator
+        self.out = out
+        self.accelerator = accelerator
+        self.progress = progress
+        self.state = State()
+        module = StudentModule(student, ctx.vocab, teacher, method.parameters(), layout.tile)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(module, settings),
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            fused=True,
+        )
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
+
+    def run(self) -> Trained:
+        """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
+        self._resume()
+        if self.state.step == 0 and "0" not in self.state.evaluations:
+            self._evaluate(None)
+        while not self._finished():
+            self._step()
+        self._write_student()
+        return Trained(
+            self.out / "student",
+            {int(k): v for k, v in self.state.evaluations.items()},
+            self.state.best_step,
+            self.state.step,
+            dict(self.state.tokens),
+            self.state.wall_s,
+        )
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        state, settings, ctx = self.state, self.settings, self.ctx
+        step = state.step
+        ctx.progress = self._progress()
+        seed_dropout(settings.seed, step, self.accelerator.process_index)
+        self.module.eval()
+        window = self.method.window(ctx, step)
+        self.module.train(settings.dropout)
+        rate = learning_rate(
+            step,
+            ctx.progress,
+            peak=settings.lr,
+            warmup_steps=settings.warmup_steps,
+            schedule=settings.schedule,
+            floor=settings.lr_floor,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("rate", 1.0)
+        terms = self._gradients(
+            pieces(
+                window,
+                micro_tokens=settings.micro_tokens,
+                rank=self.accelerator.process_index,
+                world=self.accelerator.num_processes,
+            )
+        )
+        norm = self.accelerator.clip_grad_norm_(
+            self.module.parameters(), settings.clip if settings.clip > 0 else float("inf")
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        self._count(window)
+        self.method.after_step(ctx, step, terms)
+        state.wall_s += time.perf_counter() - began
+        row = TrainRow(
+            step=state.step,
+            loss=terms.pop("total"),
+            terms=terms,
+            grad_norm=float(norm) if norm is not None else None,
+            lr=rate,
+            tokens=dict(state.tokens),
+            wall_s=state.wall_s,
+        )
+        self._after(row)
+
+    def _gradients(self, mine: list[Piece]) -> dict[str, float]:
+        """Backward of every micro-batch; returns the logged means of the global window."""
+        sums: dict[str, torch.Tensor] = {}
+        for i, piece in enumerate(mine):
+            last = i == len(mine) - 1
+            sync = _nothing() if last else self.accelerator.no_sync(self.module)
+            with sync:
+                with self.accelerator.autocast():
+                    loss, logged = self.module(
+                        self.layout(piece.sequences),
+                        lambda micro, piece=piece: self.method.loss(self.ctx, piece.stream, micro),
+                    )
+                scaled = loss * piece.scale
+                self.accelerator.backward(scaled)
+            if not piece.scale:
+                continue
+            for name, value in logged.items():
+                key = name if name != "loss" else f"{piece.stream.name}"
+                value = value * (piece.scale / piece.stream.weight if piece.stream.weight else 0)
+                sums[key] = sums[key] + value if key in sums else value
+            total = scaled.detach().to(torch.float64)
+            sums["total"] = sums["total"] + total if "total" in sums else total
+        return self._reduced(sums)
+
+    def _reduced(self, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+        world = self.accelerator.num_processes
+        values = {k: float(v) for k, v in sums.items()}
+        if world == 1:
+            return values
+        gathered: list[Any] = [None] * world
+        torch.distributed.all_gather_object(gathered, values)
+        names = dict.fromkeys(name for part in gathered for name in part)
+        return {n: sum(part.get(n, 0.0) for part in gathered) / world for n in names}
+
+    def _count(self, window: tuple[Any, ...]) -> None:
+        tokens = self.state.tokens
+        for stream in window:
+            kind = "text" if stream.name == "text" else "response"
+            targets = sum(s.targets for g in stream.groups for s in g)
+            tokens[kind] = tokens.get(kind, 0) + targets
+            positions = sum(len(s) for g in stream.groups for s in g)
+            tokens["student"] = tokens.get("student", 0) + positions
+        self.state.response_tokens = tokens.get("response", 0)
+        for kind, count in self.ctx.meter.items():
+            tokens[kind] = count
+
+    def _progress(self) -> float:
+        if self.settings.response_tokens:
+            return self.state.response_tokens / self.settings.response_tokens
+        return self.state.step / (self.settings.steps or 1)
+
+    def _finished(self) -> bool:
+        return self._progress() >= 1.0
+
+    # -- after a step --------------------------------------------------------------------------
+
+    def _after(self, row: TrainRow) -> None:
+        settings, state = self.settings, self.state
+        done = self._finished()
+        if done or (settings.eval_every and state.step % settings.eval_every == 0):
+            row = row.model_copy(update={"evaluation": self._evaluate(row)})
+        if self.accelerator.is_main_process:
+            if row.evaluation or state.step % settings.log_every == 0:
+                append_rows(self.out / "metrics.jsonl", [row])
+            if self.progress:
+                self.progress(state, row)
+        if done or state.step % settings.save_every == 0:
+            self._save()
+
+    def _evaluate(self, row: TrainRow | None) -> dict[str, float]:
+        if self.evaluator is None:
+            return {}
+        self.module.eval()
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            found = [self.evaluator(self.student, self.state.step)]
+        broadcast_object_list(found)
+        metrics: dict[str, float] = found[0]
+        self.state.evaluations[str(self.state.step)] = metrics
+        self._select(metrics)
+        self.method.on_evaluation(self.ctx, metrics)
+        if row is None and self.accelerator.is_main_process:
+            append_rows(
+                self.out / "metrics.jsonl",
+                [TrainRow(step=0, loss=metrics.get("dev_loss", 0.0), evaluation=metrics)],
+            )
+        return metrics
+
+    def _select(self, metrics: dict[str, float]) -> None:
+        """Keeps the weights if they are the best so far; step 0 does not compete."""
+        if self.settings.select == "last" or not self.state.step:
+            return
+        sense, _, name = self.settings.select.partition(":")
+        value = metrics[name] if sense == "max" else -metrics[name]
+        if self.state.best is not None and value <= self.state.best:
+            return
+        self.state.best, self.state.best_step = value, self.state.step
+        self._save_best()
+
+    def _save_best(self) -> None:
+        weights = get_model_state_dict(self._bare(), options=WHOLE)
+        if self.accelerator.is_main_process:
+            with new_folder(self.out / "checkpoints" / "best") as folder:
+                save_file(_untied(weights), folder / "model.safetensors")
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _bare(self) -> torch.nn.Module:
+        module: torch.nn.Module = self.accelerator.unwrap_model(self.module)
+        return module
+
+    def _save(self) -> None:
+        state = {
+            "loop": {name: getattr(self.state, name) for name in State.__slots__},
+            "method": self.method.state_dict(),
+            "meter": dict(self.ctx.meter),
+            "model": _untied(get_model_state_dict(self._bare(), options=WHOLE)),
+            "optimizer": get_optimizer_state_dict(
+                self._bare(), self.optimizer.optimizer, options=WHOLE
+            ),
+        }
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.out / "checkpoints", self.state.step, state)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        found = checkpoint.load_latest(self.out / "checkpoints")
+        metrics = self.out / "metrics.jsonl"
+        if found is None:
+            if self.accelerator.is_main_process and metrics.exists():
+                keep_rows(metrics, 0)
+            return
+        step, state = found
+        for name, value in state["loop"].items():
+            setattr(self.state, name, value)
+        self.ctx.meter.update(state["meter"])
+        self.method.load_state_dict(state["method"])
+        set_model_state_dict(
+            self._bare(), state["model"], options=StateDictOptions(full_state_dict=True, strict=False)
+        )
+        set_optimizer_state_dict(
+            self._bare(),
+            self.optimizer.optimizer,
+            state["optimizer"],
+            options=StateDictOptions(full_state_dict=True),
+        )
+        if self.accelerator.is_main_process and metrics.exists():
+            rows = read_records(metrics, TrainRow)
+            keep_rows(metrics, sum(row.step <= step for row in rows))
+        self.accelerator.wait_for_everyone()
+
+    def _write_student(self) -> None:
+        best = self.out / "checkpoints" / "best" / "model.safetensors"
+        if self.settings.select != "last" and best.is_file():
+            set_model_state_dict(
+                self._bare(),
+                load_file(best),
+                options=StateDictOptions(full_state_dict=True, strict=False),
+            )
+        else:
+            self.state.best_step = self.state.step
+        weights = get_model_state_dict(self._bare(), options=WHOLE)
+        prefix = "student."
+        mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if self.accelerator.is_main_process:
+            with new_folder(self.out / "student") as folder:
+                self.student.save_pretrained(folder, state_dict=mine, safe_serialization=True)
+                self.tokenizer.save_pretrained(folder)
+        self.accelerator.wait_for_everyone()
+
+
+def parameter_groups(module: torch.nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
+    """AdamW groups: matrices decay; vectors (norms, biases) do not, unless ``decay_all``."""
+    decayed = [p for p in module.parameters() if p.requires_grad and (p.ndim > 1 or settings.decay_all)]
+    plain = [p for p in module.parameters() if p.requires_grad and not (p.ndim > 1 or settings.decay_all)]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
+    if plain:
+        groups.append({"params": plain, "weight_decay": 0.0})
+    return groups
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Makes dropout a function of (seed, step, rank), so that no generator state needs saving."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
+
+
+def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Drops all but the first name of tensors that share memory; loading ties them again."""
+    seen: set[int] = set()
+    kept = {}
+    for name, tensor in weights.items():
+        if tensor.data_ptr() in seen and tensor.numel():
+            continue
+        seen.add(tensor.data_ptr())
+        kept[name] = tensor.contiguous()
+    return kept
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+__all__ = ["Evaluator", "Loop", "LoopSettings", "MicroBatch", "State", "Trained"]

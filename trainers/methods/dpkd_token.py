@@ -1,0 +1,57 @@
+"""DPKD as the authors' released code computes it: token level, teacher-forced."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import cross_entropy, dpkd_token, mixed
+from kdbench.trainers.text import plain_text
+
+
+class DPKDToken(Method):
+    """At each position the teacher's argmax a is preferred to the student's argmax b.
+
+    ℓ_t = −log σ(β[(log q(a) − log q(b)) − (log p(a) − log p(b))]); where a = b the term is the
+    constant log 2. L = (1 − ρ)·CE + ρ·ℓ, plus ``lm_coef``·CE on plain text.
+
+    Source: microsoft/LMOps@4f2a9de:dpkd, option ``--seqKD-DPO``; the paper's objective
+    (arXiv:2406.19774) is ``dpkd``. The authors take the log-softmax in bfloat16; we use float32.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``dpkd-token``; defaults from the authors' GPT-2 base script."""
+
+        beta: float = Field(0.1, gt=0, description="β, sharpness of the preference")
+        kd_ratio: float = Field(0.5, ge=0, le=1, description="ρ, share of ℓ against CE")
+        lm_coef: float = Field(0.5, ge=0, description="weight of the plain-text loss")
+        responses: Literal["teacher", "data"] = Field(
+            "teacher", description="whose responses are teacher-forced (the script's: pseudo-data)"
+        )
+
+    card = Card(
+        title="DPKD, token level",
+        paper="arXiv:2406.19774",
+        variant="authors' code",
+        policy="off",
+        cost="1 + teacher forward + plain text + one teacher answer a prompt",
+        teacher_logits=True,
+        teacher_samples=True,
+        plain_text=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """Teacher-forced responses and a batch of plain text."""
+        source = ctx.teacher_responses() if self.config.responses == "teacher" else ctx.train
+        response = singles("response", [source[i] for i in ctx.indices(step)])
+        return (response, *plain_text(ctx, step, self.config.lm_coef))
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed mixture, or plain cross-entropy on text."""
+        if stream.name == "text":
+            return micro.sum(cross_entropy, teacher=False)
+        preference = partial(dpkd_token, beta=self.config.beta)
+        return micro.sum(mixed(preference, self.config.kd_ratio), teacher=True)
+

@@ -1,0 +1,40 @@
+"""Word-level forward KD on the data set's responses (the papers' "KD")."""
+
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import word_kd
+
+
+class ForwardKD(Method):
+    """L_t = (1 − ρ)·CE_t + ρ·D_KL(p ‖ q)_t, token mean over the optimiser step.
+
+    Source: Hinton et al. 2015 (arXiv:1503.02531) as used by MiniLLM (ρ = 0.5) and DistiLLM (ρ = 1).
+    Their code minimises the cross-entropy Σ −p log q, which has the same gradient; we log the true
+    divergence. No temperature.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``fkd``."""
+
+        kd_ratio: float = Field(0.5, gt=0, le=1, description="ρ, share of the KD term")
+
+    card = Card(
+        title="Forward KD (word level)",
+        paper="arXiv:1503.02531; MiniLLM's KD baseline, arXiv:2306.08543",
+        variant="MiniLLM's",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed mixture."""
+        return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)

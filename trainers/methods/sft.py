@@ -1,0 +1,31 @@
+"""Supervised fine-tuning on the data set's responses (the papers' "SFT w/o KD")."""
+
+import torch
+
+from kdbench.trainers.method import Card, Context, Method, Micro, Stream, singles
+from kdbench.trainers.objectives import cross_entropy
+
+
+class SFT(Method):
+    """Cross-entropy on the gold responses, end token included.
+
+    L = −Σ_t log q(y_t | x, y_<t) / number of response tokens of the optimiser step. MiniLLM's scripts
+    divide a micro-batch at a time; we divide by the global count.
+    """
+
+    card = Card(
+        title="Supervised fine-tuning",
+        paper="baseline (SFT w/o KD) of MiniLLM, arXiv:2306.08543",
+        variant="paper",
+        policy="off",
+        cost="1",
+        same_tokenizer=False,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed cross-entropy."""
+        return micro.sum(cross_entropy, teacher=False)

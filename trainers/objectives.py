@@ -1,0 +1,304 @@
+"""Token objectives: pure functions of the two distributions at each target position.
+
+Each takes ``student`` and ``teacher`` logits of shape (n, V), float32 or float64, vocabulary padding
+already cut off, the ``target`` ids (n,) and ``columns`` (name -> (n,)); it returns named values of
+shape (n,). ``"loss"`` is what is optimised, the others are only logged; ``"nll"`` is always there.
+Divergences are true divergences (entropies included); a name ending in ``_ce`` is the cross-entropy
+form without the target distribution's entropy, which has the same gradient.
+
+``0 * log 0`` is 0, so a token that both models rule out (logit ``-inf``) costs nothing; a token the
+left distribution wants and the right one rules out costs infinity, as the formula says.
+
+Notation: p teacher, q student, D(a|b) = sum_v a log(a/b).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Columns = dict[str, Tensor]
+Values = dict[str, Tensor]
+TokenObjective = Callable[[Tensor, Tensor | None, Tensor, Columns], Values]
+
+
+def _dot(prob_nV: Tensor, log_nV: Tensor) -> Tensor:
+    """sum_v prob * log with 0 * inf = 0. The inside is masked, not the product: a masked product
+    would still send ``0 * inf = nan`` backwards."""
+    return (prob_nV * torch.where(prob_nV > 0, log_nV, 0.0)).sum(-1)
+
+
+def _kl(log_a_nV: Tensor, log_b_nV: Tensor) -> Tensor:
+    """D(a|b) per row from log-probabilities."""
+    both_out = torch.isneginf(log_a_nV)
+    return _dot(log_a_nV.exp(), torch.where(both_out, 0.0, log_a_nV) - log_b_nV)
+
+
+def _log_mix(log_a_nV: Tensor, log_b_nV: Tensor, weight_a: float) -> Tensor:
+    """log(weight_a * a + (1 - weight_a) * b), exact at the endpoints and where both are 0."""
+    if weight_a in (0.0, 1.0):
+        return log_a_nV if weight_a == 1.0 else log_b_nV
+    a_out, b_out = torch.isneginf(log_a_nV), torch.isneginf(log_b_nV)
+    shift_a = torch.tensor(weight_a, dtype=torch.float64).log().item()
+    shift_b = torch.tensor(1.0 - weight_a, dtype=torch.float64).log().item()
+    # logaddexp(-inf, -inf) has a nan gradient: put a finite number where both are out, cut it after.
+    floor = torch.finfo(log_a_nV.dtype).min / 4
+    mixed = torch.logaddexp(
+        torch.where(a_out, floor, log_a_nV) + shift_a, torch.where(b_out, floor, log_b_nV) + shift_b
+    )
+    return torch.where(a_out & b_out, -torch.inf, mixed)
+
+
+def _log_probs(logits_nV: Tensor, temperature: float) -> Tensor:
+    return F.log_softmax(logits_nV if temperature == 1.0 else logits_nV / temperature, dim=-1)
+
+
+def _needed(teacher: Tensor | None) -> Tensor:
+    if teacher is None:
+        raise ValueError("this objective compares with a teacher, but no teacher logits were given")
+    return teacher
+
+
+def _nll(log_q_nV: Tensor, target_n: Tensor) -> Tensor:
+    return -log_q_nV.gather(-1, target_n[:, None]).squeeze(-1)
+
+
+def _logged(student: Tensor, target: Tensor) -> Tensor:
+    """-log q(target) for the log only, at temperature 1."""
+    with torch.no_grad():
+        return torch.logsumexp(student, -1) - student.gather(-1, target[:, None]).squeeze(-1)
+
+
+def cross_entropy(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+    """-log q(target): supervised fine-tuning; the teacher is not looked at."""
+    nll = _nll(F.log_softmax(student, dim=-1), target)
+    return {"loss": nll, "nll": nll.detach()}
+
+
+def forward_kl(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    temperature: float = 1.0,
+) -> Values:
+    """D(p|q): word-level distillation (Hinton et al. 2015; Kim & Rush 2016). No T^2 factor.
+
+    Logs ``forward_kl_ce`` = -sum p log q, the form that MiniLLM's and DistiLLM's code prints.
+    """
+    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    kl = _kl(log_p, log_q)
+    entropy = -_dot(log_p.exp(), log_p)
+    return {
+        "loss": kl,
+        "forward_kl": kl.detach(),
+        "forward_kl_ce": (kl + entropy).detach(),
+        "nll": _logged(student, target),
+    }
+
+
+def word_kd(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    kd_ratio: float = 0.5,
+) -> Values:
+    """(1 - kd_ratio) * cross-entropy + kd_ratio * D(p|q): the KD baseline of MiniLLM's code
+    (``kd_ratio`` 0.5 there, 1.0 in DistiLLM's), which prints the ``_ce`` form."""
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    kl, nll = _kl(log_p, log_q), _nll(log_q, target)
+    entropy = -_dot(log_p.exp(), log_p)
+    return {
+        "loss": (1 - kd_ratio) * nll + kd_ratio * kl,
+        "forward_kl": kl.detach(),
+        "forward_kl_ce": (kl + entropy).detach(),
+        "nll": nll.detach(),
+    }
+
+
+def reverse_kl(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    temperature: float = 1.0,
+) -> Values:
+    """D(q|p), the token-level form of MiniLLM's objective (Gu et al. 2024); gradient through q."""
+    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    kl = _kl(log_q, log_p)
+    return {"loss": kl, "reverse_kl": kl.detach(), "nll": _logged(student, target)}
+
+
+def generalised_jsd(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    beta: float,
+    temperature: float = 1.0,
+) -> Values:
+    """beta D(p|m) + (1-beta) D(q|m), m = beta p + (1-beta) q (GKD, Agarwal et al. 2024, eq. 1).
+
+    The formula is 0 at both ends; as in TRL 1.16, beta 0 means D(p|q) and beta 1 means D(q|p).
+    DistiLLM's ``jsd`` with its ``lam`` is ``beta = 1 - lam``.
+    """
+    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    if beta == 0.0:
+        value = _kl(log_p, log_q)
+    elif beta == 1.0:
+        value = _kl(log_q, log_p)
+    else:
+        log_m = _log_mix(log_p, log_q, beta)
+        value = beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+    return {"loss": value, "jsd": value.detach(), "nll": _logged(student, target)}
+
+
+def skew_forward_kl(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
+) -> Values:
+    """D(p | alpha p + (1-alpha) q) (DistiLLM, Ko et al. 2024, eq. 4)."""
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    value = _kl(log_p, _log_mix(log_p, log_q, alpha))
+    entropy = -_dot(log_p.exp(), log_p)
+    return {
+        "loss": value,
+        "skew_forward_kl": value.detach(),
+        "skew_forward_kl_ce": (value + entropy).detach(),
+        "nll": _logged(student, target),
+    }
+
+
+def skew_reverse_kl(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
+) -> Values:
+    """D(q | (1-alpha) p + alpha q) (DistiLLM, Ko et al. 2024, section 3.1); gradient through both q."""
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    value = _kl(log_q, _log_mix(log_p, log_q, 1 - alpha))
+    return {"loss": value, "skew_reverse_kl": value.detach(), "nll": _logged(student, target)}
+
+
+def total_variation(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns
+) -> Values:
+    """0.5 sum |p - q| (f-distill, Wen et al. 2023), in [0, 1]."""
+    value = 0.5 * (F.softmax(_needed(teacher), -1) - F.softmax(student, -1)).abs().sum(-1)
+    return {"loss": value, "total_variation": value.detach(), "nll": _logged(student, target)}
+
+
+def symmetric_kl(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    forward_weight: float = 0.1,
+) -> Values:
+    """w D(p|q) + (1-w) D(q|p); w = 0.1 is DistiLLM's ``symmetric`` baseline."""
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
+    return {
+        "loss": forward_weight * forward + (1 - forward_weight) * reverse,
+        "forward_kl": forward.detach(),
+        "reverse_kl": reverse.detach(),
+        "nll": _logged(student, target),
+    }
+
+
+def adaptive_kl(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, mu: float = 0.5
+) -> Values:
+    """AKL (Wu et al., COLING 2025): g_h/(g_h+g_t) D(p|q) + g_t/(g_h+g_t) D(q|p).
+
+    The head is the largest prefix of the tokens, sorted by p, whose mass is at most ``mu`` (the first
+    token always belongs to it), the tail is the rest; g sums |p - q| over each, without gradient.
+    Defined as 0 where p = q, where the authors' code divides 0 by 0.
+    """
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
+    with torch.no_grad():
+        p = log_p.exp()
+        p_sorted, order = p.sort(dim=-1, descending=True)
+        head = p_sorted.cumsum(-1) <= mu
+        head[:, 0] = True
+        gap = (p - log_q.exp()).abs().gather(-1, order)
+        head_gap, total = (gap * head).sum(-1), gap.sum(-1)
+        share = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(p.dtype).tiny), 0.5)
+    value = share * forward + (1 - share) * reverse
+    return {
+        "loss": value,
+        "adaptive_kl": value.detach(),
+        "head_share": share,
+        "nll": _logged(student, target),
+    }
+
+
+def taid(
+    student: Tensor,
+    teacher: Tensor | None,
+    target: Tensor,
+    columns: Columns,
+    *,
+    t: float,
+    frozen: Tensor | None = None,
+) -> Values:
+    """D(p_t|q), p_t = softmax((1-t) sg(student) + t teacher) (TAID, Shing et al., ICLR 2025, eq. 3).
+
+    Args:
+        student: logits (n, V).
+        teacher: logits (n, V).
+        target: ids (n,).
+        columns: not looked at.
+        t: interpolation in [0, 1]; 1 is forward KL.
+        frozen: the (n, V) student logits held fixed inside the target; default ``student`` detached.
+    """
+    teacher = _needed(teacher)
+    held = student.detach() if frozen is None else frozen
+    # The ends are taken apart because 0 * -inf is nan.
+    mixed = teacher if t == 1.0 else held if t == 0.0 else (1 - t) * held + t * teacher
+    log_p, log_q = F.log_softmax(mixed, -1), F.log_softmax(student, -1)
+    kl = _kl(log_p, log_q)
+    entropy = -_dot(log_p.exp(), log_p)
+    return {
+        "loss": kl,
+        "taid": kl.detach(),
+        "taid_ce": (kl + entropy).detach(),
+        "nll": _logged(student, target),
+    }
+
+
+def dpkd_token(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, beta: float = 0.1
+) -> Values:
+    """-log sigmoid(beta [(log q(a) - log q(b)) - (log p(a) - log p(b))]), a = argmax p, b = argmax q.
+
+    What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax in
+    the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
+    """
+    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    wanted, chosen = log_p.argmax(-1, keepdim=True), log_q.argmax(-1, keepdim=True)
+    margin_q = log_q.gather(-1, wanted) - log_q.gather(-1, chosen)
+    margin_p = log_p.gather(-1, wanted) - log_p.gather(-1, chosen)
+    value = -F.logsigmoid(beta * (margin_q - margin_p)).squeeze(-1)
+    return {
+        "loss": value,
+        "dpkd_token": value.detach(),
+        "agree": (wanted == chosen).squeeze(-1).to(student.dtype),
+        "nll": _logged(student, target),
+    }
+
+
+def mixed(objective: TokenObjective, ratio: float) -> TokenObjective:
+    """(1 - ratio) * cross-entropy + ratio * objective; the objective's own terms are still logged."""
+
+    def value(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+        terms = objective(student, teacher, target, columns)
+        nll = cross_entropy(student, teacher, target, columns)["loss"]
+        return terms | {"loss": (1 - ratio) * nll + ratio * terms["loss"], "nll": nll.detach()}
+
+    return value

@@ -1,0 +1,156 @@
+"""Laying sequences out in rows: packed back to back, or padded one a row.
+
+The last token of a sequence predicts nothing, so it is a target but never an input. Targets keep the
+order of the sequences whatever the layout, so that packed, padded and alone give the same tensors.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kdbench.trainers.types import Packed, Sequence
+
+
+def pack(sequences: list[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
+    """Lay sequences back to back in as few rows as first-fit decreasing finds.
+
+    Position ids restart with each sequence; transformers (with ``use_cache=False``) and our own
+    attention derive from them that sequences must not see each other. What is left of a row is
+    filled with one more, meaningless sequence.
+
+    Args:
+        sequences: what to lay out; those without a target take no room.
+        max_tokens: longest row allowed, in input tokens.
+        pad_id: token id for the fill.
+
+    Raises:
+        ValueError: a sequence is longer than ``max_tokens``.
+    """
+    lengths = [_inputs(s) for s in sequences]
+    if lengths and max(lengths) > max_tokens:
+        raise ValueError(
+            f"a sequence of {max(lengths)} input tokens does not fit rows of {max_tokens}: "
+            "truncate it or allow longer rows"
+        )
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(sequences)), key=lambda i: (-lengths[i], i)):
+        if lengths[index] == 0:
+            continue
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(max_tokens)
+        rows[row].append(index)
+        room[row] -= lengths[index]
+    return _lay_out(sequences, rows, pad_id=pad_id, mask=False)
+
+
+def pad(sequences: list[Sequence], *, pad_id: int) -> Packed:
+    """Lay sequences out one a row, padded on the right, with attention mask and position ids."""
+    rows = [[i] for i, sequence in enumerate(sequences) if _inputs(sequence)]
+    return _lay_out(sequences, rows, pad_id=pad_id, mask=True)
+
+
+def _inputs(sequence: Sequence) -> int:
+    return len(sequence) - 1 if sequence.targets else 0
+
+
+def _lay_out(
+    sequences: list[Sequence], rows: list[list[int]], *, pad_id: int, mask: bool
+) -> Packed:
+    width = max((sum(_inputs(sequences[i]) for i in row) for row in rows), default=0)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    position_ids = torch.zeros((len(rows), width), dtype=torch.long)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+    begins: dict[int, int] = {}
+    for r, row in enumerate(rows):
+        column = 0
+        for i in row:
+            length = _inputs(sequences[i])
+            tokens = (*sequences[i].prompt, *sequences[i].response)[:-1]
+            begins[i] = r * width + column
+            input_ids[r, column : column + length] = torch.tensor(tokens)
+            position_ids[r, column : column + length] = torch.arange(length)
+            attention_mask[r, column : column + length] = 1
+            column += length
+        if not mask:  # the fill is a sequence of its own, so that it never meets the others
+            position_ids[r, column:] = torch.arange(width - column)
+    return Packed(
+        input_ids_RT=input_ids,
+        position_ids_RT=position_ids,
+        attention_mask_RT=attention_mask if mask else None,
+        sequences=len(sequences),
+        **_targets(sequences, begins),
+    )
+
+
+def _targets(sequences: list[Sequence], begins: dict[int, int]) -> dict[str, object]:
+    source, target, owner, place = [], [], [], []
+    names = sorted({name for s in sequences for name in s.columns})
+    columns: dict[str, list[Tensor]] = {name: [] for name in names}
+    for i, sequence in enumerate(sequences):
+        skipped = len(sequence.response) - sequence.targets  # plain text: 1, its first token
+        if i in begins:
+            first = begins[i] + max(0, len(sequence.prompt) - 1)
+            source.append(torch.arange(first, first + sequence.targets))
+            target.append(torch.tensor(sequence.response[skipped:]))
+            owner.append(torch.full((sequence.targets,), i))
+            place.append(torch.arange(skipped, len(sequence.response)))
+        for name in names:
+            if name not in sequence.columns or len(sequence.columns[name]) != len(sequence.response):
+                raise ValueError(f"sequence {i} lacks a value of column '{name}' for every token")
+            if i in begins:
+                columns[name].append(sequence.columns[name][skipped:].float())
+    return {
+        "source_N": _joined(source),
+        "target_N": _joined(target),
+        "owner_N": _joined(owner),
+        "place_N": _joined(place),
+        "columns": {n: torch.cat(c) if c else torch.zeros(0) for n, c in columns.items()},
+    }
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+
+
+
+@torch.no_grad()
+def is_packable(model: PreTrainedModel, vocab: int, *, tolerance: float | None = None) -> bool:
+    """Whether packed sequences get the hidden states that each gets alone.
+
+    Some models ignore position ids, or look across sequences; those must be padded.
+
+    Args:
+        model: a causal language model; put into eval mode for the probe, then back.
+        vocab: ids below this are used.
+        tolerance: largest difference allowed, relative to the largest hidden state; by default
+            1e-4, or 0.05 for a model in half precision.
+    """
+    from kdbench.trainers.head import backbone_hidden  # head needs Packed: no cycle at import
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = (5, 3, 7)
+    drawn = [torch.randint(vocab, (n,), generator=generator).tolist() for n in lengths]
+    sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
+    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
+    tolerance = (0.05 if half else 1e-4) if tolerance is None else tolerance
+    was_training = model.training
+    model.eval()
+    try:
+        together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))
+        alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
+    except (TypeError, ValueError, NotImplementedError):
+        return False  # no position_ids argument, or no attention that takes such a mask
+    finally:
+        model.train(was_training)
+    scale = alone.abs().max().clamp_min(1e-12)
+    return bool((together - alone).abs().max() <= tolerance * scale)
+
+
+def input_tokens(sequences: Iterable[Sequence]) -> int:
+    """How many input positions the sequences take, padding excluded."""
+    return sum(_inputs(sequence) for sequence in sequences)

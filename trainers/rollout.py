@@ -1,0 +1,256 @@
+"""The one decoding loop: on-policy training, teacher responses, exposure bias and evaluation use it.
+
+Tokens are drawn by Gumbel-max with counter-based noise (``noise``), so an answer is a function of
+model, prompt, decoding and its noise key, and not of batch size, batch order, resume or world size,
+up to rounding: logits of a row still differ in their last bits with the shape of the batch, which
+flips a token about never in float64, hardly ever in float32 and sometimes in bfloat16.
+
+Prompts are taken in chunks of fixed size. Inside a chunk a finished row is replaced by the next
+prompt; when none is left the batch shrinks. A chunk is returned whole: it is the unit of resume.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from kdbench.harness.errors import InputError
+from kdbench.trainers.decoders import Decoder, decoder_for
+from kdbench.trainers.logit_filters import NgramBlock, filtered, mixed
+from kdbench.trainers.noise import GumbelArgmax, position_keys, stream_key
+from kdbench.trainers.types import Answer, Decoding, Prompt
+
+
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    eos_ids: frozenset[int],
+    pad_id: int,
+    vocab: int,
+    batch_size: int = 32,
+    chunk: int = 64,
+    max_length: int | None = None,
+    mix: tuple[PreTrainedModel, float] | None = None,
+    dtype: torch.dtype | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[list[Answer]]:
+    """Answers prompts, a chunk at a time.
+
+    Args:
+        model: causal language model. Dropout is off while it decodes and its train/eval mode is left
+            as it was. Its weights must not change between two chunks of one call.
+        prompts: what to answer; each needs at least one token.
+        decoding: how to sample.
+        eos_ids: tokens that end an answer (and belong to it).
+        pad_id: any valid token id; nothing depends on it.
+        vocab: number of real tokens; logits beyond are padding and never sampled.
+        batch_size: rows decoded at once; costs memory, does not change answers but by rounding.
+        chunk: prompts a chunk.
+        max_length: an answer is also cut when prompt and answer together are so long.
+        mix: (teacher, alpha): each token from (1 - alpha) * model + alpha * teacher, each after
+            ``decoding``'s filters (MiniLLM's teacher-mixed sampling).
+        dtype: what to compute in; None is each model's own. Weights are cast once.
+        on_progress: called for each finished answer with its number of tokens.
+
+    Yields:
+        One list of answers a chunk, in the order of its prompts. An answer that reached a limit
+        (``max_new_tokens``, ``max_length``, the model's positions) has ``finished`` False; a prompt
+        that leaves no room for a token gets an empty one.
+
+    Raises:
+        InputError: an empty prompt, a token outside the vocabulary, or a model that cannot be
+            sampled from.
+    """
+    _check(prompts, decoding, vocab, batch_size, chunk)
+    models = [model] if mix is None or mix[1] == 0 else [model, mix[0]]
+    limit = min([*_positions(models), *([max_length] if max_length is not None else [])])
+    longest = max((len(prompt.ids) for prompt in prompts), default=1)
+    longest = max(1, min(limit, longest + decoding.max_new_tokens))
+    with torch.no_grad():
+        decoders = [
+            decoder_for(each, dtype=dtype, vocab=vocab, pad_id=pad_id, longest=longest)
+            for each in models
+        ]
+    alpha = mix[1] if mix is not None and len(models) == 2 else 0.0
+    sampler = _Sampler(decoders, alpha, decoding, eos_ids, vocab, limit, on_progress)
+    for start in range(0, len(prompts), chunk):
+        yield sampler.answer(prompts[start : start + chunk], batch_size)
+
+
+def _check(
+    prompts: Sequence[Prompt], decoding: Decoding, vocab: int, batch_size: int, chunk: int
+) -> None:
+    if batch_size < 1 or chunk < 1 or decoding.max_new_tokens < 1:
+        raise InputError(
+            f"batch size {batch_size}, chunk {chunk} and max_new_tokens {decoding.max_new_tokens} "
+            "must all be at least 1"
+        )
+    if decoding.temperature < 0 or not 0 < decoding.top_p <= 1:
+        raise InputError(
+            f"temperature {decoding.temperature} must not be negative and top_p {decoding.top_p} "
+            "must lie in (0, 1]"
+        )
+    for index, prompt in enumerate(prompts):
+        if not prompt.ids:
+            raise InputError(f"prompt {index} has no tokens; give it at least a start token")
+        if max(prompt.ids) >= vocab or min(prompt.ids) < 0:
+            raise InputError(
+                f"prompt {index} has token {max(prompt.ids)} outside the vocabulary of {vocab}; "
+                "use the model's own tokenizer"
+            )
+
+
+def _positions(models: Sequence[PreTrainedModel]) -> list[int]:
+    """How many positions each model knows (no limit if its configuration names none)."""
+    return [
+        each.config.get_text_config().to_dict().get("max_position_embeddings")
+        or each.config.get_text_config().to_dict().get("n_positions")
+        or 1 << 30
+        for each in models
+    ]
+
+
+class _Row:
+    """One answer being written."""
+
+    def __init__(self, index: int, prompt: Prompt, limit: int, no_repeat_ngram: int) -> None:
+        self.index = index
+        self.prompt = prompt
+        self.limit = limit
+        self.ids: list[int] = []
+        self.block = NgramBlock(no_repeat_ngram, prompt.ids) if no_repeat_ngram else None
+
+    def take(self, token: int) -> None:
+        self.ids.append(token)
+        if self.block:
+            self.block.append(token)
+
+
+class _Sampler:
+    """Answers chunks with one or two decoders."""
+
+    def __init__(
+        self,
+        decoders: list[Decoder],
+        alpha: float,
+        decoding: Decoding,
+        eos_ids: frozenset[int],
+        vocab: int,
+        limit: int,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self._decoders = decoders
+        self._alpha = alpha
+        self._decoding = decoding
+        self._eos_ids = eos_ids
+        self._vocab = vocab
+        self._limit = limit
+        self._on_progress = on_progress or (lambda tokens: None)
+        self._device = decoders[0].device
+        double = any(decoder.dtype == torch.float64 for decoder in decoders)
+        self._dtype = torch.float64 if double else torch.float32
+        self._draw = GumbelArgmax(vocab, self._device)
+        self._rows: list[_Row] = []
+
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[Prompt], batch_size: int) -> list[Answer]:
+        """All answers of a chunk, in order."""
+        answers = [Answer((), False)] * len(prompts)
+        waiting = self._plan(prompts)
+        slots = min(batch_size, len(waiting))
+        if not slots:
+            return answers
+        capacity = max(len(row.prompt.ids) + row.limit for row in waiting)
+        for decoder in self._decoders:
+            decoder.reset(slots, capacity)
+        self._allocate(slots)
+        self._rows = []
+        self._admit(list(range(slots)), waiting)
+        while self._rows:
+            ended = []
+            for slot, (row, token) in enumerate(zip(self._rows, self._next(), strict=True)):
+                row.take(token)
+                if token in self._eos_ids or len(row.ids) == row.limit:
+                    answers[row.index] = Answer(tuple(row.ids), token in self._eos_ids)
+                    self._on_progress(len(row.ids))
+                    ended.append(slot)
+            if ended:
+                self._replace(ended, waiting)
+        return answers
+
+    def _plan(self, prompts: Sequence[Prompt]) -> deque[_Row]:
+        """The chunk's rows, longest prompt first: rows of similar length share a narrow cache."""
+        rows = []
+        for index, prompt in enumerate(prompts):
+            limit = min(self._decoding.max_new_tokens, self._limit - len(prompt.ids))
+            if limit > 0:
+                rows.append(_Row(index, prompt, limit, self._decoding.no_repeat_ngram))
+        return deque(sorted(rows, key=lambda row: -len(row.prompt.ids)))
+
+    def _allocate(self, slots: int) -> None:
+        positions = self._decoding.max_new_tokens
+        self._tokens_S = torch.zeros(slots, dtype=torch.int64, device=self._device)
+        self._keys_SP2 = torch.zeros(slots, positions, 2, dtype=torch.int32, device=self._device)
+        self._place_S = torch.zeros(slots, dtype=torch.int64, device=self._device)
+
+    def _admit(self, slots: list[int], waiting: deque[_Row]) -> None:
+        """Puts waiting rows into slots. A prompt's last token is left for the first step."""
+        rows = [waiting.popleft() for _ in slots]
+        for slot, row in zip(slots, rows, strict=True):
+            self._rows[slot : slot + 1] = [row]
+        bodies = [row.prompt.ids[:-1] for row in rows]
+        for decoder in self._decoders:
+            decoder.fill(slots, bodies)
+        streams = [
+            stream_key(self._decoding.seed, row.prompt.key, row.prompt.sample) for row in rows
+        ]
+        positions = self._keys_SP2.shape[1]
+        index = torch.tensor(slots, device=self._device)
+        self._keys_SP2[index] = position_keys(streams, positions, self._device)
+        self._place_S[index] = index * positions
+        self._tokens_S[index] = torch.tensor(
+            [row.prompt.ids[-1] for row in rows], device=self._device
+        )
+
+    def _next(self) -> list[int]:
+        """One step of all live rows: the tokens drawn."""
+        n = len(self._rows)
+        blocks = [row.block for row in self._rows if row.block]
+        scores = [
+            filtered(
+                decoder.step(self._tokens_S[:n])[:, : self._vocab].to(self._dtype),
+                self._decoding,
+                blocks,
+            )
+            for decoder in self._decoders
+        ]
+        scores_nV = mixed(scores[0], scores[1], self._alpha) if len(scores) == 2 else scores[0]
+        if self._decoding.temperature == 0:
+            drawn_n = scores_nV.argmax(dim=-1)
+        else:
+            keys_n2 = self._keys_SP2.view(-1, 2).index_select(0, self._place_S[:n])
+            drawn_n = self._draw(scores_nV, keys_n2)
+        self._place_S[:n] += 1
+        self._tokens_S[:n] = drawn_n
+        drawn: list[int] = drawn_n.tolist()
+        return drawn
+
+    def _replace(self, ended: list[int], waiting: deque[_Row]) -> None:
+        """Refills slots of ended rows; those that nobody waits for are closed up from the end."""
+        refilled = ended[: len(waiting)]
+        if refilled:
+            self._admit(refilled, waiting)
+        for slot in reversed(ended[len(refilled) :]):
+            last = len(self._rows) - 1
+            if slot != last:
+                for decoder in self._decoders:
+                    decoder.move(last, slot)
+                self._tokens_S[slot] = self._tokens_S[last]
+                self._keys_SP2[slot] = self._keys_SP2[last]
+                shift = (last - slot) * self._keys_SP2.shape[1]
+                self._place_S[slot] = self._place_S[last] - shift
+                self._rows[slot] = self._rows[last]
+            self._rows.pop()
