@@ -1,0 +1,119 @@
+"""``kdbench conform``: reference numbers of other people's code, recomputed with ours.
+
+A reference file is JSON in one of the known formats; each knows itself by its keys:
+
+* token objectives: ``cases[].student_logits, teacher_logits, labels, expected{name: {loss, …}}``
+* MiniLLM: ``cases[].new_logits, old_logits, teacher_logits, ids, mask, settings, expected{…}``
+* text metrics: ``rows[].prediction, references, rougeL, exact_match`` and ``expected_aggregate``
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdbench.harness.errors import InputError
+
+RELATIVE = 1e-4
+FLOOR = 0.01
+
+
+class Value(NamedTuple):
+    """One recomputed entry; ``ours`` None means we do not implement it.
+
+    ``largest`` is the largest magnitude of the array the entry belongs to where that is more than
+    ``expected`` shows: a printed gradient *row* belongs to the whole gradient. (In the reference
+    files some rows have teacher = student; their gradient is zero and what is printed is float32
+    rounding noise around 1e-8.)
+    """
+
+    name: str
+    expected: list[float]
+    ours: list[float] | None
+    largest: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """Largest |ours − expected| in units of what is tolerated: above 1 is a failure.
+
+        Tolerated is 1e-4 of the expected number, or of a hundredth of its array's largest magnitude.
+        """
+        if self.ours is None:
+            return 0.0
+        if len(self.ours) != len(self.expected):
+            return float("inf")
+        largest = max([self.largest, *(abs(x) for x in self.expected)])
+        worst = 0.0
+        for wanted, got in zip(self.expected, self.ours, strict=True):
+            allowed = RELATIVE * max(abs(wanted), FLOOR * largest)
+            gap = abs(got - wanted)
+            if not gap <= 0.0:  # also true for nan
+                worst = max(worst, gap / allowed if allowed and gap == gap else float("inf"))
+        return worst
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is implemented and within tolerance."""
+        return self.ours is not None and self.error <= 1.0
+
+
+def recompute(path: Path) -> list[Value]:
+    """Every entry of a reference file with our value.
+
+    Raises:
+        InputError: the file cannot be read or has none of the known formats.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"cannot read the reference file {str(path)!r} ({error.strerror}); give an existing file."
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r} is not valid JSON ({error}); give a reference file as described in the docs."
+        ) from error
+    for matches, values in _formats():
+        if isinstance(data, dict) and matches(data):
+            try:
+                return list(values(data))
+            except (KeyError, TypeError, IndexError) as error:
+                raise InputError(
+                    f"{str(path)!r} looks like a reference file but lacks {error}; repair or replace it."
+                ) from error
+    raise InputError(
+        f"{str(path)!r} has none of the known reference formats (token objectives, MiniLLM, text "
+        "metrics, TAID schedule, exposure bias); see `kdbench conform --help`."
+    )
+
+
+Format = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Iterator[Value]]]
+
+
+def _formats() -> list[Format]:
+    from kdbench.harness.conform import objectives, text
+
+    return [
+        (lambda d: _has(d, "student_logits"), objectives.token_objectives),
+        (lambda d: _has(d, "new_logits"), objectives.minillm),
+        (lambda d: "rows" in d and "expected_aggregate" in d, text.text_metrics),
+        (lambda d: _has(d, "expected_t"), lambda d: _unimplemented("taid_schedule", d)),
+        (lambda d: _has(d, "student_contexts"), lambda d: _unimplemented("exposure_bias", d)),
+    ]
+
+
+def _has(data: dict[str, Any], key: str) -> bool:
+    cases = data.get("cases")
+    return isinstance(cases, list) and bool(cases) and key in cases[0]
+
+
+def _unimplemented(name: str, data: dict[str, Any]) -> Iterator[Value]:
+    for i, _ in enumerate(data["cases"]):
+        yield Value(f"{name}[{i}]", [], None)
+
+
+def flat(value: Any) -> list[float]:
+    """Nested lists of numbers as one list."""
+    if isinstance(value, list):
+        return [x for item in value for x in flat(item)]
+    return [float(value)]

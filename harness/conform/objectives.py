@@ -1,0 +1,116 @@
+"""Token objectives and MiniLLM's pieces against the authors' numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from kdbench.harness.conform import Value, flat
+from kdbench.trainers.methods.minillm_code import MiniLLMCode
+from kdbench.trainers.objectives import reverse_kl
+from kdbench.trainers.policy import (
+    code_returns,
+    code_rewards,
+    importance_weight,
+    whiten,
+)
+from kdbench.trainers.reference import token_recipe
+
+
+def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
+    """Loss (mean over target tokens), gradient norm and first target token's gradient row."""
+    for number, case in enumerate(data["cases"]):
+        student = torch.tensor(case["student_logits"], dtype=torch.float64)
+        teacher = torch.tensor(case["teacher_logits"], dtype=torch.float64)
+        labels = torch.tensor(case["labels"])
+        picked = labels != -100
+        for name, expected in case["expected"].items():
+            entry = f"{name}[{number}]"
+            recipe = token_recipe(name)
+            if recipe is None:
+                yield from (
+                    Value(f"{entry}.{k}", flat(expected[k]), None)
+                    for k in ("loss", "grad_l2", "grad_row")
+                )
+                continue
+            leaf = student.clone().requires_grad_(True)
+            values = recipe.objective(leaf[picked], teacher[picked], labels[picked], {})
+            count = int(picked.sum())
+            values["loss"].sum().div(count).backward()
+            gradient = leaf.grad
+            assert gradient is not None
+            shown = float(values[recipe.value].detach().sum() / count)
+            yield Value(f"{entry}.loss", [expected["loss"]], [shown])
+            yield Value(f"{entry}.grad_l2", [expected["grad_l2"]], [float(gradient.norm())])
+            first = gradient[picked][0].tolist()
+            largest = float(gradient.abs().max())
+            yield Value(f"{entry}.grad_row", flat(expected["grad_row"]), first, largest)
+
+
+def minillm(data: dict[str, Any]) -> Iterator[Value]:
+    """The authors' rewards, weights, returns, advantages and both losses with gradient norms."""
+    for number, case in enumerate(data["cases"]):
+        ours = _minillm_case(case)
+        for name, expected in case["expected"].items():
+            value = ours.get(name)
+            yield Value(
+                f"minillm[{number}].{name}",
+                flat(expected),
+                None if value is None else flat(value.tolist()),
+            )
+
+
+def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
+    settings = case["settings"]
+    ids = torch.tensor(case["ids"])
+    mask = torch.tensor(case["mask"], dtype=torch.float64)
+    new, old, teacher = (
+        torch.tensor(case[f"{who}_logits"], dtype=torch.float64) for who in ("new", "old", "teacher")
+    )
+    log_q, log_p = (mask * _picked(logits, ids) for logits in (old, teacher))
+    weight = torch.where(
+        mask > 0, importance_weight(log_q, log_p, settings["teacher_mixed_alpha"]), 1.0
+    )
+    rewards = mask * code_rewards(
+        log_q, log_p, scaling=settings["reward_scaling"], clip=settings["reward_clip"]
+    )
+    returns = code_returns(rewards, mask, gamma=settings["gamma"])
+    advantages = whiten(returns)
+    method = MiniLLMCode(
+        MiniLLMCode.Config(
+            gamma=settings["gamma"],
+            reward_scaling=settings["reward_scaling"],
+            reward_clip=settings["reward_clip"],
+            teacher_mix=settings["teacher_mixed_alpha"],
+            ppo={"clip": settings["cliprange"]},
+        )
+    )
+    picked = mask > 0
+    leaf = new.clone().requires_grad_(True)
+    columns = {
+        "log_q": log_q[picked],
+        "weight": weight[picked],
+        "advantage": advantages[picked],
+    }
+    count = mask.sum()
+    both = method.token_loss(leaf[picked], teacher[picked], ids[picked], columns)["loss"]
+    single = reverse_kl(leaf[picked], teacher[picked], ids[picked], {})["loss"].sum() / count
+    policy = both.sum() / count - single
+    (policy_gradient,) = torch.autograd.grad(policy, leaf, retain_graph=True)
+    (single_gradient,) = torch.autograd.grad(single, leaf)
+    return {
+        "logprobs_old": log_q,
+        "teacher_logprobs": log_p,
+        "importance_weight": weight,
+        "rewards": rewards,
+        "returns_length_normalised": returns,
+        "advantages_whitened": advantages,
+        "pg_loss": policy.detach(),
+        "pg_grad_l2": policy_gradient.norm(),
+        "single_step_reg_loss": single.detach(),
+        "reg_grad_l2": single_gradient.norm(),
+    }
+
+
+def _picked(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits, -1).gather(-1, ids[..., None]).squeeze(-1)

@@ -1,0 +1,159 @@
+"""Training data of a run: rows found, hashed, tokenised and counted."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from kdbench.harness.config import RunConfig, TrainConfig
+from kdbench.harness.data import (
+    Example,
+    TokenRule,
+    examples_sha256,
+    load_jsonl,
+    load_split,
+    load_texts,
+    overlaps,
+    parse_examples,
+    tokenise,
+)
+from kdbench.harness.data.sources import data_folder
+from kdbench.harness.errors import InputError
+from kdbench.harness.provenance import combined
+from kdbench.tasks import mini
+from kdbench.tasks.catalogue import task_examples
+from kdbench.tasks.protocols import get_protocol
+from kdbench.trainers.types import Sequence
+
+WORLDS = tuple(mini.SIZES)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Untokenised training data, already limited, with its hashes."""
+
+    train: list[Example]
+    dev: list[Example]
+    text: list[str]
+    fingerprints: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Token ids of train, dev and plain text, and what preparing them dropped."""
+
+    train: list[Sequence]
+    dev: list[Sequence]
+    dev_references: list[list[str]]
+    text: list[Sequence]
+    facts: dict[str, dict[str, Any]]
+
+
+def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
+    """Finds and reads train, dev and text.
+
+    Raises:
+        InputError: data that is missing, malformed or empty.
+    """
+    data = config.data
+    train = _examples(data.train, "train", data_dir)[: data.limit]
+    dev = _examples(data.dev or data.train, "dev", data_dir)[: data.dev_limit]
+    text = _texts(data.text, data_dir, data.text_limit) if data.text else []
+    fingerprints = {
+        "train": examples_sha256(train),
+        "dev": examples_sha256(dev),
+        "text": combined((str(i), t) for i, t in enumerate(text)) if text else "",
+    }
+    return Rows(train, dev, text, fingerprints)
+
+
+def _examples(name: str, split: str, data_dir: Path | None) -> list[Example]:
+    if name in WORLDS:
+        return parse_examples(mini.rows(split, size=name), where=f"{split}[{name}]")
+    if name.endswith((".jsonl", ".json")):
+        return load_jsonl(name)
+    return load_split(name, split, data_dir)
+
+
+def _texts(name: str, data_dir: Path | None, limit: int | None) -> list[str]:
+    if name in WORLDS:
+        return mini.plain_text(limit or 2000)
+    folder = data_folder(data_dir)
+    path = folder / name if folder and (folder / name).exists() else Path(name)
+    if not path.exists():
+        place = f" in {folder} or" if folder else ""
+        raise InputError(
+            f"no plain text called {name!r}{place} in the current folder; give a folder or file of "
+            ".jsonl or .txt with --set data.text=PATH, or switch it off with --set data.text=null"
+        )
+    texts = load_texts(path)
+    return texts[:limit]
+
+
+def prepare_data(
+    rows: Rows,
+    config: RunConfig,
+    training: TrainConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    end_id: int,
+    data_dir: Path | None,
+) -> TrainingData:
+    """Token ids under the run's protocol, template and limits."""
+    boundary = get_protocol(config.tasks.protocol).training_rule.boundary
+    rule = TokenRule(
+        boundary=boundary,
+        over_long="drop",
+        max_prompt=training.max_prompt,
+        max_length=training.max_length,
+    )
+    facts: dict[str, dict[str, Any]] = {}
+    sequences: dict[str, list[Sequence]] = {}
+    references: list[list[str]] = []
+    for split, examples in (("train", rows.train), ("dev", rows.dev)):
+        kept, counts = tokenise(
+            examples, tokenizer, template=config.pair.template, rule=rule, end_id=end_id
+        )
+        sequences[split] = [Sequence(r.prompt_ids, r.response_ids, r.key) for r in kept]
+        facts[split] = {"sha256": rows.fingerprints[split], **asdict(counts)}
+        if split == "dev":
+            by_id = {e.doc_id: list(e.references) for e in examples}
+            references = [by_id[r.doc_id] for r in kept]
+    text = text_rows(rows.text, tokenizer, end_id, training.max_length)
+    if rows.text:
+        facts["text"] = {
+            "sha256": rows.fingerprints["text"],
+            "rows": len(rows.text),
+            "kept": len(text),
+        }
+    facts["overlaps"] = overlaps({"train": rows.train, "dev": rows.dev, **_tests(config, data_dir)})
+    return TrainingData(sequences["train"], sequences["dev"], references, text, facts)
+
+
+def _tests(config: RunConfig, data_dir: Path | None) -> dict[str, list[Example]]:
+    """Test rows of our own tasks, for the overlap report; stock tasks are not looked into."""
+    found = {}
+    for name in config.tasks.names:
+        try:
+            found[name] = task_examples(
+                name, config.tasks.edition, limit=config.tasks.limit, data_dir=data_dir
+            )
+        except InputError:
+            continue  # reported by the evaluation that needs it
+    return found
+
+
+def text_rows(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, end_id: int, length: int
+) -> list[Sequence]:
+    """Documents joined by end tokens and cut into rows of ``length`` tokens, the rest dropped.
+
+    As MiniLLM's corpus processor does (512-token rows).
+    """
+    if not texts:
+        return []
+    stream: list[int] = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        stream += [*ids, end_id]
+    cuts = range(0, len(stream) - length + 1, length) if len(stream) >= length else [0]
+    return [Sequence((), tuple(stream[i : i + length])) for i in cuts]

@@ -1,0 +1,159 @@
+"""The models of a run as loadable folders with content fingerprints: made once, cached, shared."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.errors import InputError
+from kdbench.harness.folders import build_once
+from kdbench.harness.provenance import combined, model_fingerprint, tokenizer_fingerprint
+from kdbench.harness.records import ModelRef
+from kdbench.harness.runner.data import WORLDS
+from kdbench.harness.runner.session import Session
+from kdbench.tasks import mini
+from kdbench.trainers.models import (
+    PRUNE,
+    config_from,
+    initialise,
+    load_model,
+    load_tokenizer,
+    prune,
+    same_tokenizer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model that can be loaded: ``ref`` is a folder, .gguf file or hub id."""
+
+    ref: str
+    card: ModelRef
+
+    def load(self, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+        """The model in eval mode."""
+        return load_model(self.ref, dtype=dtype).to(device)
+
+
+def world_model(ref: str) -> tuple[str, str] | None:
+    """``mini:teacher`` as (world size, role); None for any other reference."""
+    size, _, role = ref.partition(":")
+    return (size, role) if size in WORLDS and role in ("teacher", "student") else None
+
+
+def locate(name: str, ref: str) -> Located:
+    """A model that exists, with its fingerprint; hub ids are downloaded to their cache first."""
+    local = local_copy(ref)
+    fingerprint = model_fingerprint(local)
+    return Located(str(local), ModelRef(name=name, fingerprint=fingerprint, parameters=parameters(local)))
+
+
+def local_copy(ref: str) -> Path:
+    """The file or folder of a model.
+
+    Raises:
+        InputError: neither a path nor a hub id that can be had.
+    """
+    path = Path(ref).expanduser()
+    if path.exists():
+        if path.is_dir() and not (path / "config.json").is_file():
+            raise InputError(
+                f"{ref!r} is a folder without config.json, so it is no model; give a Hugging Face "
+                "model folder, a hub id or a .gguf file"
+            )
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(ref, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"no model at {ref!r}: no such file or folder, and the Hugging Face hub gave none "
+            f"({reason}); give the path of a model folder or .gguf file, or connect to the network"
+        ) from error
+
+
+def parameters(path: Path) -> int:
+    """Parameters of a model by its safetensors headers; 0 for GGUF files."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                size = 1
+                for n in weights.get_slice(name).get_shape():
+                    size *= n
+                total += size
+    return total
+
+
+def base_student(session: Session, config: RunConfig, teacher: Located) -> Located:
+    """The student before any training, as a folder: existing, pruned or random."""
+    spec = config.pair.student
+    seed = config.train.init_seed if config.train.init_seed is not None else config.train.seed
+    if PRUNE.match(spec):
+        identity = combined([("recipe", spec), ("teacher", teacher.card.fingerprint)])
+    elif world_model(spec):
+        identity = combined([("recipe", spec), ("seed", str(seed)), ("world", _world_config(spec))])
+    elif spec.endswith(".json"):
+        identity = combined(
+            [("config", Path(spec).read_text()), ("seed", str(seed))]
+            if Path(spec).is_file()
+            else [("missing", spec)]
+        )
+    else:
+        return locate(spec, spec)
+
+    def build(folder: Path) -> None:
+        model, tokenizer = _make_base(spec, seed, teacher)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return locate(spec, str(build_once(session.cached("base", identity), build)))
+
+
+def _world_config(spec: str) -> str:
+    size, role = spec.split(":")
+    make = mini.teacher_config if role == "teacher" else mini.student_config
+    return json.dumps(make(size).to_diff_dict(), sort_keys=True, default=str)
+
+
+def _make_base(
+    spec: str, seed: int, teacher: Located
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    found = PRUNE.match(spec)
+    if found:
+        model = prune(load_model(teacher.ref), int(found.group(1)))
+        return model, load_tokenizer(teacher.ref)
+    world = world_model(spec)
+    if world:
+        size, role = world
+        make = mini.teacher_config if role == "teacher" else mini.student_config
+        return initialise(make(size), seed), mini.build_tokenizer()
+    return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)
+
+
+def shared_tokenizer(
+    config: RunConfig, teacher: Located, student: Located, needs_same: bool
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The student's tokenizer and its hash.
+
+    Raises:
+        InputError: the method compares distributions but the tokenizers differ.
+    """
+    tokenizer = load_tokenizer(student.ref)
+    if needs_same and not same_tokenizer(tokenizer, load_tokenizer(teacher.ref)):
+        raise InputError(
+            f"teacher {teacher.card.name!r} and student {student.card.name!r} have different "
+            f"tokenizers, but method {config.method.name} compares them token by token; choose a "
+            "pair with one tokenizer, or a method that needs none: sft"
+        )
+    return tokenizer, tokenizer_fingerprint(student.ref)

@@ -1,0 +1,254 @@
+"""The first stage: everything a run needs is found, checked and identified before it is begun."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
+from kdbench.harness.errors import DriftError
+from kdbench.harness.folders import build_once
+from kdbench.harness.locks import RunLock
+from kdbench.harness.provenance import code_state
+from kdbench.harness.records import ModelRef, PrepareRecord
+from kdbench.harness.registry import find_method
+from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
+from kdbench.harness.runner.models import (
+    Located,
+    base_student,
+    locate,
+    shared_tokenizer,
+    world_model,
+)
+from kdbench.harness.runner.session import Session
+from kdbench.harness.runner.training import Job, train, training_identity
+from kdbench.harness.store import read_json, write_json
+from kdbench.harness.task_names import check_task_names
+from kdbench.tasks import mini
+from kdbench.tasks.mini.settings import fingerprint, teacher_training
+from kdbench.trainers.models import initialise, load_model, vocabulary
+
+WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run ready to train.
+
+    Attributes:
+        folder: its run folder.
+        teacher, base: models as found; ``rows`` the data as found.
+        tokenizer: the student's; ``tokenizer_sha256`` its hash.
+    """
+
+    folder: Path
+    id: str
+    teacher: Located
+    base: Located
+    rows: Rows
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_sha256: str
+
+
+def prepare(session: Session) -> Prepared:
+    """Finds models and data, checks that they fit, and names the run. Writes nothing in the run.
+
+    Raises:
+        InputError: anything missing or unfit, in one sentence.
+    """
+    config, request = session.config, session.request
+    check_task_names(config.tasks.names)
+    method = find_method(config.method.source or config.method.name).method
+    rows = load_rows(config, request.data_dir)
+    teacher = raw_teacher(session)
+    base = base_student(session, config, teacher)
+    tokenizer, tokenizer_sha256 = shared_tokenizer(
+        config, teacher, base, needs_same=method.card.same_tokenizer
+    )
+    fingerprints = {
+        "teacher": teacher.card.fingerprint,
+        "student": base.card.fingerprint,
+        **rows.fingerprints,
+    }
+    identifier = run_id(config, fingerprints)
+    folder = request.runs_dir / run_name(config, identifier)
+    return Prepared(folder, identifier, teacher, base, rows, tokenizer, tokenizer_sha256)
+
+
+def check_drift(session: Session, prepared: Prepared) -> list[str]:
+    """Compares code with what an unfinished run began with; returns what is accepted as changed.
+
+    Raises:
+        DriftError: something changed and ``--accept-drift`` was not given.
+    """
+    path = prepared.folder / "code.json"
+    now = code_state().sha256
+    if not path.is_file():
+        write_json(path, {"sha256": now, "accepted": []})
+        return []
+    state = read_json(path)
+    if now != state["sha256"] and now not in state["accepted"]:
+        if not session.request.accept_drift:
+            raise DriftError(
+                f"kdbench's code changed since {prepared.folder} was begun "
+                f"({state['sha256'][:8]} -> {now[:8]}); delete the folder to start again, or add "
+                "--accept-drift to continue and record it"
+            )
+        state["accepted"].append(now)
+        write_json(path, state)
+    return [f"code {sha[:12]}" for sha in state["accepted"]]
+
+
+def raw_teacher(session: Session) -> Located:
+    """The teacher before fine-tuning; the mini world's is trained on first use and cached."""
+    ref = session.config.pair.teacher
+    world = world_model(ref)
+    if world is None:
+        return locate(ref, ref)
+    size, _ = world
+    settings = teacher_training(size)
+    training = session.config.train.model_copy(update=settings)
+    identity = training_identity(
+        {"world": fingerprint(size), "training": training.model_dump(mode="json")}
+    )
+    out = session.cached("teachers", identity)
+    config = session.config.model_copy(
+        update={
+            "data": session.config.data.model_copy(
+                update={"train": size, "dev": size, "text": None, "limit": None, "dev_limit": 64}
+            )
+        }
+    )
+    tokenizer = mini.build_tokenizer()
+
+    def job() -> Job:
+        return Job(
+            name="teacher",
+            method=_sft(),
+            training=training,
+            student=lambda: initialise(mini.teacher_config(size), training.seed),
+            teacher=None,
+            tokenizer=tokenizer,
+            data=prepare_data(
+                load_rows(config, None), config, training, tokenizer, tokenizer.eos_token_id, None
+            ),
+            teacher_samples=out / "unused.jsonl",
+            out=out,
+        )
+
+    return trained(session, ref, out, job)
+
+
+def trained(session: Session, name: str, out: Path, job: Any) -> Located:
+    """A shared training, run once by whoever comes first; others wait for it."""
+    from kdbench.harness.store import is_done
+
+    if not is_done(out, "train"):
+        with RunLock(out, wait=WAIT):
+            train(session, job())
+    return locate(name, str(out / "student"))
+
+
+def _sft() -> Any:
+    from kdbench.trainers.methods.sft import SFT
+
+    return SFT(SFT.Config())
+
+
+def tuned_teacher(session: Session, prepared: Prepared) -> Located:
+    """The teacher as it teaches: fine-tuned on the training set if the suite says so."""
+    config = session.config
+    if config.teacher_sft is None:
+        return prepared.teacher
+    return _shared_sft(
+        session, prepared, "teachers", config.teacher_sft, prepared.teacher, config.pair.teacher
+    )
+
+
+def init_student(session: Session, prepared: Prepared) -> Located:
+    """The student as the method finds it: after the shared SFT init, or as it is."""
+    config = session.config
+    if config.init_sft is None:
+        return prepared.base
+    return _shared_sft(
+        session, prepared, "inits", config.init_sft, prepared.base, config.pair.student
+    )
+
+
+def _shared_sft(
+    session: Session,
+    prepared: Prepared,
+    kind: str,
+    training: TrainConfig,
+    start: Located,
+    name: str,
+) -> Located:
+    identity = shared_identity(session.config, prepared, training, start)
+    out = session.cached(kind, identity)
+    label = "init" if kind == "inits" else "teacher"
+    return trained(
+        session,
+        name,
+        out,
+        lambda: Job(
+            name=label,
+            method=_sft(),
+            training=training,
+            student=lambda: load_model(start.ref),
+            teacher=None,
+            tokenizer=prepared.tokenizer,
+            data=tokenised(session, prepared, training),
+            teacher_samples=out / "unused.jsonl",
+            out=out,
+        ),
+    )
+
+
+def shared_identity(
+    config: RunConfig, prepared: Prepared, training: TrainConfig | None, model: Located
+) -> str:
+    """Content id of something made from a model and the training data, shared between runs."""
+    return training_identity(
+        {
+            "model": model.card.fingerprint,
+            "data": prepared.rows.fingerprints,
+            "template": config.pair.template,
+            "protocol": config.tasks.protocol,
+            "training": training.model_dump(mode="json", exclude={"micro_tokens", "save_every"})
+            if training
+            else None,
+        }
+    )
+
+
+def tokenised(session: Session, prepared: Prepared, training: TrainConfig) -> TrainingData:
+    """Token ids under a training's limits."""
+    end_id = vocabulary(prepared.tokenizer).eos_ids[0]
+    return prepare_data(
+        prepared.rows,
+        session.config,
+        training,
+        prepared.tokenizer,
+        end_id,
+        session.request.data_dir,
+    )
+
+
+def prepare_record(
+    prepared: Prepared, data: TrainingData, teacher: ModelRef, init: ModelRef, template: str
+) -> PrepareRecord:
+    """prepare.json."""
+    facts = dict(data.facts)
+    overlaps = facts.pop("overlaps")
+    return PrepareRecord(
+        data=facts,
+        overlaps=overlaps,
+        tokenizer_sha256=prepared.tokenizer_sha256,
+        template=template,
+        teacher=teacher,
+        init=init,
+    )
+
+
+__all__ = ["Prepared", "build_once", "init_student", "prepare", "tuned_teacher"]

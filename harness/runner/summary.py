@@ -1,0 +1,130 @@
+"""summary.json and manifest.json of a run folder, rebuilt from what lies in it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from kdbench.harness.provenance import code_state, hardware, versions
+from kdbench.harness.records import Manifest, ModelRef, PrepareRecord, RunCard, StageCost, Summary
+from kdbench.harness.runner.evaluation import summarised
+from kdbench.harness.runner.session import Session
+from kdbench.harness.store import read_record, write_json
+
+
+def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[str, float]) -> None:
+    """summary.json: adds this command's costs to those booked before."""
+    path = folder / "summary.json"
+    before = read_record(path, Summary) if path.is_file() else None
+    cost = dict(before.cost) if before else {}
+    for stage, new in session.costs.items():
+        cost[stage] = add_cost(cost.get(stage), new)
+    write_json(
+        path,
+        Summary(
+            run=card,
+            scores=summarised(folder),
+            probes=before.probes if before else {},
+            judge=before.judge if before else {},
+            cost=cost,
+            learned=learned or (before.learned if before else {}),
+            signature=signature(session),
+        ),
+    )
+    session.costs.clear()
+
+
+def rescored(folder: Path) -> None:
+    """The same summary with scores read again."""
+    path = folder / "summary.json"
+    if path.is_file():
+        summary = read_record(path, Summary)
+        write_json(path, summary.model_copy(update={"scores": summarised(folder)}))
+
+
+def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
+    """Costs of two commands that did parts of one stage."""
+    if before is None:
+        return new
+    tokens = {
+        k: before.tokens.get(k, 0) + new.tokens.get(k, 0) for k in before.tokens | new.tokens
+    }
+    return StageCost(
+        wall_s=before.wall_s + new.wall_s,
+        tokens=tokens,
+        peak_mb=max(before.peak_mb, new.peak_mb),
+    )
+
+
+def signature(session: Session) -> str:
+    """What a reader needs to know to compare: versions, suite, protocol, decoding, seeds."""
+    config = session.config
+    seeds = ",".join(map(str, config.generate.seeds))
+    return (
+        f"kdbench:{versions().get('kdbench', '?')}|suite:{config.suite}|regime:{config.regime}|"
+        f"protocol:{config.tasks.protocol}|decoding:T{config.generate.temperature:g},"
+        f"p{config.generate.top_p:g},k{config.generate.top_k}|seeds:{seeds}|"
+        f"train_seed:{config.train.seed}|precision:{config.train.precision}"
+    )
+
+
+def write_manifest(
+    session: Session,
+    folder: Path,
+    *,
+    prepared: PrepareRecord | None,
+    generation: dict[str, Any],
+    extra: dict[str, Any],
+    drift: list[str],
+) -> None:
+    """manifest.json, the last file of a run."""
+    code = code_state()
+    summary = read_record(folder / "summary.json", Summary)
+    config = session.config
+    write_json(
+        folder / "manifest.json",
+        Manifest(
+            kdbench=versions().get("kdbench", "?"),
+            git_commit=code.commit,
+            git_diff_sha256=_sha256(code.diff),
+            argv=list(session.request.argv or sys.argv),
+            config=config.model_dump(mode="json"),
+            versions=versions(),
+            hardware=hardware(str(session.device)),
+            data=prepared.data if prepared else {},
+            tokenizer_sha256=prepared.tokenizer_sha256 if prepared else "",
+            teacher=prepared.teacher if prepared else None,
+            init=prepared.init if prepared else None,
+            generation=generation,
+            seeds={
+                "training": config.train.seed,
+                "init": config.train.init_seed,
+                "decoding": list(config.generate.seeds),
+            },
+            cost=summary.cost,
+            extra=extra,
+            drift=drift,
+        ),
+    )
+
+
+def _sha256(text: str | None) -> str | None:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def reference_card(
+    session: Session, label: str, identifier: str, model: ModelRef | None, teacher: ModelRef | None
+) -> RunCard:
+    """The card of an evaluated model that no method of this board trained."""
+    return RunCard(
+        id=identifier,
+        kind="eval",
+        method=label,
+        suite=session.config.suite,
+        regime=session.config.regime,
+        teacher=teacher,
+        student=model,
+        training_seed=None,
+        division="reference",
+    )

@@ -1,0 +1,297 @@
+"""One training in one folder: teacher, init and student are all made by this."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdbench.harness.config import TrainConfig
+from kdbench.harness.records import TrainRow
+from kdbench.harness.runner.data import TrainingData
+from kdbench.harness.runner.session import Session
+from kdbench.harness.store import append_rows, is_done, keep_rows, mark_done, read_marker, read_rows
+from kdbench.tasks.scoring import rouge_l
+from kdbench.trainers.devices import model_dtype
+from kdbench.trainers.head import head_of
+from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
+from kdbench.trainers.method import Context, Method, as_prompts
+from kdbench.trainers.micro import Layout, TeacherSide
+from kdbench.trainers.models import Vocabulary, vocabulary
+from kdbench.trainers.packing import is_packable
+from kdbench.trainers.services import Rollouts, Scorer, reference_loss
+from kdbench.trainers.types import Decoding, Prompt, Sequence
+
+DEV_SEED = 10
+SAMPLING_SEED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to train.
+
+    Attributes:
+        name: shown in progress lines.
+        method: fresh instance.
+        training: budget, rates and limits.
+        student: loads the model to train (float32).
+        teacher: loads the frozen teacher in the given dtype, or None.
+        tokenizer: the student's.
+        data: token ids.
+        teacher_samples: file in which teacher answers to the training prompts are shared.
+        out: folder of the training; see `kdbench.trainers.loop`.
+    """
+
+    name: str
+    method: Method
+    training: TrainConfig
+    student: Callable[[], PreTrainedModel]
+    teacher: Callable[[torch.dtype], PreTrainedModel] | None
+    tokenizer: PreTrainedTokenizerBase
+    data: TrainingData
+    teacher_samples: Path
+    out: Path
+
+
+def train(session: Session, job: Job) -> dict[str, Any]:
+    """Runs or continues a training; returns what its marker says (step counts, evaluations, cost).
+
+    A finished one is not repeated.
+    """
+    if not is_done(job.out, "train"):
+        trained = _Training(session, job).run()
+        if session.is_main:
+            info = {
+                "best_step": trained.best_step,
+                "steps": trained.steps,
+                "evaluations": {str(k): v for k, v in trained.evaluations.items()},
+                "tokens": trained.tokens,
+                "wall_s": trained.wall_s,
+            }
+            files = sorted(p for p in (job.out / "student").iterdir() if p.is_file())
+            mark_done(job.out, "train", files, info)
+        session.accelerator(job.training).wait_for_everyone()
+    marker = read_marker(job.out, "train")
+    assert marker is not None
+    return marker.info
+
+
+class _Training:
+    """The objects of one training, wired together."""
+
+    def __init__(self, session: Session, job: Job) -> None:
+        self.session = session
+        self.job = job
+        training = job.training
+        self.accelerator = session.accelerator(training)
+        device = self.accelerator.device
+        dtype = model_dtype(training.precision if training.precision != "fp16" else "bf16")
+        student = job.student().to(device)
+        self.student = student.double() if training.precision == "fp64" else student
+        self.teacher = job.teacher(dtype).to(device) if job.teacher else None
+        models = [m for m in (self.student, self.teacher) if m is not None]
+        self.vocab: Vocabulary = vocabulary(job.tokenizer, *models)
+        self.layout = Layout(
+            row=training.max_length,
+            pad_id=self.vocab.pad_id,
+            packed=all(is_packable(m, self.vocab.size) for m in models),
+            device=device,
+        )
+        self.meter: dict[str, int] = {}
+        # sampling uses the precision of evaluation: float64 there makes rollouts batch-independent
+        generate = session.config.generate
+        precision = training.precision if generate.dtype == "auto" else generate.dtype
+        self.rollouts = Rollouts(
+            student=self.student,
+            teacher=self.teacher,
+            vocabulary=self.vocab,
+            accelerator=self.accelerator,
+            batch_size=generate.batch_size,
+            chunk=generate.chunk,
+            dtype=model_dtype("bf16" if precision == "fp16" else precision),
+            meter=self.meter,
+        )
+        self.decoding = Decoding(max_new_tokens=training.max_response)
+
+    def run(self) -> Trained:
+        """Trains to the end of the budget."""
+        job, training = self.job, self.job.training
+        ctx = Context(
+            train=job.data.train,
+            text=job.data.text,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            vocab=self.vocab.size,
+            eos_id=self.vocab.eos_ids[0],
+            decoding=self.decoding,
+            answer=self.rollouts,
+            teacher_responses=self._teacher_responses,
+            score=Scorer(
+                student=self.student,
+                teacher=self.teacher,
+                vocab=self.vocab.size,
+                layout=self.layout,
+                micro_tokens=training.micro_tokens,
+                accelerator=self.accelerator,
+            ),
+            meter=self.meter,
+        )
+        steps = self._steps()
+        with self.session.progress.stage(f"train {job.name}", steps) as live:
+
+            def show(state: State, row: TrainRow) -> None:
+                tokens = state.tokens.get("student", 0)
+                live.update(state.step, loss=row.loss, tokens=tokens, **row.evaluation)
+
+            loop = Loop(
+                self._settings(steps),
+                method=job.method,
+                ctx=ctx,
+                student=self.student,
+                tokenizer=job.tokenizer,
+                teacher=self._teacher_side(),
+                layout=self.layout,
+                evaluator=self._evaluate if job.data.dev else None,
+                out=job.out,
+                accelerator=self.accelerator,
+                progress=show,
+            )
+            return loop.run()
+
+    def _teacher_side(self) -> TeacherSide | None:
+        if self.teacher is None:
+            return None
+        return TeacherSide(self.teacher, head_of(self.teacher, self.vocab.size))
+
+    def _steps(self) -> int | None:
+        training = self.job.training
+        per_epoch = math.ceil(len(self.job.data.train) / training.batch_size)
+        limits = [training.steps]
+        if training.epochs is not None:
+            limits.append(max(1, round(training.epochs * per_epoch)))
+        known = [s for s in limits if s is not None]
+        return min(known) if known else None
+
+    def _settings(self, steps: int | None) -> LoopSettings:
+        training = self.job.training
+        per_epoch = math.ceil(len(self.job.data.train) / training.batch_size)
+        return LoopSettings(
+            steps=steps,
+            response_tokens=training.response_tokens,
+            lr=training.lr,
+            warmup_steps=training.warmup,
+            schedule=training.schedule,
+            lr_floor=training.lr_floor,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            clip=training.clip,
+            micro_tokens=training.micro_tokens,
+            dropout=training.dropout,
+            eval_every=per_epoch if training.eval_every == "epoch" else training.eval_every,
+            save_every=training.save_every,
+            select=training.select if self.job.data.dev else "last",
+            seed=training.seed,
+        )
+
+    # -- services ------------------------------------------------------------------------------
+
+    def _evaluate(self, model: PreTrainedModel, step: int) -> dict[str, float]:
+        """Validation as the papers do it: mean token loss, and ROUGE-L of one sampled answer."""
+        data = self.job.data
+        loss = reference_loss(
+            model,
+            data.dev,
+            vocab=self.vocab.size,
+            layout=self.layout,
+            micro_tokens=self.job.training.micro_tokens,
+            autocast=self.accelerator.autocast,
+        )
+        metrics = {"dev_loss": loss}
+        if self.job.training.select == "max:dev_rouge_l":
+            metrics["dev_rouge_l"] = self._dev_rouge_l(model)
+        return metrics
+
+    def _dev_rouge_l(self, model: PreTrainedModel) -> float:
+        data = self.job.data
+        sampler = Rollouts(
+            student=model,
+            teacher=None,
+            vocabulary=self.vocab,
+            accelerator=self.accelerator,
+            batch_size=self.rollouts.batch_size,
+            chunk=self.rollouts.chunk,
+            dtype=self.rollouts.dtype,
+            meter={},
+        )
+        decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=DEV_SEED)
+        answers = sampler.local(as_prompts(data.dev), decoding)
+        texts = self.job.tokenizer.batch_decode(
+            [list(a.ids) for a in answers], skip_special_tokens=True
+        )
+        scores = [rouge_l(t, r) for t, r in zip(texts, data.dev_references, strict=True)]
+        return sum(scores) / len(scores)
+
+    def _teacher_responses(self) -> list[Sequence]:
+        """One sampled teacher answer a training prompt, generated once for all methods and seeds."""
+        if not hasattr(self, "_cached_responses"):
+            self._cached_responses = self._load_or_sample()
+        return self._cached_responses
+
+    _cached_responses: list[Sequence]
+
+    def _load_or_sample(self) -> list[Sequence]:
+        train, path = self.job.data.train, self.job.teacher_samples
+        rows = read_rows(path) if path.exists() else []
+        chunk = self.rollouts.chunk * max(1, self.accelerator.num_processes)
+        whole = len(rows) if len(rows) == len(train) else len(rows) // chunk * chunk
+        if whole < len(rows) and self.session.is_main:
+            keep_rows(path, whole)
+        answers = [tuple(row["response"]) for row in rows[:whole]]
+        if whole < len(train):
+            before = dict(self.meter)
+            self._sample_teacher(answers, path, chunk)
+            self.meter.clear()
+            self.meter.update(before)  # shared work is booked with the cache, not with this run
+        return [
+            Sequence(s.prompt, a, s.key) for s, a in zip(train, answers, strict=True)
+        ]
+
+    def _sample_teacher(self, answers: list[tuple[int, ...]], path: Path, chunk: int) -> None:
+        train = self.job.data.train
+        decoding = Decoding(
+            max_new_tokens=self.decoding.max_new_tokens, seed=SAMPLING_SEED
+        )
+        with self.session.progress.stage("teacher answers", len(train)) as live:
+            while len(answers) < len(train):
+                live.update(len(answers))
+                todo = train[len(answers) : len(answers) + chunk]
+                prompts: list[Prompt] = as_prompts(todo)
+                new = self.rollouts(prompts, decoding, model="teacher")
+                if self.session.is_main:
+                    append_rows(
+                        path,
+                        [
+                            {"key": p.key, "response": list(a.ids)}
+                            for p, a in zip(prompts, new, strict=True)
+                        ],
+                    )
+                answers += [tuple(a.ids) for a in new]
+            live.update(len(train))
+
+
+def saved_evaluations(folder: Path) -> dict[str, dict[str, float]]:
+    """Development-set metrics of a finished training, by step."""
+    marker = read_marker(folder, "train")
+    found: dict[str, dict[str, float]] = marker.info["evaluations"] if marker else {}
+    return found
+
+
+def training_identity(parts: dict[str, Any]) -> str:
+    """Content id of a shared training."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
