@@ -1,8 +1,10 @@
 """Matrix products of autocast on CPUs that multiply bfloat16 slower than float32.
 
 AVX512-BF16 without matrix units (AMX) reaches half the rate of float32 (measured: 76 against 142
-GFLOP/s a core, and a quarter in attention's backward). There, what autocast has rounded to bfloat16
-is multiplied in float32: the same storage, products that bfloat16 inputs make exact, half the time.
+GFLOP/s a core, and a third of it in attention's backward). There, what autocast has rounded to
+bfloat16 is multiplied in float32: the same storage, the same products up to the order of summation,
+half the time. Weights are rounded, too: the steps of a small learning rate are below the resolution
+of bfloat16, so a forward that saw them would train differently from autocast elsewhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,9 +19,12 @@ from torch.overrides import TorchFunctionMode
 
 def slow_in_half(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this device multiplies ``dtype`` slower than float32."""
-    return (
-        device.type == "cpu" and dtype.itemsize == 2 and not torch.cpu._is_amx_tile_supported()
-    )
+    return device.type == "cpu" and dtype.itemsize == 2 and not torch.cpu._is_amx_tile_supported()
+
+
+def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values in the precision of ``dtype``, held in float32."""
+    return values.to(dtype).float()
 
 
 @contextmanager
@@ -63,7 +68,8 @@ class _WideLinear(torch.autograd.Function):
         ctx.x_dtype, ctx.bias_dtype = x.dtype, None if bias is None else bias.dtype
         with torch.autocast(device, enabled=False):
             wide = None if bias is None else bias.float()
-            return functional.linear(half.float(), weight.float(), wide).to(half.dtype)
+            product = functional.linear(half.float(), rounded(weight, half.dtype), wide)
+        return product.to(half.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -72,7 +78,7 @@ class _WideLinear(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         with torch.autocast(grad.device.type, enabled=False):
             if ctx.needs_input_grad[0]:
-                grad_x = (grad @ weight.float()).to(ctx.x_dtype).view(half.shape)
+                grad_x = (grad @ rounded(weight, half.dtype)).to(ctx.x_dtype).view(half.shape)
             if ctx.needs_input_grad[1]:
                 grad_weight = (grad.T @ half.flatten(0, -2).float()).to(weight.dtype)
             if ctx.needs_input_grad[2]:

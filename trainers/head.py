@@ -19,6 +19,7 @@ from kdbench.trainers import head_kernels as kernels
 from kdbench.trainers.arithmetic import fast_products
 from kdbench.trainers.attention import packed_attention
 from kdbench.trainers.objectives import TokenObjective
+from kdbench.trainers.projection import Parts, sum_dtype
 from kdbench.trainers.types import Packed
 
 
@@ -56,11 +57,9 @@ class Head:
         return self.softcap * torch.tanh(logits_NV / self.softcap)
 
     @property
-    def parts(self) -> kernels.Parts:
-        """What tile arithmetic needs, detached."""
-        weight = None if self.weight is None else self.weight.detach()
-        bias = None if self.bias is None else self.bias.detach()
-        return kernels.Parts(weight, bias, self.scale, self.softcap, self.vocab)
+    def parts(self) -> Parts:
+        """What tile arithmetic needs."""
+        return Parts(self.weight, self.bias, self.scale, self.softcap, self.vocab)
 
 
 _takes_apart: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -86,11 +85,12 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
     scale = float(getattr(text, "logit_scale", None) or 1.0)  # Cohere multiplies,
     scale /= float(getattr(text, "logits_scaling", None) or 1.0)  # Granite divides.
     softcap = getattr(text, "final_logit_softcapping", None)
-    if embedding.weight.shape[0] < vocab:
-        raise ValueError(f"the head has {embedding.weight.shape[0]} columns for {vocab} tokens")
-    head = Head(embedding.weight, getattr(embedding, "bias", None), scale, softcap, vocab)
+    weight: Tensor = embedding.weight
+    if weight.shape[0] < vocab:
+        raise ValueError(f"the head has {weight.shape[0]} columns for {vocab} tokens")
+    head = Head(weight, getattr(embedding, "bias", None), scale, softcap, vocab)
     if model not in _takes_apart:
-        _takes_apart[model] = _agrees(model, head)
+        _takes_apart[model] = _agrees(model, head, weight)
         if not _takes_apart[model]:
             warnings.warn(
                 f"the logits of {type(model).__name__} are not its head applied to its hidden "
@@ -101,8 +101,8 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
 
 
 @torch.no_grad()
-def _agrees(model: PreTrainedModel, head: Head) -> bool:
-    ids = torch.arange(1, 9, device=head.weight.device).remainder(head.vocab)[None]
+def _agrees(model: PreTrainedModel, head: Head, weight: Tensor) -> bool:
+    ids = torch.arange(1, 9, device=weight.device).remainder(head.vocab)[None]
     was_training = model.training
     model.eval()
     try:
@@ -113,7 +113,7 @@ def _agrees(model: PreTrainedModel, head: Head) -> bool:
         model.train(was_training)
     if expected.shape != got.shape:
         return False
-    half = head.weight.dtype in (torch.bfloat16, torch.float16)
+    half = weight.dtype in (torch.bfloat16, torch.float16)
     scale = expected.abs().max().clamp_min(1e-12)
     return bool((expected - got).abs().max() <= (0.02 if half else 1e-4) * scale)
 
@@ -198,7 +198,7 @@ class _TiledSum(torch.autograd.Function):
     def forward(ctx, job, wanted, hidden_ND, weight, bias):  # type: ignore[no-untyped-def]
         result = kernels.run(job, hidden_ND.detach(), wanted)
         ctx.grads = (result.grad_hidden, result.grad_weight, result.grad_bias)
-        loss = result.sums["loss"].to(kernels.sum_dtype(hidden_ND.dtype))
+        loss = result.sums["loss"].to(sum_dtype(hidden_ND.dtype), copy=True)
         return loss, result.sums
 
     @staticmethod
@@ -215,7 +215,7 @@ class _TiledSum(torch.autograd.Function):
 def token_logprobs(
     hidden_ND: Tensor, head: Head, target_N: Tensor, *, tile: int | None = None
 ) -> Tensor:
-    """log q(target) for each row, (N,), differentiable; tiles are recomputed in backward.
+    """Log q(target) for each row, (N,), differentiable; tiles are recomputed in backward.
 
     For objectives that need whole sequences before they know a token's weight.
     """

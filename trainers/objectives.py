@@ -1,10 +1,10 @@
 """Token objectives: pure functions of the two distributions at each target position.
 
-Each takes ``student`` and ``teacher`` logits of shape (n, V), float32 or float64, vocabulary padding
-already cut off, the ``target`` ids (n,) and ``columns`` (name -> (n,)); it returns named values of
-shape (n,). ``"loss"`` is what is optimised, the others are only logged; ``"nll"`` is always there.
-Divergences are true divergences (entropies included); a name ending in ``_ce`` is the cross-entropy
-form without the target distribution's entropy, which has the same gradient.
+Each takes ``student`` and ``teacher`` logits of shape (n, V), float32 or float64, vocabulary
+padding already cut off, the ``target`` ids (n,) and ``columns`` (name -> (n,)); it returns named
+values of shape (n,). ``"loss"`` is what is optimised, the others are only logged; ``"nll"`` is
+always there. Divergences are true divergences (entropies included); a name ending in ``_ce`` is the
+cross-entropy form without the target distribution's entropy, which has the same gradient.
 
 ``0 * log 0`` is 0, so a token that both models rule out (logit ``-inf``) costs nothing; a token the
 left distribution wants and the right one rules out costs infinity, as the formula says.
@@ -25,7 +25,8 @@ TokenObjective = Callable[[Tensor, Tensor | None, Tensor, Columns], Values]
 
 def _dot(prob_nV: Tensor, log_nV: Tensor) -> Tensor:
     """sum_v prob * log with 0 * inf = 0. The inside is masked, not the product: a masked product
-    would still send ``0 * inf = nan`` backwards."""
+    would still send ``0 * inf = nan`` backwards.
+    """
     return (prob_nV * torch.where(prob_nV > 0, log_nV, 0.0)).sum(-1)
 
 
@@ -42,7 +43,7 @@ def _log_mix(log_a_nV: Tensor, log_b_nV: Tensor, weight_a: float) -> Tensor:
     a_out, b_out = torch.isneginf(log_a_nV), torch.isneginf(log_b_nV)
     shift_a = torch.tensor(weight_a, dtype=torch.float64).log().item()
     shift_b = torch.tensor(1.0 - weight_a, dtype=torch.float64).log().item()
-    # logaddexp(-inf, -inf) has a nan gradient: put a finite number where both are out, cut it after.
+    # logaddexp(-inf, -inf) has a nan gradient: a finite number stands in, and is cut after.
     floor = torch.finfo(log_a_nV.dtype).min / 4
     mixed = torch.logaddexp(
         torch.where(a_out, floor, log_a_nV) + shift_a, torch.where(b_out, floor, log_b_nV) + shift_b
@@ -70,7 +71,9 @@ def _logged(student: Tensor, target: Tensor) -> Tensor:
         return torch.logsumexp(student, -1) - student.gather(-1, target[:, None]).squeeze(-1)
 
 
-def cross_entropy(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+def cross_entropy(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns
+) -> Values:
     """-log q(target): supervised fine-tuning; the teacher is not looked at."""
     nll = _nll(F.log_softmax(student, dim=-1), target)
     return {"loss": nll, "nll": nll.detach()}
@@ -108,7 +111,8 @@ def word_kd(
     kd_ratio: float = 0.5,
 ) -> Values:
     """(1 - kd_ratio) * cross-entropy + kd_ratio * D(p|q): the KD baseline of MiniLLM's code
-    (``kd_ratio`` 0.5 there, 1.0 in DistiLLM's), which prints the ``_ce`` form."""
+    (``kd_ratio`` 0.5 there, 1.0 in DistiLLM's), which prints the ``_ce`` form.
+    """
     log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
     kl, nll = _kl(log_p, log_q), _nll(log_q, target)
     entropy = -_dot(log_p.exp(), log_p)
@@ -143,7 +147,7 @@ def generalised_jsd(
     beta: float,
     temperature: float = 1.0,
 ) -> Values:
-    """beta D(p|m) + (1-beta) D(q|m), m = beta p + (1-beta) q (GKD, Agarwal et al. 2024, eq. 1).
+    """Beta D(p|m) + (1-beta) D(q|m), m = beta p + (1-beta) q (GKD, Agarwal et al. 2024, eq. 1).
 
     The formula is 0 at both ends; as in TRL 1.16, beta 0 means D(p|q) and beta 1 means D(q|p).
     DistiLLM's ``jsd`` with its ``lam`` is ``beta = 1 - lam``.
@@ -177,7 +181,7 @@ def skew_forward_kl(
 def skew_reverse_kl(
     student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
 ) -> Values:
-    """D(q | (1-alpha) p + alpha q) (DistiLLM, Ko et al. 2024, section 3.1); gradient through both q."""
+    """D(q | (1-alpha) p + alpha q) (DistiLLM, section 3.1); gradient through both q."""
     log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
     value = _kl(log_q, _log_mix(log_p, log_q, 1 - alpha))
     return {"loss": value, "skew_reverse_kl": value.detach(), "nll": _logged(student, target)}
@@ -199,7 +203,7 @@ def symmetric_kl(
     *,
     forward_weight: float = 0.1,
 ) -> Values:
-    """w D(p|q) + (1-w) D(q|p); w = 0.1 is DistiLLM's ``symmetric`` baseline."""
+    """W D(p|q) + (1-w) D(q|p); w = 0.1 is DistiLLM's ``symmetric`` baseline."""
     log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
     return {
@@ -215,9 +219,9 @@ def adaptive_kl(
 ) -> Values:
     """AKL (Wu et al., COLING 2025): g_h/(g_h+g_t) D(p|q) + g_t/(g_h+g_t) D(q|p).
 
-    The head is the largest prefix of the tokens, sorted by p, whose mass is at most ``mu`` (the first
-    token always belongs to it), the tail is the rest; g sums |p - q| over each, without gradient.
-    Defined as 0 where p = q, where the authors' code divides 0 by 0.
+    The head is the largest prefix of the tokens, sorted by p, whose mass is at most ``mu`` (the
+    first token always belongs to it), the tail is the rest; g sums |p - q| over each, without
+    gradient. Defined as 0 where p = q, where the authors' code divides 0 by 0.
     """
     log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
@@ -247,7 +251,7 @@ def taid(
     t: float,
     frozen: Tensor | None = None,
 ) -> Values:
-    """D(p_t|q), p_t = softmax((1-t) sg(student) + t teacher) (TAID, Shing et al., ICLR 2025, eq. 3).
+    """D(p_t|q), p_t = softmax((1-t) sg(student) + t teacher) (TAID, Shing et al. 2025, eq. 3).
 
     Args:
         student: logits (n, V).
@@ -255,7 +259,7 @@ def taid(
         target: ids (n,).
         columns: not looked at.
         t: interpolation in [0, 1]; 1 is forward KL.
-        frozen: the (n, V) student logits held fixed inside the target; default ``student`` detached.
+        frozen: (n, V) student logits held fixed inside the target; default: detached ``student``.
     """
     teacher = _needed(teacher)
     held = student.detach() if frozen is None else frozen
@@ -275,10 +279,10 @@ def taid(
 def dpkd_token(
     student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, beta: float = 0.1
 ) -> Values:
-    """-log sigmoid(beta [(log q(a) - log q(b)) - (log p(a) - log p(b))]), a = argmax p, b = argmax q.
+    """-log sigmoid(beta [(log q(a) - log q(b)) - (log p(a) - log p(b))]); a, b: argmax of p, q.
 
-    What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax in
-    the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
+    What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax
+    in the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
     """
     log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
     wanted, chosen = log_p.argmax(-1, keepdim=True), log_q.argmax(-1, keepdim=True)
@@ -294,7 +298,7 @@ def dpkd_token(
 
 
 def mixed(objective: TokenObjective, ratio: float) -> TokenObjective:
-    """(1 - ratio) * cross-entropy + ratio * objective; the objective's own terms are still logged."""
+    """(1 - ratio) * cross-entropy + ratio * objective; its own terms are still logged."""
 
     def value(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
         terms = objective(student, teacher, target, columns)

@@ -1,7 +1,8 @@
 """Laying sequences out in rows: packed back to back, or padded one a row.
 
-The last token of a sequence predicts nothing, so it is a target but never an input. Targets keep the
-order of the sequences whatever the layout, so that packed, padded and alone give the same tensors.
+The last token of a sequence predicts nothing, so it is a target but never an input. Targets keep
+the order of the sequences whatever the layout, so that packed, padded and alone give the
+same tensors.
 """
 
 from collections.abc import Iterable
@@ -79,43 +80,52 @@ def _lay_out(
         if not mask:  # the fill is a sequence of its own, so that it never meets the others
             position_ids[r, column:] = torch.arange(width - column)
     return Packed(
-        input_ids_RT=input_ids,
-        position_ids_RT=position_ids,
-        attention_mask_RT=attention_mask if mask else None,
+        input_ids,
+        position_ids,
+        attention_mask if mask else None,
+        *_targets(sequences, begins),
         sequences=len(sequences),
-        **_targets(sequences, begins),
+        columns=_columns(sequences, begins),
     )
 
 
-def _targets(sequences: list[Sequence], begins: dict[int, int]) -> dict[str, object]:
+def _targets(
+    sequences: list[Sequence], begins: dict[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Source, target, owner and place of each target; ``begins``: sequence to flat position."""
     source, target, owner, place = [], [], [], []
-    names = sorted({name for s in sequences for name in s.columns})
-    columns: dict[str, list[Tensor]] = {name: [] for name in names}
     for i, sequence in enumerate(sequences):
-        skipped = len(sequence.response) - sequence.targets  # plain text: 1, its first token
         if i in begins:
+            skipped = _skipped(sequence)
             first = begins[i] + max(0, len(sequence.prompt) - 1)
             source.append(torch.arange(first, first + sequence.targets))
             target.append(torch.tensor(sequence.response[skipped:]))
             owner.append(torch.full((sequence.targets,), i))
             place.append(torch.arange(skipped, len(sequence.response)))
-        for name in names:
-            if name not in sequence.columns or len(sequence.columns[name]) != len(sequence.response):
+    return _joined(source), _joined(target), _joined(owner), _joined(place)
+
+
+def _columns(sequences: list[Sequence], begins: dict[int, int]) -> dict[str, Tensor]:
+    joined = {}
+    for name in sorted({name for s in sequences for name in s.columns}):
+        parts = [torch.zeros(0)]
+        for i, sequence in enumerate(sequences):
+            column = sequence.columns.get(name)
+            if column is None or len(column) != len(sequence.response):
                 raise ValueError(f"sequence {i} lacks a value of column '{name}' for every token")
             if i in begins:
-                columns[name].append(sequence.columns[name][skipped:].float())
-    return {
-        "source_N": _joined(source),
-        "target_N": _joined(target),
-        "owner_N": _joined(owner),
-        "place_N": _joined(place),
-        "columns": {n: torch.cat(c) if c else torch.zeros(0) for n, c in columns.items()},
-    }
+                parts.append(column[_skipped(sequence) :].float())
+        joined[name] = torch.cat(parts)
+    return joined
+
+
+def _skipped(sequence: Sequence) -> int:
+    """Response tokens that are not targets: the first one of plain text."""
+    return len(sequence.response) - sequence.targets
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Which objective computes which entry of a reference file of token objectives.
 
-The names are those of ``token_objectives.json``: numbers that the authors' own code gives for random
-logits. ``kdbench conform`` and the tests recompute them.
+The names are those of ``token_objectives.json``: numbers that the authors' own code gives for
+random logits. ``kdbench conform`` and the tests recompute them.
 """
 
 import re

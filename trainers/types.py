@@ -19,12 +19,14 @@ class Sequence:
         response: token ids; ends with the end token if the answer ended.
         key: 63-bit id of the prompt text; seeds the sampler's noise.
         columns: extra per-response-token values, each of shape (len(response),), e.g. old log-probs.
+        twin: the same text in the teacher's tokens, where the teacher has a tokenizer of its own.
     """
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     key: int = 0
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
+    twin: "Sequence | None" = None
 
     @property
     def targets(self) -> int:
@@ -40,7 +42,8 @@ class Packed(NamedTuple):
 
     ``source_N`` indexes the flattened (R*T) positions whose output predicts ``target_N``;
     ``owner_N`` is the index of the sequence each target belongs to and ``place_N`` the target's
-    offset inside its response (0 = first response token).
+    offset inside its response (0 = first response token). ``twin`` is what the teacher reads instead,
+    if it has a tokenizer of its own.
     """
 
     input_ids_RT: torch.Tensor
@@ -52,6 +55,7 @@ class Packed(NamedTuple):
     place_N: torch.Tensor
     sequences: int
     columns: dict[str, torch.Tensor]
+    twin: "Packed | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ class Answer(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
     """How to sample. ``top_k`` 0 and ``top_p`` 1 are off; ``temperature`` 0 is greedy;
-    ``no_repeat_ngram`` 0 is off (counted over prompt + response, as transformers does)."""
+    ``no_repeat_ngram`` 0 is off (counted over prompt + response, as transformers does).
+    """
 
     max_new_tokens: int
     temperature: float = 1.0

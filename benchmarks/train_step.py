@@ -1,0 +1,384 @@
+"""Forward-KD training steps, ours against TRL's experimental GKD trainer, on the same batches.
+
+    KDBENCH_DATA=... python benchmarks/train_step.py --teacher FOLDER [--json]
+
+Teacher: the model given (SmolLM2-135M). Student: ``prune:8`` of it, float32 master weights. Data:
+the first rows of Dolly's training file in order, prompt and answer and end token, at most 512
+tokens; and a second mix of its short rows. Forward KL on answer tokens only (GKD with beta 0,
+lambda 0), batch 8, bfloat16 autocast, AdamW. Sides take turns, each turn in its own process; the
+first step of a process is not timed. Tokens are non-padding ones; memory is the peak of the process
+while training.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+BATCH = 8
+MAX_TOKENS = 512
+SHORT = 96
+LR = 1e-5
+MIXES = ("in_order", "short")
+
+Row = tuple[list[int], list[int]]
+
+
+def rows_of(mix: str, count: int, tokenizer: Any) -> list[Row]:
+    """(prompt ids, answer ids with end token) of the first ``count`` rows of the mix."""
+    path = Path(os.environ["KDBENCH_DATA"]) / "dolly" / "train.jsonl"
+    rows: list[Row] = []
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            example = json.loads(line)
+            prompt = tokenizer(example["prompt"], add_special_tokens=False)["input_ids"]
+            answer = tokenizer(example["output"], add_special_tokens=False)["input_ids"]
+            answer = [*answer, tokenizer.eos_token_id][: MAX_TOKENS - len(prompt)]
+            if not answer or (mix == "short" and len(prompt) + len(answer) > SHORT):
+                continue
+            rows.append((prompt, answer))
+            if len(rows) == count:
+                return rows
+    raise SystemExit(f"{path} has only {len(rows)} rows for the mix {mix!r}; use fewer --steps")
+
+
+def status_mb(field: str) -> float:
+    """A memory field of this process in MiB, e.g. ``VmRSS``."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Recorder:
+    """Collects what a side reports after each of its steps."""
+
+    def __init__(self) -> None:
+        self.loaded_mb = status_mb("VmRSS")
+        self.losses: list[float] = []
+        self.ends: list[float] = []
+        self.cpu: list[float] = []
+        self.peak_mb = 0.0
+
+    def step(self, loss: float) -> None:
+        """Call right after an optimiser step."""
+        self.ends.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+        self.losses.append(loss)
+        self.peak_mb = peak_mb()
+
+    def report(self, tokens: list[int]) -> dict[str, Any]:
+        """Numbers of this process; ``tokens`` are the non-padding tokens of each step."""
+        seconds = self.ends[-1] - self.ends[0]
+        return {
+            "tokens_per_second": sum(tokens[1:]) / seconds,
+            "seconds_per_step": seconds / (len(tokens) - 1),
+            "cpu_seconds_per_step": (self.cpu[-1] - self.cpu[0]) / (len(tokens) - 1),
+            "peak_memory_mb": self.peak_mb,
+            "loaded_memory_mb": self.loaded_mb,
+            "increase_mb": self.peak_mb - self.loaded_mb,
+            "losses": self.losses,
+        }
+
+
+def pruned(teacher_path: str) -> Any:
+    """The student: 8 evenly spaced layers of the teacher, float32."""
+    import torch
+
+    from kdbench.trainers.models import load_model, prune
+
+    return prune(load_model(teacher_path, dtype=torch.float32), 8)
+
+
+def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
+    """Our loop, as ``kdbench train`` runs it."""
+    import torch
+    from accelerate import Accelerator
+
+    from kdbench.trainers.head import head_of
+    from kdbench.trainers.loop import Loop, LoopSettings
+    from kdbench.trainers.method import Context, singles
+    from kdbench.trainers.methods.fkd import ForwardKD
+    from kdbench.trainers.micro import Layout, TeacherSide
+    from kdbench.trainers.models import load_model, load_tokenizer
+    from kdbench.trainers.packing import is_packable
+
+    class InOrder(ForwardKD):
+        """Forward KD without shuffling, so that both sides see the same batches."""
+
+        card = ForwardKD.card
+
+        def window(self, ctx: Context, step: int) -> Any:
+            return (singles("response", ctx.train[step * BATCH : (step + 1) * BATCH]),)
+
+    student = pruned(teacher_path)
+    teacher = load_model(teacher_path, dtype=torch.bfloat16)
+    tokenizer = load_tokenizer(teacher_path)
+    vocab = teacher.config.vocab_size  # TRL compares all columns
+    recorder = Recorder()
+    settings = LoopSettings(
+        steps=steps,
+        lr=LR,
+        schedule="constant",
+        weight_decay=0.0,
+        clip=1.0,
+        save_every=10**9,
+        select="last",
+        micro_tokens=BATCH * MAX_TOKENS,
+    )
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    layout = Layout(
+        row=settings.micro_tokens,
+        pad_id=tokenizer.eos_token_id,
+        device=accelerator.device,
+        packed=is_packable(teacher, vocab),
+    )
+    with tempfile.TemporaryDirectory() as out:
+        Loop(
+            settings,
+            method=InOrder(InOrder.Config(kd_ratio=1.0)),
+            ctx=_context(rows, vocab, tokenizer.eos_token_id),
+            student=student,
+            tokenizer=tokenizer,
+            teacher=TeacherSide(teacher, head_of(teacher, vocab)),
+            layout=layout,
+            evaluator=None,
+            out=Path(out),
+            accelerator=accelerator,
+            progress=lambda state, row: recorder.step(row.loss),
+        ).run()
+    return recorder
+
+
+def _context(rows: list[Row], vocab: int, eos_id: int) -> Any:
+    from kdbench.trainers.method import Context
+    from kdbench.trainers.types import Decoding, Sequence
+
+    return Context(
+        train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
+        text=(),
+        batch_size=BATCH,
+        seed=0,
+        vocab=vocab,
+        eos_id=eos_id,
+        decoding=Decoding(max_new_tokens=1),
+        answer=_unused,
+        teacher_responses=_unused,
+        score=_unused,
+    )
+
+
+def _unused(*args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError("forward KD neither samples nor scores")
+
+
+def collate(batch: list[Row], pad_id: int) -> dict[str, Any]:
+    """The peer's batch: padded on the right, labels on answer tokens (end token included)."""
+    import torch
+
+    width = max(len(p) + len(a) for p, a in batch)
+    shape = (len(batch), width)
+    ids = torch.full(shape, pad_id)
+    mask, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, -100)
+    for i, (prompt, answer) in enumerate(batch):
+        length = len(prompt) + len(answer)
+        ids[i, :length] = torch.tensor(prompt + answer)
+        mask[i, :length] = 1
+        labels[i, len(prompt) : length] = torch.tensor(answer)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def peer(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
+    """TRL's GKD trainer with its defaults, but for what the task fixes.
+
+    Its teacher, too, is loaded in bfloat16, and gradient checkpointing is off: both make it faster.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+    from transformers import TrainerCallback
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    from kdbench.trainers.models import load_model, load_tokenizer
+
+    student = pruned(teacher_path)
+    teacher = load_model(teacher_path, dtype=torch.bfloat16)
+    tokenizer = load_tokenizer(teacher_path)
+    tokenizer.pad_token = tokenizer.eos_token
+    recorder = Recorder()
+    collator = partial(collate, pad_id=tokenizer.pad_token_id)
+
+    class InOrder(GKDTrainer):  # type: ignore[misc]
+        def get_train_dataloader(self) -> Any:
+            return DataLoader(rows, batch_size=BATCH, shuffle=False, collate_fn=collator)
+
+        def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            self.loss_of_step = super().training_step(*args, **kwargs)
+            return self.loss_of_step
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            recorder.step(float(trainer.loss_of_step))
+
+    with tempfile.TemporaryDirectory() as out:
+        arguments = GKDConfig(
+            output_dir=out,
+            max_steps=steps,
+            per_device_train_batch_size=BATCH,
+            lmbda=0.0,
+            beta=0.0,
+            learning_rate=LR,
+            lr_scheduler_type="constant",
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            bf16=True,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        trainer = InOrder(
+            model=student,
+            teacher_model=teacher,
+            args=arguments,
+            processing_class=tokenizer,
+            train_dataset=_as_dataset(rows),
+            data_collator=collator,
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    return recorder
+
+
+def _as_dataset(rows: list[Row]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list([{"input_ids": [*p, *a]} for p, a in rows])
+
+
+def child(side: str, mix: str, teacher: str, steps: int, threads: int) -> None:
+    """One turn of one side; prints its numbers as the last line."""
+    import torch
+    from transformers.utils import logging
+
+    from kdbench.trainers.models import load_tokenizer
+
+    logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    rows = rows_of(mix, steps * BATCH, load_tokenizer(teacher))
+    recorder = {"ours": ours, "peer": peer}[side](teacher, rows, steps)
+    tokens = [
+        sum(len(p) + len(a) for p, a in rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)
+    ]
+    print(json.dumps(recorder.report(tokens)))
+
+
+def turn(side: str, mix: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Run one turn in a process of its own."""
+    command = [sys.executable, __file__, "--teacher", args.teacher, "--steps", str(args.steps)]
+    command += ["--threads", str(args.threads), "--child", side, "--mix", mix]
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"the {side} side failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def median(turns: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(t[key] for t in turns)
+
+
+def compare(mix: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Alternate the two sides and condense their turns to medians and ratios."""
+    turns: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+    for number in range(args.turns):
+        for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
+            result = turn(side, mix, args)
+            turns[side].append(result)
+            print(
+                f"{mix:9} turn {number + 1} {side:5} {result['tokens_per_second']:8.1f} tokens/s"
+                f" {result['seconds_per_step']:7.3f} s/step"
+                f" {result['peak_memory_mb']:8.0f} MiB peak"
+                f" (+{result['increase_mb']:.0f} over loaded models)",
+                flush=True,
+            )
+    keys = (
+        "tokens_per_second",
+        "seconds_per_step",
+        "cpu_seconds_per_step",
+        "peak_memory_mb",
+        "loaded_memory_mb",
+        "increase_mb",
+    )
+    sides: dict[str, Any] = {
+        s: {k: median(t, k) for k in keys} | {"losses": t[0]["losses"]} for s, t in turns.items()
+    }
+    gap = max(
+        abs(a - b) / abs(b)
+        for a, b in zip(sides["ours"]["losses"], sides["peer"]["losses"], strict=True)
+    )
+    ratio = {
+        "tokens_per_second": sides["ours"]["tokens_per_second"]
+        / sides["peer"]["tokens_per_second"],
+        "peak_memory": sides["ours"]["peak_memory_mb"] / sides["peer"]["peak_memory_mb"],
+        "memory_increase": sides["ours"]["increase_mb"] / sides["peer"]["increase_mb"],
+    }
+    print(f"{mix:9} losses ours {_short(sides['ours']['losses'])}")
+    print(f"{mix:9} losses peer {_short(sides['peer']['losses'])} (largest gap {gap:.2%})")
+    print(
+        f"{mix:9} ours/peer: {ratio['tokens_per_second']:.2f} x tokens/s,"
+        f" {ratio['peak_memory']:.2f} x peak memory",
+        flush=True,
+    )
+    return sides | {"ratio": ratio, "loss_gap": gap}
+
+
+def _short(losses: list[float]) -> str:
+    return " ".join(f"{loss:.4f}" for loss in losses)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--teacher", required=True, help="folder or hub id of the teacher")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each side a mix")
+    parser.add_argument("--steps", type=int, default=6, help="steps a turn; the first is not timed")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--mix", choices=MIXES, help="only this mix of rows")
+    parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if "KDBENCH_DATA" not in os.environ:
+        raise SystemExit("set KDBENCH_DATA to the folder that holds dolly/train.jsonl")
+    if args.child:
+        child(args.child, args.mix, args.teacher, args.steps, args.threads)
+        return
+    mixes = [args.mix] if args.mix else list(MIXES)
+    found = {mix: compare(mix, args) for mix in mixes}
+    if args.json:
+        first = found[mixes[0]]
+        print(
+            json.dumps(
+                {k: first[k] for k in ("ours", "peer", "ratio", "loss_gap")} | {"mixes": found}
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Packed, padded and alone are the same sequences to a model."""
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, BloomConfig
+
+from kdbench.trainers.arithmetic import fast_products
+from kdbench.trainers.attention import packed_attention
+from kdbench.trainers.head import backbone_hidden
+from kdbench.trainers.packing import is_packable, pack, pad
+from kdbench.trainers.types import Packed, Sequence
+
+
+def per_target(packed: Packed) -> list[tuple[int, ...]]:
+    """(input token that predicts, its position, target, owner, place) of each target."""
+    ids = packed.input_ids_RT.flatten()[packed.source_N]
+    positions = packed.position_ids_RT.flatten()[packed.source_N]
+    columns = (ids, positions, packed.target_N, packed.owner_N, packed.place_N)
+    return list(zip(*(c.tolist() for c in columns), strict=True))
+
+
+def test_first_response_token_and_end_token_are_targets() -> None:
+    sequences = [Sequence((5, 6, 7), (8, 9, 1)), Sequence((3,), (1,))]
+    for packed in (pack(sequences, max_tokens=9, pad_id=0), pad(sequences, pad_id=0)):
+        assert per_target(packed) == [
+            (7, 2, 8, 0, 0),
+            (8, 3, 9, 0, 1),
+            (9, 4, 1, 0, 2),
+            (3, 0, 1, 1, 0),
+        ]
+
+
+def test_plain_text_predicts_all_but_its_first_token() -> None:
+    packed = pack([Sequence((), (5, 6, 1))], max_tokens=5, pad_id=0)
+    assert per_target(packed) == [(5, 0, 6, 0, 1), (6, 1, 1, 0, 2)]
+
+
+def test_rows_are_few_and_never_too_long() -> None:
+    sequences = [Sequence((2,) * n, (3, 1)) for n in (9, 1, 5, 4, 3, 6)]
+    packed = pack(sequences, max_tokens=12, pad_id=0)
+    lengths = [len(s) - 1 for s in sequences]
+    assert packed.input_ids_RT.shape[1] <= 12
+    assert packed.input_ids_RT.shape[0] == -(-sum(lengths) // 12)
+    assert packed.attention_mask_RT is None
+    assert packed.sequences == 6
+
+
+def test_too_long_sequence_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit rows of 3"):
+        pack([Sequence((2, 3, 4), (5, 1))], max_tokens=3, pad_id=0)
+
+
+def test_columns_follow_the_targets() -> None:
+    first = Sequence((2,), (3, 1), columns={"w": torch.tensor([1.0, 2.0])})
+    text = Sequence((), (4, 5, 1), columns={"w": torch.tensor([9.0, 3.0, 4.0])})
+    for packed in (pack([first, text], max_tokens=9, pad_id=0), pad([first, text], pad_id=0)):
+        assert packed.columns["w"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match="column 'w'"):
+        pad([first, Sequence((2,), (1,))], pad_id=0)
+
+
+def test_sequences_without_targets_take_no_room() -> None:
+    empty = Sequence((), (7,))
+    packed = pack([empty, Sequence((2,), (3, 1)), Sequence((4, 5), ())], max_tokens=9, pad_id=0)
+    assert packed.input_ids_RT.tolist() == [[2, 3]]
+    assert packed.sequences == 3
+    assert packed.owner_N.tolist() == [1, 1]
+    assert len(pack([empty], max_tokens=9, pad_id=0).target_N) == 0
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_packed_padded_and_alone_give_the_same_hidden_states(
+    family: str, dtype: torch.dtype
+) -> None:
+    model = tiny.model(family).to(dtype)
+    sequences = tiny.sequences(7)
+    layouts = {
+        "one row": pack(sequences, max_tokens=1000, pad_id=0),
+        "rows": pack(sequences, max_tokens=40, pad_id=0),
+        "padded": pad(sequences, pad_id=0),
+    }
+    with torch.no_grad():
+        alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
+        packable = is_packable(model, tiny.VOCAB)
+        for name, packed in layouts.items():
+            if name != "padded" and not packable:
+                continue
+            got = backbone_hidden(model, packed)
+            tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+            assert (got - alone).abs().max() <= tolerance * alone.abs().max(), name
+    assert packable
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_gradients_do_not_depend_on_the_layout(family: str) -> None:
+    model = tiny.model(family).double()
+    sequences = tiny.sequences(4)
+    gradients = []
+    for packed in (pack(sequences, max_tokens=200, pad_id=0), pad(sequences, pad_id=0)):
+        model.zero_grad()
+        backbone_hidden(model, packed).square().sum().backward()
+        found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(found))
+    assert (gradients[0] - gradients[1]).norm() <= 1e-10 * gradients[0].norm()
+
+
+def test_without_our_attention_the_mask_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradient checkpointing and accelerators take this road."""
+    model = tiny.model("llama")
+    packed = pack(tiny.sequences(5), max_tokens=50, pad_id=0)
+    with torch.no_grad():
+        ours = backbone_hidden(model, packed)
+        model.gradient_checkpointing_enable()
+        with packed_attention(model, packed):
+            assert model.config._attn_implementation == "sdpa"
+        torch.testing.assert_close(backbone_hidden(model, packed), ours, rtol=1e-4, atol=1e-4)
+
+
+def test_sliding_window_is_kept() -> None:
+    config = tiny.config("qwen2", layers=2)
+    config.use_sliding_window, config.sliding_window, config.max_window_layers = True, 4, 0
+    config.layer_types = ["sliding_attention"] * 2
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert is_packable(model, tiny.VOCAB)
+    sequences = tiny.sequences(3)
+    with torch.no_grad():
+        alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
+        packed = backbone_hidden(model, pack(sequences, max_tokens=200, pad_id=0))
+    torch.testing.assert_close(packed, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_model_without_position_ids_is_not_packable() -> None:
+    model = AutoModelForCausalLM.from_config(
+        BloomConfig(vocab_size=tiny.VOCAB, hidden_size=16, n_layer=1, n_head=2)
+    ).eval()
+    assert not is_packable(model, tiny.VOCAB)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_fast_products_are_autocast_up_to_rounding(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.model(family)
+    packed = pack(tiny.sequences(4), max_tokens=200, pad_id=0)
+    found = []
+    for slow in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda slow=slow: not slow)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = backbone_hidden(model, packed)
+        hidden.float().square().mean().backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((hidden.detach().float(), gradients))
+    for fast, plain in zip(*found, strict=True):
+        assert (fast - plain).norm() <= 0.05 * plain.norm()
+
+
+def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    layer, x = torch.nn.Linear(4, 3), torch.randn(2, 4)
+    with fast_products(x.device):
+        inside = layer(x)
+    assert torch.equal(inside, layer(x))
