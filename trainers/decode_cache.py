@@ -1,9 +1,9 @@
 """Keys and values of the answers being written, one slot an answer, each slot with its own length.
 
-Slots are left-aligned: the token at position p of a sequence lies in column p of its slot, whatever
-its neighbours do. A new prompt is written into a free slot without touching the others, no column is
-ever padding on the left, position ids are column numbers, and the attention of a step reads only
-as many columns as the longest live answer has. The storage is written in place, never grown.
+Slots are left-aligned: the token at position p of a sequence lies in column p of its slot,
+whatever its neighbours do. A new prompt is written into a free slot without touching the others, no
+column is ever padding on the left, position ids are column numbers, and the attention of a step
+reads only as many columns as the longest live answer has. Storage is written in place, never grown.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class KeyValues:
     """One layer's storage: keys and values of shape (slots, capacity, heads, head size)."""
 
     def __init__(self, slots: Slots, like_HD: torch.Size, tensor: torch.Tensor) -> None:
-        # Zeros, not empty: a masked column still meets the softmax as 0 * value, and 0 * nan is nan.
+        # Zeros, not empty: a masked column still enters the sum as 0 * value, and 0 * nan is nan.
         shape = (slots.count, slots.capacity, *like_HD)
         self.keys = tensor.new_zeros(shape)
         self.values = tensor.new_zeros(shape)
@@ -158,11 +158,12 @@ class SlotCache(Cache):
         self.slots = slots
         self.step: Step | None = None
         self.filling_r = torch.empty(0, dtype=torch.int64)
-        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+        self._slot_layers = [_SlotLayer(self) for _ in range(layers)]
+        super().__init__(layers=list(self._slot_layers))
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies a slot over another in every layer that has been used."""
-        for layer in self.layers:
+        for layer in self._slot_layers:
             if layer.store is not None:
                 layer.store.move(source, target, length)
 

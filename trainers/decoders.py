@@ -7,7 +7,7 @@ others. Both write the same slots (``decode_cache``) and are tested to give the 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 from kdbench.harness.errors import InputError
 from kdbench.trainers.decode_cache import SlotCache, Slots, Step, prompt_groups
 
-# A forward pass over a few tokens costs about as much as 64 tokens' arithmetic in a large one.
+# Padding worth accepting to save a forward pass: a guess, between what small and large models want.
 _GROUP_PADDING = 64
 _GROUP_TOKENS = 2048
+# Attention of transformers that honours a given (rows, 1, 1, columns) mask; flash kernels do not.
+_MASKED_ATTENTION = {"eager", "sdpa"}
 
 
 class Decoder(ABC):
@@ -37,7 +39,7 @@ class Decoder(ABC):
         self.slots = Slots(0, 0, device, dtype)
 
     def reset(self, count: int, capacity: int) -> None:
-        """Makes ``count`` empty slots of at least ``capacity`` columns; storage is kept if it fits."""
+        """Makes ``count`` empty slots of ``capacity`` columns; larger storage is kept."""
         if self.slots.count < count or self.slots.capacity < capacity:
             self.slots = Slots(
                 max(count, self.slots.count),
@@ -63,12 +65,16 @@ class Decoder(ABC):
             self._read(ids_rT, torch.tensor([slots[index] for index in group], device=self.device))
 
     def step(self, tokens_n: torch.Tensor) -> torch.Tensor:
-        """Appends a token to each live slot; logits of what follows, (n, V), in the model's dtype."""
+        """Appends a token to each live slot; returns logits of what follows, (n, V)."""
         return self._advance(tokens_n, self.slots.advance(len(tokens_n)))
 
     def move(self, source: int, target: int) -> None:
         """Copies a slot over another."""
         self._copy(source, target, self.slots.move(source, target))
+
+    def session(self) -> AbstractContextManager[None]:
+        """To be entered around a run of ``fill`` and ``step``."""
+        return nullcontext()
 
     @abstractmethod
     def _allocate(self) -> None:
@@ -95,6 +101,10 @@ class ForwardDecoder(Decoder):
         self._model = model if dtype == model.dtype else cast_copy(model, dtype)
         self._cache = SlotCache(self.slots, 0)
 
+    def session(self) -> AbstractContextManager[None]:
+        """Evaluation mode and an attention that takes masks, for the caller's model too."""
+        return evaluating(self._model)
+
     def _allocate(self) -> None:
         layers = self._model.config.get_text_config().num_hidden_layers
         self._cache = SlotCache(self.slots, layers)
@@ -112,15 +122,14 @@ class ForwardDecoder(Decoder):
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        with evaluating(self._model):
-            output = self._model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=mask,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+        output = self._model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         logits: torch.Tensor = output.logits
         return logits
 
@@ -182,13 +191,18 @@ def cast_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module gets back the mode it had."""
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode and masked attention for a while; then all is put back as it was."""
     training = [module for module in model.modules() if module.training]
+    config = model.config.get_text_config()
+    attention = config._attn_implementation
     for module in training:
         module.training = False
+    if attention not in _MASKED_ATTENTION:
+        config._attn_implementation = "sdpa"
     try:
         yield
     finally:
+        config._attn_implementation = attention
         for module in training:
             module.training = True

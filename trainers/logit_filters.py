@@ -74,7 +74,8 @@ def filtered(
     scores_BV: torch.Tensor, decoding: Decoding, blocks_B: Sequence[NgramBlock]
 ) -> torch.Tensor:
     """All of ``decoding``'s filters in transformers' order; greedy decoding has no temperature,
-    top-k or top-p. ``blocks_B`` is empty when n-grams may repeat."""
+    top-k or top-p. ``blocks_B`` is empty when n-grams may repeat.
+    """
     if blocks_B:
         scores_BV = block_ngrams(scores_BV, blocks_B)
     if decoding.temperature == 0:

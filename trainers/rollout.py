@@ -1,4 +1,4 @@
-"""The one decoding loop: on-policy training, teacher responses, exposure bias and evaluation use it.
+"""The one decoding loop, for on-policy training, teacher responses, probes and evaluation.
 
 Tokens are drawn by Gumbel-max with counter-based noise (``noise``), so an answer is a function of
 model, prompt, decoding and its noise key, and not of batch size, batch order, resume or world size,
@@ -11,6 +11,7 @@ prompt; when none is left the batch shrinks. A chunk is returned whole: it is th
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from transformers import PreTrainedModel
@@ -40,8 +41,8 @@ def generate(
     """Answers prompts, a chunk at a time.
 
     Args:
-        model: causal language model. Dropout is off while it decodes and its train/eval mode is left
-            as it was. Its weights must not change between two chunks of one call.
+        model: causal language model. Dropout is off while it decodes and its train/eval mode is
+            left as it was. Its weights must not change between two chunks of one call.
         prompts: what to answer; each needs at least one token.
         decoding: how to sample.
         eos_ids: tokens that end an answer (and belong to it).
@@ -168,18 +169,26 @@ class _Sampler:
             decoder.reset(slots, capacity)
         self._allocate(slots)
         self._rows = []
-        self._admit(list(range(slots)), waiting)
-        while self._rows:
-            ended = []
-            for slot, (row, token) in enumerate(zip(self._rows, self._next(), strict=True)):
-                row.take(token)
-                if token in self._eos_ids or len(row.ids) == row.limit:
-                    answers[row.index] = Answer(tuple(row.ids), token in self._eos_ids)
-                    self._on_progress(len(row.ids))
-                    ended.append(slot)
-            if ended:
-                self._replace(ended, waiting)
+        with ExitStack() as sessions:
+            for decoder in self._decoders:
+                sessions.enter_context(decoder.session())
+            self._admit(list(range(slots)), waiting)
+            while self._rows:
+                ended = self._collect(self._next(), answers)
+                if ended:
+                    self._replace(ended, waiting)
         return answers
+
+    def _collect(self, drawn_n: list[int], answers: list[Answer]) -> list[int]:
+        """Gives each live row its token; stores the answers that end and returns their slots."""
+        ended = []
+        for slot, (row, token) in enumerate(zip(self._rows, drawn_n, strict=True)):
+            row.take(token)
+            if token in self._eos_ids or len(row.ids) == row.limit:
+                answers[row.index] = Answer(tuple(row.ids), token in self._eos_ids)
+                self._on_progress(len(row.ids))
+                ended.append(slot)
+        return ended
 
     def _plan(self, prompts: Sequence[Prompt]) -> deque[_Row]:
         """The chunk's rows, longest prompt first: rows of similar length share a narrow cache."""
