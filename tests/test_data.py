@@ -165,8 +165,9 @@ def test_data_that_is_nowhere_is_one_sentence_with_both_remedies(
 def test_no_network_is_noticed_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+    for name in ("https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setattr(hub, "PROBE_SECONDS", 0.5)
     begin = time.monotonic()
     with pytest.raises(InputError, match="does not answer"):

@@ -1,0 +1,19 @@
+"""A small generated world with a known true answer distribution: the embedded default suite."""
+
+from kdbench.tasks.mini.models import MODELS, student_config, teacher_config
+from kdbench.tasks.mini.parse import render
+from kdbench.tasks.mini.tokenizer import build_tokenizer
+from kdbench.tasks.mini.truth import Truth
+from kdbench.tasks.mini.world import SIZES, plain_text, rows
+
+__all__ = [
+    "MODELS",
+    "SIZES",
+    "Truth",
+    "build_tokenizer",
+    "plain_text",
+    "render",
+    "rows",
+    "student_config",
+    "teacher_config",
+]

@@ -1,0 +1,412 @@
+"""The door to lm-eval: prompts, the sample sink, resume, stock tasks."""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from kdbench.harness import lm
+from kdbench.harness.answer import decode, model_answerer
+from kdbench.harness.errors import InputError
+from kdbench.harness.model_side import ModelSide, cut_at
+from kdbench.harness.prompts import PreparedTask, prepare_task
+from kdbench.harness.records import SampleRow
+from kdbench.harness.samples import Request, Response, collect
+from kdbench.harness.store import read_records
+from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT
+from kdbench.tasks.scoring import score_rows
+from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.types import Answer
+
+WORDS = ("red", "green", "blue", "dog", "cat", "runs", "sleeps")
+CHUNK = 4
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes as tokens: any text, no unknowns."""
+    core = Tokenizer(models.BPE(vocab={chr(i): i for i in range(256)}, merges=[]))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: i for i, letter in enumerate(alphabet)} | {"<end>": 256}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    from tokenizers import decoders
+
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<end>")
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    """Ten made-up rows of dolly; row 3 is far over any limit, rows 1 and 6 ask the same."""
+    folder = tmp_path / "data/dolly"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "instruction": f"Say word {i if i != 6 else 1}." + " again" * 300 * (i == 3),
+            "input": "with care" if i % 2 == 0 else "",
+            "output": [WORDS[i % 7], f"{WORDS[i % 7]} {WORDS[(i + 1) % 7]} ∞ x"],
+            "topic": "words",
+        }
+        for i in range(10)
+    ]
+    rows[6]["input"] = ""
+    (folder / "valid.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data"
+
+
+def prepare(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, **changes: object
+) -> PreparedTask:
+    wanted = {
+        "protocol": STRICT.limited(max_prompt=400, max_length=420),
+        "tokenizer": tokenizer,
+        "template": "alpaca",
+        "data_dir": data_folder,
+    }
+    return prepare_task("dolly", "full", **{**wanted, **changes})  # type: ignore[arg-type]
+
+
+def fake(
+    calls: list[list[int]] | None = None, die_after: int | None = None
+) -> Callable[[Sequence[Request], int], Iterator[list[Response]]]:
+    """Answers made of words that depend on key and seed only, as the sampler's do."""
+
+    def answer(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+        if calls is not None:
+            calls.append([request.doc_id for request in requests])
+        for chunk, start in enumerate(range(0, len(requests), CHUNK)):
+            if chunk == die_after:
+                raise Killed
+            yield [respond(request, seed) for request in requests[start : start + CHUNK]]
+
+    return answer
+
+
+def respond(request: Request, seed: int) -> Response:
+    dice = random.Random(request.key * 1000 + seed)
+    words = dice.choices(WORDS, k=dice.randrange(1, 5))
+    return Response(" ".join(words) + dice.choice(["", ".", " ∞\n", "\u2028"]), len(words), True)
+
+
+# --- prompts
+
+
+def test_strict_drops_and_compat_cuts(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    strict = prepare(data_folder, tokenizer)
+    assert [doc.doc_id for doc in strict.docs] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert (strict.counts.rows, strict.counts.dropped) == (10, 1)
+    compat = prepare(
+        data_folder, tokenizer, protocol=MINILLM_COMPAT.limited(max_prompt=400, max_length=420)
+    )
+    assert len(compat.docs) == 10
+    assert (compat.counts.dropped, compat.counts.prompts_cut) == (0, 1)
+    assert compat.data_sha256 == strict.data_sha256
+    assert strict.docs[1].key == strict.docs[5].key  # equal prompts, equal noise
+    assert strict.docs[0].reference_tokens == len("red")
+    limited = prepare(data_folder, tokenizer, limit=4)
+    assert (limited.edition, len(limited.docs), limited.counts.dropped) == ("full:4", 3, 1)
+
+
+# --- generation through lm-eval
+
+
+def test_lm_eval_aggregates_what_the_stored_samples_score(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    progress: list[int] = []
+    result = lm.generate_task(
+        fake(),
+        task="dolly",
+        edition="full",
+        protocol=STRICT.limited(max_prompt=400, max_length=420),
+        seed=10,
+        out=tmp_path / "out",
+        tokenizer=tokenizer,
+        template="alpaca",
+        chunk=CHUNK,
+        data_dir=data_folder,
+        on_progress=progress.append,
+    )
+    stored = read_records(tmp_path / "out/samples.seed10.jsonl", SampleRow)
+    assert stored == result.rows
+    assert progress == [4, 8, 9]
+    assert result.generated == len(stored) == len(result.prepared.docs) == 9
+    scored = score_rows(stored)
+    for metric in ("rouge_l", "exact_match"):
+        ours = sum(row.metrics[metric][0] for row in scored) / len(scored)
+        assert result.metrics[metric] == pytest.approx(ours, abs=1e-12)
+    assert 0 < result.metrics["rouge_l"] < 100
+
+
+def test_generation_leaves_global_generators_alone(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
+    prepared = prepare(data_folder, tokenizer)
+    lm.generate_prepared(fake(), prepared, seed=10, out=tmp_path, chunk=CHUNK)
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[union-attr]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+@pytest.mark.parametrize("die_after", [0, 1, 2])
+def test_a_killed_generation_continues_to_the_same_bytes(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, die_after: int
+) -> None:
+    prepared = prepare(data_folder, tokenizer)
+    whole = lm.generate_prepared(fake(), prepared, seed=10, out=tmp_path / "a", chunk=CHUNK)
+    with pytest.raises(Killed):
+        lm.generate_prepared(
+            fake(die_after=die_after), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK
+        )
+    calls: list[list[int]] = []
+    again = lm.generate_prepared(fake(calls), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK)
+    assert calls == [[doc.doc_id for doc in prepared.docs[die_after * CHUNK :]]]
+    assert again.generated == 9 - die_after * CHUNK
+    assert again.path.read_bytes() == whole.path.read_bytes()
+    assert again.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 200, 1500, 3000, -1, -200])
+def test_what_a_kill_leaves_at_any_byte_is_made_good(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, kept_bytes: int
+) -> None:
+    prepared = prepare(data_folder, tokenizer)
+    whole = collect(tmp_path / "a.jsonl", prepared.docs, fake(), seed=10, chunk=CHUNK)
+    content = (tmp_path / "a.jsonl").read_bytes()
+    torn = tmp_path / "b.jsonl"
+    torn.write_bytes(content[:kept_bytes])
+    again = collect(torn, prepared.docs, fake(), seed=10, chunk=CHUNK)
+    assert torn.read_bytes() == content
+    assert again.rows == whole.rows
+    # what was stored in whole chunks is not asked for again
+    assert again.generated % CHUNK == 9 % CHUNK
+    calls: list[list[int]] = []
+    assert collect(torn, prepared.docs, fake(calls), seed=10, chunk=CHUNK).generated == 0
+    assert calls == []
+
+
+def test_samples_of_other_prompts_are_refused(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    prepared = prepare(data_folder, tokenizer)
+    path = tmp_path / "a.jsonl"
+    collect(path, prepared.docs, fake(), seed=10, chunk=CHUNK)
+    before = path.read_bytes()
+    for docs, seed in ((prepared.docs, 20), (prepared.docs[1:], 10), (prepared.docs[:5], 10)):
+        with pytest.raises(InputError, match="move it away"):
+            collect(path, docs, fake(), seed=seed, chunk=CHUNK)
+    assert path.read_bytes() == before
+
+
+def test_a_model_that_breaks_the_contract_is_a_bug(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    prepared = prepare(data_folder, tokenizer)
+
+    def short(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+        yield [respond(request, seed) for request in requests[:2]]
+
+    def early(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+        yield [respond(request, seed) for request in requests[:CHUNK]]
+
+    with pytest.raises(RuntimeError, match="2 answers to 4 prompts"):
+        collect(tmp_path / "a.jsonl", prepared.docs, short, seed=10, chunk=CHUNK)
+    with pytest.raises(RuntimeError, match="stopped after 4 of 9"):
+        collect(tmp_path / "b.jsonl", prepared.docs, early, seed=10, chunk=CHUNK)
+
+
+# --- a model behind the door
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=260, n_positions=128, n_embd=32, n_layer=2, n_head=2)
+    return GPT2LMHeadModel(config).eval()
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def side(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, width: int) -> ModelSide:
+    vocab = Vocabulary(size=width, eos_ids=(256,), pad_id=256)
+    return ModelSide(
+        model=model, tokenizer=tokenizer, vocab=vocab, batch_size=3, max_length=64, chunk=CHUNK
+    )
+
+
+def instances(kind: str, *arguments: tuple[object, ...]) -> list[Instance]:
+    return [Instance(kind, {}, args, i) for i, args in enumerate(arguments)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_likelihoods_equal_lm_evals_own_model(
+    make: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make()
+    peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, max_length=64)
+    ours = lm.ModelLM(side(model, tokenizer, model.config.vocab_size))
+    pairs = instances(
+        "loglikelihood",
+        ("The sky is", " blue"),
+        ("The sky is", " b"),
+        ("The sky is", " g"),
+        ("", "No context"),
+        ("trailing space ", "word"),
+        ("long " * 30, "answer of some length"),
+    )
+    expected, got = peer.loglikelihood(pairs, disable_tqdm=True), ours.loglikelihood(pairs)
+    assert [g for _, g in got] == [g for _, g in expected]
+    assert [p for p, _ in got] == pytest.approx([p for p, _ in expected], abs=1e-3)
+    texts = instances("loglikelihood_rolling", ("A text longer than the context. " * 6,), ("x",))
+    assert ours.loglikelihood_rolling(texts) == pytest.approx(
+        peer.loglikelihood_rolling(texts, disable_tqdm=True), abs=1e-2
+    )
+
+
+@pytest.fixture
+def stock_folder(tmp_path: Path) -> Path:
+    """A local multiple-choice task, as a third party would bring it."""
+    rows = [
+        {"question": "The sky is", "choices": ["blue", "loud"], "gold": 0},
+        {"question": "Grass is", "choices": ["green", "square"], "gold": 1},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own_choice.yaml").write_text(
+        "task: own_choice\n"
+        "dataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\n"
+        "doc_to_text: question\ndoc_to_target: gold\ndoc_to_choice: choices\n"
+        "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+        "metadata: {version: 3.0}\n"
+    )
+    (tmp_path / "broken.yaml").write_text(
+        "task: own_broken\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {test: nowhere.jsonl}}\ntest_split: test\n"
+    )
+    return tmp_path
+
+
+def test_a_third_party_task_runs_through_the_same_door(
+    stock_folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    model = gpt2()
+    state = torch.get_rng_state()
+    found = lm.evaluate_stock(
+        side(model, tokenizer, 260), tasks=["own_choice"], include_paths=[stock_folder]
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found["versions"] == {"own_choice": 3.0}
+    samples = found["samples"]["own_choice"]
+    assert all(sample["doc_hash"] and sample["prompt_hash"] for sample in samples)
+    right = [
+        max(range(2), key=lambda i: sample["filtered_resps"][i][0]) == sample["doc"]["gold"]
+        for sample in samples
+    ]
+    assert found["results"]["own_choice"]["acc,none"] == sum(right) / 2
+    with pytest.raises(InputError, match="cannot load lm-eval task 'own_broken'") as caught:
+        lm.evaluate_stock(
+            side(model, tokenizer, 260), tasks=["own_broken"], include_paths=[stock_folder]
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_answers_are_decoded_without_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tokenizer("Ünïcödé ∞")["input_ids"]
+    got = decode(tokenizer, [Answer((*ids, 256), True), Answer((), False)])
+    assert got == [Response("Ünïcödé ∞", len(ids) + 1, True), Response("", 0, False)]
+
+
+@pytest.mark.parametrize("protocol", [STRICT, MINILLM_COMPAT], ids=lambda p: p.name)
+def test_a_model_answers_the_same_at_every_batch_size(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, protocol: object
+) -> None:
+    short = replace(protocol, max_prompt=100, max_length=112)  # type: ignore[type-var]
+    compat = short.name == "minillm-compat"  # type: ignore[attr-defined]
+    prepared = prepare(data_folder, tokenizer, protocol=short, template="mini")
+    files = []
+    for batch_size in (1, 5):
+        answer = model_answerer(
+            gpt2(),
+            tokenizer,
+            protocol=short,  # type: ignore[arg-type]
+            vocab=Vocabulary(size=257, eos_ids=(256,), pad_id=256),
+            batch_size=batch_size,
+            chunk=CHUNK,
+            dtype=torch.float64,
+        )
+        out = tmp_path / str(batch_size)
+        files.append(lm.generate_prepared(answer, prepared, seed=10, out=out, chunk=CHUNK))
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    rows = files[0].rows
+    assert len(rows) == (10 if compat else 9)
+    assert all(row.response_tokens <= 12 and row.response for row in rows)
+    assert len({row.response for row in rows}) >= 8  # the two equal prompts may agree
+
+
+def test_the_wrong_tokenizer_is_noticed(
+    data_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    answer = model_answerer(
+        gpt2(),
+        tokenizer,
+        protocol=STRICT.limited(max_prompt=10, max_length=12),
+        vocab=Vocabulary(size=257, eos_ids=(256,), pad_id=256),
+        batch_size=2,
+        chunk=CHUNK,
+    )
+    with pytest.raises(InputError, match="prompt 7 has 20 tokens"):
+        next(answer([Request(7, "x" * 20, 1)], 10))
+
+
+def test_stock_answers_stop_where_the_task_says(tokenizer: PreTrainedTokenizerFast) -> None:
+    ours = lm.ModelLM(side(gpt2(), tokenizer, 257))
+    greedy = {"until": [], "max_gen_toks": 8, "do_sample": False}
+    sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+    requests = instances("generate_until", ("one", greedy), ("two", sampled), ("one", greedy))
+    first, second, third = ours.generate_until(requests)
+    assert first == third
+    stop = first[2]
+    cut = ours.generate_until(instances("generate_until", ("one", {**greedy, "until": [stop, ""]})))
+    assert cut == [first[: first.index(stop)]]
+    assert second != first
+    assert cut_at("abc", ["c", "b"]) == "a"
+    assert cut_at("abc", ["x"]) == "abc"

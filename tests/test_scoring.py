@@ -1,0 +1,176 @@
+"""ROUGE-L and exact match against rouge_score and the authors' numbers; text statistics."""
+
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import SampleRow
+from kdbench.tasks import scoring, text_stats
+
+PEER = RougeScorer(["rougeL"], use_stemmer=True)
+
+WORDS = "running runs ran news skies dying flies the a of abstractness 1980s I'm naïve Straße"
+
+
+def peer(prediction: str, reference: str) -> float:
+    return 100 * PEER.score(reference, prediction)["rougeL"].fmeasure
+
+
+def sample(doc_id: int = 0, seed: int = 10, **changes: object) -> SampleRow:
+    fields = {
+        "doc_id": doc_id,
+        "prompt_hash": f"{doc_id:016x}",
+        "seed": seed,
+        "prompt": "p",
+        "references": ["the red fox"],
+        "response": "a red fox",
+        "response_tokens": 4,
+        "finished": True,
+        "reference_tokens": 3,
+    }
+    return SampleRow(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("", ""),
+        ("", "a word"),
+        ("a word", ""),
+        ("!!! ???", "..."),
+        ("The cat sat.", "the CAT sat"),
+        ("running dogs", "run dog"),
+        ("naïve café Straße İstanbul", "naive cafe strasse istanbul"),
+        ("數學 mathematics", "mathematics 数学"),
+        ("x y z", "z y x"),
+        ("1980s 20,000", "1980s 20000"),
+        ("news skies dying", "new sky die"),
+        ("a\x00b\u2028c", "a b c"),
+    ],
+)
+def test_edge_cases_equal_rouge_score(prediction: str, reference: str) -> None:
+    assert scoring.rouge_l(prediction, reference) == peer(prediction, reference)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_text_equals_rouge_score(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(20):
+        words = [" ".join(dice.choices(WORDS.split(), k=dice.randrange(60))) for _ in range(2)]
+        assert scoring.rouge_l(*words) == peer(*words)
+        # code points of every plane, surrogates (which no text file holds) left out
+        points = [c for c in dice.choices(range(0x11000), k=40) if not 0xD800 <= c < 0xE000]
+        marks = [chr(c) for c in points] + list("aAbB1 \n'")
+        signs = ["".join(dice.choices(marks, k=dice.randrange(30))) for _ in range(2)]
+        assert scoring.rouge_l(*signs) == peer(*signs)
+
+
+def test_real_answers_equal_rouge_score(data_dir: Path) -> None:
+    lines = (data_dir / "dolly/valid.jsonl").read_text().splitlines()
+    answers = [json.loads(line)["output"] for line in lines[:60]]
+    for prediction, reference in pairwise(answers):
+        assert scoring.rouge_l(prediction, reference) == peer(prediction, reference)
+
+
+def test_best_reference_counts() -> None:
+    texts = ["nothing alike", "the red fox", "a red fox ran"]
+    best = PEER.score_multi(texts, "a red fox")["rougeL"].fmeasure
+    assert scoring.rouge_l("a red fox", texts) == 100 * best
+    assert scoring.rouge_l("a red fox", []) == 0.0
+
+
+def test_the_cache_does_not_change_values() -> None:
+    before = scoring.rouge_l("running dogs bark", "a dog runs and barks")
+    scoring.clear_cache()
+    scoring.rouge_l("other words first", "words")
+    assert scoring.rouge_l("running dogs bark", "a dog runs and barks") == before
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "equal"),
+    [
+        ("The Red Fox!", "the red fox", True),
+        (" the  red\nfox ", "the red fox", True),
+        ("the fox", "fox", False),  # articles are kept
+        ("don't", "dont", True),
+        ("", "...", True),
+        ("“quoted”", "quoted", False),  # only ASCII punctuation is taken off
+    ],
+)
+def test_exact_match(prediction: str, reference: str, equal: bool) -> None:
+    assert scoring.exact_match(prediction, reference) == 100.0 * equal
+    assert scoring.exact_match(prediction, ["something else", reference]) == 100.0 * equal
+
+
+def test_every_row_of_the_authors_numbers(reference_dir: Path) -> None:
+    stored = json.loads((reference_dir / "text_metrics.json").read_text())
+    rows = stored["rows"]
+    got = scoring.score_texts([r["prediction"] for r in rows], [r["references"] for r in rows])
+    assert got["rouge_l"] == pytest.approx([100 * r["rougeL"] for r in rows], abs=1e-9)
+    assert got["exact_match"] == [100.0 * r["exact_match"] for r in rows]
+    for ours, theirs in {"rouge_l": "rougeL", "exact_match": "exact_match"}.items():
+        mean = sum(got[ours]) / len(rows)
+        assert round(mean, 4) == stored["expected_aggregate"][theirs]
+
+
+def test_counts_that_differ_are_an_error_or_cut() -> None:
+    with pytest.raises(InputError, match="2 predictions but 1 reference"):
+        scoring.score_texts(["a", "b"], ["a"])
+    cut = scoring.score_texts(["a", "b"], ["a"], count_mismatch="cut")
+    assert cut == {"rouge_l": [100.0], "exact_match": [100.0]}
+
+
+def test_seeds_are_grouped_by_prompt() -> None:
+    samples = [
+        sample(1, 20, response="the red fox", finished=False),
+        sample(0, 10),
+        sample(1, 10),
+        sample(0, 20, response=""),
+    ]
+    first, second = scoring.score_rows(samples)
+    assert (first.doc_id, first.seeds, second.doc_id, second.seeds) == (0, [10, 20], 1, [10, 20])
+    assert second.metrics["rouge_l"] == pytest.approx([200 / 3, 100.0])
+    assert second.metrics["exact_match"] == [0.0, 100.0]
+    assert second.metrics["cut"] == [0.0, 100.0]
+    assert first.metrics["rouge_l"][1] == 0.0
+    assert first.metrics["response_tokens"] == [4.0, 4.0]
+
+
+def test_mixed_up_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="two answers with one seed"):
+        scoring.score_rows([sample(), sample()])
+    with pytest.raises(InputError, match="differs between seeds"):
+        scoring.score_rows([sample(), sample(seed=20, prompt_hash="f" * 16)])
+
+
+def test_buckets_cover_every_length_once() -> None:
+    for buckets in text_stats.BUCKETS.values():
+        for tokens in range(200):
+            assert sum(bucket.holds(tokens) for bucket in buckets) == 1
+    rows = scoring.score_rows([sample(i, reference_tokens=n) for i, n in enumerate((5, 6, 30))])
+    found = text_stats.by_length(rows, text_stats.BUCKETS["minillm"])
+    assert [len(rows) for rows in found.values()] == [1, 1, 1]
+    found = text_stats.by_length(rows, text_stats.BUCKETS["dpkd"])
+    assert [len(rows) for rows in found.values()] == [2, 1, 0]
+
+
+def test_distinct_n() -> None:
+    answers = [["a", "b", "a", "b"], ["a", "b"], ["c"]]
+    assert text_stats.distinct_n(answers, 1) == pytest.approx(100 * 3 / 7)
+    assert text_stats.distinct_n(answers, 2) == pytest.approx(100 * 2 / 4)
+    assert text_stats.distinct_n(answers, 5) is None
+    found = text_stats.diversity([sample(0, 10), sample(0, 20, response="x x")], orders=(1, 4))
+    assert found == {"distinct_1": pytest.approx((100 + 50) / 2), "distinct_4": None}
+
+
+def test_lengths_and_cuts() -> None:
+    samples = [sample(0), sample(1, finished=False, response_tokens=8)]
+    assert text_stats.cut_share(samples) == 50.0
+    assert text_stats.mean_length(samples) == 6.0
+    assert text_stats.cut_share([]) is None
+    assert text_stats.mean_length([]) is None
