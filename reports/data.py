@@ -1,0 +1,55 @@
+"""A board as data: CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+from kdbench.harness.records import Missing
+from kdbench.reports.model import Board, Cell, Column, Row, Table
+
+_FIELDS: dict[str, Callable[[Table, Row, Column, Cell | None], object]] = {
+    "suite": lambda t, r, c, v: t.suite,
+    "teacher": lambda t, r, c, v: t.teacher,
+    "student": lambda t, r, c, v: t.student,
+    "row": lambda t, r, c, v: r.label,
+    "kind": lambda t, r, c, v: r.kind,
+    "method": lambda t, r, c, v: r.method,
+    "variant": lambda t, r, c, v: r.variant,
+    "regime": lambda t, r, c, v: r.regime,
+    "division": lambda t, r, c, v: r.division,
+    "training_seeds": lambda t, r, c, v: " ".join(map(str, r.training_seeds)),
+    "runs": lambda t, r, c, v: " ".join(r.runs),
+    "task": lambda t, r, c, v: c.task,
+    "edition": lambda t, r, c, v: c.edition,
+    "protocol": lambda t, r, c, v: c.protocol,
+    "evaluation": lambda t, r, c, v: c.identity,
+    "metric": lambda t, r, c, v: c.metric,
+    "mean": lambda t, r, c, v: v.mean if v else "",
+    "low": lambda t, r, c, v: v.low if v else "",
+    "high": lambda t, r, c, v: v.high if v else "",
+    "n_prompts": lambda t, r, c, v: v.n_prompts if v else "",
+    "n_runs": lambda t, r, c, v: v.n_runs if v else "",
+    "decoding_seeds": lambda t, r, c, v: " ".join(map(str, v.decoding_seeds)) if v else "",
+    "bold": lambda t, r, c, v: int(v.bold) if v else "",
+}
+
+
+def render_csv(board: Board) -> str:
+    """One line a cell, so that a data frame reads it as it is; reasons and signature included."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow([*_FIELDS, "reason", "signature"])
+    for table in board.tables:
+        for row, cells in zip(table.rows, table.cells, strict=True):
+            for column, cell in zip(table.columns, cells, strict=True):
+                value = cell if isinstance(cell, Cell) else None
+                reason = cell.missing if isinstance(cell, Missing) else cell.note
+                values = [field(table, row, column, value) for field in _FIELDS.values()]
+                writer.writerow([*values, reason, table.signature])
+    return sink.getvalue()
+
+
+def render_json(board: Board) -> str:
+    """The board as it is (``model.Board``)."""
+    return json.dumps(board.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,197 @@
+"""Reading finished run folders: summaries for tables, per-prompt scores for paired tests."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import SCHEMA, Summary
+from kdbench.harness.store import read_rows, sha256_file
+from kdbench.reports.stats import Array
+
+
+class Run(NamedTuple):
+    """A finished run folder and its summary."""
+
+    folder: Path
+    summary: Summary
+
+
+class PromptScores(NamedTuple):
+    """Per-prompt values of one evaluation, decoding seeds averaged, in the order of ``ids``."""
+
+    ids: tuple[str, ...]
+    """``<doc_id>:<prompt_hash>``: equal ids are the same question asked in the same words."""
+    values: dict[str, Array]
+
+
+def find_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
+    """Finished runs among ``paths`` (run folders, or folders of run folders), by folder name.
+
+    Returns:
+        The runs, and a sentence for each folder that was left out.
+
+    Raises:
+        InputError: a path does not exist, or no finished run is there.
+    """
+    places = [Path(path) for path in paths]
+    folders: dict[Path, None] = {}
+    left_out: list[str] = []
+    for path in places:
+        if not path.is_dir():
+            raise InputError(f"no folder {path}; give a run folder or a folder of runs")
+        if _is_run(path):
+            folders[path.resolve()] = None
+            continue
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and _is_run(child):
+                folders[child.resolve()] = None
+    runs = []
+    for folder in folders:
+        if (folder / "summary.json").is_file():
+            runs.append(Run(folder, read_summary(folder)))
+        else:
+            left_out.append(f"{folder.name}: not finished")
+    if not runs:
+        where = ", ".join(str(path) for path in places) or "nothing"
+        raise InputError(f"no finished run in {where}; make one with: kdbench run")
+    runs.sort(key=lambda run: (run.folder.name, str(run.folder)))
+    return runs, sorted(left_out)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "summary.json").is_file() or (folder / "config.json").is_file()
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary of a finished run.
+
+    Raises:
+        InputError: no summary, not a summary, or written by a newer kdbench.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = Summary.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: the run is not finished or not a run") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "document"
+        raise InputError(
+            f"{path} is no summary ({where}: {problem['msg'].lower()}); "
+            "continue the run, or take its folder away"
+        ) from error
+    if summary.schema_version > SCHEMA:
+        raise InputError(
+            f"{path} has schema {summary.schema_version}, this kdbench reads up to {SCHEMA}; "
+            "upgrade kdbench"
+        )
+    return summary
+
+
+def score_file(run: Run, key: str) -> Path | None:
+    """The per-prompt scores of one evaluation; None if it has none (a stock task)."""
+    path = run.folder / "eval" / key / "scores.jsonl"
+    return path if path.is_file() else None
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of a file, read once while it does not change."""
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=16384)
+def _digest(path: Path, _time: int, _size: int) -> str:
+    return sha256_file(path)
+
+
+def prompt_scores(path: Path) -> PromptScores:
+    """Per-prompt values of every metric that all rows have, in the order of documents.
+
+    Raises:
+        InputError: a row is no score row.
+    """
+    stat = path.stat()
+    return _read_scores(path, stat.st_mtime_ns, stat.st_size)
+
+
+def _fast_rows(path: Path) -> list[dict[str, Any]]:
+    """``read_rows`` with one parse for the whole file; a line break is never inside a JSON row."""
+    data = path.read_bytes()
+    body = data[: data.rfind(b"\n") + 1].strip()
+    try:
+        rows = from_json(b"[" + body.replace(b"\n", b",") + b"]")
+    except ValueError:
+        return read_rows(path)
+    return rows if all(isinstance(row, dict) for row in rows) else read_rows(path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
+    rows = _fast_rows(path)
+    try:
+        rows.sort(key=lambda row: (row["doc_id"], row["prompt_hash"]))
+        ids = tuple(f"{row['doc_id']}:{row['prompt_hash']}" for row in rows)
+        shared = set.intersection(*(set(row["metrics"]) for row in rows)) if rows else set()
+        values = {
+            name: np.array([row["metrics"][name] for row in rows], dtype=float).mean(axis=1)
+            for name in sorted(shared)
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has a row that is no score; run: kdbench score") from error
+    return PromptScores(ids, values)
+
+
+def read_config(run: Run) -> str:
+    """What was configured, as canonical JSON without the training seed; "" if not recorded."""
+    path = run.folder / "config.json"
+    if not path.is_file():
+        return ""
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON; the file was changed by hand") from error
+    return json.dumps(_without_seed(config), sort_keys=True)
+
+
+def _without_seed(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _without_seed(v) for k, v in value.items() if k not in ("seed", "training_seed")}
+    return value
+
+
+def evaluation_identity(run: Run, key: str) -> str:
+    """What two evaluations must share to stand in one column, as 8 hex digits.
+
+    Includes task, edition, protocol, limit, data, decoding, seeds, scorer and lm-eval's version;
+    excludes batch size and chunk, on which answers do not depend. Falls back to the key itself.
+    """
+    path = run.folder / "eval" / key / "evaluation.json"
+    if not path.is_file():
+        return key.rpartition("@")[2]
+    try:
+        record = json.loads(path.read_bytes())
+        for free in ("batch_size", "chunk"):
+            record.pop(free, None)
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no evaluation record; it was changed by hand") from error
+    text = json.dumps(record, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def cache_folder() -> Path:
+    """Where paired tests are remembered: ``$KDBENCH_CACHE``, else the user's cache folder."""
+    root = os.environ.get("KDBENCH_CACHE")
+    if root:
+        return Path(root) / "board"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kdbench" / "board"

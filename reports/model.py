@@ -1,0 +1,94 @@
+"""A leaderboard as data: what every renderer draws and what ``--format json`` prints."""
+
+from typing import Literal
+
+from kdbench.harness.records import Missing, Record
+
+
+class Column(Record):
+    """One metric of one task edition under one protocol; never a mixture."""
+
+    id: str
+    task: str
+    edition: str
+    protocol: str
+    metric: str
+    identity: str
+    """Digest of what the evaluations of this column share (``load.evaluation_identity``)."""
+    heading: str
+    """Task, edition and, where the table needs them to differ, protocol and identity."""
+
+
+class Row(Record):
+    """A model, or a method over its training seeds."""
+
+    id: str
+    label: str
+    kind: Literal["run", "eval"]
+    method: str
+    variant: str
+    regime: str
+    division: Literal["closed", "open", "reference"]
+    student: str
+    training_seeds: list[int]
+    runs: list[str]
+    """Ids of the runs behind the row, in the order of ``training_seeds``."""
+
+    @property
+    def reference(self) -> bool:
+        """Whether the row is there to compare with and takes no part in the ranking."""
+        return self.kind == "eval" or self.division == "reference"
+
+
+class Cell(Record):
+    """A mean with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    n_prompts: int
+    n_runs: int
+    decoding_seeds: list[int] = []
+    bold: bool = False
+    note: str = ""
+
+
+class PairTest(Record):
+    """Row ``a`` minus row ``b`` in one column, over the prompts both answered."""
+
+    a: str
+    b: str
+    difference: float
+    p: float
+    p_holm: float
+    n_prompts: int
+    seeds_measured: bool
+
+
+class Table(Record):
+    """All rows that share a suite, a teacher and a student."""
+
+    suite: str
+    teacher: str
+    student: str
+    columns: list[Column]
+    rows: list[Row]
+    cells: list[list[Cell | Missing]]
+    """One list a row, in the order of ``columns``."""
+    pairs: list[list[PairTest]]
+    """One list a column."""
+    notes: list[str]
+    signature: str
+
+    @property
+    def title(self) -> str:
+        """Suite and pair in words."""
+        pair = f"{self.teacher} → {self.student}" if self.teacher and self.student else ""
+        return f"{self.suite}: {pair}" if pair else self.suite
+
+
+class Board(Record):
+    """A leaderboard."""
+
+    tables: list[Table]
+    left_out: list[str] = []

@@ -1,0 +1,63 @@
+"""The line under a table that says how its numbers came about."""
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from kdbench.harness.records import Missing
+from kdbench.reports import stats
+from kdbench.reports.group import Section
+from kdbench.reports.model import Cell, Column, PairTest
+from kdbench.reports.pairs import resamples_for
+
+
+def table_signature(
+    section: Section,
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Cell | Missing]],
+    pairs: Sequence[Sequence[PairTest]],
+) -> str:
+    """One line that says how the numbers of a table came about."""
+    trained = [grouped.row for grouped in section.rows if not grouped.row.reference]
+    numbers = sorted({len(row.runs) for row in trained})
+    seeds = ",".join(map(str, numbers)) or "none"
+    if numbers and numbers[0] < stats.MIN_TRAINING_SEEDS:
+        seeds += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
+    prompts: dict[str, set[int]] = {}
+    decoding: set[str] = set()
+    for index, column in enumerate(columns):
+        for row in cells:
+            cell = row[index]
+            if isinstance(cell, Cell):
+                prompts.setdefault(column.heading, set()).add(cell.n_prompts)
+                decoding.add(",".join(map(str, cell.decoding_seeds)) or "none")
+    counts = [f"{head}={'/'.join(map(str, sorted(n)))}" for head, n in prompts.items()]
+    most = max((len(column) for column in pairs), default=0)
+    kinds = {pair.seeds_measured for column in pairs for pair in column}
+    tests = []
+    if False in kinds:
+        tests.append(f"paired randomisation over prompts ({resamples_for(most)} swaps)")
+    if True in kinds:
+        tests.append("paired t over prompts and training seeds")
+    fields = {
+        "kdbench": version(),
+        "suite": section.suite,
+        "protocol": ",".join(sorted({column.protocol for column in columns})) or "none",
+        "training seeds": seeds,
+        "decoding seeds": " and ".join(sorted(decoding)) or "none",
+        "prompts": ",".join(counts) or "none",
+        "interval": f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
+        + (", t over seed means" if numbers and numbers[-1] >= stats.MIN_TRAINING_SEEDS else ""),
+        "test": f"{' and '.join(tests)}, Holm over at most {most} pairs a column"
+        if tests
+        else "none",
+        "rng": f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}",
+    }
+    return " | ".join(f"{name}: {value}" for name, value in fields.items())
+
+
+def version() -> str:
+    """The installed version of kdbench."""
+    try:
+        return importlib.metadata.version("kdbench")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,383 @@
+"""Statistics of a board: intervals, paired tests, corrections. Pure numpy, fixed random numbers.
+
+The unit is the prompt. Decoding seeds are averaged per prompt before anything here is called, so a
+value array is ``values_P`` (one training seed) or ``values_SP`` (training seeds by prompts).
+
+The model behind the intervals is ``y[s, p] = mean + a[s] + b[p] + e[s, p]``: training seed, prompt
+and residual. One training seed tells nothing about ``a``; its interval is about that student only.
+
+Random numbers: ``numpy.random.Generator(PCG64(seed))`` where the seed is the first 128 bits of
+``sha256("kdbench-stats-<STATS_VERSION>:<label>")``. The label names the kind of resampling and the
+number of prompts and nothing else, so equal inputs give equal bytes, and methods scored on the same
+prompts are resampled with the same draws (common random numbers).
+
+Axes: ``S`` training seeds, ``P`` prompts, ``K`` independent columns, ``R`` resamples, ``C``
+clusters.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special  # type: ignore[import-untyped]
+
+Array = NDArray[np.float64]
+
+STATS_VERSION = "1"
+RESAMPLES = 10_000
+LEVEL = 0.95
+MIN_TRAINING_SEEDS = 3
+"""Fewer training seeds than this say nothing useful about the spread between seeds."""
+
+_BLOCK = 4_000_000
+"""Largest number of drawn values held at once; part of the definition of the random stream."""
+_EXACT_PROMPTS = 12
+"""Up to this many prompts all sign flips are enumerated instead of sampled."""
+
+
+class Interval(NamedTuple):
+    """A mean with the bounds of its interval; arrays when the input had several columns."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Row a minus row b over the prompts both have."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds_measured: bool
+    """True if the spread between training seeds is part of ``p`` and of the interval."""
+    standard_error: float
+    df: float
+
+
+def generator(label: str) -> np.random.Generator:
+    """The fixed random generator of one kind of resampling (see the module docstring)."""
+    digest = hashlib.sha256(f"kdbench-stats-{STATS_VERSION}:{label}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def t_quantile(probability: float, df: float) -> float:
+    """Quantile of Student's t; the normal one for infinite ``df``."""
+    if math.isinf(df):
+        return float(special.ndtri(probability))
+    return float(special.stdtrit(df, probability))
+
+
+def t_two_sided(statistic: ArrayLike, df: ArrayLike) -> Array:
+    """Two-sided p-values of t statistics (normal where ``df`` is infinite)."""
+    magnitude = np.abs(np.asarray(statistic, dtype=float))
+    df = np.asarray(df, dtype=float)
+    finite = np.where(np.isinf(df), 1e9, df)
+    return np.asarray(2.0 * special.stdtr(finite, -magnitude), dtype=float)
+
+
+def expanded_tail(n: int, level: float = LEVEL) -> float:
+    """Tail probability at which the percentiles of ``n`` units are read.
+
+    The plain percentile interval is short by sqrt((n-1)/n) and uses normal instead of t quantiles;
+    reading it further out mends both. Source: Hesterberg, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 69(4), 2015, section 5.3 (expanded percentile interval).
+    """
+    t = t_quantile(0.5 + level / 2, n - 1)
+    return float(special.ndtr(-math.sqrt(n / (n - 1)) * t))
+
+
+def _check(values: ArrayLike) -> Array:
+    array = np.asarray(values, dtype=float)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError("statistics need at least one value and finite values only")
+    return array
+
+
+def _counts(n: int, resamples: int, label: str) -> Iterator[Array]:
+    """Blocks of multinomial counts: how often each of ``n`` units is drawn in each resample."""
+    rng = generator(label)
+    step = max(1, min(resamples, _BLOCK // n))
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        draws = rng.integers(0, n, size=(rows, n))
+        draws += np.arange(rows)[:, None] * n
+        counts = np.bincount(draws.ravel(), minlength=rows * n)
+        yield counts.reshape(rows, n).astype(float)
+
+
+def resampled_means(values: ArrayLike, *, resamples: int = RESAMPLES) -> Array:
+    """Means of bootstrap resamples over the first axis: (P,) -> (R,), (P, K) -> (R, K).
+
+    All columns share the same draws.
+    """
+    values_PK = _check(values)
+    n = len(values_PK)
+    blocks = [counts @ values_PK / n for counts in _counts(n, resamples, f"prompts:{n}")]
+    return np.concatenate(blocks)
+
+
+def percentiles(means_R: Array, n: int, *, level: float = LEVEL) -> tuple[Array, Array]:
+    """Expanded percentile bounds of resampled means of ``n`` units, along the first axis."""
+    tail = expanded_tail(n, level)
+    low, high = np.quantile(means_R, [tail, 1 - tail], axis=0)
+    return np.asarray(low), np.asarray(high)
+
+
+def bootstrap_columns(
+    values_PK: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
+) -> tuple[Array, Array, Array]:
+    """Mean, low and high of every column of ``values_PK``, each (K,).
+
+    A single prompt has no interval: low and high equal the mean.
+    """
+    values = _check(values_PK)
+    mean = values.mean(axis=0)
+    if len(values) < 2:
+        return mean, mean, mean
+    low, high = percentiles(resampled_means(values, resamples=resamples), len(values), level=level)
+    return mean, low, high
+
+
+def bootstrap(values_P: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
+    """Percentile bootstrap of a mean over prompts."""
+    columns = np.asarray(values_P, dtype=float)[:, None]
+    mean, low, high = bootstrap_columns(columns, resamples=resamples, level=level)
+    return Interval(float(mean[0]), float(low[0]), float(high[0]))
+
+
+def paired_bootstrap(
+    a_P: ArrayLike, b_P: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """Percentile bootstrap of mean(a - b) over the same prompts in the same order."""
+    return bootstrap(
+        np.asarray(a_P, dtype=float) - np.asarray(b_P, dtype=float),
+        resamples=resamples,
+        level=level,
+    )
+
+
+def clustered_bootstrap(
+    values_N: ArrayLike,
+    clusters_N: ArrayLike,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Percentile bootstrap of a mean over values that come in clusters; whole clusters are drawn.
+
+    Args:
+        values_N: one value each; clusters may differ in size (the mean is over values).
+        clusters_N: the cluster each value belongs to, any hashable numpy type.
+        resamples: number of resamples.
+        level: nominal coverage.
+    """
+    values = _check(values_N)
+    _, index = np.unique(np.asarray(clusters_N), return_inverse=True)
+    sums_C = np.bincount(index, weights=values)
+    sizes_C = np.bincount(index).astype(float)
+    n = len(sums_C)
+    mean = float(values.mean())
+    if n < 2:
+        return Interval(mean, mean, mean)
+    both = np.stack([sums_C, sizes_C], axis=1)
+    ratio = _ratio(_counts(n, resamples, f"clusters:{n}"), both)
+    low, high = percentiles(ratio, n, level=level)
+    return Interval(mean, float(low), float(high))
+
+
+def _ratio(blocks: Iterator[Array], both_C2: Array) -> Array:
+    totals = np.concatenate([counts @ both_C2 for counts in blocks])
+    return np.asarray(totals[:, 0] / totals[:, 1])
+
+
+def nested_bootstrap(
+    values_SP: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Interval:
+    """Percentile bootstrap that draws training seeds and, inside each resample, prompts.
+
+    Known to be too short below about ten seeds (docs/coverage.md); boards use ``seed_interval``.
+    """
+    values = _check(values_SP)
+    seeds, prompts = values.shape
+    seed_counts_RS = np.concatenate(list(_counts(seeds, resamples, f"seeds:{seeds}")))
+    start, means = 0, []
+    for counts_RP in _counts(prompts, resamples, f"prompts:{prompts}"):
+        weights_RS = seed_counts_RS[start : start + len(counts_RP)]
+        means.append(((weights_RS @ values) * counts_RP).sum(axis=1) / (seeds * prompts))
+        start += len(counts_RP)
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def seed_interval(
+    mean_S: ArrayLike, low_S: ArrayLike, high_S: ArrayLike, *, level: float = LEVEL
+) -> Interval:
+    """One interval from the prompt intervals of several training seeds of one method.
+
+    Three or more seeds: the t interval over the seed means, added in quadrature to the mean prompt
+    interval on each side. (The t part alone is about these very prompts; the prompts, shared by all
+    seeds, are a sample too. Adding squared half-widths is the variance-recovery method of Zou and
+    Donner, Statistics in Medicine 27, 2008. It errs on the wide side, since the residual is in both
+    parts.) One or two seeds: the mean prompt interval, which is about these students only.
+    """
+    means, lows, highs = _check(mean_S), _check(low_S), _check(high_S)
+    centre = float(means.mean())
+    below, above = float((means - lows).mean()), float((highs - means).mean())
+    if len(means) >= MIN_TRAINING_SEEDS:
+        seeds = len(means)
+        spread = t_quantile(0.5 + level / 2, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
+        below, above = math.hypot(below, spread), math.hypot(above, spread)
+    return Interval(centre, centre - below, centre + above)
+
+
+def sign_flips(prompts: int, resamples: int) -> Iterator[Array]:
+    """Blocks of ±1 rows: all 2^P of them up to 12 prompts, else ``resamples`` random ones."""
+    if prompts <= _EXACT_PROMPTS:
+        bits = (np.arange(2**prompts)[:, None] >> np.arange(prompts)) & 1
+        yield (1.0 - 2.0 * bits).astype(np.float64)
+        return
+    rng = generator(f"flips:{prompts}")
+    step = max(1, min(resamples, _BLOCK // (8 * prompts)))  # small enough for the cache
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        raw = np.frombuffer(rng.bytes((rows * prompts + 7) // 8), dtype=np.uint8)
+        flips = np.unpackbits(raw, count=rows * prompts).reshape(rows, prompts).astype(float)
+        flips *= -2.0
+        flips += 1.0
+        yield flips
+
+
+def count_extreme(
+    prompts: int, resamples: int, extreme: Callable[[Array], NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], int, bool]:
+    """Sums ``extreme(flips_RP)`` over blocks: (counts, number of flips, whether exact)."""
+    total, drawn = None, 0
+    for flips in sign_flips(prompts, resamples):
+        counts = extreme(flips)
+        total = counts if total is None else total + counts
+        drawn += len(flips)
+    if total is None:
+        raise ValueError("a randomisation test needs at least one resample")
+    return total, drawn, prompts <= _EXACT_PROMPTS
+
+
+def randomisation_p(differences_P: ArrayLike, *, resamples: int = RESAMPLES) -> float:
+    """Two-sided approximate randomisation test of mean difference 0: labels swapped per prompt.
+
+    Exact (all swaps) up to 12 prompts; else (1 + extreme swaps) / (1 + swaps), never 0.
+    """
+    values = _check(differences_P)
+    observed = abs(float(values.sum())) * (1 - 1e-12)
+    counts, drawn, exact = count_extreme(
+        len(values),
+        resamples,
+        lambda flips: np.asarray([(np.abs(flips @ values) >= observed).sum()]),
+    )
+    return float(counts[0] / drawn) if exact else float((1 + counts[0]) / (1 + drawn))
+
+
+def holm(p_M: ArrayLike) -> Array:
+    """Holm's step-down adjusted p-values, in the order given (Holm, Scand. J. Stat. 6, 1979)."""
+    p = np.asarray(p_M, dtype=float)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return adjusted
+
+
+def minimum_detectable_effect(
+    standard_error: float, *, df: float = math.inf, level: float = LEVEL, power: float = 0.8
+) -> float:
+    """Smallest true difference that a test at ``level`` finds with probability ``power``."""
+    return (t_quantile(0.5 + level / 2, df) + t_quantile(power, df)) * standard_error
+
+
+class SeedComponents(NamedTuple):
+    """What training seeds add to the variance of a row's mean (see ``seed_components``)."""
+
+    mean_P: Array
+    between: float
+    """Variance of the mean due to seeds, residual included; 0 for a row without training."""
+    residual: float
+    """The residual's share of the variance of the mean, counted in ``mean_P`` as well."""
+    df: int
+
+
+def seed_components(values_SP: ArrayLike) -> SeedComponents:
+    """Splits a row's values (training seeds by prompts) for ``compare_rows``."""
+    values = _check(values_SP)
+    seeds, prompts = values.shape
+    mean_P = values.mean(axis=0)
+    if seeds < 2 or prompts < 2:
+        return SeedComponents(mean_P, 0.0, 0.0, 0)
+    means_S = values.mean(axis=1)
+    rest = values - mean_P - means_S[:, None] + means_S.mean()
+    residual = float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
+    between = float(means_S.var(ddof=1)) / seeds
+    return SeedComponents(mean_P, between, residual / (seeds * prompts), seeds - 1)
+
+
+def pooled_error(
+    prompt: ArrayLike, between: ArrayLike, residual: ArrayLike, squares: ArrayLike, prompts: int
+) -> tuple[Array, Array]:
+    """Standard error and Satterthwaite degrees of freedom of a difference of two rows.
+
+    Args:
+        prompt: variance of the mean difference over prompts (residual included).
+        between: sum over both rows of ``SeedComponents.between``.
+        residual: sum over both rows of ``SeedComponents.residual``; it is in both terms above and
+            is taken out once, but never below the larger of the two.
+        squares: sum over both rows of between² / df.
+        prompts: number of prompts.
+    """
+    prompt, between = np.asarray(prompt, dtype=float), np.asarray(between, dtype=float)
+    variance = np.maximum(prompt + between - np.asarray(residual), np.maximum(prompt, between))
+    denominator = np.asarray(squares, dtype=float) + prompt**2 / (prompts - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = np.where(denominator > 0, variance**2 / denominator, np.inf)
+    return np.sqrt(variance), np.maximum(df, 1.0)
+
+
+def compare_rows(
+    a_SP: ArrayLike,
+    b_SP: ArrayLike,
+    *,
+    seeds_measured: bool,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Comparison:
+    """Paired comparison of two rows over the same prompts in the same order.
+
+    Args:
+        a_SP: values of row a, training seeds by prompts (one seed for a row without training).
+        b_SP: values of row b; its seeds need not be a's.
+        seeds_measured: every trained row of the two has at least three training seeds. True: a t
+            test and interval whose variance has the seeds in it. False: randomisation test and
+            paired bootstrap over prompts, valid for these students only.
+        resamples: number of swaps and of resamples.
+        level: nominal coverage.
+    """
+    a, b = seed_components(a_SP), seed_components(b_SP)
+    difference_P = a.mean_P - b.mean_P
+    mean, prompts = float(difference_P.mean()), len(difference_P)
+    if prompts < 2:
+        return Comparison(mean, mean, mean, 1.0, False, 0.0, math.inf)
+    prompt = float(difference_P.var(ddof=1)) / prompts
+    if not seeds_measured:
+        interval = bootstrap(difference_P, resamples=resamples, level=level)
+        p = randomisation_p(difference_P, resamples=resamples)
+        return Comparison(*interval, p, False, math.sqrt(prompt), prompts - 1.0)
+    squares = sum(row.between**2 / row.df for row in (a, b) if row.df)
+    error, df = pooled_error(
+        prompt, a.between + b.between, a.residual + b.residual, squares, prompts
+    )
+    half = t_quantile(0.5 + level / 2, float(df)) * float(error)
+    p = float(t_two_sided(mean / error, df)) if error > 0 else float(mean == 0)
+    return Comparison(mean, mean - half, mean + half, p, True, float(error), float(df))

@@ -1,0 +1,90 @@
+"""From the per-prompt scores of one evaluation to the numbers in summary.json."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdbench.harness.records import Estimate, EvaluationScores, Missing, ScoreRow
+from kdbench.reports import stats
+from kdbench.reports.metrics import METRICS, clamp
+
+DECIMALS = 6
+"""Bounds are rounded, so that the order of a machine's additions changes no byte of a board."""
+
+
+def estimate(rows: Sequence[ScoreRow], metric: str) -> Estimate | Missing:
+    """Mean and 95% bootstrap interval of one metric over prompts.
+
+    Decoding seeds are averaged per prompt first. The order of ``rows`` does not matter.
+    """
+    return estimates(rows, [metric])[metric]
+
+
+def estimates(rows: Sequence[ScoreRow], metrics: Sequence[str]) -> dict[str, Estimate | Missing]:
+    """``estimate`` for several metrics; all are resampled with the same draws."""
+    if not rows:
+        return {metric: Missing(missing="no prompt was scored") for metric in metrics}
+    ordered = sorted(rows, key=lambda row: (row.doc_id, row.prompt_hash))
+    found: dict[str, Estimate | Missing] = {}
+    tables: dict[str, stats.Array] = {}
+    for metric in metrics:
+        problem = _problem(ordered, metric)
+        if problem:
+            found[metric] = Missing(missing=problem)
+        else:
+            tables[metric] = np.array([row.metrics[metric] for row in ordered], dtype=float)
+    if tables:
+        seeds = ordered[0].seeds
+        values_PK = np.stack([table.mean(axis=1) for table in tables.values()], axis=1)
+        bounds = zip(*stats.bootstrap_columns(values_PK), strict=True)
+        for (metric, table), (mean, low, high) in zip(tables.items(), bounds, strict=True):
+            found[metric] = Estimate(
+                mean=float(mean),
+                low=round(clamp(metric, float(low)), DECIMALS),
+                high=round(clamp(metric, float(high)), DECIMALS),
+                n_prompts=len(ordered),
+                seeds=list(seeds),
+                per_seed=[float(value) for value in table.mean(axis=0)],
+            )
+    return {metric: found[metric] for metric in metrics}
+
+
+def _problem(rows: Sequence[ScoreRow], metric: str) -> str:
+    """Why a metric has no value, or nothing."""
+    absent = sum(metric not in row.metrics for row in rows)
+    if absent:
+        return f"not scored for {absent} of {len(rows)} prompts"
+    seeds = rows[0].seeds
+    if not seeds:
+        return "no decoding seed"
+    if any(row.seeds != seeds or len(row.metrics[metric]) != len(seeds) for row in rows):
+        return "prompts have different decoding seeds; finish the evaluation"
+    bad = sum(not np.isfinite(row.metrics[metric]).all() for row in rows)
+    return f"not a number for {bad} of {len(rows)} prompts" if bad else ""
+
+
+def evaluation_scores(
+    rows: Sequence[ScoreRow], *, task: str, edition: str, protocol: str, dropped: int = 0
+) -> EvaluationScores:
+    """One entry of ``Summary.scores`` from the rows of one scores.jsonl.
+
+    Args:
+        rows: one a prompt, any order.
+        task: task name.
+        edition: task edition, such as ``mini`` or ``full:40``.
+        protocol: evaluation protocol.
+        dropped: prompts the protocol left out (over-long).
+
+    Returns:
+        Every metric any row has; one that cannot be averaged is ``Missing`` with a reason.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    if not rows:
+        names = [name for name, known in METRICS.items() if known.headline and known.digits == 1]
+    return EvaluationScores(
+        task=task,
+        edition=edition,
+        protocol=protocol,
+        metrics=estimates(rows, names),
+        prompts_dropped=dropped,
+    )

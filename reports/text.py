@@ -1,0 +1,58 @@
+"""What the text renderers share: numbers, footnotes, legend."""
+
+import string
+
+from kdbench.reports.metrics import info
+from kdbench.reports.model import Cell, Row, Table
+
+LEGEND = {
+    "terminal": "* best, or not significantly worse than the best; [95% interval]",
+    "text": "bold: best, or not significantly worse than the best; [95% interval]",
+}
+
+
+def number(value: float, metric: str) -> str:
+    """A value with the metric's digits; no negative zero."""
+    digits = info(metric).digits
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def interval(cell: Cell, metric: str) -> str:
+    """``[low, high]``."""
+    return f"[{number(cell.low, metric)}, {number(cell.high, metric)}]"
+
+
+class Footnotes:
+    """Letters for the reasons of empty and partial cells, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def mark(self, reason: str) -> str:
+        """The letter of a reason; equal reasons share one."""
+        if reason not in self.letters:
+            index, letters = len(self.letters), string.ascii_lowercase
+            prefix = letters[index // 26 - 1] if index >= 26 else ""
+            self.letters[reason] = prefix + letters[index % 26]
+        return self.letters[reason]
+
+
+def footer(table: Table, footnotes: Footnotes, kind: str) -> list[str]:
+    """Lines under a table, the signature apart. ``kind``: a key of ``LEGEND``."""
+    bold = any(isinstance(c, Cell) and c.bold for row in table.cells for c in row)
+    lines = [LEGEND[kind] if bold else "[95% interval]; no method is significantly ahead"]
+    if not any(table.pairs):
+        lines = ["[95% interval]"]
+    lines += [f"{letter}: {reason}" for reason, letter in footnotes.letters.items()]
+    return lines + table.notes
+
+
+def row_label(row: Row) -> str:
+    """The row's name, with the number of training seeds if there are several."""
+    several = len(row.training_seeds) > 1
+    return f"{row.label} ×{len(row.training_seeds)}" if several else row.label
+
+
+def code(text: str) -> str:
+    """Text on one line, safe inside a code span or a comment."""
+    return " ".join(text.replace("`", "'").split())

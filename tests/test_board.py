@@ -1,0 +1,495 @@
+"""Leaderboards from small run folders written by hand."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdbench.harness.errors import CheckFailed, InputError
+from kdbench.harness.records import (
+    Estimate,
+    EvaluationRecord,
+    Manifest,
+    Missing,
+    ModelRef,
+    RunCard,
+    ScoreRow,
+    StageCost,
+    Summary,
+)
+from kdbench.reports.board import build_board, leaderboard
+from kdbench.reports.card import run_card
+from kdbench.reports.compare import compare, render_comparison
+from kdbench.reports.model import Board, Cell, Row, Table
+from kdbench.reports.summarise import evaluation_scores
+from kdbench.reports.terminal import render_terminal
+
+PROMPTS = 40
+TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
+STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)
+Make = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "user-cache"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def make(runs: Path) -> Make:
+    def make_run(
+        method: str,
+        seed: int | None = 1,
+        *,
+        level: float = 30.0,
+        tasks: Sequence[str] = ("dolly",),
+        edition: str = "mini",
+        protocol: str = "strict",
+        prompts: range = range(PROMPTS),
+        data: str = "d",
+        batch_size: int = 8,
+        config: object = None,
+        **card: object,
+    ) -> Path:
+        number = len(list(runs.glob("*"))) if runs.exists() else 0
+        folder = runs / f"{''.join(filter(str.isalnum, method))}-small-{number:012x}"
+        scores = {}
+        for task in tasks:
+            record = EvaluationRecord(
+                task=task,
+                edition=edition,
+                protocol=protocol,
+                limit=None,
+                data_sha256=data,
+                decoding={"temperature": 1.0},
+                batch_size=batch_size,
+                chunk=64,
+                scorer="1",
+                seeds=[10, 20],
+                lm_eval_version="0.4.13",
+            )
+            digest = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
+            key = f"{task}@{digest[:8]}"
+            rows = score_rows(method, seed, level, prompts)
+            scores[key] = evaluation_scores(rows, task=task, edition=edition, protocol=protocol)
+            place = folder / "eval" / key
+            place.mkdir(parents=True)
+            (place / "evaluation.json").write_text(record.model_dump_json())
+            lines = [row.model_dump_json() + "\n" for row in rows]
+            (place / "scores.jsonl").write_text("".join(lines))
+        fields: dict[str, object] = {
+            "id": f"{number:012x}",
+            "kind": "run",
+            "method": method,
+            "suite": "mini",
+            "regime": "matched",
+            "teacher": TEACHER,
+            "student": STUDENT,
+            "training_seed": seed,
+            "division": "closed",
+        }
+        summary = Summary(run=RunCard.model_validate(fields | card), scores=scores)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_text(summary.model_dump_json())
+        if config is not None:
+            (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make_run
+
+
+def score_rows(method: str, seed: int | None, level: float, prompts: range) -> list[ScoreRow]:
+    rng = np.random.default_rng([seed or 0, *method.encode()])
+    hard = np.random.default_rng(7).normal(0, 10, 200)
+    rows = []
+    for i in prompts:
+        rouge = (level + hard[i] + rng.normal(0, 2, 2)).clip(0, 100)
+        rows.append(
+            ScoreRow(
+                doc_id=i,
+                prompt_hash=f"{i:016x}",
+                reference_tokens=5,
+                seeds=[10, 20],
+                metrics={
+                    "rouge_l": rouge.tolist(),
+                    "exact_match": [0.0, 0.0],
+                    "response_tokens": [9.0, 11.0],
+                },
+            )
+        )
+    return rows
+
+
+def reference(make: Make, method: str, level: float, **more: object) -> Path:
+    return make(method, None, level=level, kind="eval", division="reference", **more)
+
+
+@pytest.fixture
+def board_of(runs: Path, tmp_path: Path) -> Callable[..., Board]:
+    return lambda **options: build_board(runs, cache=tmp_path / "cache", **options)
+
+
+def cell(table: Table, label: str, metric: str = "rouge_l", heading: str | None = None) -> object:
+    row = next(i for i, row in enumerate(table.rows) if row.label == label)
+    column = next(
+        i
+        for i, column in enumerate(table.columns)
+        if column.metric == metric and heading in (None, column.heading)
+    )
+    return table.cells[row][column]
+
+
+def bold(table: Table) -> set[str]:
+    return {
+        row.label
+        for row, cells in zip(table.rows, table.cells, strict=True)
+        for c in cells
+        if isinstance(c, Cell) and c.bold
+    }
+
+
+def test_references_come_first_and_never_compete(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    make("sft", level=20)
+    make("dpkd", level=40)
+    reference(make, "teacher", 60, teacher=None, student=TEACHER)
+    reference(make, "truth", 90, teacher=None, student=None)
+    reference(make, "sft-init", 10, teacher=None)
+    (table,) = board_of().tables
+    assert [row.label for row in table.rows] == ["truth", "teacher", "sft-init", "dpkd", "sft"]
+    assert bold(table) == {"dpkd"}
+    assert table.title == "mini: big → small"
+
+
+def test_no_bold_without_significance(make: Make, board_of: Callable[..., Board]) -> None:
+    for method in ("a", "b", "c"):
+        make(method, level=30)
+    (table,) = board_of().tables
+    assert all(pair.p_holm > 0.05 for column in table.pairs for pair in column)
+    assert not bold(table)
+    assert "no method is significantly ahead" in render_terminal(Board(tables=[table]), width=100)
+
+
+def test_bold_is_the_best_and_those_not_significantly_worse(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    make("a", level=30)
+    make("b", level=30.2)
+    make("c", level=20)
+    (table,) = board_of().tables
+    assert bold(table) == {"a", "b"}
+    assert len(table.pairs[0]) == 3
+
+
+def test_one_method_alone_is_not_bold(make: Make, board_of: Callable[..., Board]) -> None:
+    make("dpkd")
+    (table,) = board_of().tables
+    assert not bold(table)
+    assert "training variance unmeasured" in table.signature
+
+
+def test_training_seeds_make_one_row_with_a_t_interval(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    folders = [make("dpkd", seed, level=30 + seed, config={"seed": seed}) for seed in (1, 2, 3)]
+    (table,) = board_of().tables
+    (row,) = table.rows
+    assert row.training_seeds == [1, 2, 3]
+    value = cell(table, "dpkd")
+    assert isinstance(value, Cell)
+    singles = []
+    for folder in folders:
+        summary = Summary.model_validate_json((folder / "summary.json").read_text())
+        estimate = next(iter(summary.scores.values())).metrics["rouge_l"]
+        assert isinstance(estimate, Estimate)
+        singles.append(estimate)
+    assert value.mean == pytest.approx(np.mean([s.mean for s in singles]), abs=1e-5)
+    t_half = 4.302652729911275 * np.std([s.mean for s in singles], ddof=1) / 3**0.5
+    assert value.high - value.mean > t_half
+    assert "unmeasured" not in table.signature
+    assert "×3" in render_terminal(Board(tables=[table]), width=120)
+
+
+def test_runs_with_another_configuration_are_another_row(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    for seed in (1, 2):
+        make("dpkd", seed, config={"training": {"seed": seed}, "lr": 1e-3})
+        make("dpkd", seed, config={"training": {"seed": seed}, "lr": 1e-4})
+    (table,) = board_of().tables
+    assert [len(row.training_seeds) for row in table.rows] == [2, 2]
+    assert len({row.label for row in table.rows}) == 2
+
+
+def test_the_same_seed_twice_without_configuration_is_not_averaged(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    make("dpkd", 1)
+    make("dpkd", 1)
+    (table,) = board_of().tables
+    assert [len(row.runs) for row in table.rows] == [1, 1]
+
+
+def test_no_column_mixes_editions_protocols_or_data(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    make("a")
+    make("b", edition="full")
+    make("c", protocol="minillm-compat")
+    make("d", data="other")
+    make("e", batch_size=64)
+    (table,) = board_of(metrics=["rouge_l"]).tables
+    assert len(table.columns) == 4
+    together = [
+        {
+            row.label
+            for row, cells in zip(table.rows, table.cells, strict=True)
+            if isinstance(cells[i], Cell)
+        }
+        for i in range(4)
+    ]
+    assert {"a", "e"} in together
+    assert len({column.heading for column in table.columns}) == 4
+    assert cell(table, "b", heading="dolly[full] strict") != Missing(missing="not evaluated")
+
+
+def test_missing_cells_carry_reasons(make: Make, board_of: Callable[..., Board]) -> None:
+    make("a", tasks=("dolly", "selfinst"))
+    folder = make("b")
+    summary = json.loads((folder / "summary.json").read_text())
+    key = next(iter(summary["scores"]))
+    summary["scores"][key]["metrics"]["exact_match"] = {"missing": "out of memory"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (table,) = board_of().tables
+    assert cell(table, "b", "exact_match") == Missing(missing="out of memory")
+    assert cell(table, "b", heading="selfinst[mini]") == Missing(missing="not evaluated")
+    for format in ("terminal", "md", "latex"):
+        text = leaderboard(folder.parent, format)
+        assert "not evaluated" in text
+        assert "out of memory" in text
+
+
+def test_partial_training_seeds_are_said(make: Make, board_of: Callable[..., Board]) -> None:
+    make("a", 1, config={}, tasks=("dolly", "selfinst"))
+    make("a", 2, config={})
+    (table,) = board_of().tables
+    value = cell(table, "a", heading="selfinst[mini]")
+    assert isinstance(value, Cell)
+    assert value.note == "1 of 2 training seeds (not evaluated)"
+
+
+def test_pairs_use_shared_prompts_only(make: Make, board_of: Callable[..., Board]) -> None:
+    make("a", level=40)
+    make("b", level=20, prompts=range(20, 60))
+    make("c", level=20, prompts=range(100, 140))
+    (table,) = board_of(metrics=["rouge_l"]).tables
+    (pair,) = table.pairs[0]
+    assert pair.n_prompts == 20
+    assert any("share no prompts" in note for note in table.notes)
+    assert bold(table) == {"a"}
+
+
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json", "html"])
+def test_the_same_runs_give_the_same_bytes(
+    make: Make, runs: Path, tmp_path: Path, format: str
+) -> None:
+    for method in ("a", "b"):
+        for seed in (1, 2, 3):
+            make(method, seed, level=20 + 5 * (method == "b"), config={"seed": seed})
+    reference(make, "teacher", 50, student=TEACHER)
+    out = tmp_path / "board"
+    text = leaderboard(runs, format, out=out, cache=tmp_path / "one")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(runs, moved)
+    folders = sorted(moved.iterdir(), reverse=True)
+    assert leaderboard(folders, format, cache=tmp_path / "two") == text
+    assert leaderboard(runs, format, cache=tmp_path / "one", out=out, verify=True) == text
+    out.write_text(text + " ")
+    with pytest.raises(CheckFailed, match="is not what its runs give now"):
+        leaderboard(runs, format, out=out, verify=True, cache=tmp_path / "one")
+
+
+def test_paired_tests_are_remembered_by_content(
+    make: Make, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("a", level=40)
+    folder = make("b", level=20)
+    cache = tmp_path / "cache"
+    first = build_board(runs, cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("kdbench.reports.pairs.paired_tests", None)
+        assert build_board(runs, cache=cache) == first
+    scores = next(folder.glob("eval/*/scores.jsonl"))
+    scores.write_text(
+        scores.read_text().replace('"response_tokens":[9.0', '"response_tokens":[8.0')
+    )
+    assert build_board(runs, cache=cache) == first
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_csv_and_json_hold_every_cell(make: Make, runs: Path) -> None:
+    make("a", tasks=("dolly", "selfinst"))
+    make("b")
+    rows = list(csv.DictReader(io.StringIO(leaderboard(runs, "csv"))))
+    assert len(rows) == 2 * 2 * 3
+    assert {row["reason"] for row in rows} == {"", "not evaluated"}
+    assert Board.model_validate_json(leaderboard(runs, "json")) == build_board(runs)
+
+
+def test_text_from_users_cannot_break_a_table(make: Make, runs: Path) -> None:
+    make("a|b<script>", variant="50% & $x_1$ `c` \\d\n**x**")
+    markdown = leaderboard(runs, "md")
+    assert "<script>" not in markdown
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    latex = leaderboard(runs, "latex")
+    assert "50\\% \\& \\$x\\_1\\$" in latex
+    assert "\\textbackslash{}d" in latex
+
+
+def test_page_runs_no_script_but_its_own(make: Make, runs: Path) -> None:
+    make('<script>alert(1)</script>"><img src=x onerror=alert(2)>', level=20)
+    make("b", level=40, variant="' onclick='alert(3)")
+    html = leaderboard(runs, "html")
+    assert html.count("<script") == 1
+    assert "<img" not in html
+    assert "' onclick" not in html
+    assert "http://" not in html and "https://" not in html and "@import" not in html
+    script = html[html.index("<script>") + 8 : html.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    assert 'class="mean best"' in html
+    assert "training variance unmeasured" in html
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_terminal_lines_fit(make: Make, runs: Path, width: int) -> None:
+    for method in ("minillm-code", "dpkd"):
+        make(method, tasks=("dolly", "selfinst"))
+    text = render_terminal(build_board(runs), width=width)
+    body = text[: text.index("[95% interval]")]
+    assert max(map(len, body.splitlines())) <= width
+    assert "length" not in body
+
+
+def test_colour_is_asked_for(make: Make, runs: Path) -> None:
+    make("dpkd")
+    board = build_board(runs)
+    assert "\x1b" not in render_terminal(board, width=80)
+    assert "\x1b[" in render_terminal(board, width=80, colour=True)
+
+
+def test_each_pair_and_suite_has_its_table(make: Make, board_of: Callable[..., Board]) -> None:
+    other = ModelRef(name="tiny", fingerprint="t", parameters=10)
+    make("a")
+    make("a", student=other)
+    make("a", suite="full")
+    reference(make, "teacher", 50, teacher=None, student=TEACHER)
+    reference(make, "init", 5, teacher=None, student=other)
+    tables = board_of().tables
+    assert [table.title for table in tables] == [
+        "full: big → small",
+        "mini: big → small",
+        "mini: big → tiny",
+    ]
+    assert [[row.label for row in table.rows] for table in tables] == [
+        ["a"],
+        ["teacher", "a"],
+        ["teacher", "init", "a"],
+    ]
+
+
+def test_unfinished_runs_are_named_and_errors_are_sentences(make: Make, runs: Path) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        build_board(runs)
+    runs.mkdir()
+    with pytest.raises(InputError, match="no finished run"):
+        build_board(runs)
+    make("a")
+    (runs / "b-small-1").mkdir()
+    (runs / "b-small-1" / "config.json").write_text("{}")
+    board = build_board(runs)
+    assert board.left_out == ["b-small-1: not finished"]
+    assert "b-small-1" in render_terminal(board)
+    (runs / "b-small-1" / "summary.json").write_text('{"run": 3}')
+    with pytest.raises(InputError, match=r"summary\.json is no summary \(run"):
+        build_board(runs)
+    with pytest.raises(InputError, match="unknown format"):
+        leaderboard(runs, "pdf")  # type: ignore[arg-type]
+
+
+def test_compare_two_rows(make: Make) -> None:
+    one = [make("a", seed, level=30 + seed, config={"seed": seed}) for seed in (1, 2, 3)]
+    two = reference(make, "teacher", 50, student=TEACHER)
+    result = compare(one, two, metrics=["rouge_l"])
+    (column,) = result.columns
+    assert (result.a, result.b) == ("a", "teacher")
+    assert column.seeds_measured
+    assert column.difference == pytest.approx(column.a - column.b)
+    assert column.low < column.difference < column.high < 0
+    assert column.p < 0.01
+    assert (column.wins, column.ties, column.losses) == (0, 0, PROMPTS)
+    gaps = [abs(prompt.a - prompt.b) for prompt in column.most]
+    assert gaps == sorted(gaps, reverse=True)
+    assert len(gaps) == 10
+    assert "0 wins, 0 ties, 40 losses" in render_comparison(result)
+    with pytest.raises(InputError, match="2 different rows"):
+        compare([one[0], two], two)
+    with pytest.raises(InputError, match="no two prompts in common"):
+        compare(one[0], make("far", prompts=range(100, 140)))
+
+
+def test_card_shows_scores_cost_and_how_to_reproduce(make: Make) -> None:
+    folder = make("dpkd")
+    path = folder / "summary.json"
+    summary = Summary.model_validate_json(path.read_text()).model_copy(
+        update={"cost": {"train": StageCost(wall_s=12.3, tokens={"student": 1000})}}
+    )
+    path.write_text(summary.model_dump_json())
+    text = run_card(folder)
+    assert "# dpkd on mini" in text
+    assert "| train | 12.3 s | student 1,000 |" in text
+    manifest = Manifest(
+        kdbench="0.1.0",
+        git_commit="c" * 40,
+        git_diff_sha256=None,
+        argv=["kdbench", "run", "--method", "dpkd", "--set", "note=a b"],
+        config={"note": "``` <b>"},
+        versions={"torch": "2"},
+        hardware={"cpu": "x"},
+        data={"train": {"sha256": "e" * 64, "rows": 3}},
+        tokenizer_sha256="f" * 64,
+        teacher=TEACHER,
+        init=None,
+        generation={},
+        seeds={},
+        cost={},
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    text = run_card(folder)
+    assert "kdbench run --method dpkd --set 'note=a b'" in text
+    assert '````json\n{\n "note": "``` <b>"\n}\n````' in text
+    with pytest.raises(InputError):
+        run_card(folder / "nothing")
+
+
+def test_rows_know_whether_they_are_references() -> None:
+    fields = {
+        "id": "x", "label": "x", "method": "x", "variant": "", "regime": "matched", "student": "",
+        "training_seeds": [], "runs": [],
+    }  # fmt: skip
+    assert Row.model_validate(fields | {"kind": "eval", "division": "reference"}).reference
+    assert not Row.model_validate(fields | {"kind": "run", "division": "closed"}).reference
