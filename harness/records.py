@@ -12,6 +12,9 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     eval/<task>@<hash8>/scores.jsonl         ScoreRow, one a prompt
     eval/<task>@<hash8>/results.json         stock lm-eval results (tasks we do not decode ourselves)
     eval/<task>@<hash8>/probes.json          exposure bias, calibration
+    eval/<task>@<hash8>/judge/<judge-id>/judge.json      JudgeRecord: what the id stands for
+    eval/<task>@<hash8>/judge/<judge-id>/verdicts.jsonl  VerdictRow, appended as answers arrive
+    eval/<task>@<hash8>/judge/<judge-id>/cost.jsonl      CostRow, appended before and after a call
     summary.json                             Summary: all that a board reads
     manifest.json                            Manifest, written last
     <stage>.done                             stage markers: sha256 of the stage's outputs
@@ -108,6 +111,78 @@ class RunCard(Record):
     student: ModelRef | None
     training_seed: int | None
     division: Literal["closed", "open", "reference"]
+
+
+VerdictState = Literal["ok", "unparsed", "refused", "truncated", "error"]
+
+
+class VerdictRow(Record):
+    """One answer of a judge, as it came, and how it was read. The last row of a key holds."""
+
+    key: str = Field(description="32 hex digits; see kdbench.harness.judge.calls")
+    state: VerdictState
+    score: float | None = Field(None, description="pointwise")
+    winner: Literal["A", "B", "tie"] | None = Field(None, description="pairwise, as shown")
+    reason: str = Field("", description="why the state is not ok")
+    doc_id: int
+    prompt_hash: str
+    seed: int | None = Field(description="decoding seed of the answer; none: the reference")
+    subject: Literal["model", "reference", "null", "copy", "self"]
+    order: Literal["", "AB", "BA"] = Field("", description="pairwise: AB shows the subject first")
+    repetition: int = 0
+    model: str = Field(description="the judge, as asked for")
+    status: int | None = Field(None, description="HTTP status; none: no response")
+    body: str = Field(description="the response as received, or what went wrong")
+    prompt_tokens: int | None = Field(None, description="as reported; none: not reported")
+    completion_tokens: int | None = None
+    requests: int = Field(1, description="HTTP requests sent, the client's retries included")
+    latency_s: float = 0.0
+    asked: float = Field(0.0, description="Unix time")
+
+
+class CostRow(Record):
+    """A change of what a judge has cost; the sum of ``amount`` is spent or, in flight, reserved."""
+
+    key: str
+    event: Literal["reserved", "released", "settled"]
+    prompt_tokens: int = Field(0, description="change, negative when a reservation is given back")
+    completion_tokens: int = 0
+    amount: float = Field(0.0, description="change in the currency of the judge's prices")
+
+
+class JudgeRecord(Record):
+    """What a judge id stands for."""
+
+    judge: str
+    definition: dict[str, Any]
+    base_url: str
+    against: str | None = Field(None, description="pairwise: the other run; none: reference")
+
+
+class JudgeScores(Record):
+    """One evaluation under one judge."""
+
+    task: str
+    edition: str
+    protocol: str
+    metrics: dict[str, Estimate | Missing]
+    sanity: dict[str, Estimate | Missing] = Field({}, description="subject.metric: floor rows")
+    states: dict[str, int] = Field({}, description="answers of the judge by state; unasked too")
+
+
+class JudgeSummary(Record):
+    """``judge[judge-id]`` of a summary."""
+
+    mode: Literal["pointwise", "pairwise"]
+    model: str
+    base_url: str
+    against: str | None = None
+    evaluations: dict[str, JudgeScores] = Field({}, description="by evaluation key")
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = Field(None, description="none: the judge has no prices")
+    currency: str = ""
 
 
 class StageCost(Record):

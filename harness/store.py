@@ -212,13 +212,15 @@ def mark_done(
     Args:
         folder: run folder (or evaluation folder) the stage wrote to.
         stage: name of the stage; ``/`` is not allowed.
-        outputs: files or folders (all files in them), relative to ``folder`` or inside it.
+        outputs: files or folders (all files in them), with or without ``folder`` in front.
         info: what a later stage wants to know (cost, counts).
     """
     base = Path(folder)
     stamps = {}
     for output in outputs:
-        path = base / output
+        path = Path(output)
+        if not path.is_relative_to(base):  # else it was named with the folder in front
+            path = base / path
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
             relative = file.relative_to(base).as_posix()

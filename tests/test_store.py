@@ -153,6 +153,20 @@ def test_marker_notices_missing_resized_and_changed_outputs(tmp_path: Path) -> N
     assert read_marker(tmp_path, "train") is None
 
 
+@pytest.mark.parametrize("base", ["run", "."])
+def test_marker_of_a_relative_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(Path(base, "log.txt"), "log")
+    for output in (Path("log.txt"), Path(base, "log.txt")):
+        mark_done(base, "train", [output])
+        marker = read_marker(base, "train")
+        assert marker is not None
+        assert list(marker.outputs) == ["log.txt"]
+        assert is_done(base, "train", check_content=True)
+
+
 def test_new_folder_replaces_or_leaves_alone(tmp_path: Path) -> None:
     target = tmp_path / "student"
     with new_folder(target) as temporary:

@@ -4,6 +4,7 @@ A reference file is JSON in one of the known formats; each knows itself by its k
 
 * token objectives: ``cases[].student_logits, teacher_logits, labels, expected{name: {loss, …}}``
 * MiniLLM: ``cases[].new_logits, old_logits, teacher_logits, ids, mask, settings, expected{…}``
+* exposure bias: ``cases[].student_contexts, teacher_contexts, expected{R, L_eps, …}``
 * text metrics: ``rows[].prediction, references, rougeL, exact_match`` and ``expected_aggregate``
 """
 
@@ -91,14 +92,14 @@ Format = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Iter
 
 
 def _formats() -> list[Format]:
-    from kdbench.harness.conform import objectives, text
+    from kdbench.harness.conform import exposure, objectives, text
 
     return [
         (lambda d: _has(d, "student_logits"), objectives.token_objectives),
         (lambda d: _has(d, "new_logits"), objectives.minillm),
         (lambda d: "rows" in d and "expected_aggregate" in d, text.text_metrics),
         (lambda d: _has(d, "expected_t"), lambda d: _unimplemented("taid_schedule", d)),
-        (lambda d: _has(d, "student_contexts"), lambda d: _unimplemented("exposure_bias", d)),
+        (lambda d: _has(d, "student_contexts"), exposure.exposure_bias),
     ]
 
 

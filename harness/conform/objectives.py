@@ -65,7 +65,8 @@ def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     ids = torch.tensor(case["ids"])
     mask = torch.tensor(case["mask"], dtype=torch.float64)
     new, old, teacher = (
-        torch.tensor(case[f"{who}_logits"], dtype=torch.float64) for who in ("new", "old", "teacher")
+        torch.tensor(case[f"{who}_logits"], dtype=torch.float64)
+        for who in ("new", "old", "teacher")
     )
     log_q, log_p = (mask * _picked(logits, ids) for logits in (old, teacher))
     weight = torch.where(

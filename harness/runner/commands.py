@@ -29,14 +29,17 @@ from kdbench.harness.runner.prepare import (
     tokenised,
     tuned_teacher,
 )
+from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.store import is_done, make_folder, read_record, write_json
+from kdbench.harness.task_names import check_tasks
 from kdbench.trainers.models import PRUNE, load_model
 
 
 def run_command(request: Request) -> int:
     """Trains, evaluates the student and its references, prints the comparison; returns the exit code."""
+    check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     prepared, folder = _trained_run(session)
     _evaluate_run(session, prepared, folder)
@@ -64,7 +67,7 @@ def _trained_run(session: Session) -> tuple[Prepared, Path]:
     """Stages prepare and train of the configured run, under its lock."""
     prepared = prepare(session)
     folder = make_folder(prepared.folder)
-    with RunLock(folder):
+    with session.writing(folder):
         if not is_done(folder / "train", "train"):
             drift = check_drift(session, prepared)
             train_run(session, prepared, folder, drift)
@@ -157,7 +160,9 @@ def run_card(session: Session, prepared: Prepared, folder: Path, teacher: ModelR
 def _evaluate_run(session: Session, prepared: Prepared, folder: Path) -> None:
     student = locate(session.config.pair.student, str(folder / "train" / "student"))
     label = session.config.method.name
-    _evaluate_into(session, folder, label, student, None, wait=0.0)
+    exposed = "exposure" in session.config.tasks.probes
+    teacher = tuned_teacher(session, prepared) if exposed else None
+    _evaluate_into(session, folder, label, student, None, wait=0.0, teacher=teacher)
 
 
 def _evaluate_into(
@@ -168,20 +173,20 @@ def _evaluate_into(
     card: RunCard | None,
     *,
     wait: float,
+    teacher: Located | None = None,
 ) -> None:
     """Evaluates a model (None: the truth) and renews the folder's summary."""
-    if session.is_main:
-        with RunLock(folder, wait=wait):
+    with session.writing(folder, wait=wait):
+        if session.is_main:
             subject = (
                 evaluation.truth_subject(session)
                 if model is None
                 else evaluation.model_subject(session, label, model)
             )
-            evaluation.evaluate(session, subject, folder)
+            evaluation.evaluate(session, subject, folder, teacher)
             if card is None:
                 card = read_record(folder / "summary.json", summary.Summary).run
             summary.write_summary(session, folder, card, {})
-    session.accelerator().wait_for_everyone()
 
 
 def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
@@ -198,15 +203,29 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
     if config.init_sft is not None:
         rows.append(("sft-init", init_student(session, prepared)))
     return [
-        evaluate_model(session, label, model, teacher.card if model is not teacher else None)
+        evaluate_model(
+            session,
+            label,
+            model,
+            teacher.card if model is not teacher else None,
+            against=teacher if model is not teacher else None,
+        )
         for label, model in rows
     ]
 
 
 def evaluate_model(
-    session: Session, label: str, model: Located | None, teacher: ModelRef | None = None
+    session: Session,
+    label: str,
+    model: Located | None,
+    teacher: ModelRef | None = None,
+    *,
+    against: Located | None = None,
 ) -> Path:
-    """An eval-kind run folder, one for each (model fingerprint, suite)."""
+    """An eval-kind run folder, one for each (model fingerprint, suite).
+
+    ``against`` is the teacher of exposure bias, if that is measured.
+    """
     content = model.card.fingerprint if model else "truth"
     identifier = combined([("model", content), ("suite", session.config.suite)])[:12]
     folder = make_folder(session.request.runs_dir / f"eval-{label}-{identifier}")
@@ -215,7 +234,7 @@ def evaluate_model(
     )
     if not (folder / "config.json").is_file() and session.is_main:
         write_json(folder / "config.json", session.config)
-    _evaluate_into(session, folder, label, model, card, wait=WAIT)
+    _evaluate_into(session, folder, label, model, card, wait=WAIT, teacher=against)
     if session.is_main:
         with contextlib.suppress(FileNotFoundError):
             summary.write_manifest(
@@ -226,13 +245,16 @@ def evaluate_model(
 
 def eval_command(request: Request) -> int:
     """More tasks for a run's student, or any model's evaluation."""
+    check_probes(request.config.tasks.probes, teacher=request.teacher)
+    check_tasks(request.config.tasks)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     if request.run is not None:
         folder = request.run
         if not is_done(folder / "train", "train"):
             raise InputError(f"{folder} has no trained student yet; finish it with kdbench run")
         student = locate("student", str(folder / "train" / "student"))
-        _evaluate_into(session, folder, session.config.method.name, student, None, wait=0.0)
+        label = session.config.method.name
+        _evaluate_into(session, folder, label, student, None, wait=0.0, teacher=_against(session))
     else:
         folder = _evaluate_named(session, request.model or "teacher")
     if session.is_main:
@@ -245,14 +267,25 @@ def _evaluate_named(session: Session, name: str) -> Path:
         if session.config.tasks.edition == "full":
             raise InputError("the truth is known of the mini world only; use --suite mini")
         return evaluate_model(session, "truth", None)
+    label = {"teacher": "teacher", "init": "sft-init"}.get(name, Path(name).name or name)
+    return evaluate_model(session, label, _named(session, name), against=_against(session))
+
+
+def _named(session: Session, name: str) -> Located:
     if name == "teacher":
-        teacher = raw_teacher(session)
         if session.config.teacher_sft is not None:
-            teacher = tuned_teacher(session, prepare(session))
-        return evaluate_model(session, "teacher", teacher)
+            return tuned_teacher(session, prepare(session))
+        return raw_teacher(session)
     if name == "init":
-        return evaluate_model(session, "sft-init", init_student(session, prepare(session)))
-    return evaluate_model(session, Path(name).name or name, locate(name, name))
+        return init_student(session, prepare(session))
+    return locate(name, name)
+
+
+def _against(session: Session) -> Located | None:
+    """The teacher of exposure bias, if that was asked for."""
+    if "exposure" not in session.config.tasks.probes or session.request.teacher is None:
+        return None
+    return _named(session, session.request.teacher)
 
 
 # -- score ----------------------------------------------------------------------------------------
@@ -293,12 +326,10 @@ def _run_folders(paths: list[Path]) -> Iterator[Path]:
 def _print_board(session: Session, folders: list[Path], folder: Path) -> None:
     from kdbench.reports.board import leaderboard
 
-    tasks = evaluation.text_tasks(session.config.tasks.names)
+    tasks = session.config.tasks.names
     if session.request.json_output:
         print(leaderboard(folders, "json", tasks=tasks))
         return
     print(leaderboard(folders, "terminal", tasks=tasks))
     print(f"folder: {folder}")
     print(f"next: kdbench leaderboard {shlex.quote(str(session.request.runs_dir))}")
-
-

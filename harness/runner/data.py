@@ -23,7 +23,6 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.provenance import combined
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import task_examples
-from kdbench.tasks.protocols import get_protocol
 from kdbench.trainers.types import Sequence
 
 WORLDS = tuple(mini.SIZES)
@@ -100,9 +99,8 @@ def prepare_data(
     data_dir: Path | None,
 ) -> TrainingData:
     """Token ids under the run's protocol, template and limits."""
-    boundary = get_protocol(config.tasks.protocol).training_rule.boundary
     rule = TokenRule(
-        boundary=boundary,
+        boundary=config.data.boundary,
         over_long="drop",
         max_prompt=training.max_prompt,
         max_length=training.max_length,
@@ -119,7 +117,7 @@ def prepare_data(
         if split == "dev":
             by_id = {e.doc_id: list(e.references) for e in examples}
             references = [by_id[r.doc_id] for r in kept]
-    text = text_rows(rows.text, tokenizer, end_id, training.max_length)
+    text = text_rows(rows.text, tokenizer, end_id, config.data.text_tokens or training.max_length)
     if rows.text:
         facts["text"] = {
             "sha256": rows.fingerprints["text"],

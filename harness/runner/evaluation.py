@@ -5,17 +5,18 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
-import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.answer import model_answerer
 from kdbench.harness.config import GenerateConfig, RunConfig
 from kdbench.harness.lm import LM_EVAL_VERSION, generate_prepared
 from kdbench.harness.prompts import PreparedTask, prepare_task
 from kdbench.harness.records import EvaluationRecord, EvaluationScores, SampleRow
+from kdbench.harness.runner import choices, probing
 from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.session import Session
 from kdbench.harness.samples import Answerer, Request, Response, samples_file
@@ -30,13 +31,11 @@ from kdbench.harness.store import (
     write_json,
     write_text,
 )
-from kdbench.harness.task_names import check_task_names
+from kdbench.harness.task_names import check_tasks
 from kdbench.reports.summarise import evaluation_scores
 from kdbench.tasks import mini
-from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.protocols import Protocol, get_protocol
 from kdbench.tasks.scoring import SCORER, score_rows
-from kdbench.trainers.devices import model_dtype
 from kdbench.trainers.models import load_tokenizer, vocabulary
 from kdbench.trainers.types import Decoding
 
@@ -45,12 +44,14 @@ from kdbench.trainers.types import Decoding
 class Subject:
     """Who answers: a label for progress lines, its tokenizer, and how to get its answers.
 
-    ``answerer`` is called only if something is left to generate (it loads the model).
+    ``answerer`` is called only if something is left to generate (it loads the model); ``model``,
+    None for the truth, only if a probe or a task of lm-eval's needs it.
     """
 
     label: str
     tokenizer: PreTrainedTokenizerBase
     answerer: Callable[[Protocol], Answerer]
+    model: Callable[[], PreTrainedModel] | None = None
 
 
 def protocol_of(config: RunConfig) -> Protocol:
@@ -79,10 +80,12 @@ def model_subject(session: Session, label: str, model: Located) -> Subject:
     generate = session.config.generate
     tokenizer = load_tokenizer(model.ref)
 
+    @cache
+    def load() -> PreTrainedModel:
+        return probing.load_for_sampling(session, model)
+
     def answerer(protocol: Protocol) -> Answerer:
-        precision = session.config.train.precision if generate.dtype == "auto" else generate.dtype
-        dtype = model_dtype("bf16" if precision == "fp16" else precision)
-        loaded = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
+        loaded = load()
         return model_answerer(
             loaded,
             tokenizer,
@@ -90,11 +93,11 @@ def model_subject(session: Session, label: str, model: Located) -> Subject:
             vocab=vocabulary(tokenizer, loaded),
             batch_size=generate.batch_size,
             chunk=generate.chunk,
-            dtype=dtype,
+            dtype=probing.decode_dtype(session),
             decoding=lambda seed: decoding_of(generate, protocol, seed),
         )
 
-    return Subject(label, tokenizer, answerer)
+    return Subject(label, tokenizer, answerer, load)
 
 
 def truth_subject(session: Session) -> Subject:
@@ -119,11 +122,25 @@ def truth_subject(session: Session) -> Subject:
     return Subject("truth", tokenizer, answerer)
 
 
-def evaluate(session: Session, subject: Subject, folder: Path) -> None:
-    """All of the config's tasks for one model, into ``folder/eval``; finished ones are skipped."""
+def evaluate(
+    session: Session, subject: Subject, folder: Path, teacher: Located | None = None
+) -> None:
+    """All of the config's tasks and probes for one model, into ``folder/eval``.
+
+    Finished ones are skipped. ``teacher`` is what exposure bias is measured against.
+    """
     config = session.config
-    ours, _ = check_task_names(config.tasks.names)
+    ours, others = check_tasks(config.tasks)
     protocol = protocol_of(config)
+    prober = probing.Prober(
+        session,
+        subject.label,
+        subject.model,
+        subject.tokenizer,
+        teacher,
+        lambda seed: decoding_of(config.generate, protocol, seed),
+    )
+    exposed = probing.EXPOSURE_TASK if probing.EXPOSURE_TASK in ours else (ours or [""])[0]
     answerer: list[Answerer] = []
 
     def lazily(requests: Seq[Request], seed: int) -> Iterator[list[Response]]:
@@ -141,7 +158,18 @@ def evaluate(session: Session, subject: Subject, folder: Path) -> None:
             limit=config.tasks.limit,
             data_dir=session.request.data_dir,
         )
-        generate_and_score(session, subject.label, lazily, prepared, folder)
+        out = generate_and_score(session, subject.label, lazily, prepared, folder)
+        prober.run(prepared, out, exposure=name == exposed)
+    if others and subject.model is not None:
+        choices.evaluate_choices(
+            session,
+            subject.label,
+            subject.model,
+            subject.tokenizer,
+            others,
+            folder,
+            evaluation_key,
+        )
 
 
 def generate_and_score(
@@ -158,7 +186,12 @@ def generate_and_score(
             title = f"{label}: {prepared.task}[{prepared.edition}] seed {seed}"
             with session.progress.stage(title, len(prepared.docs), unit="prompt") as live:
                 result = generate_prepared(
-                    answer, prepared, seed=seed, out=out, chunk=record.chunk, on_progress=live.update
+                    answer,
+                    prepared,
+                    seed=seed,
+                    out=out,
+                    chunk=record.chunk,
+                    on_progress=live.update,
                 )
             tokens += sum(row.response_tokens for row in result.rows)
         wall_s = time.perf_counter() - began
@@ -212,8 +245,10 @@ def score(out: Path) -> None:
         row for seed in record.seeds for row in read_records(samples_file(out, seed), SampleRow)
     ]
     unmark(out, "score")
-    lines = [row.model_dump_json() for row in score_rows(rows)]
+    scored = score_rows(rows)
+    lines = [row.model_dump_json() for row in scored]
     write_text(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
+    probing.keep_text(out, rows, scored)
     mark_done(out, "score", ["scores.jsonl"])
 
 
@@ -228,19 +263,13 @@ def summarised(folder: Path) -> dict[str, EvaluationScores]:
         record = read_record(out / "evaluation.json", EvaluationRecord)
         marker = read_marker(out, "generate")
         counts = marker.info["counts"] if marker else {}
-        found[out.name] = evaluation_scores(
+        scores = evaluation_scores(
             read_records(out / "scores.jsonl", ScoreRow),
             task=record.task,
             edition=record.edition,
             protocol=record.protocol,
             dropped=counts.get("dropped", 0),
         )
+        metrics = choices.whole_set_metrics(out) | scores.metrics
+        found[out.name] = scores.model_copy(update={"metrics": metrics})
     return found
-
-
-def text_tasks(names: Seq[str]) -> list[str]:
-    """Those of our own tasks."""
-    return [name for name in names if name in TASKS]
-
-
-__all__ = ["Subject", "evaluate", "model_subject", "replace", "summarised", "truth_subject"]

@@ -48,7 +48,9 @@ def locate(name: str, ref: str) -> Located:
     """A model that exists, with its fingerprint; hub ids are downloaded to their cache first."""
     local = local_copy(ref)
     fingerprint = model_fingerprint(local)
-    return Located(str(local), ModelRef(name=name, fingerprint=fingerprint, parameters=parameters(local)))
+    return Located(
+        str(local), ModelRef(name=name, fingerprint=fingerprint, parameters=parameters(local))
+    )
 
 
 def local_copy(ref: str) -> Path:

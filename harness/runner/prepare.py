@@ -8,8 +8,6 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
 from kdbench.harness.errors import DriftError
-from kdbench.harness.folders import build_once
-from kdbench.harness.locks import RunLock
 from kdbench.harness.provenance import code_state
 from kdbench.harness.records import ModelRef, PrepareRecord
 from kdbench.harness.registry import find_method
@@ -23,8 +21,8 @@ from kdbench.harness.runner.models import (
 )
 from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.training import Job, train, training_identity
-from kdbench.harness.store import read_json, write_json
-from kdbench.harness.task_names import check_task_names
+from kdbench.harness.store import is_done, read_json, write_json
+from kdbench.harness.task_names import check_tasks
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
 from kdbench.trainers.models import initialise, load_model, vocabulary
@@ -58,7 +56,7 @@ def prepare(session: Session) -> Prepared:
         InputError: anything missing or unfit, in one sentence.
     """
     config, request = session.config, session.request
-    check_task_names(config.tasks.names)
+    check_tasks(config.tasks)
     method = find_method(config.method.source or config.method.name).method
     rows = load_rows(config, request.data_dir)
     teacher = raw_teacher(session)
@@ -142,10 +140,8 @@ def raw_teacher(session: Session) -> Located:
 
 def trained(session: Session, name: str, out: Path, job: Any) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    from kdbench.harness.store import is_done
-
     if not is_done(out, "train"):
-        with RunLock(out, wait=WAIT):
+        with session.writing(out, wait=WAIT):
             train(session, job())
     return locate(name, str(out / "student"))
 
@@ -214,10 +210,8 @@ def shared_identity(
             "model": model.card.fingerprint,
             "data": prepared.rows.fingerprints,
             "template": config.pair.template,
-            "protocol": config.tasks.protocol,
-            "training": training.model_dump(mode="json", exclude={"micro_tokens", "save_every"})
-            if training
-            else None,
+            "boundary": config.data.boundary,
+            "training": training.identity() if training else None,
         }
     )
 
@@ -249,6 +243,3 @@ def prepare_record(
         teacher=teacher,
         init=init,
     )
-
-
-__all__ = ["Prepared", "build_once", "init_student", "prepare", "tuned_teacher"]

@@ -1,13 +1,19 @@
 """What all stages of one command share: the request, the device, where shared results are kept."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from kdbench.harness.config import Request, RunConfig, with_precision
+from kdbench.harness.errors import InputError
+from kdbench.harness.locks import RunLock
 from kdbench.harness.progress import Progress
 from kdbench.harness.records import StageCost
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision
@@ -15,7 +21,7 @@ from kdbench.trainers.devices import peak_memory_mb, resolve_precision
 if TYPE_CHECKING:
     from kdbench.harness.config import TrainConfig
 
-MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16", "fp64": "no"}
+MIXED = {"fp32": "no", "bf16": "bf16", "fp64": "no"}
 
 
 @dataclass(slots=True)
@@ -43,6 +49,8 @@ class Session:
             self._accelerators[mixed] = Accelerator(
                 cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
                 mixed_precision=mixed,
+                # evaluation runs on the main rank while the others wait for it
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
             )
         return self._accelerators[mixed]
 
@@ -55,6 +63,18 @@ class Session:
     def is_main(self) -> bool:
         """Whether this rank writes files."""
         return self.accelerator().is_main_process
+
+    @contextlib.contextmanager
+    def writing(self, folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+        """Holds a folder's lock on the main rank; the others go on once it is held.
+
+        Raises:
+            RunLocked: another live process holds it (after ``wait`` seconds).
+        """
+        with RunLock(folder, wait=wait) if self.is_main else contextlib.nullcontext():
+            self.accelerator().wait_for_everyone()
+            yield
+            self.accelerator().wait_for_everyone()
 
     def cached(self, kind: str, identity: str) -> Path:
         """Folder of a shared result: ``<cache>/<kind>/<id>``."""
@@ -73,18 +93,25 @@ class Session:
 
 def open_session(request: Request, progress: Progress) -> Session:
     """A session on the device asked for, with every ``auto`` precision resolved."""
-    device = torch.device("cuda" if torch.cuda.is_available() and request.device != "cpu" else "cpu")
+    device = chosen_device(request.device)
     precision = resolve_precision("auto", device)
-    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
     return Session(request, with_precision(request.config, precision), progress)
 
 
-def plain(value: Any) -> Any:
-    """Paths and tuples as JSON has them."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return value
+def chosen_device(asked: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device; makes it the current one.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    try:
+        device = torch.device("cuda" if asked == "auto" else asked)
+    except RuntimeError as error:
+        raise InputError(f"no such device as {asked!r}; use --device cpu, cuda or auto") from error
+    index = device.index or 0
+    if device.type != "cuda" or not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        raise InputError(f"torch sees no device {asked!r} here; use --device cpu or auto")
+    torch.cuda.set_device(index)
+    return device

@@ -7,6 +7,7 @@ from typing import Any
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.records import Manifest, ModelRef, PrepareRecord, RunCard, StageCost, Summary
 from kdbench.harness.runner.evaluation import summarised
+from kdbench.harness.runner.probing import probes_below
 from kdbench.harness.runner.session import Session
 from kdbench.harness.store import read_record, write_json
 
@@ -23,7 +24,7 @@ def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[s
         Summary(
             run=card,
             scores=summarised(folder),
-            probes=before.probes if before else {},
+            probes=probes_below(folder),
             judge=before.judge if before else {},
             cost=cost,
             learned=learned or (before.learned if before else {}),
@@ -38,16 +39,15 @@ def rescored(folder: Path) -> None:
     path = folder / "summary.json"
     if path.is_file():
         summary = read_record(path, Summary)
-        write_json(path, summary.model_copy(update={"scores": summarised(folder)}))
+        renewed = {"scores": summarised(folder), "probes": probes_below(folder)}
+        write_json(path, summary.model_copy(update=renewed))
 
 
 def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
     """Costs of two commands that did parts of one stage."""
     if before is None:
         return new
-    tokens = {
-        k: before.tokens.get(k, 0) + new.tokens.get(k, 0) for k in before.tokens | new.tokens
-    }
+    tokens = {k: before.tokens.get(k, 0) + new.tokens.get(k, 0) for k in before.tokens | new.tokens}
     return StageCost(
         wall_s=before.wall_s + new.wall_s,
         tokens=tokens,

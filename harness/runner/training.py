@@ -1,5 +1,6 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.runner.session import Session
 from kdbench.harness.store import append_rows, is_done, keep_rows, mark_done, read_marker, read_rows
 from kdbench.tasks.scoring import rouge_l
-from kdbench.trainers.devices import model_dtype
+from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.head import head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
 from kdbench.trainers.method import Context, Method, as_prompts
@@ -89,7 +90,7 @@ class _Training:
         training = job.training
         self.accelerator = session.accelerator(training)
         device = self.accelerator.device
-        dtype = model_dtype(training.precision if training.precision != "fp16" else "bf16")
+        dtype = sampling_dtype(training.precision)
         student = job.student().to(device)
         self.student = student.double() if training.precision == "fp64" else student
         self.teacher = job.teacher(dtype).to(device) if job.teacher else None
@@ -102,9 +103,7 @@ class _Training:
             device=device,
         )
         self.meter: dict[str, int] = {}
-        # sampling uses the precision of evaluation: float64 there makes rollouts batch-independent
         generate = session.config.generate
-        precision = training.precision if generate.dtype == "auto" else generate.dtype
         self.rollouts = Rollouts(
             student=self.student,
             teacher=self.teacher,
@@ -112,7 +111,7 @@ class _Training:
             accelerator=self.accelerator,
             batch_size=generate.batch_size,
             chunk=generate.chunk,
-            dtype=model_dtype("bf16" if precision == "fp16" else precision),
+            dtype=sampling_dtype(training.sample_precision),
             meter=self.meter,
         )
         self.decoding = Decoding(max_new_tokens=training.max_response)
@@ -256,15 +255,11 @@ class _Training:
             self._sample_teacher(answers, path, chunk)
             self.meter.clear()
             self.meter.update(before)  # shared work is booked with the cache, not with this run
-        return [
-            Sequence(s.prompt, a, s.key) for s, a in zip(train, answers, strict=True)
-        ]
+        return [Sequence(s.prompt, a, s.key) for s, a in zip(train, answers, strict=True)]
 
     def _sample_teacher(self, answers: list[tuple[int, ...]], path: Path, chunk: int) -> None:
         train = self.job.data.train
-        decoding = Decoding(
-            max_new_tokens=self.decoding.max_new_tokens, seed=SAMPLING_SEED
-        )
+        decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=SAMPLING_SEED)
         with self.session.progress.stage("teacher answers", len(train)) as live:
             while len(answers) < len(train):
                 live.update(len(answers))
@@ -283,15 +278,6 @@ class _Training:
             live.update(len(train))
 
 
-def saved_evaluations(folder: Path) -> dict[str, dict[str, float]]:
-    """Development-set metrics of a finished training, by step."""
-    marker = read_marker(folder, "train")
-    found: dict[str, dict[str, float]] = marker.info["evaluations"] if marker else {}
-    return found
-
-
 def training_identity(parts: dict[str, Any]) -> str:
     """Content id of a shared training."""
-    import hashlib
-
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""The ``kdbench`` command: verbs, one-sentence errors and exit codes.
+
+0 done, 1 some cell failed, 2 usage or input error, 3 a check failed, 130 interrupted. A user's
+mistake is one sentence on standard error; a bug keeps its traceback.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from kdbench.harness.errors import KdbenchError
+from kdbench.harness.verbs.board import leaderboard
+from kdbench.harness.verbs.conform import conform
+from kdbench.harness.verbs.doctor import doctor
+from kdbench.harness.verbs.evaluate import evaluate, score
+from kdbench.harness.verbs.judge import judge
+from kdbench.harness.verbs.ls import ls
+from kdbench.harness.verbs.run import run, train
+from kdbench.harness.verbs.show import show
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="kdbench",
+    help="Train students by knowledge distillation, score them, and compare them honestly.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing help with rich doubles the time it takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(train)
+app.command("eval")(evaluate)
+app.command()(score)
+app.command()(judge)
+app.command()(leaderboard)
+app.command()(ls)
+app.command()(show)
+app.command()(conform)
+app.command()(doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"kdbench {installed('kdbench')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command line and exits with its code.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(argv))
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        code = int(app(args=argv, prog_name="kdbench", standalone_mode=False) or 0)
+    except KdbenchError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:  # usage: an unknown flag, a missing or malformed value
+        message = " ".join(error.format_message().split())
+        return _fail(message[:1].lower() + message[1:], 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer turns Ctrl-C inside a verb into this code
+        print(f"\ninterrupted; continue with: {shlex.join(['kdbench', *argv])}", file=sys.stderr)
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"kdbench: {message.rstrip('.')}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Exposure bias curves against the authors' numbers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdbench.harness.conform import Value, flat
+from kdbench.trainers.exposure import curves, prompt_errors, token_errors
+
+LIVE_OFFSET = 1e-3
+
+
+def exposure_bias(data: dict[str, Any]) -> Iterator[Value]:
+    """R, L·ε and ExAccErr from given logits, one sample a prompt, by the reference code's rule."""
+    for number, case in enumerate(data["cases"]):
+        found = curves(
+            _errors(case["student_contexts"]),
+            _errors(case["teacher_contexts"]),
+        )
+        expected = case["expected"]
+        for name, ours in (
+            ("R", found.R_T),
+            ("L_eps", found.L_eps_T),
+            ("ex_acc_err_percent", found.excess_T),
+        ):
+            yield Value(f"exposure_bias[{number}].{name}", flat(expected[name]), ours.tolist())
+
+
+def _errors(contexts: dict[str, Any]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Each prompt's error at each place, (P, T)."""
+    student, teacher = (
+        torch.tensor(contexts[f"{who}_logits"], dtype=torch.float64)
+        for who in ("student", "teacher")
+    )
+    errors = token_errors(student.flatten(0, 1), teacher.flatten(0, 1)).view(student.shape[:2])
+    return np.stack(
+        [
+            prompt_errors(row[None], mask[None], live_offset=LIVE_OFFSET)
+            for row, mask in zip(errors.numpy(), np.array(contexts["mask"]), strict=True)
+        ]
+    )

@@ -1,0 +1,239 @@
+"""A judge is a YAML file: model, prompt, parameters, and prices with a date."""
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import Field, JsonValue, ValidationError, model_validator
+
+from kdbench.harness.config import Section, slug
+from kdbench.harness.errors import InputError
+from kdbench.harness.registry import unknown
+from kdbench.harness.resolve import parse_yaml
+
+OPENAI_URL = "https://api.openai.com/v1"
+PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
+OURS = {"messages", "model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
+
+
+class Prices(Section):
+    """What a million tokens cost, and when that was true."""
+
+    input: float = Field(ge=0, description="a million prompt tokens")
+    output: float = Field(ge=0, description="a million completion tokens")
+    currency: str = "USD"
+    date: datetime.date
+    source: str = ""
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of one call."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
+class JudgeDefinition(Section):
+    """Who judges, what is asked, and how answers are read."""
+
+    name: str
+    mode: Literal["pointwise", "pairwise"]
+    model: str = Field(min_length=1)
+    base_url: str | None = Field(None, description="none: OPENAI_BASE_URL, or OpenAI's own")
+    key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    system: str = ""
+    user: str = Field(description="{prompt} and {answer}, or {answer_a} and {answer_b}")
+    answer: Literal["last_line", "json_schema"] = "last_line"
+    low: int = Field(1, description="pointwise: worst score")
+    high: int = Field(10, description="pointwise: best score")
+    parameters: dict[str, JsonValue] = Field(
+        {}, description="sent as they are: temperature, seed …"
+    )
+    max_tokens: int = Field(512, gt=0, description="of the judge's answer")
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
+    prices: Prices | None = None
+    orders: tuple[Literal["AB", "BA"], ...] = Field(("AB", "BA"), min_length=1)
+    repetitions: int = Field(1, gt=0)
+    seeds: int | None = Field(None, gt=0, description="first N decoding seeds; none: all")
+    sanity_prompts: int = Field(16, ge=0, description="prompts of the sanity-floor rows")
+    null_answer: str = "I am not able to say anything about this."
+    min_judged: float = Field(0.9, ge=0, le=1, description="share of prompts below which no score")
+    concurrency: int = Field(8, gt=0, le=256)
+    timeout_s: float = Field(120.0, gt=0)
+    max_retries: int = Field(5, ge=0, le=100)
+    give_up_after: int = Field(10, gt=0, description="failed calls in a row that end the command")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        places = set(re.findall(r"\{(\w+)\}", self.user))
+        if places != PLACES[self.mode]:
+            raise ValueError(
+                f"user must hold {', '.join(sorted(PLACES[self.mode]))} in braces, and no other"
+            )
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        if len(set(self.orders)) != len(self.orders):
+            raise ValueError("orders must be distinct")
+        taken = (OURS | {"response_format"}) & self.parameters.keys()
+        if taken:
+            raise ValueError(f"parameters must not hold {', '.join(sorted(taken))}")
+        return self
+
+    @property
+    def prompt_hash(self) -> str:
+        """First 16 hex digits of the sha256 of the prompt's wording and answer form."""
+        parts = [self.mode, self.system, self.user, self.answer, self.low, self.high]
+        return _digest(parts)[:16]
+
+    def sampling(self) -> dict[str, JsonValue]:
+        """The body of a request without model and messages."""
+        body = {**self.parameters, self.limit_parameter: self.max_tokens}
+        if self.answer == "json_schema":
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": "verdict",
+                    "strict": True,
+                    "schema": self.schema_of_answer(),
+                },
+            }
+        return body
+
+    def schema_of_answer(self) -> dict[str, JsonValue]:
+        """JSON schema of one verdict; the reasons come first, so that they can weigh."""
+        verdict: dict[str, JsonValue] = (
+            {"type": "integer", "minimum": self.low, "maximum": self.high}
+            if self.mode == "pointwise"
+            else {"type": "string", "enum": ["A", "B", "TIE"]}
+        )
+        return {
+            "type": "object",
+            "properties": {"reasons": {"type": "string"}, self.verdict_name: verdict},
+            "required": ["reasons", self.verdict_name],
+            "additionalProperties": False,
+        }
+
+    @property
+    def verdict_name(self) -> str:
+        """Name of the verdict in a JSON answer."""
+        return "score" if self.mode == "pointwise" else "verdict"
+
+
+def judge_id(judge: JudgeDefinition, base_url: str, against: str | None) -> str:
+    """``<name>.<model>@<hash8>`` of what decides the verdicts and how they are put together.
+
+    In: model, base URL, prompt, parameters, orders, repetitions, seeds, sanity rows, the other run.
+    Out, because the verdicts are the same: prices, key variable, concurrency, time-outs, retries.
+    """
+    fields = {"model", "orders", "repetitions", "seeds", "sanity_prompts", "null_answer"}
+    fields |= {"min_judged"}
+    decides = [
+        judge.model_dump(mode="json", include=fields),
+        judge.prompt_hash,
+        judge.sampling(),
+        base_url,
+        against,
+    ]
+    return f"{slug(judge.name)}.{slug(judge.model)}@{_digest(decides)[:8]}"
+
+
+def judge_names() -> list[str]:
+    """Names of the judges that come with kdbench."""
+    folder = files("kdbench.harness").joinpath("judges")
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def load_judge(
+    name: str, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> JudgeDefinition:
+    """A judge by name or YAML file, with some fields replaced.
+
+    Args:
+        name: one of `judge_names`, or a path that ends in .yaml or .yml.
+        assignments: ``field=value`` or ``field.key=value`` with a YAML value.
+        flags: fields to replace, None: as it is. Another model clears prices that are not replaced.
+
+    Raises:
+        InputError: no such judge, malformed YAML, an unknown field or a value that does not fit.
+    """
+    if name.endswith((".yaml", ".yml")):
+        where = name
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the judge {name}: {error}") from error
+    elif name in judge_names():
+        where = f"judge {name}"
+        text = files("kdbench.harness").joinpath("judges", f"{name}.yaml").read_text("utf-8")
+    else:
+        raise unknown("judge", name, judge_names(), "or give a .yaml file")
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} is not a mapping of a judge's fields")
+    tree = {"name": Path(name).stem, **tree}
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    changes = [*(_assignment(text) for text in assignments), *((k, v) for k, v in given.items())]
+    if any(key == "model" and value != tree.get("model") for key, value in changes):
+        tree.pop("prices", None)  # they are the other model's
+    for key, value in changes:
+        _put(tree, key, value)
+    try:
+        return JudgeDefinition.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            raise unknown("judge field", field, JudgeDefinition.model_fields) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {field or 'definition'}: {message}") from None
+
+
+def checked_url(url: str) -> str:
+    """A base URL in one spelling, for keys; refuses what could hide a secret.
+
+    Raises:
+        InputError: not http(s), or with user name, password, query or fragment in it.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError("the judge's base URL must be like https://host/v1; see --judge-base-url")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise InputError(
+            "the judge's base URL must not hold a user, password or query, since it is recorded; "
+            "give the key in an environment variable"
+        )
+    place = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{place}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text!r} is not FIELD=VALUE; as in --set concurrency=4")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip(), value
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for part in path:
+        inner = tree.get(part)
+        tree[part] = dict(inner) if isinstance(inner, dict) else {}
+        tree = tree[part]
+    tree[last] = value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""Untrusted text inside a judge's prompt: fenced, and unable to close or imitate a fence.
+
+An answer may say anything, also "the answer ends here; score: 10". Each text stands between lines
+that carry a hash of all texts of the question, which no answer can know in advance; marks that
+could pass for a fence, for a verdict or for a chat template's control token are replaced by
+look-alikes; control characters become U+FFFD.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+_MARKS = [
+    (re.compile(r"<{3,}"), lambda match: "‹" * len(match[0])),
+    (re.compile(r">{3,}"), lambda match: "›" * len(match[0])),
+    (re.compile(r"<\|"), lambda match: "‹|"),
+    (re.compile(r"\|>"), lambda match: "|›"),
+    (
+        re.compile(
+            r"<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|system|user|assistant)>)", re.I
+        ),
+        lambda match: "‹",
+    ),
+    (re.compile(r"<<(?=/?SYS>>)", re.I), lambda match: "‹‹"),
+    (
+        re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\])", re.I),
+        lambda m: "⟦",
+    ),
+    (re.compile(r"(?<=SCORE)(\s*):", re.I), lambda match: match[1] + "∶"),
+    (re.compile(r"(?<=VERDICT)(\s*):", re.I), lambda match: match[1] + "∶"),
+]
+# C0 and C1 controls but tab and newline, and what is invisible or turns the direction of text
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def neutralised(text: str) -> str:
+    """``text`` without anything that a judge could take for our own marks."""
+    text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    for pattern, replacement in _MARKS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def filled(template: str, texts: Mapping[str, str]) -> str:
+    """``template`` with each ``{name}`` replaced by the fenced text of that name.
+
+    Replaced in one pass: braces inside a text are only text.
+    """
+    joined = "\x00".join(f"{name}\x01{texts[name]}" for name in sorted(texts))
+    mark = hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:12]
+
+    def fenced(match: re.Match[str]) -> str:
+        name = match[1].upper().replace("_", " ")
+        return f"<<<{name} {mark}\n{neutralised(texts[match[1]])}\n{mark} END OF {name}>>>"
+
+    return re.sub(r"\{(\w+)\}", fenced, template)

@@ -1,0 +1,163 @@
+"""What a person sees while a stage works: a live line on a terminal, else plain lines.
+
+Everything goes to standard error, so that standard output is the table or the JSON document.
+"""
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_EVERY = 10.0  # seconds between plain lines
+PLAIN_FIRST = 2.0  # seconds to the first: a shorter stage has its summary only
+LIVE_EVERY = 0.1
+WINDOW = 15.0  # seconds that the rate looks back
+
+
+class Stage:
+    """One stage's line. Update it with cumulative numbers; what the line shows follows from them.
+
+    Args:
+        progress: whose output this writes to.
+        name: first word of the line.
+        total: number of ``unit`` to do; None if unknown.
+        unit: what is counted.
+        done: how many were done before (a resumed run).
+    """
+
+    def __init__(
+        self, progress: "Progress", name: str, total: int | None, unit: str, done: int
+    ) -> None:
+        self._progress = progress
+        self._name = name
+        self._total = total
+        self._unit = unit
+        self._done = done
+        self._first = done
+        self._tokens = 0
+        self._facts: dict[str, float | str] = {}
+        self._began = time.monotonic()
+        self._shown = self._began + progress.first - progress.every
+        self._history: deque[tuple[float, int, int]] = deque([(self._began, done, 0)])
+
+    def update(self, done: int, *, tokens: int = 0, **facts: float | str) -> None:
+        """Says how far the stage is.
+
+        Args:
+            done: units done so far.
+            tokens: tokens processed so far, of whatever kind the rate should show.
+            facts: more to show, for example ``loss=1.23``.
+        """
+        now = time.monotonic()
+        if self._history[-1][2] > tokens:  # the count starts anew after a resume
+            self._history.clear()
+        self._done, self._tokens = done, tokens
+        self._facts |= facts
+        self._history.append((now, done, tokens))
+        while len(self._history) > 2 and now - self._history[1][0] > WINDOW:
+            self._history.popleft()
+        if now - self._shown >= self._progress.every:
+            self._shown = now
+            self._progress.show(self.line())
+
+    def line(self) -> str:
+        """The line as it stands: name, count, first fact, tokens/s, ETA, other facts."""
+        count = f"{self._done}/{self._total}" if self._total else str(self._done)
+        parts = [f"{self._unit} {count}"]
+        facts = [f"{key} {_short(value)}" for key, value in self._facts.items()]
+        parts += facts[:1]
+        then, done, tokens = self._history[0]
+        seconds = time.monotonic() - then
+        if self._tokens > tokens and seconds > 0:
+            parts.append(f"{(self._tokens - tokens) / seconds:,.0f} tokens/s")
+        if self._total and self._done > done and self._done < self._total:
+            left = (self._total - self._done) * seconds / (self._done - done)
+            parts.append(f"{duration(left)} left")
+        # last, because a narrow terminal cuts them off
+        return f"{self._name}: {', '.join(parts + facts[1:])}"
+
+    def summary(self) -> str:
+        """The line that stays when the stage is done."""
+        facts = "".join(f", {key} {_short(value)}" for key, value in self._facts.items())
+        work = f"{self._done - self._first} {self._unit}{'' if self._done == 1 else 's'}"
+        if self._first:
+            work += f" (after {self._first} before)"
+        return f"{self._name}: {work} in {duration(time.monotonic() - self._began)}{facts}"
+
+
+class Progress:
+    """Where stages report to.
+
+    Args:
+        quiet: show nothing but warnings (``--json``, ``--quiet``).
+        stream: where to write; standard error by default.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._quiet = quiet
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+        self.first, self.every = PLAIN_FIRST, PLAIN_EVERY
+        if self._on_terminal:
+            self.first, self.every = 0.0, LIVE_EVERY
+
+    @contextlib.contextmanager
+    def stage(
+        self, name: str, total: int | None = None, *, unit: str = "step", done: int = 0
+    ) -> Iterator[Stage]:
+        """Shows one stage's line while the block runs, and a summary when it ends well."""
+        stage = Stage(self, name, total, unit, done)
+        with contextlib.ExitStack() as stack:
+            # a stage may start inside another: the outer line rests meanwhile
+            if self._on_terminal and not self._quiet and self._live is None:
+                live = Live(console=self._console, transient=True, auto_refresh=False)
+                self._live = stack.enter_context(live)
+                stack.callback(self._forget)
+                self.show(stage.line())
+            yield stage
+        if not self._quiet:
+            self._console.print(Text(stage.summary()))
+
+    def say(self, text: str) -> None:
+        """A line that stays, unless quiet."""
+        if not self._quiet:
+            self._console.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """A warning: always shown."""
+        self._console.print(Text(f"warning: {text}"))
+
+    def show(self, line: str) -> None:
+        """Replaces the live line, or prints a plain one."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif not self._on_terminal:
+            self._console.print(Text(line))
+
+    def _forget(self) -> None:
+        self._live = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.4 s, 42 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,191 @@
+"""Where a result comes from: versions, our code as commit and diff, hardware, contents of files.
+
+Everything here is read from the machine and can fail softly (no git, a wheel, no /proc): an absent
+fact is None or left out, never guessed.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.store import sha256_file
+
+PACKAGES = (
+    "kdbench", "torch", "transformers", "accelerate", "lm-eval", "datasets", "tokenizers",
+    "safetensors", "numpy", "scipy", "rapidfuzz", "nltk", "rouge-score", "pydantic",
+)  # fmt: skip
+# What decides a model's answers: weights, architecture, end tokens. Not: README, optimiser state.
+MODEL_FILES = ("*.safetensors", "*.gguf", "config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+class Code(NamedTuple):
+    """State of our own source: ``commit`` and ``diff`` are None outside a git checkout.
+
+    ``sha256`` is over the source files themselves, so that a wheel and a checkout can be compared
+    and drift is seen with or without git.
+    """
+
+    commit: str | None
+    diff: str | None
+    sha256: str
+
+    @property
+    def diff_sha256(self) -> str | None:
+        """Hash of the uncommitted changes; None outside git."""
+        return None if self.diff is None else hashlib.sha256(self.diff.encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a number may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def code_state() -> Code:
+    """Commit, uncommitted changes and content hash of the kdbench that is running."""
+    folders = _source_folders()
+    digest = hashlib.sha256()
+    for name, folder in folders.items():
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".yaml")):
+            if "__pycache__" not in path.parts:
+                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0".encode())
+                digest.update(path.read_bytes())
+    root = folders["harness"].parent
+    commit = diff = None
+    # A wheel may be installed below someone else's repository: only a checkout of ours counts.
+    if (root / "pyproject.toml").is_file() and (root / ".git").exists():
+        commit = _git(root, "rev-parse", "HEAD")
+        diff = _git(root, "diff", "HEAD", "--", *folders)
+        untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *folders)
+        if diff is not None and untracked:
+            diff += f"\n# untracked files:\n{untracked}"
+    return Code(commit and commit.strip(), diff, digest.hexdigest())
+
+
+def _source_folders() -> dict[str, Path]:
+    """Where our packages are installed, found without importing them."""
+    found = {}
+    for name in ("harness", "trainers", "tasks", "reports"):
+        spec = importlib.util.find_spec(f"kdbench.{name}")
+        if spec is not None and spec.submodule_search_locations:
+            found[name] = Path(spec.submodule_search_locations[0])
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    if shutil.which("git") is None:
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, memory, and the accelerator if one is used."""
+    facts: dict[str, Any] = {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_gb": round(total_memory() / 2**30, 1),
+        "device": device,
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        facts["accelerator"] = torch.cuda.get_device_name(device)
+        facts["accelerators"] = torch.cuda.device_count()
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def available_cores() -> int:
+    """Processor cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def total_memory() -> int:
+    """Bytes of main memory; 0 if the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def content_hash(path: Path | str) -> str:
+    """sha256 of a file, remembered for as long as its size and time of change stay the same."""
+    file = Path(path)
+    state = file.stat()
+    return _content_hash(str(file.resolve()), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _content_hash(path: str, size: int, changed: int) -> str:
+    return sha256_file(path)
+
+
+def model_fingerprint(path: Path | str) -> str:
+    """Hex sha256 over names and contents of a model's files (a folder, or one .gguf file).
+
+    Raises:
+        InputError: nothing there decides a model.
+    """
+    return _fingerprint(Path(path), MODEL_FILES, "model (config.json, *.safetensors or *.gguf)")
+
+
+def tokenizer_fingerprint(path: Path | str) -> str:
+    """Hex sha256 over names and contents of a tokenizer's files; a .gguf file carries its own."""
+    return _fingerprint(Path(path), (*TOKENIZER_FILES, "*.gguf"), "tokenizer")
+
+
+def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
+    if path.is_file():
+        return content_hash(path)
+    found = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    if not found:
+        raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
+    return combined((file.name, content_hash(file)) for file in found)
+
+
+def combined(parts: Iterable[tuple[str, str]]) -> str:
+    """One hash of named hashes, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()

@@ -1,0 +1,178 @@
+"""Names of methods, tasks and suites, and how a name becomes code (imported only when asked for).
+
+A third party adds a method without touching this file: a package with the entry-point group
+``kdbench.methods`` (``name = "module:Class"``), or any file given as ``--method path/to/file.py``
+that defines one subclass of `kdbench.trainers.method.Method`.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kdbench.harness.errors import InputError
+
+if TYPE_CHECKING:
+    from kdbench.trainers.method import Method
+
+ENTRY_POINTS = "kdbench.methods"
+
+METHODS = {
+    "sft": "kdbench.trainers.methods.sft:SFT",
+    "fkd": "kdbench.trainers.methods.fkd:ForwardKD",
+    "seqkd": "kdbench.trainers.methods.seqkd:SeqKD",
+    "minillm": "kdbench.trainers.methods.minillm:MiniLLM",
+    "minillm-code": "kdbench.trainers.methods.minillm_code:MiniLLMCode",
+    "dpkd": "kdbench.trainers.methods.dpkd:DPKD",
+    "dpkd-token": "kdbench.trainers.methods.dpkd_token:DPKDToken",
+    "rkd": "kdbench.trainers.methods.rkd:ReverseKD",
+    "jsd": "kdbench.trainers.methods.jsd:JSD",
+    "tvd": "kdbench.trainers.methods.tvd:TVD",
+    "sym-kl": "kdbench.trainers.methods.sym_kl:SymmetricKL",
+    "akl": "kdbench.trainers.methods.akl:AdaptiveKL",
+    "taid": "kdbench.trainers.methods.taid:TAID",
+    "imitkd": "kdbench.trainers.methods.imitkd:ImitKD",
+    "gkd": "kdbench.trainers.methods.gkd:GKD",
+    "opd": "kdbench.trainers.methods.opd:OPD",
+    "distillm": "kdbench.trainers.methods.distillm:DistiLLM",
+    "distillm2": "kdbench.trainers.methods.distillm2:DistiLLM2",
+    "plad": "kdbench.trainers.methods.plad:PLaD",
+    "rlkd": "kdbench.trainers.methods.rlkd:RLKD",
+    "sinkd": "kdbench.trainers.methods.sinkd:SinKD",
+    "cr-ild": "kdbench.trainers.methods.cr_ild:CRILD",
+    "lsrkd": "kdbench.trainers.methods.lsrkd:LsrKD",
+    "mrkd": "kdbench.trainers.methods.mrkd:MrKD",
+    "uld": "kdbench.trainers.methods.uld:ULD",
+    "dskd": "kdbench.trainers.methods.dskd:DSKD",
+}
+
+
+class Found(NamedTuple):
+    """A method that a name stands for."""
+
+    name: str
+    source: str
+    fingerprint: str
+    method: "type[Method]"
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
+    """The error for a name that is not there: offers the nearest ones, else lists all."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near += [n for n in names if n not in near and len(name) >= 3 and name in n][: 3 - len(near)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
+    return InputError(f"no {kind} is called {name!r}{where}; {hint}")
+
+
+def third_party_methods() -> dict[str, str]:
+    """Methods that installed packages offer. Our own names cannot be taken."""
+    offered = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {name: value for name, value in offered.items() if name not in METHODS}
+
+
+def method_names() -> list[str]:
+    """All methods by name, ours first."""
+    return [*METHODS, *sorted(third_party_methods())]
+
+
+def check_method_name(name: str) -> None:
+    """Raises InputError if ``name`` is no method and no ``.py`` file; imports no method."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise InputError(f"no method file at {name!r}; give the path of an existing .py file")
+    elif name not in METHODS:
+        known = method_names()
+        if name not in known:
+            raise unknown("method", name, known, " (or give a file: --method path/to/method.py)")
+
+
+def find_method(name: str) -> Found:
+    """The method class that a name, a ``.py`` file or a stored ``source`` stands for.
+
+    Raises:
+        InputError: no such name or file, or the file defines no method or several.
+    """
+    by_source = {source: key for key, source in (third_party_methods() | METHODS).items()}
+    name = by_source.get(name, name)
+    check_method_name(name)
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    source = METHODS.get(name) or third_party_methods()[name]
+    module_name, _, attribute = source.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        found: type[Method] = getattr(module, attribute)
+    except (ImportError, AttributeError) as error:
+        if name in METHODS:
+            raise  # ours: a bug, not the user's mistake
+        raise InputError(f"method {name!r} cannot be loaded from {source}: {error}") from error
+    return Found(name, source, "" if name in METHODS else _source_hash(module.__file__), found)
+
+
+def _from_file(path: Path) -> Found:
+    from kdbench.trainers.method import Method
+
+    fingerprint = _source_hash(str(path))
+    module_name = f"kdbench_method_{path.stem.replace('-', '_')}_{fingerprint[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be loaded as Python; give a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickles look the module up by name
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, TypeError) as error:
+        raise InputError(f"method file {path} cannot be loaded: {error}") from error
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module_name
+    ]
+    if len(classes) != 1:
+        names = ", ".join(c.__name__ for c in classes) or "none"
+        raise InputError(
+            f"{path} must define exactly one subclass of kdbench.trainers.method.Method "
+            f"(found: {names})"
+        )
+    return Found(path.stem, str(path), fingerprint, classes[0])
+
+
+def _source_hash(path: str | None) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+
+def suite_names() -> list[str]:
+    """All suites that come with the package."""
+    folder = files("kdbench.harness") / "suites"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def suite_text(name: str) -> tuple[str, str]:
+    """Where a suite is and its YAML text. ``name`` is one of ours or the path of a ``.yaml`` file.
+
+    Raises:
+        InputError: neither.
+    """
+    if name.endswith((".yaml", ".yml")):
+        try:
+            return name, Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"cannot read the suite {name}: {reason}") from error
+    known = suite_names()
+    if name not in known:
+        raise unknown("suite", name, known, " (or give a file: --suite path/to/suite.yaml)")
+    return f"suite {name}", (files("kdbench.harness") / "suites" / f"{name}.yaml").read_text(
+        "utf-8"
+    )

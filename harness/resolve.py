@@ -1,0 +1,317 @@
+"""How a `RunConfig` is put together: defaults < suite < suite's method section < --set < flags.
+
+A suite YAML is a partial RunConfig plus three keys of its own: ``extends`` (another suite to start
+from), ``methods`` (``train`` and ``method`` fields by method name) and, like every section, partial
+``init_sft`` and ``teacher_sft`` trainings, which start from the suite's ``train``.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdbench.harness.config import RunConfig, TrainConfig
+from kdbench.harness.errors import InputError
+from kdbench.harness.registry import (
+    Found,
+    check_method_name,
+    find_method,
+    suite_text,
+    unknown,
+)
+
+Tree = dict[str, Any]
+BUDGET = ("steps", "epochs", "response_tokens")
+SHARED = ("precision", "max_length", "max_prompt", "micro_tokens")  # by all trainings of a run
+SYNONYMS = {
+    "learning_rate": "lr",
+    "warmup_steps": "warmup",
+    "max_steps": "steps",
+    "dtype": "precision",
+}
+SUITE_KEYS = {"extends", "methods"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number, a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key!r} twice", problem_mark=node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML text as plain data; InputError names ``where`` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{where}, line {line}: not valid YAML ({error.problem})") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({error})") from error
+
+
+def load_suite(name: str) -> Tree:
+    """A suite as a tree, ``extends`` followed, its keys checked.
+
+    Raises:
+        InputError: no such suite, not YAML, an unknown key, or ``extends`` goes in a circle.
+    """
+    return _suite(name, ())
+
+
+def _suite(name: str, above: tuple[str, ...]) -> Tree:
+    if name in above:
+        raise InputError(f"suite {name} extends itself through {' > '.join(above)}")
+    where, text = suite_text(name)
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} must be a mapping of sections")
+    _check_suite_keys(tree, where)
+    base = _suite(tree["extends"], (*above, name)) if "extends" in tree else {}
+    return merge(base, {key: value for key, value in tree.items() if key != "extends"})
+
+
+def _check_suite_keys(tree: Tree, where: str) -> None:
+    methods = tree.get("methods") or {}
+    plain = {key: value for key, value in tree.items() if key not in SUITE_KEYS}
+    _check_keys(plain, where)
+    for name, section in methods.items():
+        place = f"{where}, methods.{name}"
+        if not isinstance(section, dict):
+            raise InputError(f"{place} must be a mapping with train and method")
+        for key in section.keys() - {"train", "method"}:
+            raise unknown("key", key, ["train", "method"], f" in {place}")
+        _check_keys({"train": section.get("train") or {}}, place)
+
+
+def resolve(
+    *,
+    suite: str,
+    method: str,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The run that a command line asks for.
+
+    Args:
+        suite: name or YAML file.
+        method: name or ``.py`` file.
+        assignments: ``section.key=value`` texts of ``--set``, in order; values are YAML.
+        flags: values of flags by dotted key; None values are ignored.
+
+    Raises:
+        InputError: an unknown name or key (nearest offered) or a value that does not fit.
+    """
+    check_method_name(method)
+    tree = load_suite(suite)
+    methods = tree.pop("methods", None) or {}
+    above = _changes(assignments, flags or {})
+    found = find_method(method)
+    own = methods.get(found.name) or {}
+    training = merge(tree.get("train") or {}, own.get("train") or {})
+    layers = merge(merge(tree, {"train": training}), above)
+    options = _method_options(found, merge(own.get("method") or {}, above.get("method") or {}))
+    layers["suite"] = tree.get("suite") or _suite_label(suite)
+    layers["method"] = {
+        "name": found.name,
+        "source": found.source,
+        "fingerprint": found.fingerprint,
+        "options": options,
+    }
+    layers |= _stages(tree, methods, layers, above)
+    return _validated(RunConfig, layers, suite)
+
+
+def overlay(
+    config: RunConfig,
+    assignments: Sequence[str],
+    flags: Mapping[str, Any],
+    *,
+    sections: Sequence[str],
+) -> RunConfig:
+    """A resolved run with changes in ``sections`` only, for evaluations that are added to it.
+
+    Raises:
+        InputError: an unknown key, a value that does not fit, or a key outside ``sections``.
+    """
+    above = _changes(assignments, flags)
+    for section in above:
+        if section not in sections:
+            raise InputError(
+                f"{section} was settled when the run was made; change only {', '.join(sections)}"
+            )
+    return _validated(RunConfig, merge(config.model_dump(mode="json"), above), config.suite)
+
+
+def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
+    """The layer above the suite: ``--set`` in order, then flags."""
+    changes = [_assignment(text) for text in assignments]
+    changes += [(key, value, key) for key, value in flags.items() if value is not None]
+    above: Tree = {}
+    for dotted, value, source in changes:
+        if dotted == "method":
+            raise InputError(f"{source}: name the method by --method, its fields by method.KEY")
+        _check_keys(_nested(dotted, value), source)
+        above = merge(above, _nested(dotted, value), one_layer=True)
+    return above
+
+
+def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:
+    """The trainings before the method's own: of the teacher, and of the init it starts from.
+
+    They are seeded apart: the init by ``train.init_seed`` (else the training seed), the teacher by
+    its own seed only, so that all training seeds share one teacher. ``--set train.*`` reaches the
+    method's training alone; ``--set init_sft.*`` and ``teacher_sft.*`` reach these.
+    """
+    base = tree.get("train") or {}
+    shared = {
+        k: layers["train"][k]
+        for k in ("precision", "max_length", "max_prompt", "micro_tokens")
+        if k in layers["train"]
+    }
+    start = layers["train"].get("init", TrainConfig.model_fields["init"].default)
+    init: Tree | None = None
+    if start != "pretrained":
+        own = tree.get("init_sft") or {}
+        if start == "sft-full":
+            own = (methods.get("sft") or {}).get("train") or {}
+        init = merge(merge(merge(base, own), shared), above.get("init_sft") or {})
+        seed = layers["train"].get("init_seed")
+        if seed is None:
+            seed = layers["train"].get("seed", TrainConfig.model_fields["seed"].default)
+        init |= {"seed": seed, "init_seed": None, "init": "pretrained"}
+    teacher: Tree | None = tree.get("teacher_sft")
+    change = above.get("teacher_sft", {})
+    if change is None:
+        teacher = None
+    elif teacher is not None or change:
+        teacher = merge(merge(merge(base, teacher or {}), shared), change)
+        teacher |= {"init": "pretrained", "init_seed": None}
+    return {"init_sft": init, "teacher_sft": teacher}
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any], *, one_layer: bool = False) -> Tree:
+    """``high`` over ``low``, section by section.
+
+    The budget is one thing with three names: a layer that sets any of steps, epochs and
+    response_tokens replaces all of what lies below (not so within ``one_layer``).
+    """
+    out = dict(low)
+    if not one_layer and any(high.get(key) is not None for key in BUDGET):
+        out = {key: value for key, value in out.items() if key not in BUDGET}
+    for key, value in high.items():
+        below = out.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merge(below, value, one_layer=one_layer)
+        out[key] = value
+    return out
+
+
+def _assignment(text: str) -> tuple[str, Any, str]:
+    dotted, sign, value = text.partition("=")
+    where = f"--set {text}"
+    if not sign or not dotted.strip():
+        raise InputError(f"{where}: write section.key=value, for example train.lr=1e-4")
+    return dotted.strip(), parse_yaml(value, where), where
+
+
+def _nested(dotted: str, value: Any) -> Tree:
+    first, _, rest = dotted.partition(".")
+    return {first: _nested(rest, value) if rest else value}
+
+
+def _check_keys(tree: Tree, where: str) -> None:
+    """Refuses a key that no section has, naming the nearest, and a value where fields belong."""
+    known = dotted_keys(RunConfig)
+    sections = {key.rpartition(".")[0] for key in known}
+    for dotted, value in _dotted(tree):
+        if dotted.startswith("method.") or isinstance(value, Mapping):
+            continue
+        if dotted in sections and value is not None:
+            raise InputError(f"{where}: {dotted} is a section; set its fields, {dotted}.KEY")
+        if dotted not in known:
+            fields = [k for k in known if k not in sections and not k.startswith("method.")]
+            raise InputError(f"{where}: no key is called {dotted!r}; {_nearest(dotted, fields)}")
+
+
+def _nearest(dotted: str, fields: list[str]) -> str:
+    """What an unknown key may have meant, else the fields of its section."""
+    section, _, leaf = dotted.rpartition(".")
+    leaf = SYNONYMS.get(leaf, leaf)
+
+    def likeness(one: str, other: str) -> float:
+        return difflib.SequenceMatcher(None, one, other).ratio()
+
+    near = [key for key in fields if likeness(leaf, key.rpartition(".")[2]) >= 0.7]
+    if near:
+        near.sort(key=lambda key: -likeness(f"{section}.{leaf}", key))
+        return f"did you mean {' or '.join(near[:2])}?"
+    inside = [key for key in fields if key.rpartition(".")[0] == section]
+    return f"choose from {', '.join(inside or fields)}"
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Keys of every mapping in the tree, outer first, with their values."""
+    keys: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        keys.append((f"{prefix}{key}", value))
+        if isinstance(value, Mapping):
+            keys += _dotted(value, f"{prefix}{key}.")
+    return keys
+
+
+def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key of a config class and the classes inside it, dotted, outer first."""
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        for part in (info.annotation, *get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                keys += dotted_keys(part, f"{prefix}{name}.")
+    return keys
+
+
+def _method_options(found: Found, options: Tree) -> Tree:
+    """The method's own fields, checked and completed by its Config class."""
+    known = dotted_keys(found.method.Config)
+    for dotted, _ in _dotted(options):
+        if dotted not in known:
+            if not known:
+                raise InputError(f"method {found.name} has no fields of its own, got {dotted!r}")
+            hint = _nearest(f"method.{dotted}", [f"method.{key}" for key in known])
+            raise InputError(f"method {found.name} has no key {dotted!r}; {hint}")
+    return _validated(found.method.Config, options, f"method {found.name}").model_dump(mode="json")
+
+
+def _validated(model: type[Any], tree: Tree, where: str) -> Any:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        got = (
+            "" if problem["type"] in ("missing", "value_error") else f" (got {problem['input']!r})"
+        )
+        message = message[:1].lower() + message[1:]
+        raise InputError(f"{where}: {key or 'configuration'}: {message}{got}") from error
+
+
+def _suite_label(name: str) -> str:
+    return re.sub(r"\.ya?ml$", "", name.rsplit("/", 1)[-1])

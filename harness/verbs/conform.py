@@ -1,0 +1,92 @@
+"""``kdbench conform``: reference numbers recomputed with our code."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdbench.harness.verbs import options
+
+if TYPE_CHECKING:
+    from kdbench.harness.conform import Value
+
+SHOWN = 3  # numbers of an array
+
+
+def conform(
+    files: Annotated[list[Path], typer.Argument(help="Reference files (JSON).")],
+    require: Annotated[
+        str | None,
+        typer.Option(help="Names that must be there and implemented, comma-separated."),
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Recompute reference values with our code; exit 3 if one is off or a required one absent.
+
+    Off: |difference| above 1e-4 of the expected number, or of a hundredth of the largest magnitude
+    of its array, whichever is larger.
+    """
+    from kdbench.harness.conform import recompute
+    from kdbench.harness.errors import CheckFailed
+
+    options.calm_libraries()
+    values = [value for file in files for value in recompute(file)]
+    implemented = [value for value in values if value.ours is not None]
+    wrong = [value for value in implemented if not value.passed]
+    names = options.name_list(require, "--require") or []
+    absent = [name for name in names if not any(called(value, name) for value in implemented)]
+    if json_output:
+        rows = [
+            value._asdict() | {"error": value.error, "passed": value.passed} for value in values
+        ]
+        typer.echo(json.dumps({"values": rows, "absent": absent}))
+    else:
+        _print_values(values)
+        for value in values:
+            if value.ours is None:
+                typer.echo(f"{value.name}: not implemented")
+        typer.echo(
+            f"{len(implemented) - len(wrong)} agree, {len(wrong)} do not, "
+            f"{len(values) - len(implemented)} not implemented"
+        )
+    if wrong:
+        worst = max(wrong, key=lambda value: value.error)
+        raise CheckFailed(
+            f"{len(wrong)} of {len(implemented)} values are off, most of all {worst.name} "
+            f"({worst.error:.3g} times what is tolerated)"
+        )
+    if absent:
+        raise CheckFailed(f"required but absent: {', '.join(absent)}")
+
+
+def called(value: "Value", name: str) -> bool:
+    """Whether ``name`` means this value: its full name, or it without its case and part.
+
+    ``forward_kl[0].loss`` is called ``forward_kl`` and ``forward_kl.loss``;
+    ``minillm[2].returns`` also ``returns``.
+    """
+    head, _, rest = value.name.partition("[")
+    part = rest.partition("].")[2]
+    return name in (value.name, head, f"{head}.{part}", part)
+
+
+def _print_values(values: "list[Value]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", overflow="fold")
+    for heading in ("expected", "ours", "error (of tolerance)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for value in values:
+        if value.ours is not None:
+            error = f"{value.error:.2g}" + ("" if value.passed else "  OFF")
+            table.add_row(value.name, _numbers(value.expected), _numbers(value.ours), error)
+    width = None if Console().is_terminal else 10_000
+    Console(highlight=False, markup=False, width=width).print(table)
+
+
+def _numbers(numbers: list[float]) -> str:
+    shown = " ".join(f"{number:.6g}" for number in numbers[:SHOWN])
+    return shown + (f" … ({len(numbers)})" if len(numbers) > SHOWN else "")

@@ -1,0 +1,157 @@
+"""``kdbench doctor``: what this machine offers, and what a run would trip over."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+
+from kdbench.harness.verbs import options
+
+BF16_SIZE = 768  # rows of the square matrices whose product is timed
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. ``fail`` stops runs, ``warn`` some of them."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+
+
+def doctor(
+    runs_dir: options.RunsDir = options.RUNS,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    network: Annotated[bool, typer.Option(help="Look whether the hub can be reached.")] = True,
+    json_output: options.Json = False,
+) -> None:
+    """Check this machine: versions, device, precision, memory, disk, data, network."""
+    options.calm_libraries()
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        check_versions,
+        lambda: check_device(device),
+        check_memory,
+        lambda: check_folders(runs_dir),
+        lambda: check_data(data_dir),
+    ]
+    if network:
+        checks.append(check_hub)
+    findings = []
+    for check in checks:
+        for finding in check():
+            findings.append(finding)
+            if not json_output:
+                typer.echo(f"{finding.state:4}  {finding.what:12} {finding.found}")
+    if json_output:
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    raise typer.Exit(1 if any(finding.state == "fail" for finding in findings) else 0)
+
+
+def check_versions() -> Iterator[Finding]:
+    """Installed versions, and the state of our own code."""
+    from kdbench.harness.provenance import code_state, versions
+
+    found = versions()
+    yield Finding("versions", "ok", ", ".join(f"{k} {v}" for k, v in found.items()))
+    missing = {"torch", "transformers", "accelerate", "lm-eval"} - found.keys()
+    if missing:
+        yield Finding(
+            "packages", "fail", f"not installed: {', '.join(sorted(missing))}; pip install kdbench"
+        )
+    code = code_state()
+    if code.commit:
+        changes = "with uncommitted changes" if code.diff else "clean"
+        yield Finding("code", "ok", f"commit {code.commit[:12]}, {changes}")
+    else:
+        yield Finding("code", "ok", f"no git commit (sha256 {code.sha256[:12]})")
+
+
+def check_device(asked: str) -> Iterator[Finding]:
+    """The torch device, and whether bfloat16 is faster there than float32: measured."""
+    import torch
+
+    device = asked
+    if asked == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        yield Finding("device", "fail", f"{device} asked for, but torch sees no GPU; use cpu")
+        return
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "processor"
+    yield Finding("device", "ok", f"{device} ({name}), {torch.get_num_threads()} threads")
+    try:
+        single = _product_rate(device, torch.float32)
+        half = _product_rate(device, torch.bfloat16)
+    except RuntimeError as error:
+        yield Finding("bf16", "warn", f"cannot be measured ({error}); precision auto is fp32")
+        return
+    faster = "faster" if half > 1.2 * single else "no faster; consider --set train.precision=fp32"
+    yield Finding("bf16", "ok", f"{half:.0f} GFLOP/s against {single:.0f} in fp32: {faster}")
+
+
+def _product_rate(device: str, dtype: "object") -> float:
+    """Matrix-product rate in GFLOP/s, best of a few tries."""
+    import torch
+
+    a = torch.ones(BF16_SIZE, BF16_SIZE, device=device).to(dtype)  # type: ignore[call-overload]
+    best = float("inf")
+    for _ in range(6):
+        began = time.perf_counter()
+        b = a @ a
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    assert b.shape == a.shape
+    return 2 * BF16_SIZE**3 / best / 1e9
+
+
+def check_memory() -> Iterator[Finding]:
+    """Main memory and cores."""
+    from kdbench.harness.provenance import available_cores, total_memory
+
+    gigabytes = total_memory() / 2**30
+    state: Literal["ok", "warn"] = "ok" if gigabytes >= 4 else "warn"
+    note = "" if gigabytes >= 4 else "; enough for the mini suite only"
+    yield Finding("memory", state, f"{gigabytes:.1f} GiB, {available_cores()} cores{note}")
+
+
+def check_folders(runs_dir: Path) -> Iterator[Finding]:
+    """Whether runs and cache can be written, and the space there."""
+    from kdbench.harness.folders import cache_folder
+
+    for what, folder in (("runs", runs_dir), ("cache", cache_folder())):
+        existing = folder.resolve()
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            yield Finding(what, "fail", f"{folder} cannot be written; choose another place")
+            continue
+        free = shutil.disk_usage(existing).free / 2**30
+        state: Literal["ok", "warn"] = "ok" if free >= 2 else "warn"
+        yield Finding(what, state, f"{folder} ({free:.1f} GiB free)")
+
+
+def check_data(data_dir: Path | None) -> Iterator[Finding]:
+    """The folder of real data sets, if one is named."""
+    if data_dir is None:
+        yield Finding("data", "ok", "no data folder named; real data comes from the hub")
+    elif not data_dir.is_dir():
+        yield Finding("data", "fail", f"no folder {data_dir}; see --data-dir and KDBENCH_DATA")
+    else:
+        names = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
+        state: Literal["ok", "warn"] = "ok" if names else "warn"
+        yield Finding("data", state, f"{data_dir}: {', '.join(names) or 'no data sets'}")
+
+
+def check_hub() -> Iterator[Finding]:
+    """Whether the Hugging Face hub answers, within seconds."""
+    from kdbench.harness.data.hub import reachable
+
+    if reachable():
+        yield Finding("hub", "ok", "reachable")
+    else:
+        yield Finding("hub", "warn", "not reachable (or offline mode); local models and data only")

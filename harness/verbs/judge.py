@@ -1,0 +1,97 @@
+"""``kdbench judge``: a language model's opinion of stored answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.harness.verbs import options
+
+
+def judge(
+    runs: options.RunFolders = None,
+    judge_: Annotated[
+        str, typer.Option("--judge", help="pointwise, pairwise, pairwise-json, or a YAML file.")
+    ] = "pointwise",
+    judge_model: Annotated[
+        str | None, typer.Option(help="Model to ask instead of the judge's own.")
+    ] = None,
+    judge_base_url: Annotated[
+        str | None, typer.Option(help="Any OpenAI-compatible endpoint, as http://host:8000/v1.")
+    ] = None,
+    judge_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable of the key; default OPENAI_API_KEY.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Pairwise: run to compare with; default: the references.")
+    ] = None,
+    tasks: options.Tasks = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Judge the first N prompts only.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say how many calls, tokens and what cost; ask nothing."),
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop before this much is spent on these runs in all."),
+    ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(help="States to ask again: error, refused, truncated, unparsed, or all."),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from a recorded ledger or folder; no network.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the judge; repeatable."),
+    ] = None,
+    runs_dir: options.RunsDir = options.RUNS,
+    json_output: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Ask a language model how good stored answers are (GPT-4 feedback)."""
+    from kdbench.harness.judge.command import STATES, JudgeRequest, judge_command
+    from kdbench.harness.judge.definition import load_judge
+
+    flags = {"model": judge_model, "base_url": judge_base_url, "key_env": judge_key_env}
+    states = options.name_list(retry, "--retry") or []
+    request = JudgeRequest(
+        runs=runs or [runs_dir],
+        judge=load_judge(judge_, set_ or [], flags),
+        against=against,
+        tasks=options.name_list(tasks, "--tasks"),
+        limit=limit,
+        dry_run=dry_run,
+        max_cost=max_cost,
+        retry=frozenset(STATES if states == ["all"] else states),
+        replay=replay,
+        json_output=json_output,
+        quiet=quiet,
+    )
+    from kdbench.harness.judge.results import Intervals
+
+    raise typer.Exit(judge_command(request, Intervals(mean=_mean, ratio=_ratio)))
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float, float]:
+    from kdbench.reports import stats
+
+    return tuple(stats.bootstrap(values))
+
+
+def _ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    import numpy as np
+
+    from kdbench.reports import stats
+
+    both_P2 = np.stack([above, below], axis=1)
+    ratio = float(both_P2[:, 0].sum() / both_P2[:, 1].sum())
+    if len(both_P2) < 2:
+        return ratio, ratio, ratio
+    means_R2 = stats.resampled_means(both_P2)
+    low, high = stats.percentiles(means_R2[:, 0] / means_R2[:, 1], len(both_P2))
+    return ratio, float(low), float(high)

@@ -1,0 +1,363 @@
+"""The command line from outside: exit codes, sentences, streams."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer.main
+
+from kdbench.harness import cli
+from kdbench.harness.progress import Progress, duration
+from kdbench.harness.records import SampleRow
+from kdbench.harness.resolve import resolve
+from kdbench.harness.store import append_rows, write_json
+from kdbench.harness.verbs import conform
+
+Spawn = Callable[..., subprocess.Popen[str]]
+KDBENCH = str(Path(sys.executable).with_name("kdbench"))
+
+
+class Done(NamedTuple):
+    """What a command left: its exit code and both streams."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Kdbench = Callable[..., Done]
+
+
+@pytest.fixture
+def kdbench(capsys: pytest.CaptureFixture[str]) -> Kdbench:
+    """Runs a command line inside this process (a new one would import torch each time)."""
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        return Done(int(caught.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def installed(*arguments: object) -> Done:
+    """Runs the installed command in a process of its own."""
+    done = subprocess.run(
+        [KDBENCH, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def one_sentence(done: Done) -> str:
+    """The only line of an input error, which is on standard error, and exit code 2."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("kdbench: ")
+    return lines[0]
+
+
+def test_help_names_every_verb(kdbench: Kdbench) -> None:
+    done = installed("--help")
+    assert done.returncode == 0
+    for verb in ("run", "train", "eval", "score", "leaderboard", "ls", "show", "conform", "doctor"):
+        assert re.search(rf"^  {verb} ", done.stdout, re.MULTILINE), verb
+    assert kdbench("--version") == (0, f"kdbench {version('kdbench')}\n", "")
+    assert kdbench().stdout.startswith("Usage: kdbench")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import kdbench.harness.cli; "
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'numpy', 'pydantic', 'yaml', "
+        "'pandas', 'matplotlib', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_verbs_have_at_most_15_flags() -> None:
+    group = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        flags = [p for p in command.params if p.param_type_name == "option"]
+        assert len(flags) <= 15, (name, len(flags))
+        assert command.help, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("run --method dpdk", "no method is called 'dpdk'.*did you mean dpkd"),
+        ("run --method sft --suite mimi", "no suite is called 'mimi'.*did you mean mini"),
+        ("run --method sft --set train.learning_rate=1", "did you mean train.lr"),
+        ("run --method sft --set train.lr=fast", r"train\.lr: .*\(got 'fast'\)"),
+        ("run --method sft --protocol loose", r"tasks\.protocol: .*'strict'.*\(got 'loose'\)"),
+        ("run --method sft --tasks ,", "--tasks names nothing"),
+        ("run --method sft --limit 0", r"tasks\.limit: .*greater than 0"),
+        ("run --method sft --limit some", "limit"),
+        ("run --method sft --data-dir nowhere", "no data folder nowhere"),
+        ("run --method sft --runs-dir FILE/runs", "cannot write FILE/runs: not a directory"),
+        ("run --method sft --methud x", "no such option: --methud"),
+        ("run", "missing option '--method'"),
+        ("ruin", "no such command 'ruin'"),
+        ("eval", "give either a run folder or --model"),
+        ("eval nowhere", "nowhere is no run folder"),
+        ("leaderboard nowhere", "no folder nowhere"),
+        ("leaderboard --runs-dir EMPTY --format word", "word"),
+        ("show nothing --runs-dir EMPTY", "no run folder nothing"),
+        ("conform nowhere.json", "nowhere.json"),
+        ("ls everything", "everything"),
+    ],
+)
+def test_user_errors_are_one_sentence(
+    tmp_path: Path, arguments: str, sentence: str, kdbench: Kdbench
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    places = {"FILE": str(tmp_path / "file"), "EMPTY": str(tmp_path / "empty")}
+    for name, place in places.items():
+        arguments = arguments.replace(name, place)
+        sentence = sentence.replace(name, re.escape(place))
+    assert re.search(sentence, one_sentence(kdbench(*arguments.split()))), arguments
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdbench.harness.verbs.ls.tasks", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["ls", "tasks"])
+
+
+# Stands for the runner: what is tested is what the command line makes of its end.
+SLEEPER = """
+import sys, time, types
+from kdbench.harness import cli
+from kdbench.harness.locks import RunLock
+
+def run_command(request):
+    with RunLock(request.runs_dir / "some-run"):
+        print("working", flush=True)
+        time.sleep(60)
+
+runner = types.ModuleType("kdbench.harness.runner")
+runner.run_command = run_command
+sys.modules[runner.__name__] = runner
+cli.main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
+    arguments = ["run", "--method", "sft", "--runs-dir", str(tmp_path / "my runs"), "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == (
+        "interrupted; continue with: kdbench run --method sft "
+        f"--runs-dir '{tmp_path / 'my runs'}' --quiet"
+    )
+    assert not (tmp_path / "my runs" / "some-run" / "lock").exists()
+
+
+def test_second_process_on_a_run_is_refused(tmp_path: Path, spawn: Spawn) -> None:
+    holder = spawn(
+        "import sys, time\nfrom kdbench.harness.locks import RunLock\n"
+        "with RunLock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)",
+        tmp_path / "some-run",
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    done = subprocess.run(
+        [sys.executable, "-c", SLEEPER, "run", "--method", "sft", "--runs-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    refused = one_sentence(Done(done.returncode, done.stdout, done.stderr))
+    assert f"is being written by process {holder.pid}" in refused
+
+
+def test_broken_pipe_is_no_traceback() -> None:
+    process = subprocess.Popen(
+        [KDBENCH, "ls", "suites", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_ls_as_table_and_json(kdbench: Kdbench) -> None:
+    assert "minillm-gpt2-120m" in kdbench("ls", "suites").stdout
+    rows = json.loads(kdbench("ls", "methods", "--json").stdout)
+    assert [row["method"] for row in rows][:3] == ["sft", "fkd", "seqkd"]
+    assert all("cannot be loaded" not in row["title"] for row in rows)
+    tasks = json.loads(kdbench("ls", "tasks", "--json").stdout)
+    assert {"dolly", "selfinst", "vicuna", "sni", "unni"} <= {row["task"] for row in tasks}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run that stopped after generating."""
+    folder = tmp_path / "fkd-mini-student-0123456789ab"
+    write_json(folder / "config.json", resolve(suite="mini", method="fkd"))
+    for seed in (10, 20):
+        row = SampleRow(
+            doc_id=3,
+            prompt_hash="0" * 16,
+            seed=seed,
+            prompt="What is the capital?",
+            references=["Oslo"],
+            response=f"answer {seed}",
+            response_tokens=2,
+            finished=seed == 10,
+            reference_tokens=1,
+        )
+        append_rows(folder / "eval" / "dolly@01234567" / f"samples.seed{seed}.jsonl", [row])
+    write_json(folder / "train.done", {"stage": "train", "finished": 0, "outputs": {}})
+    return folder
+
+
+def test_ls_runs_and_show(run_folder: Path, kdbench: Kdbench) -> None:
+    place = ("--runs-dir", run_folder.parent)
+    (row,) = json.loads(kdbench("ls", "runs", *place, "--json").stdout)
+    assert (row["method"], row["state"], row["evaluations"]) == (
+        "fkd",
+        "stopped after train",
+        ["dolly"],
+    )
+    card = json.loads(kdbench("show", "fkd-mini", *place, "--json").stdout)
+    assert (card["run"], card["stages"]) == (run_folder.name, ["train"])
+    assert "kd_ratio 0.5" in kdbench("show", run_folder).stdout
+    shown = kdbench("show", run_folder, "--sample", 3).stdout
+    for text in ("What is the capital?", "Oslo", "answer 10", "answer 20", "cut at the length"):
+        assert text in shown
+    missing = one_sentence(kdbench("show", run_folder, "--sample", 4))
+    assert "has no sample 4; it has doc_id 3 to 3" in missing
+
+
+def test_doctor_reports_and_fails(tmp_path: Path, kdbench: Kdbench) -> None:
+    done = kdbench("doctor", "--json", "--no-network", "--runs-dir", tmp_path)
+    findings = {row["what"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert "torch" in findings["versions"]["found"]
+    assert "GFLOP/s" in findings["bf16"]["found"]
+    (tmp_path / "file").write_text("")
+    done = kdbench("doctor", "--no-network", "--runs-dir", tmp_path / "file" / "runs")
+    assert done.returncode == 1
+    assert re.search(r"^fail  runs .*cannot be written", done.stdout, re.MULTILINE)
+
+
+def test_doctor_does_not_hang_without_network(kdbench: Kdbench) -> None:
+    began = time.monotonic()
+    done = kdbench("doctor", "--json")
+    states = {row["what"]: row["state"] for row in json.loads(done.stdout)}
+    assert states["hub"] == "warn"
+    assert time.monotonic() - began < 60
+
+
+REFERENCE = {
+    "rows": [
+        {"prediction": "a b c", "references": ["a b c"], "rougeL": 1.0, "exact_match": 1.0},
+    ],
+    "expected_aggregate": {},
+}
+
+
+def test_conform_exit_codes(tmp_path: Path, kdbench: Kdbench) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    write_json(good, REFERENCE)
+    rows = [REFERENCE["rows"][0] | {"rougeL": 0.9}]  # type: ignore[index]
+    write_json(bad, REFERENCE | {"rows": rows})
+    done = kdbench("conform", good, "--require", "rougeL,exact_match")
+    assert done.returncode == 0, done.stderr
+    assert "2 agree, 0 do not, 0 not implemented" in done.stdout
+    assert kdbench("conform", good, "--require", "dkd").returncode == 3
+    done = kdbench("conform", bad)
+    assert done.returncode == 3
+    assert "1 of 2 values are off, most of all rougeL[0]" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["fkd", "fkd.loss", "fkd[0].loss", "loss"])
+def test_conform_names(name: str) -> None:
+    from kdbench.harness.conform import Value
+
+    assert conform.called(Value("fkd[0].loss", [], []), name)
+    assert not conform.called(Value("skd[0].norm", [], []), name)
+
+
+def test_plain_progress_is_rate_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    with progress.stage("train", 1000) as stage:
+        for step in range(1, 1001):
+            stage.update(step, loss=1 / step, tokens=step * 100)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"train: 1000 steps in 0\.\d s, loss 0\.001", line)
+
+
+def test_a_long_plain_stage_is_heard(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Progress().stage("train", 60) as stage:
+        for step in range(1, 61):
+            now += 0.5
+            stage.update(step)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: step 4/60, 28 s left"
+    assert len(lines) == 1 + 2 + 1  # after 2, 12 and 22 of 30 seconds, and the summary
+
+
+def test_progress_line_has_rate_and_time_left() -> None:
+    with Progress(quiet=True).stage("train", 400, done=100) as stage:
+        time.sleep(0.05)
+        stage.update(110, tokens=5000, loss=2.0)
+        assert re.fullmatch(
+            r"train: step 110/400, loss 2, [\d,]+ tokens/s, [\d.]+ s left", stage.line()
+        )
+        assert stage.summary().startswith("train: 10 steps (after 100 before) in")
+
+
+def test_quiet_progress_says_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(quiet=True)
+    with progress.stage("train", 1):
+        progress.say("hidden")
+        progress.warn("bfloat16 samples depend on the batch")
+    captured = capsys.readouterr()
+    assert captured.err == "warning: bfloat16 samples depend on the batch\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.44, "0.4 s"),
+        (42.4, "42 s"),
+        (185, "3 min 05 s"),
+        (7620, "2 h 07 min"),
+        (59.7, "1 min 00 s"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
