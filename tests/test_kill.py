@@ -24,9 +24,9 @@ def test_killed_run_continues_to_the_same_bytes(method: str, tmp_path: Path) -> 
     metrics = killed / "train" / "metrics.jsonl"
     assert runs.kill_when(process, lambda: runs.lines(metrics) >= 8), "ended before the kill"
     process = runs.start(*command("killed"))
-    assert runs.kill_when(
-        process, lambda: any(killed.glob("eval/*/samples.*"))
-    ), "ended before the kill"
+    assert runs.kill_when(process, lambda: any(killed.glob("eval/*/samples.*"))), (
+        "ended before the kill"
+    )
     runs.finish(*command("killed"))
 
     expected = runs.results(whole)

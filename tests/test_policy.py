@@ -86,9 +86,7 @@ def test_answers_are_all_answers() -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_unbiased_without_length_norm(single_step: bool, seed: int) -> None:
     student, teacher = Table(seed), Table(seed + 100)
-    method = MiniLLM(
-        MiniLLM.Config(teacher_mix=0.0, length_norm=False, single_step=single_step)
-    )
+    method = MiniLLM(MiniLLM.Config(teacher_mix=0.0, length_norm=False, single_step=single_step))
     error = (estimator_mean(student, teacher, method) - exact_gradient(student, teacher)).abs()
     assert float(error.max()) < 1e-10
 

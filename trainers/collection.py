@@ -55,9 +55,7 @@ class Collection:
         if inside == 0:
             self.items = finish(collect(ctx, step, number, batches * size, teacher_mix))
         epoch, batch = divmod(inside, batches)
-        order = ctx.indices(
-            epoch * batches + batch, size=size, salt=2 + number, n=len(self.items)
-        )
+        order = ctx.indices(epoch * batches + batch, size=size, salt=2 + number, n=len(self.items))
         return [self.items[i] for i in order]
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,9 +67,7 @@ class Collection:
         self.items = unpack_sequences(state)
 
 
-def collect(
-    ctx: Context, step: int, number: int, count: int, teacher_mix: float
-) -> list[Sequence]:
+def collect(ctx: Context, step: int, number: int, count: int, teacher_mix: float) -> list[Sequence]:
     """``count`` sampled answers with their log-probabilities under student and teacher as columns."""
     prompts = [ctx.train[i] for i in ctx.indices(number, size=count)]
     answers = ctx.answer(

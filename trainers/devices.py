@@ -18,9 +18,12 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
     return "fp32"
 
 
-def model_dtype(precision: Precision) -> torch.dtype:
-    """The dtype of a model that is only evaluated (teacher, sampling copies)."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[precision]
+def sampling_dtype(precision: str) -> torch.dtype:
+    """The dtype of a model that is only evaluated (teacher, sampling); fp16 becomes bf16, which
+    overflows less.
+    """
+    names = {"fp32": torch.float32, "fp64": torch.float64}
+    return names.get(precision, torch.bfloat16)
 
 
 def default_device() -> torch.device:

@@ -13,33 +13,31 @@ On disk, in the folder it is given::
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from safetensors.torch import load_file, save_file
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.records import TrainRow
-from kdbench.harness.folders import new_folder
 from kdbench.harness.store import append_rows, keep_rows, read_records
-from kdbench.trainers import checkpoint
 from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro import Layout, MicroBatch, StudentModule, TeacherSide
+from kdbench.trainers.micro import (
+    Layout,
+    StudentModule,
+    TeacherSide,
+    extra_modules,
+    frozen_copy,
+)
 from kdbench.trainers.plan import Piece, learning_rate, pieces
+from kdbench.trainers.snapshots import Snapshots
 
 Evaluator = Callable[[PreTrainedModel, int], dict[str, float]]
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +125,7 @@ class Loop:
         method: Method,
         ctx: Context,
         student: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         teacher: TeacherSide | None,
         layout: Layout,
         evaluator: Evaluator | None,
@@ -146,7 +144,9 @@ class Loop:
         self.accelerator = accelerator
         self.progress = progress
         self.state = State()
-        module = StudentModule(student, ctx.vocab, teacher, method.parameters(), layout.tile)
+        extra = extra_modules(method, student, teacher, settings.seed)
+        ctx.copy_student = partial(frozen_copy, student, ctx.vocab)
+        module = StudentModule(student, ctx.vocab, teacher, extra, layout.tile)
         optimizer = torch.optim.AdamW(
             parameter_groups(module, settings),
             lr=settings.lr,
@@ -155,6 +155,7 @@ class Loop:
             fused=True,
         )
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.snapshots = Snapshots(accelerator, self.module, self.optimizer, out)
 
     def run(self) -> Trained:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
@@ -163,9 +164,8 @@ class Loop:
             self._evaluate(None)
         while not self._finished():
             self._step()
-        self._write_student()
         return Trained(
-            self.out / "student",
+            self._write_student(),
             {int(k): v for k, v in self.state.evaluations.items()},
             self.state.best_step,
             self.state.step,
@@ -227,7 +227,7 @@ class Loop:
         sums: dict[str, torch.Tensor] = {}
         for i, piece in enumerate(mine):
             last = i == len(mine) - 1
-            sync = _nothing() if last else self.accelerator.no_sync(self.module)
+            sync = nullcontext() if last else self.accelerator.no_sync(self.module)
             with sync:
                 with self.accelerator.autocast():
                     loss, logged = self.module(
@@ -239,7 +239,7 @@ class Loop:
             if not piece.scale:
                 continue
             for name, value in logged.items():
-                key = name if name != "loss" else f"{piece.stream.name}"
+                key = piece.stream.name + ("" if name == "loss" else f"/{name}")
                 value = value * (piece.scale / piece.stream.weight if piece.stream.weight else 0)
                 sums[key] = sums[key] + value if key in sums else value
             total = scaled.detach().to(torch.float64)
@@ -319,84 +319,47 @@ class Loop:
         if self.state.best is not None and value <= self.state.best:
             return
         self.state.best, self.state.best_step = value, self.state.step
-        self._save_best()
-
-    def _save_best(self) -> None:
-        weights = get_model_state_dict(self._bare(), options=WHOLE)
-        if self.accelerator.is_main_process:
-            with new_folder(self.out / "checkpoints" / "best") as folder:
-                save_file(_untied(weights), folder / "model.safetensors")
+        self.snapshots.save_best()
 
     # -- checkpoints ---------------------------------------------------------------------------
-
-    def _bare(self) -> torch.nn.Module:
-        module: torch.nn.Module = self.accelerator.unwrap_model(self.module)
-        return module
 
     def _save(self) -> None:
         state = {
             "loop": {name: getattr(self.state, name) for name in State.__slots__},
             "method": self.method.state_dict(),
             "meter": dict(self.ctx.meter),
-            "model": _untied(get_model_state_dict(self._bare(), options=WHOLE)),
-            "optimizer": get_optimizer_state_dict(
-                self._bare(), self.optimizer.optimizer, options=WHOLE
-            ),
         }
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.out / "checkpoints", self.state.step, state)
-        self.accelerator.wait_for_everyone()
+        self.snapshots.save(self.state.step, state)
 
     def _resume(self) -> None:
-        found = checkpoint.load_latest(self.out / "checkpoints")
+        found = self.snapshots.resume()
+        step = 0
+        if found is not None:
+            step, state = found
+            for name, value in state["loop"].items():
+                setattr(self.state, name, value)
+            self.ctx.meter.update(state["meter"])
+            self.method.load_state_dict(state["method"])
         metrics = self.out / "metrics.jsonl"
-        if found is None:
-            if self.accelerator.is_main_process and metrics.exists():
-                keep_rows(metrics, 0)
-            return
-        step, state = found
-        for name, value in state["loop"].items():
-            setattr(self.state, name, value)
-        self.ctx.meter.update(state["meter"])
-        self.method.load_state_dict(state["method"])
-        set_model_state_dict(
-            self._bare(), state["model"], options=StateDictOptions(full_state_dict=True, strict=False)
-        )
-        set_optimizer_state_dict(
-            self._bare(),
-            self.optimizer.optimizer,
-            state["optimizer"],
-            options=StateDictOptions(full_state_dict=True),
-        )
         if self.accelerator.is_main_process and metrics.exists():
             rows = read_records(metrics, TrainRow)
-            keep_rows(metrics, sum(row.step <= step for row in rows))
+            keep_rows(metrics, sum(row.step <= step for row in rows) if found else 0)
         self.accelerator.wait_for_everyone()
 
-    def _write_student(self) -> None:
-        best = self.out / "checkpoints" / "best" / "model.safetensors"
-        if self.settings.select != "last" and best.is_file():
-            set_model_state_dict(
-                self._bare(),
-                load_file(best),
-                options=StateDictOptions(full_state_dict=True, strict=False),
-            )
-        else:
+    def _write_student(self) -> Path:
+        if self.settings.select == "last" or not self.snapshots.load_best():
             self.state.best_step = self.state.step
-        weights = get_model_state_dict(self._bare(), options=WHOLE)
-        prefix = "student."
-        mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        if self.accelerator.is_main_process:
-            with new_folder(self.out / "student") as folder:
-                self.student.save_pretrained(folder, state_dict=mine, safe_serialization=True)
-                self.tokenizer.save_pretrained(folder)
-        self.accelerator.wait_for_everyone()
+        return self.snapshots.export(self.student, self.tokenizer)
 
 
 def parameter_groups(module: torch.nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
     """AdamW groups: matrices decay; vectors (norms, biases) do not, unless ``decay_all``."""
-    decayed = [p for p in module.parameters() if p.requires_grad and (p.ndim > 1 or settings.decay_all)]
-    plain = [p for p in module.parameters() if p.requires_grad and not (p.ndim > 1 or settings.decay_all)]
+    decayed = [
+        p for p in module.parameters() if p.requires_grad and (p.ndim > 1 or settings.decay_all)
+    ]
+    plain = [
+        p for p in module.parameters() if p.requires_grad and not (p.ndim > 1 or settings.decay_all)
+    ]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
     if plain:
         groups.append({"params": plain, "weight_decay": 0.0})
@@ -406,24 +369,3 @@ def parameter_groups(module: torch.nn.Module, settings: LoopSettings) -> list[di
 def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Makes dropout a function of (seed, step, rank), so that no generator state needs saving."""
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
-
-
-def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Drops all but the first name of tensors that share memory; loading ties them again."""
-    seen: set[int] = set()
-    kept = {}
-    for name, tensor in weights.items():
-        if tensor.data_ptr() in seen and tensor.numel():
-            continue
-        seen.add(tensor.data_ptr())
-        kept[name] = tensor.contiguous()
-    return kept
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-__all__ = ["Evaluator", "Loop", "LoopSettings", "MicroBatch", "State", "Trained"]

@@ -8,9 +8,10 @@ To add a method, write one file with a subclass of :class:`Method`; ``kdbench ne
 CONTRIBUTING show how.
 """
 
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -72,26 +73,64 @@ def singles(name: str, sequences: Seq[Sequence], weight: float = 1.0) -> Stream:
 
 
 Objective = Callable[
-    [torch.Tensor, torch.Tensor | None, torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]
+    [torch.Tensor, torch.Tensor | None, torch.Tensor, dict[str, torch.Tensor]],
+    dict[str, torch.Tensor],
 ]
+
+
+class Widths(NamedTuple):
+    """Hidden sizes, for a method's own modules; ``teacher`` is 0 without a teacher."""
+
+    student: int
+    teacher: int
 
 
 class Micro(Protocol):
     """A micro-batch on its way through the models; what :meth:`Method.loss` computes with."""
 
     packed: Packed
+    student_head: Any
+    teacher: Any
 
-    def sum(self, objective: Objective, *, teacher: bool) -> torch.Tensor:
+    def sum(self, objective: Objective, *, teacher: Any) -> torch.Tensor:
         """Sum of a token objective over the micro-batch, streamed through the heads in tiles.
 
-        Returns a scalar with gradient. Every other entry of the objective's result is logged.
+        ``teacher``: True, False, or what `Context.copy_student` returned. Returns a scalar with
+        gradient. Every other entry of the objective's result is logged.
         """
 
     def logprobs(self) -> torch.Tensor:
-        """log q(target) for each target token, shape (N,), differentiable."""
+        """Log q(target) for each target token, shape (N,), differentiable."""
 
     def teacher_logprobs(self) -> torch.Tensor:
-        """log p(target) for each target token, shape (N,), no gradient."""
+        """Log p(target) for each target token, shape (N,), no gradient."""
+
+    def student_hidden(self) -> torch.Tensor:
+        """The student's last hidden state at each target, (N, D), differentiable."""
+
+    def teacher_hidden(self) -> torch.Tensor:
+        """The teacher's at each of its targets, (N', D'); N' differs if it has its own tokenizer."""
+
+    def together(
+        self,
+        function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        rows: torch.Tensor,
+        teacher_rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``function(student_logits (n, V), teacher_logits (n', V'))`` of some targets at once.
+
+        For objectives that compare rows with each other; keep n to some hundred. The logits are not
+        kept but recomputed in backward.
+        """
+
+    def inputs(self) -> list[torch.Tensor]:
+        """Input ids of each sequence (all but its last token)."""
+
+    def embed(self, ids: torch.Tensor, *, teacher: bool = False) -> torch.Tensor:
+        """Input embeddings of token ids."""
+
+    def student_backbone(self, embeddings_BTD: torch.Tensor) -> torch.Tensor:
+        """The student's last hidden states for given input embeddings, (B, T, D)."""
 
     def sum_by_sequence(self, values_N: torch.Tensor) -> torch.Tensor:
         """Adds token values up to one number a sequence: (N,) -> (B,)."""
@@ -118,6 +157,10 @@ class Context:
             indexes agree with ``train``.
         score: log-probabilities of responses under ("student" | "teacher"), no gradient.
         meter: counts tokens by kind: "sampled", "teacher" …
+        copy_student: the student as it is now, or with weights it had, frozen, for `Micro.sum`; its
+            ``model.state_dict()`` are such weights. Set by the loop.
+        twin: a sequence in the teacher's tokens (see `kdbench.trainers.alignment`); None if the two
+            share a tokenizer.
     """
 
     train: Seq[Sequence]
@@ -132,8 +175,12 @@ class Context:
     score: Callable[[Seq[Sequence], str], list[torch.Tensor]]
     progress: float = 0.0
     meter: dict[str, int] = field(default_factory=dict)
+    copy_student: Callable[..., Any] | None = None
+    twin: Callable[[Sequence], Sequence] | None = None
 
-    def indices(self, step: int, *, size: int | None = None, salt: int = 0, n: int = 0) -> list[int]:
+    def indices(
+        self, step: int, *, size: int | None = None, salt: int = 0, n: int = 0
+    ) -> list[int]:
         """Indexes of the training examples of optimiser step ``step`` (0-based).
 
         A fresh permutation each epoch; a pure function of (seed, salt, step), so that the order is the
@@ -188,7 +235,9 @@ class Method:
         if not isinstance(getattr(cls, "card", None), Card):
             raise TypeError(f"method {cls.__name__} needs a class attribute `card` of type Card")
         if len(cls.Config.model_fields) > 8:
-            raise TypeError(f"method {cls.__name__} has more than 8 config fields; nest some of them")
+            raise TypeError(
+                f"method {cls.__name__} has more than 8 config fields; nest some of them"
+            )
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -207,8 +256,8 @@ class Method:
     def after_step(self, ctx: Context, step: int, terms: dict[str, float]) -> None:
         """Called after each optimiser step with the logged means of the window."""
 
-    def parameters(self) -> dict[str, torch.nn.Module]:
-        """Extra trainable modules of the method's own (projectors), by name."""
+    def parameters(self, widths: Widths) -> dict[str, torch.nn.Module]:
+        """Extra trainable modules of the method's own (projectors), by name; checkpointed."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

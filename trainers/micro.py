@@ -1,14 +1,18 @@
 """One micro-batch through teacher and student: the concrete :class:`kdbench.trainers.method.Micro`."""
 
-from collections.abc import Callable, Sequence as Seq
+import copy
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.utils.checkpoint
 from transformers import PreTrainedModel
 
 from kdbench.trainers.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
-from kdbench.trainers.method import Objective
+from kdbench.trainers.method import Method, Objective, Widths
 from kdbench.trainers.packing import pack, pad
+from kdbench.trainers.projection import sum_dtype
 from kdbench.trainers.types import Packed, Sequence
 
 
@@ -23,7 +27,16 @@ class Layout:
     tile: int | None = None
 
     def __call__(self, sequences: Seq[Sequence]) -> Packed:
-        """Rows of these sequences, on the device."""
+        """Rows of these sequences, on the device, and of their twins."""
+        rows = self._rows(sequences)
+        twins = [s.twin for s in sequences if s.twin is not None]
+        if not twins:
+            return rows
+        longest = max(len(t) for t in twins)
+        other = replace(self, row=max(self.row, longest), pad_id=0)  # an id of any vocabulary
+        return rows._replace(twin=other._rows(twins))
+
+    def _rows(self, sequences: Seq[Sequence]) -> Packed:
         if self.packed:
             rows = pack(list(sequences), max_tokens=self.row, pad_id=self.pad_id)
         else:
@@ -44,8 +57,32 @@ class TeacherSide:
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:
-        """Hidden states that predict the targets, (N, D)."""
-        return backbone_hidden(self.model, packed)
+        """Hidden states that predict the targets (of the twins, if there are any), (N, D)."""
+        return backbone_hidden(self.model, packed.twin or packed)
+
+
+def frozen_copy(
+    student: PreTrainedModel, vocab: int, weights: dict[str, torch.Tensor] | None = None
+) -> TeacherSide:
+    """A copy of the student as its own teacher; with ``weights``, of what it was at some time."""
+    model = copy.deepcopy(student).eval().requires_grad_(False)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return TeacherSide(model, head_of(model, vocab))
+
+
+def extra_modules(
+    method: Method, student: PreTrainedModel, teacher: TeacherSide | None, seed: int
+) -> dict[str, torch.nn.Module]:
+    """The method's own modules, initialised from the training's seed, in the student's precision."""
+    widths = Widths(
+        student.config.get_text_config().hidden_size,
+        teacher.model.config.get_text_config().hidden_size if teacher else 0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = method.parameters(widths)
+    return {name: module.to(student.device, student.dtype) for name, module in made.items()}
 
 
 @dataclass(slots=True)
@@ -57,6 +94,7 @@ class MicroBatch:
     student_head: Head
     teacher: TeacherSide | None
     tile: int | None
+    student: PreTrainedModel
     logged: dict[str, torch.Tensor] = field(default_factory=dict)
     _teacher_hidden: torch.Tensor | None = None
 
@@ -66,15 +104,20 @@ class MicroBatch:
             self._teacher_hidden = self.teacher.hidden(self.packed)
         return self._teacher_hidden
 
-    def sum(self, objective: Objective, *, teacher: bool) -> torch.Tensor:
+    def sum(self, objective: Objective, *, teacher: bool | TeacherSide) -> torch.Tensor:
         """Sum of a token objective; see the protocol."""
+        side = teacher if isinstance(teacher, TeacherSide) else self.teacher if teacher else None
+        if teacher is True:
+            hidden = self._teacher_ND()
+        else:
+            hidden = side.hidden(self.packed) if side is not None else None
         loss, sums = tiled_sum(
             objective,
             self.student_hidden_ND,
             self.student_head,
             self.packed.target_N,
-            teacher_hidden_ND=self._teacher_ND() if teacher else None,
-            teacher_head=self.teacher.head if teacher and self.teacher else None,
+            teacher_hidden_ND=hidden,
+            teacher_head=side.head if side is not None else None,
             columns=self.packed.columns,
             tile=self.tile,
         )
@@ -92,7 +135,66 @@ class MicroBatch:
         """Teacher log-probability of each target."""
         hidden = self._teacher_ND()
         assert self.teacher is not None
-        return token_logprobs(hidden, self.teacher.head, self.packed.target_N, tile=self.tile)
+        target_N = (self.packed.twin or self.packed).target_N
+        return token_logprobs(hidden, self.teacher.head, target_N, tile=self.tile)
+
+    def student_hidden(self) -> torch.Tensor:
+        """Last hidden states of the student at its targets, (N, D), differentiable."""
+        return self.student_hidden_ND
+
+    def teacher_hidden(self) -> torch.Tensor:
+        """Last hidden states of the teacher at its targets, (N', D')."""
+        return self._teacher_ND()
+
+    def together(
+        self,
+        function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        rows: torch.Tensor,
+        teacher_rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``function`` of the logits of some targets, all at once; see the protocol."""
+        teacher = self.teacher
+        assert teacher is not None, "this method needs a teacher"
+        other = self._teacher_ND()[rows if teacher_rows is None else teacher_rows]
+
+        def value(hidden_nD: torch.Tensor) -> torch.Tensor:
+            wide = sum_dtype(hidden_nD.dtype)
+            with torch.no_grad():
+                p_nV = teacher.head.logits(other).to(wide)
+            return function(self.student_head.logits(hidden_nD).to(wide), p_nV)
+
+        result: torch.Tensor = torch.utils.checkpoint.checkpoint(
+            value, self.student_hidden_ND[rows], use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+    def inputs(self) -> list[torch.Tensor]:
+        """Input ids of each sequence (all but its last token), cut out of the rows again."""
+        packed = self.packed
+        flat = packed.input_ids_RT.flatten()
+        begin_N = packed.source_N - packed.position_ids_RT.flatten()[packed.source_N]
+        out = []
+        for i in range(packed.sequences):
+            mine = packed.owner_N == i
+            out.append(flat[int(begin_N[mine][0]) : int(packed.source_N[mine][-1]) + 1])
+        return out
+
+    def embed(self, ids: torch.Tensor, *, teacher: bool = False) -> torch.Tensor:
+        """Input embeddings of token ids under the student or the teacher."""
+        model = self.student
+        if teacher:
+            assert self.teacher is not None
+            model = self.teacher.model
+        embedded: torch.Tensor = model.get_input_embeddings()(ids)
+        return embedded
+
+    def student_backbone(self, embeddings_BTD: torch.Tensor) -> torch.Tensor:
+        """The student's last hidden states for given input embeddings, (B, T, D); right-padded."""
+        mask = torch.ones(embeddings_BTD.shape[:2], dtype=torch.long, device=embeddings_BTD.device)
+        output: torch.Tensor = self.student.base_model(
+            inputs_embeds=embeddings_BTD, attention_mask=mask, use_cache=False
+        )[0]
+        return output
 
     def sum_by_sequence(self, values_N: torch.Tensor) -> torch.Tensor:
         """Token values summed a sequence, (B,)."""
@@ -138,7 +240,7 @@ class StudentModule(torch.nn.Module):
         """Runs ``loss`` on the micro-batch; returns its scalar and the logged sums."""
         head = self._bound_head()
         hidden = backbone_hidden(self.student, packed)
-        micro = MicroBatch(packed, hidden, head, self._teacher[0], self.tile)
+        micro = MicroBatch(packed, hidden, head, self._teacher[0], self.tile, self.student)
         value = loss(micro)
         return value, micro.logged
 

@@ -19,7 +19,11 @@ from transformers import (
 from kdbench.harness.errors import InputError
 
 PRUNE = re.compile(r"^prune:(\d+)$")
-PROBES = ("The quick brown fox, 42 times:\n\tjumped!", "Ünïcödé 你好 — e-mail@example.org", "a  b   c")
+PROBES = (
+    "The quick brown fox, 42 times:\n\tjumped!",
+    "Ünïcödé 你好 — e-mail@example.org",
+    "a  b   c",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,7 @@ class Piece:
     scale: float
 
 
-def pieces(
-    window: Seq[Stream], *, micro_tokens: int, rank: int, world: int
-) -> list[Piece]:
+def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> list[Piece]:
     """The micro-batches of ``rank``; every rank gets equally many, so that collectives line up.
 
     Groups are dealt to ranks in turn and filled greedily up to ``micro_tokens`` tokens (a larger

@@ -40,9 +40,7 @@ def returns_after(rewards: torch.Tensor, *, length_norm: bool, inclusive: bool) 
     return total / (left if inclusive else (left - 1).clamp_min(1))
 
 
-def clipped_surrogate(
-    ratio: torch.Tensor, advantage: torch.Tensor, epsilon: float
-) -> torch.Tensor:
+def clipped_surrogate(ratio: torch.Tensor, advantage: torch.Tensor, epsilon: float) -> torch.Tensor:
     """max(−A·r, −A·clip(r, 1 − ε, 1 + ε)), the PPO loss a token (Schulman et al. 2017, eq. 7)."""
     clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
     return torch.maximum(-advantage * ratio, -advantage * clipped)

@@ -14,14 +14,24 @@ Form = Literal["dpo", "ipo", "cpo", "simpo"]
 
 
 def dpo(
-    q_win: torch.Tensor, q_lose: torch.Tensor, p_win: torch.Tensor, p_lose: torch.Tensor, *, beta: float
+    q_win: torch.Tensor,
+    q_lose: torch.Tensor,
+    p_win: torch.Tensor,
+    p_lose: torch.Tensor,
+    *,
+    beta: float,
 ) -> torch.Tensor:
     """−log σ(β·h), h = (q⁺ − p⁺) − (q⁻ − p⁻): DPKD eq. 9 (arXiv:2406.19774), teacher as reference."""
     return -F.logsigmoid(beta * ((q_win - p_win) - (q_lose - p_lose)))
 
 
 def ipo(
-    q_win: torch.Tensor, q_lose: torch.Tensor, p_win: torch.Tensor, p_lose: torch.Tensor, *, beta: float
+    q_win: torch.Tensor,
+    q_lose: torch.Tensor,
+    p_win: torch.Tensor,
+    p_lose: torch.Tensor,
+    *,
+    beta: float,
 ) -> torch.Tensor:
     """(h − 1/(2β))² (Azar et al. 2023, arXiv:2310.12036, eq. 17, with τ = β)."""
     return ((q_win - p_win) - (q_lose - p_lose) - 1 / (2 * beta)) ** 2
@@ -34,8 +44,6 @@ def cpo(
     return -F.logsigmoid(beta * (q_win - q_lose)) + nll_win
 
 
-def simpo(
-    q_win: torch.Tensor, q_lose: torch.Tensor, *, beta: float, gamma: float
-) -> torch.Tensor:
+def simpo(q_win: torch.Tensor, q_lose: torch.Tensor, *, beta: float, gamma: float) -> torch.Tensor:
     """−log σ(β(q⁺ − q⁻) − γ), always on length-normalised q (Meng et al. 2024, arXiv:2405.14734)."""
     return -F.logsigmoid(beta * (q_win - q_lose) - gamma)

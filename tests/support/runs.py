@@ -31,7 +31,9 @@ def finish(*arguments: str, **environment: str) -> str:
     return output
 
 
-def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool], timeout: float = 300) -> bool:
+def kill_when(
+    process: subprocess.Popen[str], ready: Callable[[], bool], timeout: float = 300
+) -> bool:
     """Sends SIGKILL to the process group once ``ready()``; False if it ended by itself first."""
     deadline = time.monotonic() + timeout
     while not ready():

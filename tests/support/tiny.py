@@ -57,7 +57,9 @@ def config(family: str, *, tied: bool = True, width: int = 32, layers: int = 2) 
     )
 
 
-def model(family: str = "llama", *, seed: int = 0, tied: bool = True, **sizes: int) -> PreTrainedModel:
+def model(
+    family: str = "llama", *, seed: int = 0, tied: bool = True, **sizes: int
+) -> PreTrainedModel:
     """A random model whose predictions are far from uniform."""
     torch.manual_seed(seed)
     made = AutoModelForCausalLM.from_config(config(family, tied=tied, **sizes))
@@ -96,9 +98,7 @@ def loop(
     """A loop over 24 random examples in batches of 8, without evaluation."""
     accelerator = accelerator or Accelerator(cpu=True)
     vocabulary = Vocabulary(VOCAB, (EOS,), 0)
-    layout = Layout(
-        row=64, pad_id=0, packed=packed, device=accelerator.device, tile=tile
-    )
+    layout = Layout(row=64, pad_id=0, packed=packed, device=accelerator.device, tile=tile)
     train = sequences(24, seed=1)
     answers = sequences(24, seed=2)
     taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]

@@ -64,8 +64,7 @@ class DPKD(Method):
             as_prompts(chosen), replace(ctx.decoding, seed=rollout_seed(ctx.seed, step))
         )
         pairs = tuple(
-            (win, with_response(win, lose.ids))
-            for win, lose in zip(chosen, answers, strict=True)
+            (win, with_response(win, lose.ids)) for win, lose in zip(chosen, answers, strict=True)
         )
         return (Stream("pair", pairs, "group"), *plain_text(ctx, step, self.config.lm_coef))
 

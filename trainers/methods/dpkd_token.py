@@ -54,4 +54,3 @@ class DPKDToken(Method):
             return micro.sum(cross_entropy, teacher=False)
         preference = partial(dpkd_token, beta=self.config.beta)
         return micro.sum(mixed(preference, self.config.kd_ratio), teacher=True)
-

@@ -30,7 +30,9 @@ class MiniLLM(Method):
     class Config(MethodConfig):
         """Fields of ``minillm``; the switches are the paper's ablations."""
 
-        teacher_mix: float = Field(0.2, ge=0, lt=1, description="α of teacher-mixed sampling; 0 off")
+        teacher_mix: float = Field(
+            0.2, ge=0, lt=1, description="α of teacher-mixed sampling; 0 off"
+        )
         length_norm: bool = Field(True, description="mean instead of sum of the following rewards")
         single_step: bool = Field(True, description="exact expectation for the immediate reward")
         lm_coef: float = Field(1.0, ge=0, description="weight of the plain-text loss; 0 off")
@@ -80,7 +82,9 @@ class MiniLLM(Method):
             return micro.sum(cross_entropy, teacher=False)
         return micro.sum(self.token_loss, teacher=True)
 
-    def token_loss(self, student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+    def token_loss(
+        self, student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns
+    ) -> Values:
         """The surrogate whose gradient is the one in the class docstring, (n,) each."""
         terms = reverse_kl(student, teacher, target, columns)
         log_q = torch.log_softmax(student, -1).gather(-1, target[:, None]).squeeze(-1)

@@ -100,7 +100,9 @@ class MiniLLMCode(Method):
             return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
         return micro.sum(self.token_loss, teacher=True)
 
-    def token_loss(self, student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+    def token_loss(
+        self, student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns
+    ) -> Values:
         """Clipped surrogate on (q_new/q_old)·w plus the unweighted reverse KL, (n,) each."""
         log_q = torch.log_softmax(student, -1).gather(-1, target[:, None]).squeeze(-1)
         ratio = torch.exp(log_q - columns["log_q"]) * columns["weight"]

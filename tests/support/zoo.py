@@ -1,0 +1,74 @@
+"""Every method at the size of a test: registered ones with settings that make much happen in few steps.
+
+A new method inherits the whole proof suite by being registered; a line in ``OPTIONS`` is only needed
+where its defaults would do nothing within five steps.
+"""
+
+from pathlib import Path
+
+import tiny
+import torch
+
+from kdbench.harness.registry import METHODS, find_method
+from kdbench.trainers.loop import Loop
+from kdbench.trainers.method import Method
+from kdbench.trainers.plan import pieces
+
+PPO = {"rollouts": 16, "inner_epochs": 2}
+OPTIONS: dict[str, dict[str, object]] = {
+    "seqkd": {"word_kd": 0.5},
+    "minillm": {"ppo": PPO},
+    "minillm-code": {"ppo": PPO},
+    "distillm": {"threshold": 0.7, "capacity": 12},
+    "distillm2": {"refresh": 2},
+    "plad": {"form": "margin", "prompts": 16},
+    "sinkd": {"group": 3, "rows": 16},
+    "mrkd": {"every": 2},
+    "cr-ild": {"first_phase": 0.6},
+}
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "opd-k1": ("opd", {"estimator": "k1"}),
+    "distillm-srkl": ("distillm", {"divergence": "srkl", "schedule": "increasing"}),
+    "rlkd-akl": ("rlkd", {"divergence": "akl"}),
+    "plad-ranking": ("plad", {"prompts": 16}),
+    "gkd-teacher": ("gkd", {"student_share": 0.0, "others": "teacher"}),
+    "dpkd-ipo": ("dpkd", {"form": "ipo"}),
+    "dpkd-cpo": ("dpkd", {"form": "cpo", "length_norm": False}),
+    "dpkd-simpo": ("dpkd", {"form": "simpo", "lm_coef": 0.0}),
+}
+NAMES = [*METHODS, *VARIANTS]
+
+
+def made(name: str) -> Method:
+    """A fresh instance."""
+    base, options = VARIANTS.get(name, (name, OPTIONS.get(name, {})))
+    method = find_method(base).method
+    return method(method.Config.model_validate(options))
+
+
+def build(name: str, out: Path, *, tied: bool = True, family: str = "llama", **kw: object) -> Loop:
+    """A loop around a random student and a larger random teacher."""
+    return tiny.loop(
+        made(name),
+        student=tiny.model(family, seed=1, tied=tied),
+        teacher=tiny.model(family, seed=2, tied=tied, width=48, layers=3),
+        out=out,
+        **kw,
+    )
+
+
+def gradient(
+    loop: Loop, micro_tokens: int, step: int = 0, progress: float = 0.0
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The gradient of an optimiser step, flattened, and the logged terms."""
+    loop.ctx.progress = progress
+    window = loop.method.window(loop.ctx, step)
+    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
+    terms = loop._gradients(pieces(window, micro_tokens=micro_tokens, rank=rank, world=world))
+    grads = [p.grad.flatten() for p in loop.module.parameters() if p.grad is not None]
+    return torch.cat(grads).clone(), terms
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Relative distance."""
+    return float((a - b).norm() / b.norm())

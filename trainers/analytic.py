@@ -1,0 +1,127 @@
+"""Cross-entropy and forward KL with their gradients, in place, while logits are in the cache."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kdbench.trainers import objectives
+from kdbench.trainers.objectives import TokenObjective, Values
+from kdbench.trainers.projection import Parts, Projector
+
+_BLOCK_ELEMENTS = 1 << 18
+"""Logits a block of element-wise work on a CPU: three buffers of it stay in a 4 MiB cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analytic:
+    """``ce`` * cross-entropy + ``kl`` * D(p|q): gradient (ce+kl) q - kl p - ce 1[target], in place.
+
+    Args:
+        ce: weight of the cross-entropy.
+        kl: weight of forward KL; 0: no teacher is needed.
+    """
+
+    ce: float
+    kl: float
+
+    def tile_(
+        self,
+        student_nV: Tensor,
+        teacher_nV: Tensor | None,
+        target_n: Tensor,
+        student: Projector,
+        teacher: Projector | None,
+        *,
+        learning: bool,
+    ) -> Values:
+        """Values of a tile; ``student_nV`` becomes the gradient, ``teacher_nV`` is spoilt."""
+        rows = len(target_n)
+        if student_nV.device.type == "cpu":  # each block is read and written while in the cache
+            rows = max(1, _BLOCK_ELEMENTS // student_nV.shape[1])
+        parts: list[Values] = []
+        scratch = None
+        for begin in range(0, len(target_n), rows):
+            block = slice(begin, begin + rows)
+            s = student_nV[block].to(student.out_dtype)
+            if student.bias_V is not None:
+                s.add_(student.bias_V)
+            t = None
+            if teacher is not None and teacher_nV is not None:
+                t = teacher_nV[block].to(teacher.out_dtype)
+                if teacher.bias_V is not None:
+                    t.add_(teacher.bias_V)
+                if scratch is None:
+                    scratch = torch.empty_like(t)
+            room = None if scratch is None else scratch[: len(s)]
+            parts.append(self._block_(s, t, room, target_n[block, None], learning=learning))
+            if learning and s.dtype != student_nV.dtype:
+                student_nV[block] = s
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+
+    def _block_(
+        self, s: Tensor, t: Tensor | None, p: Tensor | None, target: Tensor, *, learning: bool
+    ) -> Values:
+        """As ``tile_`` for a block of float logits; ``p`` is scratch of the same shape."""
+        s.sub_(s.amax(-1, keepdim=True))
+        at_target = s.gather(-1, target)
+        teacher_values = None
+        if t is not None and p is not None:
+            t.sub_(t.amax(-1, keepdim=True))
+            z_p = torch.exp(t, out=p).sum(-1, keepdim=True)
+            mean_t = t.mul_(p).sum(-1, keepdim=True) / z_p
+            mean_s = torch.mul(p, s, out=t).sum(-1, keepdim=True) / z_p
+            teacher_values = (z_p, z_p.log() - mean_t, mean_s)
+        z_q = s.exp_().sum(-1, keepdim=True)
+        log_z_q = z_q.log()
+        nll = log_z_q - at_target
+        if learning:
+            s.mul_((self.ce + self.kl) / z_q)
+            if self.ce:
+                s.scatter_add_(-1, target, torch.full_like(at_target, -self.ce))
+        if teacher_values is None or p is None:
+            return {"loss": self.ce * nll[:, 0], "nll": nll[:, 0]}
+        z_p, entropy, mean_s = teacher_values
+        if learning:
+            s.addcmul_(p, z_p.reciprocal(), value=-self.kl)
+        kl_ce = log_z_q - mean_s
+        kl = kl_ce - entropy
+        named = {
+            "loss": self.ce * nll + self.kl * kl,
+            "forward_kl": kl,
+            "forward_kl_ce": kl_ce,
+            "nll": nll,
+        }
+        return {name: value[:, 0] for name, value in named.items()}
+
+
+def analytic_form(
+    objective: TokenObjective, student: Parts, teacher: Parts | None
+) -> Analytic | None:
+    """The analytic road for an objective and its heads, or None if it must take the generic one.
+
+    A bias may hold ``-inf`` and a soft cap bends the gradient: both are left to the generic road.
+    """
+    for parts in (student, teacher):
+        if parts is not None and (parts.weight is None or parts.softcap is not None):
+            return None
+        if parts is not None and parts.bias is not None and not parts.bias.isfinite().all():
+            return None
+    function: Callable[..., Values] = objective
+    options: dict[str, float] = {}
+    if isinstance(objective, partial):
+        if objective.args:
+            return None
+        function, options = objective.func, objective.keywords
+    if function is objectives.cross_entropy:
+        return Analytic(1.0, 0.0)
+    if teacher is None:
+        return None
+    if function is objectives.forward_kl and options.get("temperature", 1.0) == 1.0:
+        return Analytic(0.0, 1.0)
+    if function is objectives.word_kd:
+        ratio = options.get("kd_ratio", 0.5)
+        return Analytic(1.0 - ratio, ratio)
+    return None

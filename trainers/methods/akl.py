@@ -1,0 +1,42 @@
+"""AKL: forward and reverse KL, weighted by where the two distributions differ."""
+
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import adaptive_kl
+
+
+class AdaptiveKL(Method):
+    """L_t = g_h/(g_h+g_t)·D_KL(p ‖ q) + g_t/(g_h+g_t)·D_KL(q ‖ p), g = Σ|p − q| over head and tail.
+
+    The head is the largest prefix of the tokens, sorted by p, of mass at most μ (the first token
+    always belongs to it). The weights carry no gradient.
+
+    Source: Wu et al., COLING 2025, arXiv:2404.02657. Ours: the value 0 where p = q (their code:
+    0/0).
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``akl``."""
+
+        mu: float = Field(0.5, gt=0, lt=1, description="μ, teacher mass of the head (paper)")
+
+    card = Card(
+        title="Adaptive KL",
+        paper="arXiv:2404.02657",
+        variant="paper",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed divergence."""
+        return micro.sum(partial(adaptive_kl, mu=self.config.mu), teacher=True)

@@ -1,0 +1,109 @@
+"""CR-ILD, adapted from encoders: last-layer distillation with mixup consistency; ours on decoders."""
+
+from functools import partial
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Method,
+    MethodConfig,
+    Micro,
+    Stream,
+    Widths,
+)
+from kdbench.trainers.objectives import word_kd
+from kdbench.trainers.responses import drawn
+from kdbench.trainers.types import Sequence
+
+
+class CRILD(Method):
+    """First ILD + w·consistency on last hidden states, then KD on the prediction layer.
+
+    ILD = ‖W h_q − h_p‖²; consistency = λ·‖h(mix) − h(x)‖² + (1−λ)·‖h(mix) − h(x')‖², mix = λ·e(x)
+    + (1−λ)·e(x') on input embeddings, λ ~ max(u, 1−u), u uniform, h(x) held fixed, w rising
+    linearly to ``consistency``; squares are means over target tokens and hidden units. Then
+    (1−ρ)·CE + ρ·D_KL(p ‖ q).
+
+    Source: CR-ILD, Findings of EACL 2023, arXiv:2302.01530, and its code@f876f67, for encoders.
+    Ours: everything that makes it a decoder's: a pair is two sequences, padded to the longer by
+    zero embeddings, compared at each one's own target positions; hidden MSE through a linear
+    projector W (not the relations of queries, keys and values); no moving-average target; no
+    temperature in the KD.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``cr-ild``."""
+
+        consistency: float = Field(0.1, ge=0, description="w at the end of the first phase (paper)")
+        first_phase: float = Field(0.5, ge=0, lt=1, description="share of the budget for ILD; ours")
+        kd_ratio: float = Field(0.5, ge=0, le=1, description="ρ, of the second phase (paper's α)")
+
+    card = Card(
+        title="CR-ILD",
+        paper="arXiv:2302.01530",
+        variant="adapted from encoders",
+        policy="off",
+        cost="2 + teacher forward (first phase), 1 + teacher forward (second)",
+        teacher_logits=True,
+    )
+
+    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+        """The projector W to the teacher's hidden size."""
+        self.projector = nn.Linear(widths.student, widths.teacher, bias=False)
+        return {"projector": self.projector}
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """Pairs of the step's examples that are mixed with each other (phase one), or examples."""
+        batch = ctx.batch(step)
+        if ctx.progress >= self.config.first_phase:
+            return (Stream("response", tuple((s,) for s in batch)),)
+        shares = drawn(ctx.seed, step, 15, len(batch))
+        pairs = [(batch[i], batch[i - 1]) for i in range(len(batch))]
+        groups = tuple(
+            (_marked(a, max(u, 1 - u)), _marked(b, max(u, 1 - u)))
+            for (a, b), u in zip(pairs, shares, strict=True)
+        )
+        return (Stream("hidden", groups, "group"),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+        """Summed KD over tokens, or hidden-state distances over pairs."""
+        if stream.name == "response":
+            value = micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
+            return value + 0 * self.projector.weight.sum()  # ranks expect every gradient
+        own, owner = micro.student_hidden(), micro.packed.owner_N
+        square = (self.projector(own) - micro.teacher_hidden().to(own.dtype)).square().mean(-1)
+        ones = micro.sum_by_sequence(torch.ones_like(square))
+        ild = (micro.sum_by_sequence(square) / ones).sum() / 2  # every example is in two pairs
+        mixed = own.new_zeros(())
+        inputs = micro.inputs()
+        for i in range(0, micro.packed.sequences, 2):
+            pair = [own[owner == j].detach() for j in (i, i + 1)]
+            share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
+            mixed = mixed + consistency(micro, inputs[i : i + 2], pair, share)
+        rising = self.config.consistency * ctx.progress / self.config.first_phase
+        value = ild + rising * mixed
+        micro.log(loss=value, ild=ild, consistency=mixed)
+        return value
+
+
+def consistency(micro: Micro, inputs: list[Tensor], hidden: list[Tensor], share: Tensor) -> Tensor:
+    """λ·d(h(mix), h(x)) + (1−λ)·d(h(mix), h(x')) of one pair; targets are each one's last positions."""
+    length = max(len(ids) for ids in inputs)
+    one, other = (
+        nn.functional.pad(micro.embed(ids), (0, 0, 0, length - len(ids))) for ids in inputs
+    )
+    states = micro.student_backbone((share * one + (1 - share) * other)[None])[0]
+    value = states.new_zeros(())
+    for ids, held, weight in zip(inputs, hidden, (share, 1 - share), strict=True):
+        at = states[len(ids) - len(held) : len(ids)]
+        value = value + weight * (at - held).square().mean()
+    return value
+
+
+def _marked(sequence: Sequence, share: float) -> Sequence:
+    column = torch.full((len(sequence.response),), share)
+    return Sequence(sequence.prompt, sequence.response, sequence.key, {"share": column})

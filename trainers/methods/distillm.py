@@ -1,0 +1,103 @@
+"""DistiLLM: skew KL with adaptive, off-policy use of the student's responses."""
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import cross_entropy, skew_forward_kl, skew_reverse_kl
+from kdbench.trainers.replay import Replay
+from kdbench.trainers.responses import drawn, student_responses
+from kdbench.trainers.text import plain_text
+
+
+class DistiLLM(Method):
+    """SKL: D_KL(p ‖ αp + (1−α)q), or SRKL: D_KL(q ‖ (1−α)p + αq), plus ``lm_coef``·CE on plain text.
+
+    With r uniform in [0, 1) at fraction s of the budget: if r < φ(1−s), or r < φ while the buffer
+    is not full, the batch is sampled from the student and pushed; else if r < φ it is drawn from
+    the buffer; else it is the data set's. φ grows by ``threshold_step`` whenever the development
+    loss is ``loss_rise`` above the one at which it last grew.
+
+    Source: Ko et al., ICML 2024, arXiv:2402.03898, algorithm 1, and jongwooko/distillm@d47e77f.
+    Ours: one buffer and one draw for all ranks; the first response token and the end token of
+    student responses are targets (their buffer stores labels unshifted and without end token).
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``distillm``; defaults from the authors' GPT-2 base script."""
+
+        divergence: Literal["skl", "srkl"] = Field("skl", description="skewed divergence")
+        alpha: float = Field(0.1, ge=0, lt=1, description="α, skew")
+        threshold: float = Field(0.0, ge=0, le=1, description="φ at the start")
+        threshold_step: float = Field(0.1, ge=0, le=1, description="what φ grows by")
+        loss_rise: float = Field(0.1, description="rise of the development loss that lets φ grow")
+        capacity: int = Field(1000, gt=0, description="responses the buffer holds, over all ranks")
+        schedule: Literal["decreasing", "constant", "increasing"] = Field(
+            "decreasing", description="share of fresh responses over training"
+        )
+        lm_coef: float = Field(1.0, ge=0, description="weight of the plain-text loss")
+
+    card = Card(
+        title="DistiLLM",
+        paper="arXiv:2402.03898",
+        variant="authors' code, labels corrected",
+        policy="mixed",
+        cost="1 + teacher forward + plain text + sampling (× φ, falling)",
+        teacher_logits=True,
+        student_samples=True,
+        plain_text=True,
+    )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.replay = Replay(config.capacity)
+        self.threshold = float(config.threshold)
+        self.last_loss: float | None = None
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """Fresh student responses, replayed ones, or the data set's; and plain text."""
+        batch = ctx.batch(step)
+        (r,) = drawn(ctx.seed, step, 14)
+        if r < self.threshold:
+            if r < self.threshold * self._fresh(ctx.progress) or not self.replay.full:
+                batch = student_responses(ctx, step, batch)
+                self.replay.push(batch)
+            else:
+                batch = self.replay.sample(ctx.seed, step, len(batch))
+        return (singles("response", batch), *plain_text(ctx, step, self.config.lm_coef))
+
+    def _fresh(self, progress: float) -> float:
+        shares = {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}
+        return shares[self.config.schedule]
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed skew divergence, or cross-entropy on text."""
+        if stream.name == "text":
+            return micro.sum(cross_entropy, teacher=False)
+        divergence = skew_forward_kl if self.config.divergence == "skl" else skew_reverse_kl
+        return micro.sum(partial(divergence, alpha=self.config.alpha), teacher=True)
+
+    def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
+        """Adapts φ to the development loss."""
+        loss = metrics["dev_loss"]
+        if self.last_loss is None:
+            self.last_loss = loss
+        elif loss >= self.last_loss + self.config.loss_rise:
+            self.threshold = min(1.0, self.threshold + self.config.threshold_step)
+            self.last_loss = loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The buffer, φ, and the development loss φ is compared with."""
+        return {
+            "replay": self.replay.state_dict(),
+            "threshold": self.threshold,
+            "last_loss": self.last_loss,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores them."""
+        self.replay.load_state_dict(state["replay"])
+        self.threshold, self.last_loss = state["threshold"], state["last_loss"]

@@ -1,0 +1,145 @@
+"""DSKD: distillation in the hidden spaces of both models, for one tokenizer or two."""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Method,
+    MethodConfig,
+    Micro,
+    Stream,
+    Widths,
+    singles,
+)
+from kdbench.trainers.objectives import Values, _kl, _log_probs, cross_entropy
+
+ROWS = 256
+
+
+class DSKD(Method):
+    """L = (1−ρ)·CE + ρ·[CE(t2s) + D_KL(sg t2s ‖ q) + D_KL(p ‖ s2t)], divergences at temperature T.
+
+    t2s: teacher states projected to the student's space, read by the student's head (held fixed);
+    s2t: student states projected to the teacher's space, read by the teacher's head. With two
+    tokenizers, cross-model attention first brings states to the other's tokens: queries from the
+    student's, keys from the teacher's input and target embeddings, within each sequence.
+
+    Source: Zhang et al., EMNLP 2024, arXiv:2406.17328, and songmzhang/DSKD@077337a (ρ 0.5, T 2).
+    Ours: values are the teacher's states alone; one learning rate for projectors and student; the
+    s2t term of a sequence is rescaled from the teacher's to the student's number of tokens.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``dskd``; defaults from the authors' scripts."""
+
+        kd_ratio: float = Field(0.5, ge=0, le=1, description="ρ, share of the KD terms")
+        temperature: float = Field(2.0, gt=0, description="T, of the divergences")
+
+    card = Card(
+        title="Dual-space KD",
+        paper="arXiv:2406.17328",
+        variant="paper (with cross-model attention where tokenizers differ)",
+        policy="off",
+        cost="1 + teacher forward + two more heads",
+        teacher_logits=True,
+        same_tokenizer=False,
+    )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.modules: dict[str, nn.Module] = {}
+
+    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+        """Projectors t2s, s2t, and the query of the cross-model attention."""
+        self.modules = {
+            "t2s": nn.Linear(widths.teacher, widths.student),
+            "s2t": nn.Linear(widths.student, widths.teacher),
+            "query": nn.Linear(2 * widths.student, 2 * widths.teacher),
+        }
+        return self.modules
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples, with their text in the teacher's tokens."""
+        batch = ctx.batch(step)
+        return (singles("response", [ctx.twin(s) for s in batch] if ctx.twin else batch),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+        """Summed cross-entropy and both spaces' terms."""
+        nll = micro.sum(cross_entropy, teacher=False)
+        own, other = micro.student_hidden(), micro.teacher_hidden()
+        other = other.to(own.dtype)
+        t2s, s2t = self.modules["t2s"](other), self.modules["s2t"](own)
+        packed, twin = micro.packed, micro.packed.twin
+        weight = torch.ones_like(packed.target_N, dtype=own.dtype)
+        if twin is None:
+            t2s = t2s + 0 * sum(p.sum() for p in self.modules["query"].parameters())
+        else:
+            to_teacher = self._attention(micro)
+            t2s = to_teacher.softmax(-1) @ t2s
+            s2t = to_teacher.T.softmax(-1) @ s2t
+            counts = [torch.bincount(x.owner_N, minlength=x.sequences) for x in (packed, twin)]
+            weight = (counts[0] / counts[1]).to(own.dtype)[twin.owner_N]
+        terms = self._student_space(micro, t2s) | self._teacher_space(micro, s2t, weight)
+        kd = sum(terms.values(), nll.new_zeros(()))
+        value = (1 - self.config.kd_ratio) * nll + self.config.kd_ratio * kd
+        # "loss" was logged by the cross-entropy already: add what the total has beyond it
+        micro.log(loss=value - nll, **terms)
+        return value
+
+    def _student_space(self, micro: Micro, t2s: Tensor) -> Values:
+        head, hidden = micro.student_head, micro.student_hidden()
+        fixed = _fixed(head)
+        sums: list[tuple[Tensor, Tensor]] = []
+        for rows in torch.arange(len(t2s), device=t2s.device).split(ROWS):
+            seen = fixed.logits(t2s[rows])
+            nll = cross_entropy(seen, None, micro.packed.target_N[rows], {})["loss"]
+            kl = self._divergence(seen.detach(), head.logits(hidden[rows]))
+            sums.append((nll.sum(), kl.sum()))
+        ce, kl = (torch.stack(list(x)).sum() for x in zip(*sums, strict=True))
+        return {"t2s_nll": ce, "t2s_kl": kl}
+
+    def _teacher_space(self, micro: Micro, s2t: Tensor, weight: Tensor) -> Values:
+        head, hidden = micro.teacher.head, micro.teacher_hidden()
+        sums = []
+        for rows in torch.arange(len(s2t), device=s2t.device).split(ROWS):
+            kl = self._divergence(
+                head.logits(hidden[rows]), head.logits(s2t[rows].to(hidden.dtype))
+            )
+            sums.append((weight[rows] * kl).sum())
+        return {"s2t_kl": torch.stack(sums).sum()}
+
+    def _divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        wide = torch.promote_types(q.dtype, torch.float32)
+        log_p, log_q = (_log_probs(x.to(wide), self.config.temperature) for x in (p, q))
+        return _kl(log_p, log_q)
+
+    def _attention(self, micro: Micro) -> Tensor:
+        """Scores of each student target (rows) for each teacher target of its sequence (columns)."""
+        packed, twin = micro.packed, micro.packed.twin
+        assert twin is not None
+        mine, theirs = _tokens(micro, packed, False), _tokens(micro, twin, True).detach()
+        query = self.modules["query"](mine)
+        key = (theirs / theirs.std()).to(query.dtype)
+        scores = query @ key.T / key.shape[-1] ** 0.5
+        apart = packed.owner_N[:, None] != twin.owner_N[None, :]
+        return scores.masked_fill(apart, -torch.inf)
+
+
+def _tokens(micro: Micro, packed: Any, teacher: bool) -> Tensor:
+    """Input and target embeddings side by side, (N, 2D)."""
+    inputs = packed.input_ids_RT.flatten()[packed.source_N]
+    parts = [micro.embed(ids, teacher=teacher) for ids in (inputs, packed.target_N)]
+    return torch.cat(parts, -1)
+
+
+def _fixed(head: Any) -> Any:
+    """The head with its weights held fixed."""
+    from dataclasses import replace
+
+    bias = None if head.bias is None else head.bias.detach()
+    return replace(head, weight=head.weight.detach(), bias=bias)

@@ -1,0 +1,54 @@
+"""GKD: generalised JSD on a mixture of the student's own and other responses."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import generalised_jsd
+from kdbench.trainers.responses import drawn, student_responses
+
+
+class GKD(Method):
+    """With probability λ a batch is sampled from the student, else it is the data set's (or the teacher's);
+    L_t = JSD_β(p ‖ q)_t, no gradient through sampling.
+
+    Source: Agarwal et al., ICLR 2024, arXiv:2306.13649, algorithm 1; defaults λ 0.5, β 0.5,
+    sampling temperature 0.9 of TRL 1.16's GKD trainer (the paper searches them; loss temperature
+    1). The branch is drawn from a global counter.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``gkd``."""
+
+        student_share: float = Field(
+            0.5, ge=0, le=1, description="λ, probability of a student batch"
+        )
+        beta: float = Field(0.5, ge=0, le=1, description="β: 0 forward KL, 1 reverse KL")
+        temperature: float = Field(0.9, gt=0, description="of the student's sampling")
+        others: Literal["data", "teacher"] = Field("data", description="responses of other batches")
+
+    card = Card(
+        title="GKD",
+        paper="arXiv:2306.13649",
+        variant="paper, TRL's defaults",
+        policy="mixed",
+        cost="1 + teacher forward + sampling (× λ)",
+        teacher_logits=True,
+        student_samples=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """A batch of student responses, or one of the data set's or the teacher's."""
+        source = ctx.teacher_responses() if self.config.others == "teacher" else ctx.train
+        examples = [source[i] for i in ctx.indices(step)]
+        if drawn(ctx.seed, step, 13)[0] < self.config.student_share:
+            temperature = self.config.temperature
+            examples = student_responses(ctx, step, examples, temperature=temperature)
+        return (singles("response", examples),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed divergence."""
+        return micro.sum(partial(generalised_jsd, beta=self.config.beta), teacher=True)

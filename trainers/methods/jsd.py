@@ -1,0 +1,43 @@
+"""Generalised Jensen–Shannon divergence on the data set's responses."""
+
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import generalised_jsd, mixed
+
+
+class JSD(Method):
+    """L_t = β·D_KL(p ‖ m) + (1 − β)·D_KL(q ‖ m), m = β·p + (1 − β)·q; β = 0 is D_KL(p ‖ q), β = 1 D_KL(q ‖ p).
+
+    Source: GKD, Agarwal et al. 2024, arXiv:2306.13649, eq. 1, with TRL's ends (the formula itself
+    is 0 there). β = 0.5 is the ordinary JSD; DistiLLM's baseline has β = 0.1 (its ``lam`` 0.9).
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``jsd``."""
+
+        beta: float = Field(0.5, ge=0, le=1, description="β, weight of the teacher in m")
+        kd_ratio: float = Field(1.0, gt=0, le=1, description="ρ, share against cross-entropy")
+
+    card = Card(
+        title="Generalised JSD",
+        paper="arXiv:2306.13649",
+        variant="supervised GKD",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed divergence."""
+        divergence = partial(generalised_jsd, beta=self.config.beta)
+        if self.config.kd_ratio == 1:
+            return micro.sum(divergence, teacher=True)
+        return micro.sum(mixed(divergence, self.config.kd_ratio), teacher=True)

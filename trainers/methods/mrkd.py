@@ -1,0 +1,83 @@
+"""MrKD, known to us from its abstract: distillation from copies of the student along its own way."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import Columns, Values, cross_entropy, forward_kl
+
+
+class MrKD(Method):
+    """L_t = CE_t + λ·T²·D_KL(m_T ‖ q_T)_t, m a copy of the student saved earlier, both softened by T.
+
+    A copy is taken every ``every`` steps, the first before training; the newest ``copies`` are kept
+    and asked in turn, one a step.
+
+    Source: arXiv:2009.11545, from the abstract, which is about classification; the form at token
+    level, the turns and all values are ours. Copies cost memory: one student each.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``mrkd``; all values ours."""
+
+        weight: float = Field(0.5, ge=0, description="λ, weight of the KD term")
+        temperature: float = Field(2.0, gt=0, description="T, softens both")
+        every: int = Field(100, gt=0, description="steps between copies")
+        copies: int = Field(2, gt=0, description="copies kept")
+
+    card = Card(
+        title="MrKD",
+        paper="arXiv:2009.11545",
+        variant="from the abstract",
+        policy="off",
+        cost="1 + forward of an old student",
+    )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.memory: list[Any] = []
+        self.turn = 0
+        self._stored: list[dict[str, torch.Tensor]] = []
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples; now and then a new copy."""
+        assert ctx.copy_student is not None, "the loop lends this service"
+        if self._stored:
+            self.memory = [ctx.copy_student(weights) for weights in self._stored]
+            self._stored = []
+        if step % self.config.every == 0:
+            self.memory = [*self.memory, ctx.copy_student()][-self.config.copies :]
+        self.turn = step % len(self.memory)
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed cross-entropy and divergence from the copy whose turn it is."""
+        settings = {"weight": self.config.weight, "temperature": self.config.temperature}
+        return micro.sum(partial(remembered, **settings), teacher=self.memory[self.turn])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of the copies."""
+        return {"memory": [m.model.state_dict() for m in self.memory] or self._stored}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keeps the weights until the next window makes models of them."""
+        self._stored = list(state["memory"])
+
+
+def remembered(
+    student: torch.Tensor,
+    teacher: torch.Tensor | None,
+    target: torch.Tensor,
+    columns: Columns,
+    *,
+    weight: float,
+    temperature: float,
+) -> Values:
+    """Cross-entropy plus λT²·D(m_T|q_T), (n,) each; ``teacher`` is the copy."""
+    terms = forward_kl(student, teacher, target, columns, temperature=temperature)
+    nll = cross_entropy(student, teacher, target, columns)["loss"]
+    value = nll + weight * temperature**2 * terms["loss"]
+    return {"loss": value, "memory_kl": terms["forward_kl"], "nll": nll.detach()}

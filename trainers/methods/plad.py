@@ -1,0 +1,107 @@
+"""PLaD, known to us from its abstract: pseudo-preference pairs; all hyper-parameters are ours."""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.checkpoint import pack_sequences, unpack_sequences
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.responses import student_responses
+from kdbench.trainers.types import Sequence
+
+
+class PLaD(Method):
+    """The teacher's answer y⁺ preferred to the initial student's y⁻; s(y) = log q(y)/|y|.
+
+    ``ranking``: max(0, δ − s(y⁺) + s(y⁻)); ``margin``: max(0, δ·Δ − s(y⁺) + s(y⁻)) with Δ the
+    difference of an outside score of the answers, here the teacher's mean log-probability (ours;
+    below 0 counts as 0); plus ``sft``·(−s(y⁺)). Pairs are sampled once, before the first step, for
+    ``prompts`` prompts.
+
+    Source: Zhang et al., Findings of ACL 2024, arXiv:2406.02886, from the abstract; δ, the score,
+    the anchor's weight and the number of prompts are ours. Only ``margin`` looks at teacher
+    logits.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``plad``; all values ours."""
+
+        form: Literal["ranking", "margin"] = Field("ranking", description="calibration loss")
+        delta: float = Field(1.0, gt=0, description="δ, margin in nats a token")
+        sft: float = Field(1.0, ge=0, description="weight of the anchor on y⁺")
+        prompts: int = Field(1024, gt=0, description="prompts that get a pair")
+
+    card = Card(
+        title="PLaD",
+        paper="arXiv:2406.02886",
+        variant="from the abstract",
+        policy="off",
+        cost="2 + one teacher and one student answer a prompt",
+        teacher_samples=True,
+        student_samples=True,
+    )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.worse: list[Sequence] = []
+        self.gaps: list[float] = []
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """Pairs (teacher answer, answer of the student as it was before training)."""
+        better = ctx.teacher_responses()[: self.config.prompts]
+        if not self.worse:
+            self._sample(ctx, list(better))
+        picked = ctx.indices(step, n=len(better))
+        pairs = tuple(
+            (_marked(better[i], self.gaps[i]), _marked(self.worse[i], self.gaps[i])) for i in picked
+        )
+        return (Stream("pair", pairs, "group"),)
+
+    def _sample(self, ctx: Context, better: list[Sequence]) -> None:
+        self.worse = student_responses(ctx, 0, better)
+        self.gaps = [1.0] * len(better)
+        if self.config.form == "margin":
+            scores = [
+                [float(x.mean()) for x in ctx.score(y, "teacher")] for y in self._both(better)
+            ]
+            self.gaps = [max(0.0, a - b) for a, b in zip(*scores, strict=True)]
+
+    def _both(self, better: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
+        return better, self.worse
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed hinge and anchor over pairs."""
+        ones = torch.ones_like(micro.packed.target_N, dtype=torch.float32)
+        lengths = micro.sum_by_sequence(ones)
+        score = micro.sum_by_sequence(micro.logprobs()) / lengths
+        gap = (micro.sum_by_sequence(micro.packed.columns["gap"]) / lengths)[0::2]
+        win, lose = score[0::2], score[1::2]
+        hinge = calibration(win, lose, self.config.delta * gap)
+        value = (hinge - self.config.sft * win).sum()
+        micro.log(
+            loss=value,
+            hinge=hinge.sum(),
+            active=(hinge > 0).sum(),
+            chosen_nll=-win.sum(),
+            rejected_nll=-lose.sum(),
+        )
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """The student's answers of before training and the score differences."""
+        return {"worse": pack_sequences(self.worse), "gaps": self.gaps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores them."""
+        self.worse, self.gaps = unpack_sequences(state["worse"]), list(state["gaps"])
+
+
+def calibration(win: torch.Tensor, lose: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+    """max(0, margin − s(y⁺) + s(y⁻)), one value a pair."""
+    return (margin - win + lose).clamp_min(0)
+
+
+def _marked(sequence: Sequence, gap: float) -> Sequence:
+    column = torch.full((len(sequence.response),), gap)
+    return Sequence(sequence.prompt, sequence.response, sequence.key, {"gap": column})

@@ -1,0 +1,37 @@
+"""Reverse KD: word-level D_KL(q ‖ p) on the data set's responses."""
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import mixed, reverse_kl
+
+
+class ReverseKD(Method):
+    """L_t = (1 − ρ)·CE_t + ρ·D_KL(q ‖ p)_t, token mean over the optimiser step.
+
+    Source: the RKL baseline of DistiLLM (arXiv:2402.03898) and of TAID, AKL and RLKD, with ρ = 1.
+    The gradient goes through q alone. Ours: the option to mix in cross-entropy.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``rkd``."""
+
+        kd_ratio: float = Field(1.0, gt=0, le=1, description="ρ, share of the divergence")
+
+    card = Card(
+        title="Reverse KD (word level)",
+        paper="DistiLLM's RKL baseline, arXiv:2402.03898",
+        variant="DistiLLM's",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed mixture."""
+        return micro.sum(mixed(reverse_kl, self.config.kd_ratio), teacher=True)

@@ -1,0 +1,92 @@
+"""SinKD, adapted from encoders: batch-wise Sinkhorn distance added to KD; on language models ours."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.objectives import Columns, Values, word_kd
+from kdbench.trainers.sinkhorn import sinkhorn_cost
+from kdbench.trainers.types import Sequence
+
+
+class SinKD(Method):
+    """L = (1−ρ)·CE + ρ·D_KL(p ‖ q) + w·Σ_ij P_ij D_ij / n, D_ij = ‖q_i − p_j‖₁ at temperature 2.
+
+    P comes from 20 row-and-column normalisations of exp(−D/ε).
+
+    Source: Cui et al., COLING 2024, arXiv:2402.17110, and SinKD@1ffac90, where i and j are the
+    samples of a classification batch (its generative scripts use KL only). Ours: the rows are the
+    target tokens of a fixed group of ``group`` sequences, at most ``rows`` consecutive ones
+    compared with each other; a group counts once, with token means inside; w on the mean over rows
+    (theirs, 0.8 × 0.0008 on the sum over a batch of 16, is about 0.01 in that unit); KD at
+    temperature 1 (theirs: 3).
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``sinkd``; ε, temperature and rounds are the paper's."""
+
+        kd_ratio: float = Field(0.8, ge=0, le=1, description="ρ, share of the KD term (paper's α)")
+        weight: float = Field(0.8, ge=0, description="w, weight of the Sinkhorn term (paper's β)")
+        temperature: float = Field(2.0, gt=0, description="of the Sinkhorn term's softmaxes")
+        epsilon: float = Field(0.1, gt=0, description="ε, entropic regularisation")
+        rounds: int = Field(20, gt=0, description="normalisations")
+        group: int = Field(4, gt=0, description="sequences of a group")
+        rows: int = Field(64, gt=1, description="target tokens compared with each other")
+
+    card = Card(
+        title="SinKD",
+        paper="arXiv:2402.17110",
+        variant="adapted from encoders",
+        policy="off",
+        cost="1 + teacher forward + Sinkhorn",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples in fixed groups."""
+        batch, size = ctx.batch(step), self.config.group
+        groups = tuple(_grouped(batch[i : i + size], i) for i in range(0, len(batch), size))
+        return (Stream("response", groups, "group"),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Token means of CE and KD plus the Sinkhorn term, summed over groups."""
+        value = micro.sum(partial(_weighted, kd_ratio=self.config.kd_ratio), teacher=True)
+        group_N = micro.packed.columns["group"]
+        settings = {n: getattr(self.config, n) for n in ("temperature", "epsilon", "rounds")}
+        for number in group_N.unique():
+            rows = (group_N == number).nonzero().squeeze(-1)
+            for part in rows.split(self.config.rows):
+                cost = micro.together(partial(sinkhorn_cost, **settings), part) / len(rows)
+                micro.log(sinkhorn=cost)
+                value = value + self.config.weight * cost
+        return value
+
+
+def _grouped(sequences: list[Sequence], number: int) -> tuple[Sequence, ...]:
+    """A group whose tokens know its number and that their weights add up to 1."""
+    count = sum(s.targets for s in sequences)
+    return tuple(
+        replace(
+            s,
+            columns={
+                "group": torch.full((len(s.response),), float(number)),
+                "share": torch.full((len(s.response),), 1.0 / count),
+            },
+        )
+        for s in sequences
+    )
+
+
+def _weighted(
+    student: torch.Tensor,
+    teacher: torch.Tensor | None,
+    target: torch.Tensor,
+    columns: Columns,
+    *,
+    kd_ratio: float,
+) -> Values:
+    terms = word_kd(student, teacher, target, columns, kd_ratio=kd_ratio)
+    return {name: value * columns["share"] for name, value in terms.items()}

@@ -1,0 +1,39 @@
+"""Weighted forward plus reverse KL on the data set's responses."""
+
+from functools import partial
+
+import torch
+from pydantic import Field
+
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.objectives import symmetric_kl
+
+
+class SymmetricKL(Method):
+    """L_t = w·D_KL(p ‖ q) + (1 − w)·D_KL(q ‖ p), token mean over the optimiser step.
+
+    Source: DistiLLM's ``symmetric`` baseline (jongwooko/distillm@d47e77f), w = 0.1.
+    """
+
+    class Config(MethodConfig):
+        """Fields of ``sym-kl``."""
+
+        forward_weight: float = Field(0.1, ge=0, le=1, description="w, share of the forward KL")
+
+    card = Card(
+        title="Symmetric KL",
+        paper="DistiLLM's baseline, arXiv:2402.03898",
+        variant="authors' code",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed divergence."""
+        weighted = partial(symmetric_kl, forward_weight=self.config.forward_weight)
+        return micro.sum(weighted, teacher=True)

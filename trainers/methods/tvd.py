@@ -1,0 +1,32 @@
+"""Total variation distance on the data set's responses."""
+
+import torch
+
+from kdbench.trainers.method import Card, Context, Method, Micro, Stream, singles
+from kdbench.trainers.objectives import total_variation
+
+
+class TVD(Method):
+    """L_t = ½·Σ_v |p(v) − q(v)|, token mean over the optimiser step.
+
+    Source: f-distill, Wen et al., ACL 2023, arXiv:2307.15190, which averages this over student and
+    teacher samples (sequence to sequence); here, as in DistiLLM's and RLKD's baselines, on the
+    data set.
+    """
+
+    card = Card(
+        title="Total variation",
+        paper="arXiv:2307.15190",
+        variant="DistiLLM's, on the data set",
+        policy="off",
+        cost="1 + teacher forward",
+        teacher_logits=True,
+    )
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's training examples."""
+        return (singles("response", ctx.batch(step)),)
+
+    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+        """Summed distance."""
+        return micro.sum(total_variation, teacher=True)
