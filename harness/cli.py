@@ -18,6 +18,7 @@ from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
 from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ls import ls
+from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.run import run, train
 from kdbench.harness.verbs.show import show
 
@@ -40,6 +41,7 @@ app.command()(leaderboard)
 app.command()(ls)
 app.command()(show)
 app.command()(conform)
+app.command()(new_method)
 app.command()(doctor)
 
 

@@ -4,14 +4,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.client import Client
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.ledger import Budget, BudgetSpent, Ledger, Meter
 from kdbench.harness.judge.parsing import Verdict, read
 from kdbench.harness.records import VerdictRow
+
+if TYPE_CHECKING:  # a second to import, and a replay asks nothing
+    from kdbench.harness.judge.client import Client
 
 HOPELESS = {
     401: "the endpoint refused the key (401); set the variable that --judge-key-env names",
@@ -41,7 +43,7 @@ class Asking:
     def __init__(
         self,
         judge: JudgeDefinition,
-        client: Client,
+        client: "Client",
         budget: Budget,
         on_answer: Callable[[VerdictRow], None],
     ) -> None:

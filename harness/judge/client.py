@@ -5,11 +5,12 @@ an endpoint echoes of it is blanked before anyone sees it.
 """
 
 import json
+import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -72,19 +73,24 @@ class Client:
             follow_redirects=False,
             timeout=judge.timeout_s,
         )
+        self._headers = None if key else {"Authorization": openai.Omit()}
+        self._blanking = _Blanking(self._clean)
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
             timeout=judge.timeout_s,
             max_retries=judge.max_retries,
-            default_headers=None if key else _without_key(),
             http_client=self._http,
         )
 
     def __enter__(self) -> Self:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self._blanking)
         return self
 
     def __exit__(self, *_: object) -> None:
+        for handler in logging.getLogger().handlers:
+            handler.removeFilter(self._blanking)
         self._client.close()
 
     def ask(self, messages: Messages, meter: Meter) -> Response:
@@ -104,6 +110,7 @@ class Client:
                 model=self._judge.model,
                 messages=request_body(messages),  # type: ignore[arg-type]  # plain dictionaries
                 extra_body=self._judge.sampling(),
+                extra_headers=self._headers,
             )
             status, body = raw.status_code, raw.text
         except openai.APIStatusError as error:
@@ -134,8 +141,16 @@ class Client:
         return text.encode("utf-8", "replace").decode()
 
 
-def _without_key() -> Any:
-    return {"Authorization": openai.Omit()}
+class _Blanking(logging.Filter):
+    """Blanks the key in whatever the package logs, a server's echo of it included."""
+
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        super().__init__()
+        self._clean = clean
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._clean(record.getMessage()), ()
+        return True
 
 
 def _spellings(key: str | None) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from kdbench.harness.judge.results import Intervals, judge_scores
 from kdbench.harness.locks import RunLock
 from kdbench.harness.progress import Progress
 from kdbench.harness.records import (
+    Estimate,
     JudgeRecord,
     JudgeScores,
     JudgeSummary,
@@ -107,7 +108,7 @@ def judge_command(request: JudgeRequest, intervals: Intervals) -> int:
         stopped = _answer(request, base_url, targets, progress)
         found = [judge_scores(judge, t.evaluation, t.calls, t.ledger, intervals) for t in targets]
         for run in dict.fromkeys(t.evaluation.run for t in targets):
-            _summarise(run, record, judge, targets, found)
+            _summarise(run, request, record, targets, found)
     _print_results(request, name, targets, found, stopped)
     missing = any(isinstance(cell, Missing) for scores in found for cell in scores.metrics.values())
     return 1 if missing or stopped else 0
@@ -217,8 +218,8 @@ def _answer(
         return f"{len(questions)} questions are not in the recorded ledger" if questions else ""
     from kdbench.harness.judge.client import Client, read_key
 
-    key = read_key(judge.key_env)
-    if key is None and base_url == OPENAI_URL:
+    secret = read_key(judge.key_env)
+    if secret is None and base_url == OPENAI_URL:
         raise InputError(
             "the environment variable of the judge's key is not set; set OPENAI_API_KEY, or name "
             "another by --judge-key-env, or give an endpoint that needs none by --judge-base-url"
@@ -230,7 +231,7 @@ def _answer(
         progress.stage(
             f"judge {judge.model}", total, unit="question", done=total - len(questions)
         ) as stage,
-        Client(judge, base_url, key) as client,
+        Client(judge, base_url, secret) as client,
     ):
 
         def answered(row: VerdictRow) -> None:
@@ -245,17 +246,19 @@ def _answer(
 
 def _summarise(
     run: Path,
+    request: JudgeRequest,
     record: JudgeRecord,
-    judge: JudgeDefinition,
     targets: Sequence[Target],
     found: Sequence[JudgeScores],
 ) -> None:
-    """Puts this judge's numbers into a run's summary."""
+    """Puts this judge's numbers into a run's summary; those of the first N prompts apart."""
+    judge = request.judge
+    label = f"{record.judge}:{request.limit}" if request.limit else record.judge
     with RunLock(run, wait=60):
         path = run / "summary.json"
         summary = read_record(path, Summary)
         mine = [(t, s) for t, s in zip(targets, found, strict=True) if t.evaluation.run == run]
-        before = summary.judge.get(record.judge, {}).get("evaluations", {})
+        before = summary.judge.get(label, {}).get("evaluations", {})
         ledgers = [Ledger(p.parent) for p in run.glob(f"eval/*/judge/{record.judge}/judge.json")]
         entry = JudgeSummary(
             mode=judge.mode,
@@ -269,7 +272,7 @@ def _summarise(
             cost=round(sum(ledger.spent for ledger in ledgers), 9) if judge.prices else None,
             currency=judge.prices.currency if judge.prices else "",
         )
-        entries = summary.judge | {record.judge: entry.model_dump(mode="json")}
+        entries = summary.judge | {label: entry.model_dump(mode="json")}
         write_json(path, summary.model_copy(update={"judge": entries}))
 
 
@@ -341,7 +344,7 @@ def _print_results(
     else:
         for target, scores in zip(targets, found, strict=True):
             print(f"{target.evaluation.run.name}  {scores.task}[{scores.edition}]")
-            for title, cells in (("", scores.metrics), ("sanity ", scores.sanity)):
+            for title, cells in (("", scores.metrics), ("sanity: ", scores.sanity)):
                 _print_cells(title, cells)
             listed = ", ".join(f"{n} {state}" for state, n in scores.states.items())
             print(f"  answers of the judge: {listed}")
@@ -352,15 +355,23 @@ def _print_results(
     if stopped:
         again = shlex.join(["kdbench", *sys.argv[1:]])
         print(f"warning: stopped: {stopped}; continue with: {again}", file=sys.stderr)
-    elif not request.json_output:
+    failed = sum(scores.states.get("error", 0) for scores in found)
+    if failed:
+        print(f"warning: {failed} calls failed; ask them again by --retry error", file=sys.stderr)
+    if not stopped and not request.json_output:
         print("next: kdbench leaderboard " + " ".join(shlex.quote(str(p)) for p in request.runs))
 
 
-def _print_cells(title: str, cells: Mapping[str, Any]) -> None:
+def _print_cells(title: str, cells: Mapping[str, Estimate | Missing]) -> None:
+    """One line of values, and one for each reason why some are missing."""
+    there, missing = [], defaultdict(list)
     for name, cell in cells.items():
-        text = (
-            f"missing: {cell.missing}"
-            if isinstance(cell, Missing)
-            else f"{cell.mean:.2f} [{cell.low:.2f}, {cell.high:.2f}] over {cell.n_prompts} prompts"
-        )
-        print(f"  {title}{name}: {text}")
+        if isinstance(cell, Missing):
+            missing[cell.missing].append(name)
+        else:
+            there.append(f"{name}: {cell.mean:.2f} [{cell.low:.2f}, {cell.high:.2f}]")
+    if there:
+        prompts = {cell.n_prompts for cell in cells.values() if isinstance(cell, Estimate)}
+        print(f"  {title}{'; '.join(there)} ({', '.join(map(str, sorted(prompts)))} prompts)")
+    for reason, names in missing.items():
+        print(f"  {title}{', '.join(names)}: missing: {reason}")

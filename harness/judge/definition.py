@@ -48,7 +48,7 @@ class JudgeDefinition(Section):
     system: str = ""
     user: str = Field(description="{prompt} and {answer}, or {answer_a} and {answer_b}")
     answer: Literal["last_line", "json_schema"] = "last_line"
-    low: int = Field(1, description="pointwise: worst score")
+    low: int = Field(1, gt=0, description="pointwise: worst score; positive, for ratios")
     high: int = Field(10, description="pointwise: best score")
     parameters: dict[str, JsonValue] = Field(
         {}, description="sent as they are: temperature, seed …"

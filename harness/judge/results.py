@@ -107,8 +107,8 @@ class _Table:
                 mine[prompt], theirs[prompt] = whole, against
         why = self._too_few(subject, len(mine))
         names = ("feedback", "score", "reference_score")
-        if why or not sum(theirs.values()):
-            return dict.fromkeys(names, Missing(missing=why or "every reference score is zero"))
+        if why:
+            return dict.fromkeys(names, Missing(missing=why))
         rows, bases = list(mine.values()), list(theirs.values())
         means = [sum(row) / len(row) for row in rows]
         per_seed = [100 * sum(column) / sum(bases) for column in zip(*rows, strict=True)]
@@ -172,8 +172,9 @@ class _Table:
         asked = len(self._asked(subject))
         if whole and whole >= self._judge.min_judged * asked:
             return ""
-        # self and sanity rows need the verdicts they are set against as well
-        needed = {subject, "model" if subject == "self" else "reference"}
+        needed = {subject}  # and, to divide by, what it is set against
+        if self._judge.mode == "pointwise":
+            needed.add("model" if subject == "self" else "reference")
         prompts = set(self._asked(subject))
         states = {
             call.key: self._found[call.key].state if call.key in self._found else "unasked"

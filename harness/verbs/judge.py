@@ -80,7 +80,8 @@ def judge(
 def _mean(values: Sequence[float]) -> tuple[float, float, float]:
     from kdbench.reports import stats
 
-    return tuple(stats.bootstrap(values))
+    found = stats.bootstrap(values)
+    return found.mean, found.low, found.high
 
 
 def _ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
