@@ -176,7 +176,7 @@ def _context(rows: list[Row], vocab: int, eos_id: int) -> Any:
         eos_id=eos_id,
         decoding=Decoding(max_new_tokens=1),
         answer=_unused,
-        teacher_responses=_unused,
+        teacher_answers=_unused,
         score=_unused,
     )
 

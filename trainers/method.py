@@ -153,8 +153,9 @@ class Context:
         decoding: how responses are sampled during training (seed replaced per use).
         progress: fraction of the training budget already used, in [0, 1).
         answer: samples responses of the student (or a mixture with the teacher), in prompt order.
-        teacher_responses: teacher answers to the training prompts, sampled once, shared and cached;
-            indexes agree with ``train``.
+        teacher_answers: the teacher's answers to training examples by index; sampled when first
+            asked for (what is asked for together is sampled together), shared and cached.
+        lookahead: optimiser steps whose prompts `teacher_batch` asks for together.
         score: log-probabilities of responses under ("student" | "teacher"), no gradient.
         meter: counts tokens by kind: "sampled", "teacher" …
         copy_student: the student as it is now, or with weights it had, frozen, for `Micro.sum`; its
@@ -171,8 +172,9 @@ class Context:
     eos_id: int
     decoding: Decoding
     answer: Callable[..., list[Answer]]
-    teacher_responses: Callable[[], Seq[Sequence]]
+    teacher_answers: Callable[[Seq[int]], list[Sequence]]
     score: Callable[[Seq[Sequence], str], list[torch.Tensor]]
+    lookahead: int = 1
     progress: float = 0.0
     meter: dict[str, int] = field(default_factory=dict)
     copy_student: Callable[..., Any] | None = None
@@ -198,6 +200,14 @@ class Context:
     def batch(self, step: int) -> list[Sequence]:
         """Training examples of optimiser step ``step``, with the data set's responses."""
         return [self.train[i] for i in self.indices(step)]
+
+    def teacher_batch(self, step: int) -> list[Sequence]:
+        """Training examples of optimiser step ``step`` with the teacher's answers."""
+        first = step - step % self.lookahead
+        ahead = [i for s in range(first, first + self.lookahead) for i in self.indices(s)]
+        found = self.teacher_answers(ahead)
+        place = (step - first) * self.batch_size
+        return found[place : place + self.batch_size]
 
     def text_batch(self, step: int) -> list[Sequence]:
         """As many plain-text rows as examples; empty if the suite has none."""

@@ -84,7 +84,13 @@ def load_model(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(_cannot_load("model", ref, error)) from error
     own_memory(model)
-    return model.to(dtype).eval()
+    return moved(model, dtype=dtype).eval()
+
+
+def moved(model: PreTrainedModel, **to: Any) -> PreTrainedModel:
+    """``model.to(...)``, whose own annotation hides what it takes."""
+    torch.nn.Module.to(model, **to)
+    return model
 
 
 def own_memory(model: torch.nn.Module) -> None:

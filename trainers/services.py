@@ -101,7 +101,7 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(
-        self, sequences: Seq[Sequence], who: Literal["student", "teacher"]
+        self, sequences: Seq[Sequence], who: str
     ) -> list[torch.Tensor]:
         """log-probability of each target token, one float32 CPU tensor a sequence."""
         model = self.student if who == "student" else self.teacher

@@ -43,7 +43,7 @@ class Snapshots:
         return module
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return untied(get_model_state_dict(self._bare, options=WHOLE))
+        return untied(whole_weights(self._bare))
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Checkpoint ``step``: ``state`` with weights and optimiser state."""
@@ -75,13 +75,14 @@ class Snapshots:
         """Puts the best weights into the module; False if none were kept."""
         best = self.out / "checkpoints" / "best" / "model.safetensors"
         if best.is_file():
-            set_model_state_dict(self._bare, load_file(best), options=LOAD)
+            weights: dict[str, Any] = load_file(best)
+            set_model_state_dict(self._bare, weights, options=LOAD)
         return best.is_file()
 
     def export(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Path:
         """``student/``: an ordinary Hugging Face folder of the trained model."""
         prefix = "student."
-        weights = get_model_state_dict(self._bare, options=WHOLE)
+        weights = whole_weights(self._bare)
         mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         folder = self.out / "student"
         if self.accelerator.is_main_process:
@@ -91,6 +92,12 @@ class Snapshots:
                     tokenizer.save_pretrained(path)
         self.accelerator.wait_for_everyone()
         return folder
+
+
+def whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of a module, unsharded, on the CPU of the main rank."""
+    state = get_model_state_dict(module, options=WHOLE)
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -225,7 +225,7 @@ class _StockJob:
 
     def scores(self, results: dict[str, Any]) -> list[ScoreRow]:
         """Per-prompt values of every metric that is a number a document; groups are pooled."""
-        rows = []
+        rows: list[ScoreRow] = []
         for task, logged in results["samples"].items():
             # a task may read its answers in several ways; the first is its headline
             samples = [sample for sample in logged if sample["filter"] == logged[0]["filter"]]

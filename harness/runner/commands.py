@@ -13,10 +13,10 @@ from kdbench.harness.folders import settle_folder
 from kdbench.harness.locks import RunLock
 from kdbench.harness.progress import Progress
 from kdbench.harness.provenance import combined
-from kdbench.harness.records import ModelRef, RunCard
+from kdbench.harness.records import ModelRef, RunCard, Summary
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner import evaluation, summary
-from kdbench.harness.runner.models import Located, locate
+from kdbench.harness.runner.models import Located, locate, other_tokenizer, world_model
 from kdbench.harness.runner.prepare import (
     WAIT,
     Prepared,
@@ -34,7 +34,7 @@ from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.store import is_done, make_folder, read_record, write_json
 from kdbench.harness.task_names import check_tasks
-from kdbench.trainers.models import PRUNE, load_model
+from kdbench.trainers.models import load_model
 
 
 def run_command(request: Request) -> int:
@@ -96,6 +96,7 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
             student=lambda: load_model(init.ref),
             teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
             tokenizer=prepared.tokenizer,
+            teacher_tokenizer=other_tokenizer(prepared.tokenizer, teacher),
             data=data,
             teacher_samples=_teacher_samples(session, prepared, teacher),
             out=make_folder(folder / "train"),
@@ -185,7 +186,7 @@ def _evaluate_into(
             )
             evaluation.evaluate(session, subject, folder, teacher)
             if card is None:
-                card = read_record(folder / "summary.json", summary.Summary).run
+                card = read_record(folder / "summary.json", Summary).run
             summary.write_summary(session, folder, card, {})
 
 
@@ -197,9 +198,9 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
     if config.tasks.edition != "full":
         rows.append(("truth", None))
     rows.append(("teacher", teacher))
-    if PRUNE.match(config.pair.student) or Path(config.pair.student).suffix != ".json":
-        if not config.pair.student.startswith(("mini:", "mini-test:")):
-            rows.append(("student-untrained", prepared.base))
+    random = Path(config.pair.student).suffix == ".json" or world_model(config.pair.student)
+    if not random:  # there is nothing to see in the answers of random weights
+        rows.append(("student-untrained", prepared.base))
     if config.init_sft is not None:
         rows.append(("sft-init", init_student(session, prepared)))
     return [

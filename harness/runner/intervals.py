@@ -5,6 +5,7 @@ All are percentiles over resamples of prompts, by `kdbench.reports.stats`.
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def calibration(
     clusters_N: NDArray[np.int64] | None = None,
     binning: Binning = "width",
 ) -> dict[str, Any]:
-    """ECE with its interval, and the reliability bins.
+    """ECE with its interval (percentiles of prompt resamples, less their bias), and the bins.
 
     Args:
         confidence_N: largest probability of each prediction.
@@ -101,14 +102,17 @@ def calibration(
     if prompts > 1:
         means = stats.resampled_means(sums_PB)
         resampled = np.abs(means[:, :-1]).sum(axis=1) / means[:, -1]
-        low, high = (float(bound) for bound in stats.percentiles(resampled, prompts))
+        # |gap| grows with noise and resampling adds noise: without its bias taken off, the interval
+        # of a well calibrated model would lie above its own estimate
+        centred = resampled - resampled.mean() + point
+        low, high = (min(1.0, max(0.0, float(b))) for b in stats.percentiles(centred, prompts))
     return {
         "ece": _estimate(point, low, high, prompts).model_dump(),
         "binning": f"{gaps_NB.shape[1]} bins of equal {binning}",
         "accuracy": float(np.mean(correct_N)),
         "confidence": float(np.mean(confidence_N)),
         "predictions": len(gaps_NB),
-        "bins": [bin_._asdict() for bin_ in reliability(confidence_N, correct_N, binning=binning)],
+        "bins": [asdict(bin_) for bin_ in reliability(confidence_N, correct_N, binning=binning)],
     }
 
 

@@ -12,6 +12,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.folders import build_once
 from kdbench.harness.provenance import combined, model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.records import ModelRef
+from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.runner.session import Session
 from kdbench.tasks import mini
@@ -21,6 +22,7 @@ from kdbench.trainers.models import (
     initialise,
     load_model,
     load_tokenizer,
+    moved,
     prune,
     same_tokenizer,
 )
@@ -35,7 +37,7 @@ class Located:
 
     def load(self, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
         """The model in eval mode."""
-        return load_model(self.ref, dtype=dtype).to(device)
+        return moved(load_model(self.ref, dtype=dtype), device=device)
 
 
 def world_model(ref: str) -> tuple[str, str] | None:
@@ -152,10 +154,24 @@ def shared_tokenizer(
         InputError: the method compares distributions but the tokenizers differ.
     """
     tokenizer = load_tokenizer(student.ref)
-    if needs_same and not same_tokenizer(tokenizer, load_tokenizer(teacher.ref)):
+    if needs_same and other_tokenizer(tokenizer, teacher) is not None:
+        able = [n for n in METHODS if not find_method(n).method.card.same_tokenizer]
         raise InputError(
             f"teacher {teacher.card.name!r} and student {student.card.name!r} have different "
             f"tokenizers, but method {config.method.name} compares them token by token; choose a "
-            "pair with one tokenizer, or a method that needs none: sft"
+            f"pair with one tokenizer, or a method that can: {', '.join(able)}"
+        )
+    if config.teacher_sft is not None and other_tokenizer(tokenizer, teacher) is not None:
+        raise InputError(
+            "a teacher with its own tokenizer cannot be fine-tuned on the student's tokens; fine-tune "
+            "it first and give its folder, with --set teacher_sft=null"
         )
     return tokenizer, tokenizer_fingerprint(student.ref)
+
+
+def other_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, teacher: Located
+) -> PreTrainedTokenizerBase | None:
+    """The teacher's tokenizer if it is not the student's."""
+    its = load_tokenizer(teacher.ref)
+    return None if same_tokenizer(tokenizer, its) else its

@@ -105,11 +105,8 @@ def raw_teacher(session: Session) -> Located:
     if world is None:
         return locate(ref, ref)
     size, _ = world
-    settings = teacher_training(size)
-    training = session.config.train.model_copy(update=settings)
-    identity = training_identity(
-        {"world": fingerprint(size), "training": training.model_dump(mode="json")}
-    )
+    training = TrainConfig.model_validate(teacher_training(size))
+    identity = training_identity({"world": fingerprint(size), "training": training.identity()})
     out = session.cached("teachers", identity)
     config = session.config.model_copy(
         update={

@@ -15,8 +15,9 @@ from kdbench.harness.config import TrainConfig
 from kdbench.harness.records import TrainRow
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.runner.session import Session
-from kdbench.harness.store import append_rows, is_done, keep_rows, mark_done, read_marker, read_rows
+from kdbench.harness.store import is_done, mark_done, read_marker
 from kdbench.tasks.scoring import rouge_l
+from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.head import head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
@@ -25,7 +26,8 @@ from kdbench.trainers.micro import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.packing import is_packable
 from kdbench.trainers.services import Rollouts, Scorer, reference_loss
-from kdbench.trainers.types import Decoding, Prompt, Sequence
+from kdbench.trainers.teacher_answers import TeacherAnswers
+from kdbench.trainers.types import Answer, Decoding, Prompt
 
 DEV_SEED = 10
 SAMPLING_SEED = 10
@@ -42,6 +44,7 @@ class Job:
         student: loads the model to train (float32).
         teacher: loads the frozen teacher in the given dtype, or None.
         tokenizer: the student's.
+        teacher_tokenizer: the teacher's, if it is another one.
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
         out: folder of the training; see `kdbench.trainers.loop`.
@@ -56,6 +59,7 @@ class Job:
     data: TrainingData
     teacher_samples: Path
     out: Path
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
 
 def train(session: Session, job: Job) -> dict[str, Any]:
@@ -95,11 +99,19 @@ class _Training:
         self.student = student.double() if training.precision == "fp64" else student
         self.teacher = job.teacher(dtype).to(device) if job.teacher else None
         models = [m for m in (self.student, self.teacher) if m is not None]
-        self.vocab: Vocabulary = vocabulary(job.tokenizer, *models)
+        foreign = job.teacher_tokenizer if self.teacher is not None else None
+        self.vocab: Vocabulary = vocabulary(
+            job.tokenizer, *(models if foreign is None else [self.student])
+        )
+        self.teacher_vocab = (
+            self.vocab if foreign is None else vocabulary(foreign, *models[1:])
+        ).size
+        self.twins = None if foreign is None else Twins(job.tokenizer, foreign)
         self.layout = Layout(
-            row=training.max_length,
+            # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
+            row=training.micro_tokens if device.type == "cpu" else training.max_length,
             pad_id=self.vocab.pad_id,
-            packed=all(is_packable(m, self.vocab.size) for m in models),
+            packed=all(is_packable(m, min(self.vocab.size, self.teacher_vocab)) for m in models),
             device=device,
         )
         self.meter: dict[str, int] = {}
@@ -128,7 +140,13 @@ class _Training:
             eos_id=self.vocab.eos_ids[0],
             decoding=self.decoding,
             answer=self.rollouts,
-            teacher_responses=self._teacher_responses,
+            teacher_answers=TeacherAnswers(
+                job.data.train,
+                job.teacher_samples,
+                self._sample_teacher,
+                writes=self.session.is_main,
+            ).pick,
+            lookahead=max(1, self.rollouts.chunk // training.batch_size),
             score=Scorer(
                 student=self.student,
                 teacher=self.teacher,
@@ -138,6 +156,7 @@ class _Training:
                 accelerator=self.accelerator,
             ),
             meter=self.meter,
+            twin=self.twins,
         )
         steps = self._steps()
         with self.session.progress.stage(f"train {job.name}", steps) as live:
@@ -164,7 +183,7 @@ class _Training:
     def _teacher_side(self) -> TeacherSide | None:
         if self.teacher is None:
             return None
-        return TeacherSide(self.teacher, head_of(self.teacher, self.vocab.size))
+        return TeacherSide(self.teacher, head_of(self.teacher, self.teacher_vocab))
 
     def _steps(self) -> int | None:
         training = self.job.training
@@ -234,48 +253,16 @@ class _Training:
         scores = [rouge_l(t, r) for t, r in zip(texts, data.dev_references, strict=True)]
         return sum(scores) / len(scores)
 
-    def _teacher_responses(self) -> list[Sequence]:
-        """One sampled teacher answer a training prompt, generated once for all methods and seeds."""
-        if not hasattr(self, "_cached_responses"):
-            self._cached_responses = self._load_or_sample()
-        return self._cached_responses
-
-    _cached_responses: list[Sequence]
-
-    def _load_or_sample(self) -> list[Sequence]:
-        train, path = self.job.data.train, self.job.teacher_samples
-        rows = read_rows(path) if path.exists() else []
-        chunk = self.rollouts.chunk * max(1, self.accelerator.num_processes)
-        whole = len(rows) if len(rows) == len(train) else len(rows) // chunk * chunk
-        if whole < len(rows) and self.session.is_main:
-            keep_rows(path, whole)
-        answers = [tuple(row["response"]) for row in rows[:whole]]
-        if whole < len(train):
-            before = dict(self.meter)
-            self._sample_teacher(answers, path, chunk)
-            self.meter.clear()
-            self.meter.update(before)  # shared work is booked with the cache, not with this run
-        return [Sequence(s.prompt, a, s.key) for s, a in zip(train, answers, strict=True)]
-
-    def _sample_teacher(self, answers: list[tuple[int, ...]], path: Path, chunk: int) -> None:
-        train = self.job.data.train
+    def _sample_teacher(self, prompts: list[Prompt]) -> list[Answer]:
+        """Answers of the teacher; booked apart, since all runs share them."""
+        before = dict(self.meter)
         decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=SAMPLING_SEED)
-        with self.session.progress.stage("teacher answers", len(train)) as live:
-            while len(answers) < len(train):
-                live.update(len(answers))
-                todo = train[len(answers) : len(answers) + chunk]
-                prompts: list[Prompt] = as_prompts(todo)
-                new = self.rollouts(prompts, decoding, model="teacher")
-                if self.session.is_main:
-                    append_rows(
-                        path,
-                        [
-                            {"key": p.key, "response": list(a.ids)}
-                            for p, a in zip(prompts, new, strict=True)
-                        ],
-                    )
-                answers += [tuple(a.ids) for a in new]
-            live.update(len(train))
+        answers = self.rollouts(prompts, decoding, model="teacher")
+        self.meter.clear()
+        self.meter.update(before)
+        count = sum(len(a.ids) for a in answers)
+        self.meter["teacher_answers"] = self.meter.get("teacher_answers", 0) + count
+        return answers
 
 
 def training_identity(parts: dict[str, Any]) -> str:

@@ -130,7 +130,8 @@ def _word(word: str) -> Build:
 
 def count_paths(graph: Graph) -> int:
     """How many paths lead from the beginning to the end (an upper bound on different answers)."""
-    fans, memo = graph.fans(), {}
+    fans = graph.fans()
+    memo: dict[int, int] = {}
 
     def count(node: int) -> int:
         if node not in memo:

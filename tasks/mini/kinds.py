@@ -16,6 +16,9 @@ from kdbench.tasks.mini.facts import World
 from kdbench.tasks.mini.words import SPLIT
 
 Slots = dict[str, str]
+Draw = Callable[[World, Dice], Slots]
+Answer = Callable[[World, Slots], str]
+Choices = Callable[[World, Slots], tuple[str, ...]]
 
 # slot -> (regular expression, values it may take); passages are checked by their own reader
 SLOT_PATTERN = {"p": r"\w+ \w+", "text": r".+"}
@@ -63,14 +66,14 @@ class Kind:
     category: str
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
-    draw: Callable[[World, Dice], Slots]
-    answer: Callable[[World, Slots], str]
+    draw: Draw
+    answer: Answer
     input: str = ""
     unseen_slots: Callable[[Slots], bool] = field(default=lambda slots: False)
-    choices: Callable[[World, Slots], tuple[str, ...]] | None = None
+    choices: Choices | None = None
 
 
-def plain(names: str) -> Callable[[World, Dice], Slots]:
+def plain(names: str) -> Draw:
     """The draw of a kind whose slots are independent."""
     return lambda world, dice: draw_plain(world, dice, names)
 

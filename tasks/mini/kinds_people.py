@@ -4,7 +4,9 @@ from kdbench.tasks.mini import lexicon as lex
 from kdbench.tasks.mini.dice import Dice
 from kdbench.tasks.mini.facts import ATTRIBUTE_OF, World, noun_phrase
 from kdbench.tasks.mini.grammar import plackett_luce
-from kdbench.tasks.mini.kinds import Kind, Slots, plain
+from kdbench.tasks.mini.kinds import Answer, Choices, Draw, Kind, Slots, plain
+
+Choose = tuple[Draw, Answer, Choices]
 
 # pairs of attributes that training never asks for together
 UNSEEN_PAIRS = frozenset(
@@ -103,7 +105,7 @@ def _toast(world: World, slots: Slots) -> str:
     )
 
 
-def _choose(field: str, place: int, words: tuple[str, ...]) -> tuple:
+def _choose(field: str, place: int, words: tuple[str, ...]) -> Choose:
     """Draw, answer and labels of a choice between the true word and a wrong one."""
 
     def draw(world: World, dice: Dice) -> Slots:
@@ -123,7 +125,7 @@ def _choose(field: str, place: int, words: tuple[str, ...]) -> tuple:
     return draw, answer, lambda world, slots: (slots["x"], slots["y"])
 
 
-def _class(name: str, seen: tuple[str, ...], unseen: tuple[str, ...], choose: tuple) -> Kind:
+def _class(name: str, seen: tuple[str, ...], unseen: tuple[str, ...], choose: Choose) -> Kind:
     return Kind(name, "classification", seen, unseen, choose[0], choose[1], choices=choose[2])
 
 

@@ -2,7 +2,7 @@
 
 from kdbench.tasks.mini import lexicon as lex
 from kdbench.tasks.mini.facts import World, noun_phrase
-from kdbench.tasks.mini.kinds import Kind, Slots, plain
+from kdbench.tasks.mini.kinds import Choices, Kind, Slots, plain
 
 
 def _ware(world: World, slots: Slots) -> str:
@@ -98,7 +98,7 @@ def _guide(world: World, slots: Slots) -> str:
     return " ".join(_town_sentences(world, slots["t"]))
 
 
-def _fixed(*labels: str):
+def _fixed(*labels: str) -> Choices:
     return lambda world, slots: labels
 
 

@@ -17,7 +17,7 @@ from kdbench.tasks.mini.facts import (
     draw_value,
     noun_phrase,
 )
-from kdbench.tasks.mini.kinds import Kind, Slots
+from kdbench.tasks.mini.kinds import Answer, Draw, Kind, Slots
 
 Statement = tuple[str, str, Value]  # first name, attribute, value
 
@@ -68,7 +68,7 @@ def _draw_passage(dice: Dice, names: list[str], attributes: list[str]) -> str:
     return write_passage(statements)
 
 
-def _draw_asked(attribute: str):
+def _draw_asked(attribute: str) -> Draw:
     def draw(world: World, dice: Dice) -> Slots:
         names = dice.sample(lex.FIRST, 3)
         return {"text": _draw_passage(dice, names, [attribute] * 3), "q": dice.choice(names)}
@@ -76,7 +76,7 @@ def _draw_asked(attribute: str):
     return draw
 
 
-def _answer_asked(attribute: str):
+def _answer_asked(attribute: str) -> Answer:
     def answer(world: World, slots: Slots) -> str:
         for name, stated, value in read_passage(slots["text"]):
             if (name, stated) == (slots["q"], attribute):
@@ -86,7 +86,7 @@ def _answer_asked(attribute: str):
     return answer
 
 
-def _draw_list(attribute: str):
+def _draw_list(attribute: str) -> Draw:
     def draw(world: World, dice: Dice) -> Slots:
         names = dice.sample(lex.FIRST, 3)
         other = dice.choice([a for a in ATTRIBUTES if a != attribute])
@@ -96,7 +96,7 @@ def _draw_list(attribute: str):
     return draw
 
 
-def _answer_list(attribute: str):
+def _answer_list(attribute: str) -> Answer:
     def answer(world: World, slots: Slots) -> str:
         found = [v for _, a, v in read_passage(slots["text"]) if a == attribute]
         said = [noun_phrase(attribute, v) for v in found]

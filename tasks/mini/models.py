@@ -1,4 +1,4 @@
-"""Sizes of the mini teacher and student, and the training settings found for them."""
+"""Sizes of the mini teacher and student; how the teacher is trained is in ``settings``."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # (width, layers, heads, feed-forward width)
 MODELS = {
     "teacher": {"mini": (160, 3, 4, 448), "mini-test": (64, 2, 4, 128)},
-    "student": {"mini": (48, 3, 4, 160), "mini-test": (32, 1, 2, 64)},
+    "student": {"mini": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
 }
 
 

@@ -107,7 +107,8 @@ class Truth:
         Ends with the end token unless cut at ``max_new_tokens``. Draws the hidden path and the
         slips themselves, so it is exact whatever the rounding of the marginals.
         """
-        fans, node, said = self._open(prompt).fans(), 0, []
+        fans, node = self._open(prompt).fans(), 0
+        said: list[int] = []
         dice = Dice("answer", seed, key)
         while len(said) < max_new_tokens and (not said or said[-1] != self.eos):
             fan = fans[node]

@@ -90,7 +90,8 @@ def _row(split: str, world_seed: int, i: int, tried: int, truth: Truth) -> tuple
 
 @lru_cache(maxsize=32)
 def _rows(split: str, size: str, world_seed: int) -> tuple[Row, ...]:
-    truth, taken, out = Truth(build(world_seed)), set(), []
+    truth, taken = Truth(build(world_seed)), set[str]()
+    out: list[Row] = []
     for i in range(SIZES[size][split]):
         for tried in range(10_000):
             made = _row(split, world_seed, i, tried, truth)
@@ -120,7 +121,8 @@ def rows(split: str, *, size: str = "mini", world_seed: int = 0) -> list[Row]:
 
 def plain_text(n: int, *, world_seed: int = 0) -> list[str]:
     """``n`` short plain texts about the world, two or three sentences each, without answers."""
-    world, texts = build(world_seed), []
+    world = build(world_seed)
+    texts: list[str] = []
     for i in range(n):
         dice = Dice("text", world_seed, i)
         if dice.below(4):

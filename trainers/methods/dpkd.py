@@ -58,8 +58,7 @@ class DPKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, fresh student answer), and plain text."""
-        teacher = ctx.teacher_responses()
-        chosen = [teacher[i] for i in ctx.indices(step)]
+        chosen = ctx.teacher_batch(step)
         answers = ctx.answer(
             as_prompts(chosen), replace(ctx.decoding, seed=rollout_seed(ctx.seed, step))
         )
@@ -99,12 +98,11 @@ class DPKD(Method):
     ) -> torch.Tensor:
         """The configured form, one value a pair."""
         beta = self.config.beta
-        match self.config.form:
-            case "dpo":
-                return dpo(q_win, q_lose, p_win, p_lose, beta=beta)
-            case "ipo":
-                return ipo(q_win, q_lose, p_win, p_lose, beta=beta)
-            case "cpo":
-                return cpo(q_win, q_lose, nll_win, beta=beta)
-            case "simpo":
-                return simpo(q_win, q_lose, beta=beta, gamma=self.config.gamma)
+        form: Form = self.config.form
+        if form == "dpo":
+            return dpo(q_win, q_lose, p_win, p_lose, beta=beta)
+        if form == "ipo":
+            return ipo(q_win, q_lose, p_win, p_lose, beta=beta)
+        if form == "cpo":
+            return cpo(q_win, q_lose, nll_win, beta=beta)
+        return simpo(q_win, q_lose, beta=beta, gamma=self.config.gamma)

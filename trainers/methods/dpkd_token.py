@@ -44,8 +44,8 @@ class DPKDToken(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Teacher-forced responses and a batch of plain text."""
-        source = ctx.teacher_responses() if self.config.responses == "teacher" else ctx.train
-        response = singles("response", [source[i] for i in ctx.indices(step)])
+        taught = self.config.responses == "teacher"
+        response = singles("response", ctx.teacher_batch(step) if taught else ctx.batch(step))
         return (response, *plain_text(ctx, step, self.config.lm_coef))
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:

@@ -30,8 +30,10 @@ class DSKD(Method):
     student's, keys from the teacher's input and target embeddings, within each sequence.
 
     Source: Zhang et al., EMNLP 2024, arXiv:2406.17328, and songmzhang/DSKD@077337a (ρ 0.5, T 2).
-    Ours: values are the teacher's states alone; one learning rate for projectors and student; the
-    s2t term of a sequence is rescaled from the teacher's to the student's number of tokens.
+    Ours: keys are divided by the spread of all the teacher's embeddings (theirs: of the
+    micro-batch's); values are the teacher's states alone; one learning rate for projectors and
+    student; the s2t term of a sequence is rescaled from the teacher's to the student's number of
+    tokens.
     """
 
     class Config(MethodConfig):
@@ -124,7 +126,8 @@ class DSKD(Method):
         assert twin is not None
         mine, theirs = _tokens(micro, packed, False), _tokens(micro, twin, True).detach()
         query = self.modules["query"](mine)
-        key = (theirs / theirs.std()).to(query.dtype)
+        spread = micro.teacher.model.get_input_embeddings().weight.std()
+        key = (theirs / spread).to(query.dtype)
         scores = query @ key.T / key.shape[-1] ** 0.5
         apart = packed.owner_N[:, None] != twin.owner_N[None, :]
         return scores.masked_fill(apart, -torch.inf)

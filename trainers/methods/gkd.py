@@ -42,8 +42,8 @@ class GKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A batch of student responses, or one of the data set's or the teacher's."""
-        source = ctx.teacher_responses() if self.config.others == "teacher" else ctx.train
-        examples = [source[i] for i in ctx.indices(step)]
+        taught = self.config.others == "teacher"
+        examples = ctx.teacher_batch(step) if taught else ctx.batch(step)
         if drawn(ctx.seed, step, 13)[0] < self.config.student_share:
             temperature = self.config.temperature
             examples = student_responses(ctx, step, examples, temperature=temperature)

@@ -10,7 +10,9 @@ from kdbench.trainers.objectives import generalised_jsd, mixed
 
 
 class JSD(Method):
-    """L_t = β·D_KL(p ‖ m) + (1 − β)·D_KL(q ‖ m), m = β·p + (1 − β)·q; β = 0 is D_KL(p ‖ q), β = 1 D_KL(q ‖ p).
+    """L_t = β·D_KL(p ‖ m) + (1 − β)·D_KL(q ‖ m), m = β·p + (1 − β)·q.
+
+    β = 0 is D_KL(p ‖ q), β = 1 is D_KL(q ‖ p).
 
     Source: GKD, Agarwal et al. 2024, arXiv:2306.13649, eq. 1, with TRL's ends (the formula itself
     is 0 there). β = 0.5 is the ordinary JSD; DistiLLM's baseline has β = 0.1 (its ``lam`` 0.9).

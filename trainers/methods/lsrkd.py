@@ -34,6 +34,7 @@ class LsrKD(Method):
         variant="from the abstract",
         policy="off",
         cost="1",
+        same_tokenizer=False,
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

@@ -34,6 +34,7 @@ class MrKD(Method):
         variant="from the abstract",
         policy="off",
         cost="1 + forward of an old student",
+        same_tokenizer=False,
     )
 
     def __init__(self, config: Any) -> None:

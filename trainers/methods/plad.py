@@ -49,9 +49,9 @@ class PLaD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, answer of the student as it was before training)."""
-        better = ctx.teacher_responses()[: self.config.prompts]
+        better = ctx.teacher_answers(range(min(self.config.prompts, len(ctx.train))))
         if not self.worse:
-            self._sample(ctx, list(better))
+            self._sample(ctx, better)
         picked = ctx.indices(step, n=len(better))
         pairs = tuple(
             (_marked(better[i], self.gaps[i]), _marked(self.worse[i], self.gaps[i])) for i in picked

@@ -34,8 +34,7 @@ class SeqKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""
-        answers = ctx.teacher_responses()
-        return (singles("response", [answers[i] for i in ctx.indices(step)]),)
+        return (singles("response", ctx.teacher_batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed cross-entropy or mixture."""
