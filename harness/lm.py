@@ -128,8 +128,7 @@ def generate_prepared(
 ) -> GenerationResult:
     """Answers a prepared task with one decoding seed, continuing what is stored.
 
-    Args as `kdbench.harness.samples.collect`; answers go to ``samples.seed<seed>.jsonl`` in
-    ``out``, the evaluation's folder.
+    Arguments are those of `samples.collect`; answers go to ``out/samples.seed<seed>.jsonl``.
     """
     path = samples_file(out, seed)
     collected = []
@@ -260,8 +259,9 @@ def evaluate_stock(
 
     Args:
         side: model, tokenizer and sizes.
-        tasks: lm-eval's tasks, groups or tags, or tasks in ``include_paths`` (folders).
+        tasks: lm-eval's tasks, groups or tags, or tasks in ``include_paths``.
         limit: the first so many documents of each task.
+        include_paths: folders with further task files.
         num_fewshot: overrides the tasks' own number of examples.
         chat: apply the tokenizer's chat template.
 
@@ -315,8 +315,7 @@ def stock_identity(
         for each in _load(_manager([name], include_paths), name):
             for task in each.get_all_tasks() if isinstance(each, Group) else [each]:
                 # functions by their names: their addresses change with the process
-                rows = [task.dump_config(), *itertools.islice(task.eval_docs, limit)]
-                for row in rows:
+                for row in (task.dump_config(), *itertools.islice(task.eval_docs, limit)):
                     text = json.dumps(row, sort_keys=True, default=_name_or_text)
                     digest.update(text.encode())
     return digest.hexdigest()

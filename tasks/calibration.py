@@ -11,6 +11,7 @@ lm-eval's ``brier_score``: between 0 and 2.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ class Prediction(NamedTuple):
     brier: float
 
 
-class Bin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bin:
     """One reliability bin; ``confidence`` and ``accuracy`` are None if it is empty."""
 
     low: float

@@ -70,8 +70,12 @@ def target(doc: Mapping[str, Any]) -> str:
 
 
 def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str, float]:
-    """ROUGE-L and exact match of one answer, in percent, best over all references."""
+    """ROUGE-L and exact match of one answer, in percent, best over all references.
+
+    Third-party rows may have ``output``, a text or a list of texts, instead of ``references``.
+    """
     answer = next(iter(results))
     text = answer if isinstance(answer, str) else answer[0]
-    references = list(doc["references"])
+    given = doc["references"] if "references" in doc else doc["output"]
+    references = [given] if isinstance(given, str) else list(given)
     return {"rouge_l": rouge_l(text, references), "exact_match": exact_match(text, references)}

@@ -105,7 +105,7 @@ def self_bleu(answers: Sequence[str]) -> float | None:
     if len(answers) < 2:
         return None
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise InputError("self-BLEU needs sacrebleu: pip install 'kdbench[text]'") from error
 

@@ -44,6 +44,8 @@ def test_a_biased_coin_of_known_error() -> None:
     found = calibration(confidence[:2000], correct[:2000])
     assert found["ece"]["low"] < 0.2 < found["ece"]["high"]
     assert found["ece"]["high"] - found["ece"]["low"] < 0.1
+    calm = calibration(confidence[:500], (rng.uniform(size=500) < confidence[:500]).astype(float))
+    assert calm["ece"]["low"] < calm["ece"]["mean"] < calm["ece"]["high"]
 
 
 @pytest.mark.parametrize(("binning", "strategy"), [("width", "uniform"), ("mass", "quantile")])

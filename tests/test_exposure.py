@@ -57,7 +57,9 @@ def test_the_first_token_counts_in_strict_only() -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_token_errors_equal_brute_force(family: str) -> None:
     student, teacher = tiny.model(family, seed=0), tiny.model(family, seed=1)
-    probed = [Probed(m, None, Vocabulary(tiny.VOCAB, (1,), 0), 4, 8, None) for m in (student, teacher)]  # type: ignore[arg-type]
+    probed = [
+        Probed(m, None, Vocabulary(tiny.VOCAB, (1,), 0), 4, 8, None) for m in (student, teacher)
+    ]  # type: ignore[arg-type]
     sequences = [*tiny.sequences(7), Sequence((3, 4), ())]
     found = sequence_errors(
         student,
@@ -107,10 +109,8 @@ def pair() -> list[Probed]:
 
 
 def docs(count: int) -> list[PromptDoc]:
-    return [
-        PromptDoc(i, f"Instruction : {'Who' if i % 2 else 'Where'} is {i} ? ", f"{i:016x}", i, ("a",), None, 1)
-        for i in range(count)
-    ]  # fmt: skip
+    texts = [f"Instruction : {'Who' if i % 2 else 'Where'} is {i} ? " for i in range(count)]
+    return [PromptDoc(i, texts[i], f"{i:016x}", i, ("a",), None, 1) for i in range(count)]
 
 
 def errors(
@@ -158,17 +158,17 @@ def test_contexts_of_the_teacher_on_both_sides_give_no_exposure_bias(
     for curve in ("difference", "ex_acc_err"):
         for low, high in zip(found[curve]["low"][1:], found[curve]["high"][1:], strict=True):
             assert low < 0 < high
-    assert found["ex_acc_err"]["value"][0] == 0.0  # the first token has no context of its own
+    assert found["ex_acc_err"]["value"][0] == pytest.approx(0, abs=1e-4)  # there is no context yet
 
 
 def test_the_interval_of_the_null_holds_its_level() -> None:
     rng = np.random.default_rng(0)
     missed = 0
-    for _ in range(200):
-        both = rng.gamma(1.0, 1.0, size=(2, 60, 3)) + rng.gamma(1.0, 1.0, size=(60, 1))
+    for _ in range(100):
+        both = rng.gamma(1.0, 1.0, size=(2, 40, 2)) + rng.gamma(1.0, 1.0, size=(40, 1))
         last = exposure_curves(*both)["at_length"]["ex_acc_err"]
         missed += not last["low"] < 0 < last["high"]
-    assert 2 <= missed <= 20
+    assert 1 <= missed <= 11
 
 
 def test_what_is_stored_is_not_sampled_again(

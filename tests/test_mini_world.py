@@ -286,4 +286,4 @@ def test_the_published_world():
     """Changing the world changes the benchmark: do it on purpose, with a new edition."""
     made = [rows(name, size="mini-test") for name in ("train", *EVALS)]
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-    assert digest[:16] == "PENDING"
+    assert digest[:16] == "cea5f80133127d03"

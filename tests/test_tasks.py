@@ -12,6 +12,7 @@ from lm_eval.tasks import TaskManager
 from kdbench.harness.errors import InputError
 from kdbench.harness.task_names import check_task_names
 from kdbench.tasks import catalogue, docs, protocols
+from kdbench.tasks.labels import LABEL_TASKS
 
 TASKS = ("dolly", "selfinst", "vicuna", "sni", "unni")
 

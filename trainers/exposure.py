@@ -69,10 +69,10 @@ def prompt_errors(
 
 def curves(student_PT: ArrayLike, teacher_PT: ArrayLike) -> Curves:
     """The three curves from prompts' mean errors on student and on teacher contexts."""
-    accumulated = [
+    R_T, L_eps_T = (
         np.asarray(errors, dtype=float).mean(axis=0).cumsum() for errors in (student_PT, teacher_PT)
-    ]
-    return Curves(*accumulated, excess(*accumulated))
+    )
+    return Curves(R_T, L_eps_T, excess(R_T, L_eps_T))
 
 
 def excess(R_T: Array, L_eps_T: Array) -> Array:

@@ -92,13 +92,13 @@ Format = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Iter
 
 
 def _formats() -> list[Format]:
-    from kdbench.harness.conform import exposure, objectives, text
+    from kdbench.harness.conform import exposure, objectives, schedules, text
 
     return [
         (lambda d: _has(d, "student_logits"), objectives.token_objectives),
         (lambda d: _has(d, "new_logits"), objectives.minillm),
         (lambda d: "rows" in d and "expected_aggregate" in d, text.text_metrics),
-        (lambda d: _has(d, "expected_t"), lambda d: _unimplemented("taid_schedule", d)),
+        (lambda d: _has(d, "expected_t"), schedules.taid_schedule),
         (lambda d: _has(d, "student_contexts"), exposure.exposure_bias),
     ]
 
@@ -106,11 +106,6 @@ def _formats() -> list[Format]:
 def _has(data: dict[str, Any], key: str) -> bool:
     cases = data.get("cases")
     return isinstance(cases, list) and bool(cases) and key in cases[0]
-
-
-def _unimplemented(name: str, data: dict[str, Any]) -> Iterator[Value]:
-    for i, _ in enumerate(data["cases"]):
-        yield Value(f"{name}[{i}]", [], None)
 
 
 def flat(value: Any) -> list[float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Probed:
         return Layout(
             row=max(longest, 512),
             pad_id=self.vocab.pad_id,
-            packed=all(is_packable(model, self.vocab.size) for model in models),
+            packed=all(_packable(model, self.vocab.size) for model in models),
             device=self.model.device,
         )
 
@@ -84,6 +85,16 @@ class Probed:
             hidden_ND = backbone_hidden(self.model, packed)
             for start in range(0, len(hidden_ND), rows):
                 yield packed, start, self.head.logits(hidden_ND[start : start + rows]).float()
+
+
+_packed_well: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+def _packable(model: PreTrainedModel, vocab: int) -> bool:
+    """`is_packable`, probed once a model."""
+    if model not in _packed_well:
+        _packed_well[model] = is_packable(model, vocab)
+    return _packed_well[model]
 
 
 def prompt_ids(
