@@ -11,7 +11,12 @@ import tiny
 import torch
 import zoo
 
+from kdbench.harness.registry import METHODS
+from kdbench.trainers import proof
 from kdbench.trainers.method import Stream
+
+DIVERGENCES = ["rkd", "jsd", "tvd", "sym-kl", "akl", "taid", "imitkd", "gkd", "opd", "rlkd-akl"]
+DIVERGENCES += ["distillm2", "rlkd"]
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -39,7 +44,10 @@ def test_other_phases_and_untied_heads(name: str, tmp_path: Path) -> None:
     assert zoo.relative(found[1], found[0]) <= 1e-5
 
 
-@pytest.mark.parametrize("name", zoo.NAMES)
+STATEFUL = [*METHODS, "distillm-srkl", "plad-ranking"]  # other variants remember nothing more
+
+
+@pytest.mark.parametrize("name", STATEFUL)
 def test_resume_is_exact(name: str, tmp_path: Path) -> None:
     """Four steps in one go, and three (one lost), a new set of objects, and two more."""
     settings = {"steps": 4, "save_every": 2, "dtype": torch.float64}
@@ -52,6 +60,11 @@ def test_resume_is_exact(name: str, tmp_path: Path) -> None:
     second.run()
     files = [tmp_path / part / "student" / "model.safetensors" for part in ("whole", "parts")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_nothing_to_learn_from_oneself(name: str, tmp_path: Path) -> None:
+    proof.check_zero_at_teacher(lambda: zoo.made(name), tmp_path)
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)

@@ -1,53 +1,11 @@
 """MiniLLM's estimator against the exact gradient, by enumeration of every answer."""
 
-import itertools
-
 import pytest
 import torch
+from enumeration import Table, answers, exact_gradient, picked
 
 from kdbench.trainers.methods.minillm import MiniLLM
 from kdbench.trainers.policy import importance_weight, returns_after
-
-V, L = 4, 3  # token 0 ends an answer
-
-
-def answers() -> list[tuple[int, ...]]:
-    """All answers of at most three tokens; those that do not end are cut at the third."""
-    out = []
-    for length in range(1, L + 1):
-        for body in itertools.product(range(1, V), repeat=length - 1):
-            out.append((*body, 0))
-    out += list(itertools.product(range(1, V), repeat=L))
-    return out
-
-
-class Table:
-    """A model with a free logit for each (prefix, token)."""
-
-    def __init__(self, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        prefixes = [p for n in range(L) for p in itertools.product(range(1, V), repeat=n)]
-        self.row = {p: i for i, p in enumerate(prefixes)}
-        self.logits = torch.randn(len(prefixes), V, generator=generator, dtype=torch.float64)
-
-    def of(self, answer: tuple[int, ...], logits: torch.Tensor) -> torch.Tensor:
-        return logits[[self.row[answer[:t]] for t in range(len(answer))]]
-
-
-def picked(logits: torch.Tensor, answer: tuple[int, ...]) -> torch.Tensor:
-    return torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).squeeze(-1)
-
-
-def exact_gradient(student: Table, teacher: Table) -> torch.Tensor:
-    """∇ Σ_y q(y) log q(y)/p(y) over whole answers."""
-    leaf = student.logits.clone().requires_grad_(True)
-    total = torch.zeros((), dtype=torch.float64)
-    for answer in answers():
-        log_q = picked(student.of(answer, leaf), answer).sum()
-        log_p = picked(teacher.of(answer, teacher.logits), answer).sum()
-        total = total + log_q.exp() * (log_q - log_p)
-    (gradient,) = torch.autograd.grad(total, leaf)
-    return gradient
 
 
 def estimator_mean(student: Table, teacher: Table, method: MiniLLM) -> torch.Tensor:

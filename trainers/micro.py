@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
@@ -42,7 +43,7 @@ class Layout:
         else:
             rows = pad(list(sequences), pad_id=self.pad_id)
         moved = {k: v.to(self.device) for k, v in rows.columns.items()}
-        tensors = {
+        tensors: dict[str, Any] = {
             k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
         }
         return rows._replace(**tensors, columns=moved)
@@ -107,10 +108,9 @@ class MicroBatch:
     def sum(self, objective: Objective, *, teacher: bool | TeacherSide) -> torch.Tensor:
         """Sum of a token objective; see the protocol."""
         side = teacher if isinstance(teacher, TeacherSide) else self.teacher if teacher else None
-        if teacher is True:
-            hidden = self._teacher_ND()
-        else:
-            hidden = side.hidden(self.packed) if side is not None else None
+        hidden = None
+        if side is not None:  # the run's own teacher is asked once, whatever is computed with it
+            hidden = self._teacher_ND() if side is self.teacher else side.hidden(self.packed)
         loss, sums = tiled_sum(
             objective,
             self.student_hidden_ND,

@@ -4,11 +4,14 @@ import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdbench.harness.verbs import options
+
+if TYPE_CHECKING:
+    from kdbench.trainers.method import Card
 
 Rows = list[dict[str, Any]]
 
@@ -104,11 +107,24 @@ def methods() -> Rows:
                 "title": card.title,
                 "variant": card.variant,
                 "policy": card.policy,
+                "needs": needs(card),
                 "cost": card.cost,
                 "paper": card.paper,
             }
         )
     return rows
+
+
+def needs(card: "Card") -> list[str]:
+    """What a method cannot do without, in words."""
+    wanted = {
+        "teacher logits": card.teacher_logits,
+        "teacher samples": card.teacher_samples,
+        "student samples": card.student_samples,
+        "plain text": card.plain_text,
+        "same tokenizer": card.same_tokenizer,
+    }
+    return [name for name, is_needed in wanted.items() if is_needed]
 
 
 def tasks() -> Rows:

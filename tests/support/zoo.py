@@ -12,7 +12,9 @@ import torch
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
-from kdbench.trainers.plan import pieces
+from kdbench.trainers.proof import gradient
+
+__all__ = ["NAMES", "build", "gradient", "made", "relative"]
 
 PPO = {"rollouts": 16, "inner_epochs": 2}
 OPTIONS: dict[str, dict[str, object]] = {
@@ -27,6 +29,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "cr-ild": {"first_phase": 0.6},
 }
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "uld-alone": ("uld", {"ce": 0.0}),
     "opd-k1": ("opd", {"estimator": "k1"}),
     "distillm-srkl": ("distillm", {"divergence": "srkl", "schedule": "increasing"}),
     "rlkd-akl": ("rlkd", {"divergence": "akl"}),
@@ -55,18 +58,6 @@ def build(name: str, out: Path, *, tied: bool = True, family: str = "llama", **k
         out=out,
         **kw,
     )
-
-
-def gradient(
-    loop: Loop, micro_tokens: int, step: int = 0, progress: float = 0.0
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """The gradient of an optimiser step, flattened, and the logged terms."""
-    loop.ctx.progress = progress
-    window = loop.method.window(loop.ctx, step)
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    terms = loop._gradients(pieces(window, micro_tokens=micro_tokens, rank=rank, world=world))
-    grads = [p.grad.flatten() for p in loop.module.parameters() if p.grad is not None]
-    return torch.cat(grads).clone(), terms
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
