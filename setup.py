@@ -7,7 +7,9 @@ FOLDERS = ["harness", "trainers", "tasks", "reports"]
 setup(
     packages=[
         f"kdbench.{package}"
-        for package in find_packages(include=[glob for folder in FOLDERS for glob in (folder, f"{folder}.*")])
+        for package in find_packages(
+            include=[glob for folder in FOLDERS for glob in (folder, f"{folder}.*")]
+        )
     ],
     package_dir={f"kdbench.{folder}": folder for folder in FOLDERS},
 )

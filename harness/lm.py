@@ -58,7 +58,7 @@ class GenerationResult(NamedTuple):
     prepared: PreparedTask
 
 
-class SamplerLM(LM):  # type: ignore[misc]  # lm-eval is untyped
+class SamplerLM(LM):
     """lm-eval's model for text tasks: prompts go to the sample sink, which asks the model.
 
     Args:
@@ -165,7 +165,7 @@ def generate_prepared(
     )
 
 
-class ModelLM(TemplateLM):  # type: ignore[misc]
+class ModelLM(TemplateLM):
     """lm-eval's model for any other task: likelihoods and answers of one causal language model.
 
     Contexts and continuations are tokenised as lm-eval's own ``hf`` model does, so its numbers come

@@ -49,7 +49,9 @@ class SampleRow(Record):
     response: str
     response_tokens: int = Field(description="generated tokens, the end token included if produced")
     finished: bool = Field(description="False: cut at the length limit")
-    reference_tokens: int = Field(description="of the shortest reference, student tokenizer, no end")
+    reference_tokens: int = Field(
+        description="of the shortest reference, student tokenizer, no end"
+    )
 
 
 class ScoreRow(Record):

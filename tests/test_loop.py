@@ -95,7 +95,8 @@ import test_loop
 loop = test_loop.build(sys.argv[2], Path(sys.argv[3]), tied=sys.argv[4] == "tied")
 grad, terms = test_loop.gradient(loop, 30)
 if loop.accelerator.is_main_process:
-    torch.save({"grad": grad, "terms": terms, "world": loop.accelerator.num_processes}, sys.argv[3] + "/grad.pt")
+    found = {"grad": grad, "terms": terms, "world": loop.accelerator.num_processes}
+    torch.save(found, sys.argv[3] + "/grad.pt")
 """
 
 

@@ -204,7 +204,9 @@ def tiny_loop(
         ctx=ctx,
         student=student,
         tokenizer=None,
-        teacher=TeacherSide(teacher, head_of(teacher, teacher_vocab)) if teacher is not None else None,
+        teacher=TeacherSide(teacher, head_of(teacher, teacher_vocab))
+        if teacher is not None
+        else None,
         layout=layout,
         evaluator=None,
         out=out,

@@ -100,9 +100,7 @@ class Scorer:
     accelerator: Accelerator
 
     @torch.no_grad()
-    def __call__(
-        self, sequences: Seq[Sequence], who: str
-    ) -> list[torch.Tensor]:
+    def __call__(self, sequences: Seq[Sequence], who: str) -> list[torch.Tensor]:
         """log-probability of each target token, one float32 CPU tensor a sequence."""
         model = self.student if who == "student" else self.teacher
         assert model is not None, "this method needs a teacher"

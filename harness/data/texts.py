@@ -19,7 +19,11 @@ def load_texts(path: Path | str) -> list[str]:
         InputError: nothing there, no documents, or a line without text.
     """
     root = Path(path)
-    files = sorted(p for p in root.rglob("*") if p.suffix in {".jsonl", ".txt"}) if root.is_dir() else [root]
+    files = (
+        sorted(p for p in root.rglob("*") if p.suffix in {".jsonl", ".txt"})
+        if root.is_dir()
+        else [root]
+    )
     texts = [text for file in files for text in _read(file)]
     if not texts:
         raise InputError(f"no plain text in {root}; give a folder of .jsonl (text) or .txt files")

@@ -8,6 +8,17 @@ import typer
 
 from kdbench.harness.verbs import options
 
+MaxCost = Annotated[
+    float | None, typer.Option(min=0, help="Stop before this much is spent on these runs in all.")
+]
+Retry = Annotated[
+    str | None,
+    typer.Option(help="States to ask again: error, refused, truncated, unparsed, or all."),
+]
+Replay = Annotated[
+    Path | None, typer.Option(help="Answer from a recorded ledger or folder; no network.")
+]
+
 
 def judge(
     runs: options.RunFolders = None,
@@ -34,17 +45,9 @@ def judge(
         bool,
         typer.Option("--dry-run", help="Say how many calls, tokens and what cost; ask nothing."),
     ] = False,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(min=0, help="Stop before this much is spent on these runs in all."),
-    ] = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(help="States to ask again: error, refused, truncated, unparsed, or all."),
-    ] = None,
-    replay: Annotated[
-        Path | None, typer.Option(help="Answer from a recorded ledger or folder; no network.")
-    ] = None,
+    max_cost: MaxCost = None,
+    retry: Retry = None,
+    replay: Replay = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the judge; repeatable."),

@@ -94,7 +94,7 @@ def methods() -> Rows:
     from kdbench.harness.registry import find_method, method_names
 
     options.calm_libraries()
-    rows = []
+    rows: Rows = []
     for name in method_names():
         try:
             card = find_method(name).method.card
