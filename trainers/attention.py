@@ -1,12 +1,14 @@
 """Attention for packed rows: each sequence attends causally to itself, nothing else is computed.
 
 The mask that transformers derives from position ids makes every kernel work on the whole row and
-throw most of it away; here the row is cut into its sequences instead.
+throw most of it away; here the rows are cut into their sequences instead. Short sequences of like
+length go through one call together, since on tiny models the calls themselves are the cost.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +20,31 @@ from kdbench.trainers.types import Packed
 
 _NAME = "kdbench_packed"
 
-_segments: ContextVar[list[list[int]] | None] = ContextVar("segments", default=None)
-"""Lengths of the sequences in each row of the forward pass under way."""
+SHORT = 128  # tokens; above it attention itself outweighs the cost of one more call
+
+
+class Group(NamedTuple):
+    """Sequences attended to in one call: a slice of the flat rows, or a padded batch of short ones.
+
+    ``gather_P`` indexes the flat (R*T) positions, (count * length,); None means the slice of
+    ``length`` positions from ``start``.
+    """
+
+    count: int
+    length: int
+    start: int
+    gather_P: Tensor | None
+
+
+class Plan(NamedTuple):
+    """How flat positions are grouped; ``back_P`` finds each of them in the groups' joined outputs."""
+
+    groups: list[Group]
+    back_P: Tensor
+
+
+_plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
+"""The plan of the forward pass under way."""
 
 
 @contextmanager
@@ -40,22 +65,56 @@ def packed_attention(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
     if not usable:
         yield
         return
-    token = _segments.set(_row_segments(packed.position_ids_RT))
+    token = _plan.set(plan_of(packed.position_ids_RT))
     config._attn_implementation = _NAME
     try:
         yield
     finally:
         config._attn_implementation = "sdpa"
-        _segments.reset(token)
+        _plan.reset(token)
 
 
-def _row_segments(position_ids_RT: Tensor) -> list[list[int]]:
-    width = position_ids_RT.shape[1]
-    rows = []
-    for row_T in position_ids_RT:
-        starts = (row_T == 0).nonzero()[:, 0].tolist()
-        rows.append([b - a for a, b in zip(starts, [*starts[1:], width], strict=True)])
-    return rows
+def plan_of(position_ids_RT: Tensor) -> Plan:
+    """Groups the sequences of packed rows: alike short ones together, every long one alone."""
+    flat = position_ids_RT.flatten()
+    starts = (flat == 0).nonzero()[:, 0].tolist()
+    spans = [(a, b - a) for a, b in zip(starts, [*starts[1:], len(flat)], strict=True)]
+    groups: list[Group] = []
+    batch: list[tuple[int, int]] = []
+    for span in sorted(spans, key=lambda s: (s[1], s[0])):
+        # a batch is padded to its longest, so it stops where that would double the shortest
+        if batch and (span[1] > SHORT or span[1] > 2 * batch[0][1] + 8):
+            groups.append(_group(batch))
+            batch = []
+        batch.append(span)
+    groups.append(_group(batch))
+    return Plan(groups, _back(groups, len(flat), dict(spans)))
+
+
+def _group(batch: list[tuple[int, int]]) -> Group:
+    if len(batch) == 1:
+        start, length = batch[0]
+        return Group(1, length, start, None)
+    longest = batch[-1][1]
+    # padding repeats a sequence's last token; it comes after all others, so none attends to it
+    offsets = torch.arange(longest)
+    rows = [start + offsets.clamp(max=length - 1) for start, length in batch]
+    return Group(len(batch), longest, 0, torch.cat(rows))
+
+
+def _back(groups: list[Group], total: int, lengths: dict[int, int]) -> Tensor:
+    back_P = torch.empty(total, dtype=torch.long)
+    done = 0
+    for group in groups:
+        if group.gather_P is None:
+            back_P[group.start : group.start + group.length] = torch.arange(group.length) + done
+        else:
+            for i, row in enumerate(group.gather_P.view(group.count, group.length)):
+                start = int(row[0])
+                place = done + i * group.length
+                back_P[start : start + lengths[start]] = torch.arange(lengths[start]) + place
+        done += group.count * group.length
+    return back_P
 
 
 def _attend(
@@ -70,34 +129,37 @@ def _attend(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention in transformers' calling convention: (R, heads, T, d) in, (R, T, heads, d) out."""
-    rows = _segments.get()
-    if rows is None or attention_mask is not None or kwargs.get("softcap") is not None:
+    plan = _plan.get()
+    if plan is None or attention_mask is not None or kwargs.get("softcap") is not None:
         raise NotImplementedError("packed attention serves packed rows only")
     grouped = query.shape[1] != key.shape[1]
     dtype = query.dtype
     if slow_in_half(query.device, dtype):
         query, key, value = query.float(), key.float(), value.float()
+    rows, _, width, _ = query.shape
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]  # (R*T, heads, d) each
     out = []
-    for r, lengths in enumerate(rows):
-        triples = zip(
-            *(x[r : r + 1].split(lengths, dim=2) for x in (query, key, value)), strict=True
+    for group in plan.groups:
+        mask = _window(group.length, sliding_window)
+        attended = F.scaled_dot_product_attention(
+            *(_members(x, group) for x in flat),
+            attn_mask=mask,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=mask is None,
+            enable_gqa=grouped,
         )
-        parts = []
-        for q, k, v in triples:
-            mask = _window(q.shape[2], sliding_window)
-            attended = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                dropout_p=dropout,
-                scale=scaling,
-                is_causal=mask is None,
-                enable_gqa=grouped,
-            )
-            parts.append(attended.transpose(1, 2))
-        out.append(torch.cat(parts, dim=1))
-    return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype), None
+        out.append(attended.transpose(1, 2).flatten(0, 1))
+    joined = out[0] if len(out) == 1 else torch.cat(out)
+    return joined.index_select(0, plan.back_P).unflatten(0, (rows, width)).to(dtype), None
+
+
+def _members(flat_PHd: Tensor, group: Group) -> Tensor:
+    """A group's sequences as (count, heads, length, d)."""
+    if group.gather_P is None:
+        return flat_PHd[None, group.start : group.start + group.length].transpose(1, 2)
+    picked = flat_PHd.index_select(0, group.gather_P)
+    return picked.unflatten(0, (group.count, group.length)).transpose(1, 2)
 
 
 def _window(length: int, sliding_window: int | None) -> Tensor | None:
