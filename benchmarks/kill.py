@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="dolly,selfinst")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="passed on to kdbench run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = []
@@ -58,6 +59,8 @@ def one_method(options: argparse.Namespace, method: str, scratch: Path) -> dict[
     home = Path(os.environ.get("KDBENCH_CACHE") or scratch / "cache")
     command = [*KDBENCH, "run", "--suite", options.suite, "--method", method]
     command += ["--tasks", options.tasks, "--set", "train.save_every=10", "--quiet"]
+    for assignment in options.set:
+        command += ["--set", assignment]
     began = time.monotonic()
     whole = finish(command, scratch / f"{method}-whole", home)
     seconds = time.monotonic() - began

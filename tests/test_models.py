@@ -1,0 +1,116 @@
+"""Loading, pruning and initialising models of the real families."""
+
+import os
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from kdbench.harness.errors import InputError
+from kdbench.trainers.models import (
+    config_from,
+    initialise,
+    kept_layers,
+    load_model,
+    prune,
+    same_tokenizer,
+)
+
+
+@pytest.mark.parametrize(
+    ("total", "keep", "expected"),
+    [
+        (30, 8, [0, 4, 8, 12, 17, 21, 25, 29]),
+        (6, 6, [0, 1, 2, 3, 4, 5]),
+        (5, 2, [0, 4]),
+        (4, 1, [0]),
+    ],
+)
+def test_kept_layers_are_spread_and_keep_both_ends(
+    total: int, keep: int, expected: list[int]
+) -> None:
+    assert kept_layers(total, keep) == expected
+
+
+def test_cannot_keep_more_layers_than_there_are() -> None:
+    with pytest.raises(InputError, match="from 1 to 4"):
+        kept_layers(4, 5)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_pruned_model_is_the_teacher_without_some_layers(family: str) -> None:
+    teacher = tiny.model(family, layers=5)
+    student = prune(teacher, 3)
+    assert student.config.num_hidden_layers == 3
+    ids = torch.arange(2, 12)[None]
+    for layers in teacher.modules():
+        if isinstance(layers, torch.nn.ModuleList) and len(layers) == 5:
+            kept = [layers[i] for i in kept_layers(5, 3)]
+            for index, layer in enumerate(kept):  # the cache looks layers up by their number
+                for module in layer.modules():
+                    if hasattr(module, "layer_idx"):
+                        module.layer_idx = index
+            del layers[:]
+            layers.extend(kept)
+            break
+    teacher.config.num_hidden_layers = 3
+    expected = teacher(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(student(input_ids=ids, use_cache=False).logits, expected)
+    shared = {p.data_ptr() for p in teacher.parameters()}
+    assert not shared & {p.data_ptr() for p in student.parameters()}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_saved_model_loads_with_its_own_memory(family: str, tmp_path: Path) -> None:
+    model = tiny.model(family)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    assert not loaded.training
+    ids = torch.arange(2, 12)[None]
+    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert all(p.data_ptr() % 64 == 0 for p in loaded.parameters())
+
+
+def test_initialisation_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    tiny.config("llama").save_pretrained(tmp_path)
+    config = config_from(str(tmp_path / "config.json"))
+    before = torch.random.get_rng_state()
+    one, same, other = (initialise(config, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    name = "model.embed_tokens.weight"
+    assert torch.equal(one[name], same[name]) and not torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("what", ["missing.gguf", "empty", "nowhere/at-all"])
+def test_what_is_no_model_is_refused_in_a_sentence(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as caught:
+        load_model(str(tmp_path / what) if "/" not in what else what)
+    assert what in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    model = tiny.model("llama")
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_real_gguf_file() -> None:
+    """``KDBENCH_GGUF`` names a .gguf file of a causal language model."""
+    path = os.environ.get("KDBENCH_GGUF")
+    if not path:
+        pytest.skip("KDBENCH_GGUF names no file")
+    model = load_model(path)
+    logits = model(input_ids=torch.arange(5, 15)[None]).logits
+    assert logits.isfinite().all()
+    from kdbench.trainers.models import load_tokenizer
+
+    tokenizer = load_tokenizer(path)
+    assert same_tokenizer(tokenizer, tokenizer)
