@@ -26,11 +26,11 @@ SHORT = 128  # tokens; above it attention itself outweighs the cost of one more 
 class Group(NamedTuple):
     """Sequences attended to in one call: a slice of the flat rows, or a padded batch of short ones.
 
-    ``gather_P`` indexes the flat (R*T) positions, (count * length,); None means the slice of
+    ``gather_P`` indexes the flat (R*T) positions, (members * length,); None means the slice of
     ``length`` positions from ``start``.
     """
 
-    count: int
+    members: int
     length: int
     start: int
     gather_P: Tensor | None
@@ -109,11 +109,11 @@ def _back(groups: list[Group], total: int, lengths: dict[int, int]) -> Tensor:
         if group.gather_P is None:
             back_P[group.start : group.start + group.length] = torch.arange(group.length) + done
         else:
-            for i, row in enumerate(group.gather_P.view(group.count, group.length)):
+            for i, row in enumerate(group.gather_P.view(group.members, group.length)):
                 start = int(row[0])
                 place = done + i * group.length
                 back_P[start : start + lengths[start]] = torch.arange(lengths[start]) + place
-        done += group.count * group.length
+        done += group.members * group.length
     return back_P
 
 
@@ -141,8 +141,11 @@ def _attend(
     out = []
     for group in plan.groups:
         mask = _window(group.length, sliding_window)
+        q, k, v = (_members(x, group) for x in flat)
         attended = F.scaled_dot_product_attention(
-            *(_members(x, group) for x in flat),
+            q,
+            k,
+            v,
             attn_mask=mask,
             dropout_p=dropout,
             scale=scaling,
@@ -155,11 +158,11 @@ def _attend(
 
 
 def _members(flat_PHd: Tensor, group: Group) -> Tensor:
-    """A group's sequences as (count, heads, length, d)."""
+    """A group's sequences as (members, heads, length, d)."""
     if group.gather_P is None:
         return flat_PHd[None, group.start : group.start + group.length].transpose(1, 2)
     picked = flat_PHd.index_select(0, group.gather_P)
-    return picked.unflatten(0, (group.count, group.length)).transpose(1, 2)
+    return picked.unflatten(0, (group.members, group.length)).transpose(1, 2)
 
 
 def _window(length: int, sliding_window: int | None) -> Tensor | None:
