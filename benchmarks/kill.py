@@ -4,8 +4,9 @@
 
 For each method: one uninterrupted run, then the same command with SIGKILL at random moments of its
 work until ``--kills`` kills have been made (a run that ends before is followed by a fresh one). The
-student's weights and all samples and scores must be identical. Shared work (teacher, init, teacher
-answers) is made anew by the killed runs too, except for the mini teacher.
+student's weights and all samples and scores must be identical. Teacher and init are made once, before,
+and shared by both (bytes depend on the number of threads, so on who made them); teacher answers are
+sampled anew by each.
 """
 
 import argparse
@@ -61,16 +62,16 @@ def one_method(options: argparse.Namespace, method: str, scratch: Path) -> dict[
     command += ["--tasks", options.tasks, "--set", "train.save_every=10", "--quiet"]
     for assignment in options.set:
         command += ["--set", assignment]
+    finish([*command, "--set", "train.steps=1"], scratch / f"{method}-before", home)
     began = time.monotonic()
-    whole = finish(command, scratch / f"{method}-whole", home)
+    whole = finish(command, scratch / f"{method}-whole", shared(home, scratch / f"{method}-cache"))
     seconds = time.monotonic() - began
     expected = results(whole)
     row = {"method": method, "kills": 0, "runs": 0, "seconds": seconds, "identical": True}
     row |= {"in_training": 0, "in_generation": 0, "elsewhere": 0, "different": ""}
     while row["kills"] < options.kills:
         runs_dir = scratch / f"{method}-killed-{row['runs']}"
-        cache = scratch / f"{method}-cache-{row['runs']}"
-        shutil.copytree(home / "teachers", cache / "teachers")
+        cache = shared(home, scratch / f"{method}-cache-{row['runs']}")
         run = runs_dir / whole.name
         while row["kills"] < options.kills:
             place = killed_at(command, runs_dir, cache, run, dice.uniform(0.0, seconds / 8))
@@ -85,6 +86,13 @@ def one_method(options: argparse.Namespace, method: str, scratch: Path) -> dict[
         if different:
             row |= {"identical": False, "different": ", ".join(different)}
     return row
+
+
+def shared(home: Path, cache: Path) -> Path:
+    """A new cache with the teachers and inits of another."""
+    for kind in ("teachers", "inits"):
+        shutil.copytree(home / kind, cache / kind)
+    return cache
 
 
 def finish(command: list[str], runs_dir: Path, cache: Path) -> Path:
