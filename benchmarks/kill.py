@@ -119,7 +119,6 @@ def killed_at(
         [*command, "--runs-dir", str(runs_dir)],
         env={**os.environ, "KDBENCH_CACHE": str(cache)},
         stdout=subprocess.DEVNULL,
-        stderr=None,  # a refusal must be seen
         start_new_session=True,
     )
     while written(runs_dir, cache) == before and process.poll() is None:

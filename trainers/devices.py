@@ -30,13 +30,6 @@ def sampling_dtype(precision: str) -> torch.dtype:
     return names.get(precision, torch.bfloat16)
 
 
-def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory so far: of the device, or of the process on a CPU (MiB)."""
     if device.type == "cuda":
