@@ -29,6 +29,8 @@ class Row(Record):
     variant: str
     regime: str
     division: Literal["closed", "open", "reference"]
+    broken: list[str] = []
+    """Names of the fair-comparison rules that put the row into the open division."""
     student: str
     training_seeds: list[int]
     runs: list[str]
