@@ -166,15 +166,6 @@ class MethodConfig(Section):
     options: dict[str, Any] = {}
 
 
-class JudgeConfig(Section):
-    """An OpenAI-compatible judge; its key comes from the environment only."""
-
-    model: str
-    base_url: str | None = None
-    temperature: float = Field(0.0, ge=0)
-    max_tokens: int = Field(512, gt=0)
-
-
 class RunConfig(Section):
     """One (suite, method, training seed), resolved."""
 
@@ -192,7 +183,6 @@ class RunConfig(Section):
     )
     generate: GenerateConfig = GenerateConfig()
     tasks: TasksConfig = TasksConfig()
-    judge: JudgeConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +228,7 @@ def run_id(config: RunConfig, fingerprints: Mapping[str, str]) -> str:
 
     Out, because the student is the same: names and paths of models and data (contents decide),
     ``micro_tokens`` and ``save_every``, device, log level. Out, because evaluations are added to a
-    run and have keys of their own: tasks, protocol, generate, judge. Out, because it is a label:
+    run and have keys of their own: tasks, protocol, generate. Out, because it is a label:
     suite and regime (what they set is in). Our own code's version is out too: a change of code
     stops a run as drift instead of silently starting another.
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from kdbench.harness.errors import CheckFailed, InputError
+from kdbench.harness.folders import cache_folder
 from kdbench.harness.records import Missing
 from kdbench.harness.store import write_text
 from kdbench.reports.columns import Identities, cell_of, columns_of, evaluations, task_key
 from kdbench.reports.group import Section, sections
-from kdbench.reports.load import cache_folder, find_runs
+from kdbench.reports.load import find_runs
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, PairTest, Table
 from kdbench.reports.ranking import compare_column, embolden
@@ -44,7 +45,7 @@ def build_board(
         InputError: no finished run, or a file that cannot be read.
     """
     runs, left_out = find_runs([paths] if isinstance(paths, str | Path) else paths)
-    folder = (cache or cache_folder()) if tests else None
+    folder = (cache or cache_folder() / "board") if tests else None
     identities: Identities = {}
     tables = [_table(s, identities, metrics, tasks, folder) for s in sections(runs)]
     return Board(tables=tables, left_out=left_out)

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,12 +185,3 @@ def evaluation_identity(run: Run, key: str) -> str:
         raise InputError(f"{path} is no evaluation record; it was changed by hand") from error
     text = json.dumps(record, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def cache_folder() -> Path:
-    """Where paired tests are remembered: ``$KDBENCH_CACHE``, else the user's cache folder."""
-    root = os.environ.get("KDBENCH_CACHE")
-    if root:
-        return Path(root) / "board"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kdbench" / "board"

@@ -1,6 +1,5 @@
 """Collect-then-optimise, as in PPO: roll out many answers, pass over them several times, repeat."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.trainers.checkpoint import pack_sequences, unpack_sequences
-from kdbench.trainers.method import Context, as_prompts, with_response
+from kdbench.trainers.method import Context, Method, Stream, as_prompts, singles, with_response
+from kdbench.trainers.text import plain_text
 from kdbench.trainers.types import Sequence
 
 
@@ -33,27 +33,21 @@ class Collection:
         self.ppo = ppo
         self.items: list[Sequence] = []
 
-    def window(
-        self,
-        ctx: Context,
-        step: int,
-        *,
-        teacher_mix: float,
-        finish: Callable[[list[Sequence]], list[Sequence]],
-    ) -> list[Sequence]:
-        """The rollouts of optimiser step ``step``; collects new ones when a cycle begins.
+    def window(self, ctx: Context, step: int, *, teacher_mix: float) -> list[Sequence]:
+        """The rollouts of optimiser step ``step``, with columns ``log_q`` and ``log_p``.
+
+        Collects new ones when a cycle begins.
 
         Args:
             ctx: services.
             step: optimiser step, 0-based.
             teacher_mix: α of teacher-mixed sampling.
-            finish: turns raw rollouts with columns ``log_q`` and ``log_p`` into what is trained on.
         """
         size = min(ctx.batch_size, self.ppo.rollouts)
         batches = max(1, self.ppo.rollouts // size)
         number, inside = divmod(step, batches * self.ppo.inner_epochs)
         if inside == 0:
-            self.items = finish(collect(ctx, step, number, batches * size, teacher_mix))
+            self.items = collect(ctx, step, number, batches * size, teacher_mix)
         epoch, batch = divmod(inside, batches)
         order = ctx.indices(epoch * batches + batch, size=size, salt=2 + number, n=len(self.items))
         return [self.items[i] for i in order]
@@ -65,6 +59,37 @@ class Collection:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the rollouts."""
         self.items = unpack_sequences(state)
+
+
+class RolloutMethod(Method, abstract=True):
+    """Base of methods that train on collected rollouts with advantages, and on plain text.
+
+    Their ``Config`` has ``ppo``, ``teacher_mix`` and ``lm_coef``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.collection = Collection(config.ppo)
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """A mini-batch of the current rollouts with their advantages, and plain text."""
+        rollouts = self.collection.window(ctx, step, teacher_mix=self.config.teacher_mix)
+        return (
+            singles("response", self.with_advantages(rollouts)),
+            *plain_text(ctx, step, self.config.lm_coef),
+        )
+
+    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
+        """The rollouts of one mini-batch with the columns that the loss reads."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rollouts being trained on."""
+        return self.collection.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the rollouts."""
+        self.collection.load_state_dict(state)
 
 
 def collect(ctx: Context, step: int, number: int, count: int, teacher_mix: float) -> list[Sequence]:

@@ -240,8 +240,13 @@ class Method:
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     card: ClassVar[Card]
 
-    def __init_subclass__(cls) -> None:
-        """Checks the convention at import, so that a malformed method fails with a sentence."""
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        """Checks the convention at import, so that a malformed method fails with a sentence.
+
+        An ``abstract`` class is a base of methods and no method itself.
+        """
+        if abstract:
+            return
         if not isinstance(getattr(cls, "card", None), Card):
             raise TypeError(f"method {cls.__name__} needs a class attribute `card` of type Card")
         if len(cls.Config.model_fields) > 8:

@@ -61,6 +61,13 @@ def _needed(teacher: Tensor | None) -> Tensor:
     return teacher
 
 
+def _log_both(
+    student: Tensor, teacher: Tensor | None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(log p, log q), each (n, V)."""
+    return _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+
+
 def _nll(log_q_nV: Tensor, target_n: Tensor) -> Tensor:
     return -log_q_nV.gather(-1, target_n[:, None]).squeeze(-1)
 
@@ -91,7 +98,7 @@ def forward_kl(
 
     Logs ``forward_kl_ce`` = -sum p log q, the form that MiniLLM's and DistiLLM's code prints.
     """
-    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    log_p, log_q = _log_both(student, teacher, temperature)
     kl = _kl(log_p, log_q)
     entropy = -_dot(log_p.exp(), log_p)
     return {
@@ -113,7 +120,7 @@ def word_kd(
     """(1 - kd_ratio) * cross-entropy + kd_ratio * D(p|q): the KD baseline of MiniLLM's code
     (``kd_ratio`` 0.5 there, 1.0 in DistiLLM's), which prints the ``_ce`` form.
     """
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     kl, nll = _kl(log_p, log_q), _nll(log_q, target)
     entropy = -_dot(log_p.exp(), log_p)
     return {
@@ -133,7 +140,7 @@ def reverse_kl(
     temperature: float = 1.0,
 ) -> Values:
     """D(q|p), the token-level form of MiniLLM's objective (Gu et al. 2024); gradient through q."""
-    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    log_p, log_q = _log_both(student, teacher, temperature)
     kl = _kl(log_q, log_p)
     return {"loss": kl, "reverse_kl": kl.detach(), "nll": _logged(student, target)}
 
@@ -152,7 +159,7 @@ def generalised_jsd(
     The formula is 0 at both ends; as in TRL 1.16, beta 0 means D(p|q) and beta 1 means D(q|p).
     DistiLLM's ``jsd`` with its ``lam`` is ``beta = 1 - lam``.
     """
-    log_p, log_q = _log_probs(_needed(teacher), temperature), _log_probs(student, temperature)
+    log_p, log_q = _log_both(student, teacher, temperature)
     if beta == 0.0:
         value = _kl(log_p, log_q)
     elif beta == 1.0:
@@ -167,7 +174,7 @@ def skew_forward_kl(
     student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
 ) -> Values:
     """D(p | alpha p + (1-alpha) q) (DistiLLM, Ko et al. 2024, eq. 4)."""
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     value = _kl(log_p, _log_mix(log_p, log_q, alpha))
     entropy = -_dot(log_p.exp(), log_p)
     return {
@@ -182,7 +189,7 @@ def skew_reverse_kl(
     student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
 ) -> Values:
     """D(q | (1-alpha) p + alpha q) (DistiLLM, section 3.1); gradient through both q."""
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     value = _kl(log_q, _log_mix(log_p, log_q, 1 - alpha))
     return {"loss": value, "skew_reverse_kl": value.detach(), "nll": _logged(student, target)}
 
@@ -204,7 +211,7 @@ def symmetric_kl(
     forward_weight: float = 0.1,
 ) -> Values:
     """W D(p|q) + (1-w) D(q|p); w = 0.1 is DistiLLM's ``symmetric`` baseline."""
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
     return {
         "loss": forward_weight * forward + (1 - forward_weight) * reverse,
@@ -223,7 +230,7 @@ def adaptive_kl(
     first token always belongs to it), the tail is the rest; g sums |p - q| over each, without
     gradient. Defined as 0 where p = q, where the authors' code divides 0 by 0.
     """
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
     with torch.no_grad():
         p = log_p.exp()
@@ -284,7 +291,7 @@ def dpkd_token(
     What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax
     in the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
     """
-    log_p, log_q = F.log_softmax(_needed(teacher), -1), F.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     wanted, chosen = log_p.argmax(-1, keepdim=True), log_q.argmax(-1, keepdim=True)
     margin_q = log_q.gather(-1, wanted) - log_q.gather(-1, chosen)
     margin_p = log_p.gather(-1, wanted) - log_p.gather(-1, chosen)

@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from kdbench.trainers.objectives import Values, _dot, _logged, _needed
+from kdbench.trainers.objectives import Values, _dot, _log_both, _logged
 
 
 def skewed(
@@ -21,8 +20,7 @@ def skewed(
         alpha: skew of each row in (0, 1), (n,).
         reverse: which of the two.
     """
-    log_p = functional.log_softmax(_needed(teacher), -1)
-    log_q = functional.log_softmax(student, -1)
+    log_p, log_q = _log_both(student, teacher)
     one, other = (log_q, log_p) if reverse else (log_p, log_q)
     inside = log_q.detach() if reverse else log_p
     # the mixture is alpha * inside + (1 - alpha) * other; a floor keeps gradients of log 0 finite

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     """
     if not is_done(job.out, "train"):
         trained = _Training(session, job).run()
+        # student, teacher and optimiser would otherwise stay in memory until the command ends
+        session.accelerator(job.training).free_memory()
         if session.is_main:
             info = {
                 "best_step": trained.best_step,
@@ -235,16 +237,7 @@ class _Training:
 
     def _dev_rouge_l(self, model: PreTrainedModel) -> float:
         data = self.job.data
-        sampler = Rollouts(
-            student=model,
-            teacher=None,
-            vocabulary=self.vocab,
-            accelerator=self.accelerator,
-            batch_size=self.rollouts.batch_size,
-            chunk=self.rollouts.chunk,
-            dtype=self.rollouts.dtype,
-            meter={},
-        )
+        sampler = replace(self.rollouts, student=model, teacher=None, meter={})
         decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=DEV_SEED)
         answers = sampler.local(as_prompts(data.dev), decoding)
         texts = self.job.tokenizer.batch_decode(

@@ -1,23 +1,12 @@
 """DPKD: the teacher's answer preferred to the student's, with the teacher as reference model."""
 
-from dataclasses import replace
-
 import torch
 from pydantic import Field
 
-from kdbench.trainers.collection import rollout_seed
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    Micro,
-    Stream,
-    as_prompts,
-    with_response,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import cross_entropy
 from kdbench.trainers.preference import Form, cpo, dpo, ipo, simpo
+from kdbench.trainers.responses import student_responses
 from kdbench.trainers.text import plain_text
 
 
@@ -59,12 +48,7 @@ class DPKD(Method):
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, fresh student answer), and plain text."""
         chosen = ctx.teacher_batch(step)
-        answers = ctx.answer(
-            as_prompts(chosen), replace(ctx.decoding, seed=rollout_seed(ctx.seed, step))
-        )
-        pairs = tuple(
-            (win, with_response(win, lose.ids)) for win, lose in zip(chosen, answers, strict=True)
-        )
+        pairs = tuple(zip(chosen, student_responses(ctx, step, chosen), strict=True))
         return (Stream("pair", pairs, "group"), *plain_text(ctx, step, self.config.lm_coef))
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:

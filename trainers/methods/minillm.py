@@ -1,20 +1,17 @@
 """MiniLLM: policy-gradient minimisation of the sequence-level reverse KL, as the paper derives it."""
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, Collection
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.collection import PPO, RolloutMethod
+from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import Columns, Values, cross_entropy, reverse_kl
 from kdbench.trainers.policy import clipped_surrogate, importance_weight, returns_after
-from kdbench.trainers.text import plain_text
 from kdbench.trainers.types import Sequence
 
 
-class MiniLLM(Method):
+class MiniLLM(RolloutMethod):
     """min D_KL(q ‖ p) over answers, with the paper's three devices.
 
     ∇L = −E Σ_t w_t [∇ Σ_v q(v) log p(v)/q(v) + R_{t+1} ∇q(y_t)/q(y_t)], answers sampled token by token
@@ -49,18 +46,8 @@ class MiniLLM(Method):
         plain_text=True,
     )
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.collection = Collection(config.ppo)
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """A mini-batch of the current rollouts, and plain text."""
-        rollouts = self.collection.window(
-            ctx, step, teacher_mix=self.config.teacher_mix, finish=self._finish
-        )
-        return (singles("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
-
-    def _finish(self, rollouts: list[Sequence]) -> list[Sequence]:
+    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
+        """Adds columns ``advantage`` and ``weight``, each rollout by itself."""
         return [self._with_advantage(s) for s in rollouts]
 
     def _with_advantage(self, rollout: Sequence) -> Sequence:
@@ -94,11 +81,3 @@ class MiniLLM(Method):
         )
         loss = policy + columns["weight"] * terms["loss"] if self.config.single_step else policy
         return terms | {"loss": loss, "policy": policy.detach(), "ratio": ratio.detach()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rollouts being trained on."""
-        return self.collection.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the rollouts."""
-        self.collection.load_state_dict(state)

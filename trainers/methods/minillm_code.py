@@ -1,14 +1,13 @@
 """MiniLLM as the authors' released code computes it."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, Collection, column
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.collection import PPO, RolloutMethod, column
+from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import Columns, Values, reverse_kl, word_kd
 from kdbench.trainers.policy import (
     clipped_surrogate,
@@ -17,11 +16,10 @@ from kdbench.trainers.policy import (
     importance_weight,
     whiten,
 )
-from kdbench.trainers.text import plain_text
 from kdbench.trainers.types import Sequence
 
 
-class MiniLLMCode(Method):
+class MiniLLMCode(RolloutMethod):
     """What microsoft/LMOps@4f2a9de:minillm optimises, where it departs from its paper.
 
     Rewards (log p − log q)/0.5 clipped to ±100; discounted returns (γ 0.95) that count the immediate
@@ -55,20 +53,6 @@ class MiniLLMCode(Method):
         student_samples=True,
         plain_text=True,
     )
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.collection = Collection(config.ppo)
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """A mini-batch of rollouts with whitened advantages, and plain text."""
-        rollouts = self.collection.window(
-            ctx, step, teacher_mix=self.config.teacher_mix, finish=lambda raw: raw
-        )
-        return (
-            singles("response", self.with_advantages(rollouts)),
-            *plain_text(ctx, step, self.config.lm_coef),
-        )
 
     def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
         """Adds columns ``advantage`` and ``weight``; whitening looks at all rollouts given."""
@@ -110,11 +94,3 @@ class MiniLLMCode(Method):
         terms = reverse_kl(student, teacher, target, columns)
         loss = policy + terms["loss"] if self.config.single_step else policy
         return terms | {"loss": loss, "policy": policy.detach(), "ratio": ratio.detach()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rollouts being trained on."""
-        return self.collection.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the rollouts."""
-        self.collection.load_state_dict(state)
