@@ -127,7 +127,7 @@ def _table(
     notes: list[str] = []
     if cache is not None:
         for index, column in enumerate(columns):
-            if info(column.metric).better:
+            if info(column.metric).better and info(column.metric).kind == "score":
                 pairs[index] = compare_column(section, found, cells, index, column, cache, notes)
                 embolden(section, cells, index, column, pairs[index])
     return Table(

@@ -9,7 +9,7 @@ import numpy as np
 from kdbench.harness.errors import InputError
 from kdbench.harness.records import Record
 from kdbench.reports import stats
-from kdbench.reports.columns import Found, columns_of, evaluations, task_key
+from kdbench.reports.columns import Found, Identities, columns_of, evaluations, task_key
 from kdbench.reports.group import GroupedRow, sections
 from kdbench.reports.load import find_runs
 from kdbench.reports.metrics import info
@@ -77,7 +77,7 @@ def compare(
     Raises:
         InputError: no such run, several rows on one side, or nothing in common.
     """
-    identities: dict[str, str] = {}
+    identities: Identities = {}
     sides = [_side(paths, identities) for paths in (a, b)]
     shared = {key for key in sides[0].found if key in sides[1].found}
     common: Found = {key: sides[0].found[key] + sides[1].found[key] for key in shared}

@@ -168,20 +168,30 @@ def _without_seed(value: object) -> object:
     return value
 
 
-def evaluation_identity(run: Run, key: str) -> str:
-    """What two evaluations must share to stand in one column, as 8 hex digits.
+class Identity(NamedTuple):
+    """What two evaluations must share to stand in one column, and whether answers were drawn."""
+
+    digest: str
+    sampled: bool
+
+
+def evaluation_identity(run: Run, key: str) -> Identity:
+    """Digest of an evaluation in 8 hex digits.
 
     Includes task, edition, protocol, limit, data, decoding, seeds, scorer and lm-eval's version;
     excludes batch size and chunk, on which answers do not depend. Falls back to the key itself.
     """
     path = run.folder / "eval" / key / "evaluation.json"
     if not path.is_file():
-        return key.rpartition("@")[2]
+        return Identity(key.rpartition("@")[2], True)
     try:
         record = json.loads(path.read_bytes())
         for free in ("batch_size", "chunk"):
             record.pop(free, None)
+        decoding = record.get("decoding", {})
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is no evaluation record; it was changed by hand") from error
     text = json.dumps(record, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    # label and stock tasks read likelihoods: they have no decoding settings but a data type
+    sampled = "temperature" in decoding or "max_new_tokens" in decoding
+    return Identity(hashlib.sha256(text.encode()).hexdigest()[:8], sampled)

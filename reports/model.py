@@ -43,11 +43,11 @@ class Row(Record):
 
 
 class Cell(Record):
-    """A mean with its 95% interval."""
+    """A mean with its 95% interval; without one where none was measured."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n_prompts: int
     n_runs: int
     decoding_seeds: list[int] = []

@@ -41,7 +41,7 @@ def compare_column(
     entries: list[list[Entry]] = []
     for position in sorted(position for _, position in ranked[:MAX_ROWS]):
         row, mine = section.rows[position].row, found[position][task_key(column)]
-        if all(score_file(run, key) for run, key, _ in mine):
+        if all(score_file(entry.run, entry.key) for entry in mine):
             ids.append(row.id)
             entries.append(mine)
         else:
@@ -76,15 +76,15 @@ def row_sample(entries: Sequence[Entry], metric: str) -> Sample:
 def _scored(entries: Sequence[Entry], metric: str) -> list[Path]:
     """Score files of the runs that have the metric."""
     paths = [
-        score_file(run, key)
-        for run, key, scores in entries
-        if isinstance(scores.metrics.get(metric), Estimate)
+        score_file(entry.run, entry.key)
+        for entry in entries
+        if isinstance(entry.metrics.get(metric), Estimate)
     ]
     return [path for path in paths if path]
 
 
 def _measured(entries: Sequence[Entry], seeds: int) -> bool:
-    return entries[0][0].summary.run.kind != "run" or seeds >= stats.MIN_TRAINING_SEEDS
+    return entries[0].run.summary.run.kind != "run" or seeds >= stats.MIN_TRAINING_SEEDS
 
 
 def _key(entries: Sequence[Entry], metric: str) -> str:

@@ -29,7 +29,8 @@ def table_signature(
             cell = row[index]
             if isinstance(cell, Cell):
                 prompts.setdefault(column.heading, set()).add(cell.n_prompts)
-                decoding.add(",".join(map(str, cell.decoding_seeds)) or "none")
+                if cell.decoding_seeds:  # likelihoods and probes draw no answers
+                    decoding.add(",".join(map(str, cell.decoding_seeds)))
     counts = [f"{head}={'/'.join(map(str, sorted(n)))}" for head, n in prompts.items()]
     most = max((len(column) for column in pairs), default=0)
     kinds = {pair.seeds_measured for column in pairs for pair in column}

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdbench.harness.records import Estimate, EvaluationScores, Missing, ScoreRow
 from kdbench.reports import stats
-from kdbench.reports.metrics import METRICS, clamp
+from kdbench.reports.metrics import clamp
 
 DECIMALS = 6
 """Bounds are rounded, so that the order of a machine's additions changes no byte of a board."""
@@ -80,7 +80,7 @@ def evaluation_scores(
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     if not rows:
-        names = [name for name, known in METRICS.items() if known.headline and known.digits == 1]
+        names = ["rouge_l", "exact_match"]  # what would be there, each with the reason
     return EvaluationScores(
         task=task,
         edition=edition,

@@ -18,7 +18,9 @@ def number(value: float, metric: str) -> str:
 
 
 def interval(cell: Cell, metric: str) -> str:
-    """``[low, high]``."""
+    """``[low, high]``; nothing where no interval was measured."""
+    if cell.low is None or cell.high is None:
+        return ""
     return f"[{number(cell.low, metric)}, {number(cell.high, metric)}]"
 
 
