@@ -19,6 +19,8 @@ ALL = {
     "forward_kl_T2": partial(obj.forward_kl, temperature=2.0),
     "word_kd": partial(obj.word_kd, kd_ratio=0.3),
     "reverse_kl": obj.reverse_kl,
+    "top_3_reverse_kl": partial(obj.top_k_reverse_kl, k=3),
+    "top_6_reverse_kl": partial(obj.top_k_reverse_kl, k=6),
     "jsd": partial(obj.generalised_jsd, beta=0.3),
     "skew_forward": obj.skew_forward_kl,
     "skew_reverse": obj.skew_reverse_kl,
@@ -111,6 +113,25 @@ def test_brute_force_forms() -> None:
     }
     for name, expected in brute.items():
         torch.testing.assert_close(ALL[name](student, teacher, target, {})["loss"], expected)
+
+
+def test_top_k_merges_what_is_left() -> None:
+    student, teacher, target = logits()
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    full = obj.reverse_kl(student, teacher, target, {})["loss"]
+    before = torch.zeros(5, dtype=torch.float64)
+    for k in range(1, 8):
+        value = obj.top_k_reverse_kl(student, teacher, target, {}, k=k)["loss"]
+        expected = []
+        for row in range(5):
+            top = p[row].argsort(descending=True)[:k]
+            a, b = (torch.cat([x[row][top], 1 - x[row][top].sum()[None]]) for x in (q, p))
+            a, b = (a[:-1], b[:-1]) if k == 7 else (a, b)
+            expected.append((a * (a / b).log()).sum())
+        torch.testing.assert_close(value, torch.stack(expected))
+        assert (value >= before - 1e-12).all() and (value <= full + 1e-12).all()
+        before = value
+    torch.testing.assert_close(before, full)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -17,7 +17,7 @@ from kdbench.trainers.alignment import align, ends
 from kdbench.trainers.methods.distillm2 import curriculum
 from kdbench.trainers.methods.lsrkd import smoothed
 from kdbench.trainers.methods.mrkd import remembered
-from kdbench.trainers.methods.opd import reward_to_go
+from kdbench.trainers.methods.opd import reward_to_go, reward_to_go_k3
 from kdbench.trainers.methods.plad import calibration
 from kdbench.trainers.methods.rlkd import ranked
 from kdbench.trainers.methods.taid import Schedule
@@ -299,15 +299,18 @@ def test_byte_offset_alignment() -> None:
 # -- sampled estimators and schedules ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("surrogate", [reward_to_go, reward_to_go_k3])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_reward_to_go_is_unbiased_by_enumeration(seed: int) -> None:
+def test_reward_to_go_is_unbiased_by_enumeration(
+    seed: int, surrogate: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     student, teacher = Table(seed), Table(seed + 100)
     leaf = student.logits.clone().requires_grad_(True)
     total = torch.zeros((), dtype=F64)
     for answer in answers():
         log_q = picked(student.of(answer, leaf), answer)
         log_p = picked(teacher.of(answer, teacher.logits), answer)
-        total = total + log_q.detach().sum().exp() * reward_to_go(log_q, log_p)
+        total = total + log_q.detach().sum().exp() * surrogate(log_q, log_p)
     (gradient,) = torch.autograd.grad(total, leaf)
     assert float((gradient - exact_gradient(student, teacher)).abs().max()) < 1e-10
 

@@ -145,6 +145,29 @@ def reverse_kl(
     return {"loss": kl, "reverse_kl": kl.detach(), "nll": _logged(student, target)}
 
 
+def top_k_reverse_kl(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, k: int
+) -> Values:
+    """D(q|p) over the teacher's ``k`` likeliest tokens and one bin of all others.
+
+    Merging tokens cannot raise a divergence, so this is at most the full one, and equal to it if
+    k is the vocabulary or all but one token of it.
+    """
+    log_p, log_q = _log_both(student, teacher)
+    if k >= student.shape[-1] - 1:
+        kl = _kl(log_q, log_p)
+    else:
+        top = log_p.topk(k, dim=-1).indices
+        kl = _kl(_binned(log_q, top), _binned(log_p, top))
+    return {"loss": kl, "top_k_reverse_kl": kl.detach(), "nll": _logged(student, target)}
+
+
+def _binned(log_nV: Tensor, kept_nk: Tensor) -> Tensor:
+    """Log-probabilities (n, k+1): the kept tokens and the logsumexp of all others."""
+    rest = log_nV.scatter(-1, kept_nk, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([log_nV.gather(-1, kept_nk), rest], dim=-1)
+
+
 def generalised_jsd(
     student: Tensor,
     teacher: Tensor | None,

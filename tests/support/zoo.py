@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict[str, object]] = {
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "uld-alone": ("uld", {"ce": 0.0}),
     "opd-k1": ("opd", {"estimator": "k1"}),
+    "opd-k3": ("opd", {"estimator": "k3"}),
+    "opd-top-k": ("opd", {"estimator": "top-k", "top_k": 5}),
     "distillm-srkl": ("distillm", {"divergence": "srkl", "schedule": "increasing"}),
     "rlkd-akl": ("rlkd", {"divergence": "akl"}),
     "plad-ranking": ("plad", {"prompts": 16}),
