@@ -1,4 +1,4 @@
-"""The card of one run as Markdown: what was trained, how well it does, what it cost."""
+"""The card of one run: what was trained, how well it does, what it cost, how to make it again."""
 
 import json
 import shlex
@@ -8,14 +8,24 @@ from pathlib import Path
 from kdbench.harness.errors import InputError
 from kdbench.harness.records import Estimate, Manifest, Missing, ModelRef, Summary
 from kdbench.harness.store import read_record
+from kdbench.reports.document import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Paragraph,
+    Part,
+    Section,
+    Table,
+    render_markdown,
+)
 from kdbench.reports.load import read_summary
-from kdbench.reports.markdown import escape
 from kdbench.reports.metrics import info, rank
-from kdbench.reports.text import code, number
+from kdbench.reports.text import number
 
 
 def run_card(folder: Path | str) -> str:
-    """Card of a finished run folder; ``kdbench show RUN`` prints it.
+    """Card of a finished run folder, as Markdown.
 
     Raises:
         InputError: the run is not finished, or a file of it cannot be read.
@@ -23,120 +33,129 @@ def run_card(folder: Path | str) -> str:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(f"no folder {path}; list runs with: kdbench ls runs")
-    summary = read_summary(path)
-    manifest_path = path / "manifest.json"
-    manifest = read_record(manifest_path, Manifest) if manifest_path.is_file() else None
-    return render_card(summary, manifest)
+    return render_card(read_summary(path), read_manifest(path))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a run; None if it was not written yet."""
+    path = folder / "manifest.json"
+    return read_record(path, Manifest) if path.is_file() else None
 
 
 def render_card(summary: Summary, manifest: Manifest | None = None) -> str:
-    """Card from the records themselves. Text from models and users is escaped."""
-    run = summary.run
-    title = f"{run.method} {run.variant}".strip()
-    parts = [
-        f"# {escape(title)} on {escape(run.suite)}",
-        _table(
-            ["", ""],
-            [
-                ["run", f"`{code(run.id)}` ({run.kind}, {run.regime}, {run.division})"],
-                ["teacher", _model(run.teacher)],
-                ["student", _model(run.student)],
-                ["training seed", "none" if run.training_seed is None else str(run.training_seed)],
-            ],
-        ),
-        "## Scores",
-        _scores(summary),
+    """Card from the records themselves, as Markdown."""
+    sections = [
+        Section("Run", [identity(summary)]),
+        Section("Scores", [_scores(summary), *signature(summary)]),
     ]
-    if summary.signature:
-        parts.append(f"`{code(summary.signature)}`")
     if summary.learned:
-        rows = [[escape(name), f"{value:.4g}"] for name, value in summary.learned.items()]
-        parts += ["## Learning", _table(["dev set", "value"], rows)]
+        sections.append(Section("Learning", [learning(summary)]))
     if summary.cost:
-        parts += ["## Cost", _cost(summary)]
+        sections.append(Section("Cost", [cost(summary)]))
     if manifest:
-        parts += _provenance(manifest)
-    return "\n\n".join(parts) + "\n"
+        sections += provenance(manifest)
+    return render_markdown(Document(title(summary), sections))
 
 
-def _model(model: ModelRef | None) -> str:
+def title(summary: Summary) -> str:
+    """Method, variant and suite."""
+    run = summary.run
+    return f"{run.method} {run.variant}".strip() + f" on {run.suite}"
+
+
+def identity(summary: Summary) -> Table:
+    """Who made the student, from what."""
+    run = summary.run
+    rows: list[list[Cell]] = [
+        ["run", (Code(run.id), f" ({run.kind}, {run.regime}, {run.division})")],
+        ["teacher", _model(run.teacher)],
+        ["student", _model(run.student)],
+        ["training seed", "none" if run.training_seed is None else str(run.training_seed)],
+    ]
+    return Table([], rows)
+
+
+def model_name(name: str) -> str:
+    """A model's name without the folders of the machine it lay on; hub ids stay as they are."""
+    path = Path(name)
+    return path.name if path.is_absolute() or len(path.parts) > 2 else name
+
+
+def _model(model: ModelRef | None) -> Cell:
     if model is None:
         return "none"
     size = f"{model.parameters / 1e6:.4g}M parameters" if model.parameters else "no parameters"
-    return f"{escape(model.name)} ({size}, `{code(model.fingerprint[:12])}`)"
+    return (f"{model_name(model.name)} ({size}, ", Code(model.fingerprint[:12]), ")")
 
 
-def _scores(summary: Summary) -> str:
-    rows = []
+def signature(summary: Summary) -> list[Part]:
+    """The line that says how the numbers came about, if there is one."""
+    return [Paragraph(Code(summary.signature), note=True)] if summary.signature else []
+
+
+def _scores(summary: Summary) -> Part:
+    rows: list[list[Cell]] = []
     for key in sorted(summary.scores):
         scores = summary.scores[key]
-        name = f"{escape(f'{scores.task}[{scores.edition}]')} {escape(scores.protocol)}"
+        name = f"{scores.task}[{scores.edition}] {scores.protocol}"
         for metric in sorted(scores.metrics, key=rank):
-            value = scores.metrics[metric]
-            rows.append([name, escape(info(metric).label), *_value(value, metric)])
+            rows.append([name, info(metric).label, *_value(scores.metrics[metric], metric)])
     if not rows:
-        return "Nothing was evaluated."
-    return _table(["task", "metric", "mean", "95% interval", "prompts", "decoding seeds"], rows)
+        return Paragraph("Nothing was evaluated.")
+    head = ["task", "metric", "mean", "95% interval", "prompts", "decoding seeds"]
+    return Table(head, rows, right=(2, 3, 4))
 
 
-def _value(value: Estimate | Missing, metric: str) -> list[str]:
+def _value(value: Estimate | Missing, metric: str) -> list[Cell]:
     if isinstance(value, Missing):
-        return ["–", escape(value.missing), "", ""]
+        return ["–", value.missing, "", ""]
     bounds = f"[{number(value.low, metric)}, {number(value.high, metric)}]"
     seeds = ", ".join(map(str, value.seeds)) or "none"
     return [number(value.mean, metric), bounds, str(value.n_prompts), seeds]
 
 
-def _cost(summary: Summary) -> str:
-    rows = [
-        [
-            escape(stage),
-            f"{cost.wall_s:.1f} s",
-            escape(", ".join(f"{name} {count:,}" for name, count in cost.tokens.items())),
-            f"{cost.peak_mb:.0f} MB" if cost.peak_mb else "",
-        ]
-        for stage, cost in summary.cost.items()
-    ]
-    return _table(["stage", "time", "tokens", "peak memory"], rows)
-
-
-def _provenance(manifest: Manifest) -> list[str]:
-    rows = [
-        ["kdbench", f"{manifest.kdbench} {_commit(manifest)}".strip()],
-        ["tokenizer", f"`{code(manifest.tokenizer_sha256[:12])}`"],
-        *[[escape(f"data: {name}"), _data(entry)] for name, entry in manifest.data.items()],
-        ["versions", escape(", ".join(f"{k} {v}" for k, v in manifest.versions.items()))],
-        ["hardware", escape(", ".join(f"{k} {v}" for k, v in manifest.hardware.items()))],
-    ]
-    parts = ["## Provenance", _table(["", ""], rows)]
-    if manifest.drift:
-        parts.append("Accepted drift: " + escape("; ".join(manifest.drift)))
-    config = json.dumps(manifest.config, indent=1, ensure_ascii=False)
-    parts += ["## To reproduce", _block(shlex.join(manifest.argv)), _block(config, "json")]
-    return parts
-
-
-def _commit(manifest: Manifest) -> str:
-    if not manifest.git_commit:
-        return ""
-    return f"`{code(manifest.git_commit[:12])}`" + (
-        " with changes" if manifest.git_diff_sha256 else ""
+def learning(summary: Summary) -> Table:
+    """Development metrics before training, of the kept student and at the end."""
+    return Table(
+        ["dev set", "value"], [[name, f"{value:.4g}"] for name, value in summary.learned.items()]
     )
 
 
+def cost(summary: Summary) -> Table:
+    """Time, tokens and memory a stage."""
+    rows = [
+        [
+            stage,
+            f"{spent.wall_s:.1f} s",
+            ", ".join(f"{name} {count:,}" for name, count in spent.tokens.items()),
+            f"{spent.peak_mb:.0f} MB" if spent.peak_mb else "",
+        ]
+        for stage, spent in summary.cost.items()
+    ]
+    return Table(["stage", "time", "tokens", "peak memory"], rows, right=(1, 3))
+
+
+def provenance(manifest: Manifest) -> list[Section]:
+    """Code, data, versions, hardware; the command and the configuration."""
+    changed = " with changes" if manifest.git_diff_sha256 else ""
+    commit: Cell = manifest.kdbench
+    if manifest.git_commit:
+        commit = (f"{manifest.kdbench} ", Code(manifest.git_commit[:12]), changed)
+    rows: list[list[Cell]] = [
+        ["kdbench", commit],
+        ["tokenizer", Code(manifest.tokenizer_sha256[:12])],
+        *[[f"data: {name}", _data(entry)] for name, entry in manifest.data.items()],
+        ["versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items())],
+        ["hardware", ", ".join(f"{k} {v}" for k, v in manifest.hardware.items())],
+    ]
+    if manifest.drift:
+        rows.append(["accepted drift", "; ".join(manifest.drift)])
+    config = json.dumps(manifest.config, indent=1, ensure_ascii=False)
+    return [
+        Section("Provenance", [Table([], rows)]),
+        Section("To reproduce", [Block(shlex.join(manifest.argv)), Block(config, "json")]),
+    ]
+
+
 def _data(entry: Mapping[str, object]) -> str:
-    parts = [f"{k} {str(v)[:12] if k == 'sha256' else v}" for k, v in entry.items()]
-    return escape(", ".join(parts))
-
-
-def _block(text: str, language: str = "") -> str:
-    """A fenced block that its content cannot close."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + ":---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    return ", ".join(f"{k} {str(v)[:12] if k == 'sha256' else v}" for k, v in entry.items())

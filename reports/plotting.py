@@ -11,13 +11,15 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from kdbench.harness.store import write_bytes, write_text
 
@@ -78,22 +80,32 @@ def canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
 
 
 def panels(
-    width_in: float, height_in: float, heights: Sequence[float]
+    width_in: float,
+    height_in: float,
+    heights: Sequence[float],
+    *,
+    columns: int = 1,
+    share: Literal["all", "col", "none"] = "all",
 ) -> tuple[Figure, tuple[Axes, ...]]:
-    """An empty figure of plots one above the other, with a shared horizontal axis.
+    """An empty figure of several plots.
 
     Args:
         width_in: width in inches.
         height_in: height in inches.
-        heights: relative height of each plot, from the top.
+        heights: relative height of each row of plots, from the top.
+        columns: plots in a row.
+        share: which plots have one horizontal axis: all, those of a column, or none.
+
+    Returns:
+        The figure, and its plots row by row.
     """
     with style():
         figure = Figure(figsize=(width_in, height_in))
         FigureCanvasAgg(figure)
         grid = figure.subplots(
-            len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights)
+            len(heights), columns, sharex=share, squeeze=False, height_ratios=list(heights)
         )
-        return figure, tuple(grid[:, 0])
+        return figure, tuple(grid.flat)
 
 
 def text(value: object, limit: int = 48) -> str:
@@ -177,3 +189,17 @@ def csv_text(table: Any) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return sink.getvalue()
+
+
+def thousands(axis: Axis) -> None:
+    """Writes the ticks of an axis as 50k, 1.5M."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """A count in few characters: 950, 50k, 1.5M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

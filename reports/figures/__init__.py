@@ -1,0 +1,50 @@
+"""Figures as pure functions from plain data.
+
+Each returns a `Plot`, whose rows are all that is drawn, or `Missing` with the reason why there is
+nothing to draw. matplotlib is imported only when a plot is saved.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kdbench.harness.records import Missing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Rows = list[dict[str, Any]]
+
+
+class Plot(NamedTuple):
+    """A figure before it is drawn."""
+
+    rows: Rows
+    """One a plotted point; the CSV beside the figure."""
+    draw: "Callable[[Rows], Figure]"
+    caption: str
+
+
+Drawable = Plot | Missing
+
+
+def save(plot: Plot, stem: Path) -> list[Path]:
+    """Draws a plot and writes it as ``<stem>.svg``, ``.png`` and ``.csv``.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    from kdbench.reports import plotting
+
+    with plotting.style():
+        return plotting.write(plot.draw(plot.rows), stem, plot.rows)
+
+
+def pick(rows: Rows, **wanted: object) -> Rows:
+    """The rows that have all the given values, in order."""
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def names(rows: Rows, key: str) -> list[Any]:
+    """The different values of a column, in order of first appearance."""
+    return list(dict.fromkeys(row[key] for row in rows))

@@ -1,0 +1,48 @@
+"""What a run cost, stage by stage."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kdbench.harness.records import Missing, StageCost
+from kdbench.reports.figures import Drawable, Plot, Rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
+    """Wall seconds a stage as bars; tokens and peak memory in the table.
+
+    Args:
+        cost: stage -> what it cost, as in ``Summary.cost``.
+    """
+    if not cost:
+        return Missing(missing="no stage has booked its cost")
+    rows: Rows = [
+        {
+            "stage": stage,
+            "wall_s": spent.wall_s,
+            "peak_mb": spent.peak_mb,
+            **{f"{kind}_tokens": count for kind, count in spent.tokens.items()},
+        }
+        for stage, spent in cost.items()
+    ]
+    caption = "Wall time by stage; shared teacher, init and reference rows are not counted."
+    return Plot(rows, _draw, caption)
+
+
+def _draw(rows: Rows) -> "Figure":
+    from kdbench.reports import plotting
+
+    figure, axes = plotting.canvas(6.0, 0.7 + 0.28 * len(rows))
+    seconds = [row["wall_s"] for row in rows]
+    levels = range(len(rows))
+    bars = axes.barh(levels, seconds, height=0.62, color=plotting.COLOURS[0])
+    axes.bar_label(bars, [f"{value:.3g} s" for value in seconds], padding=3, fontsize=8)
+    axes.set_yticks(levels, [plotting.text(row["stage"]) for row in rows])
+    axes.set_ylim(len(rows) - 0.45, -0.55)
+    axes.set_xlim(0, 1.15 * max([*seconds, 1e-9]))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("wall time (s)")
+    return figure

@@ -1,0 +1,218 @@
+"""Scores in pictures: by length of the reference, and against what the training cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from kdbench.harness.records import Missing
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
+from kdbench.reports.metrics import info
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPERS = {"minillm": "MiniLLM", "dpkd": "DPKD"}
+"""Whose bounds of reference length; the keys are those of the runner's text report."""
+Cost = Literal["seconds", "tokens"]
+COST_LABELS: dict[Cost, str] = {
+    "seconds": "training time (s)",
+    "tokens": "tokens through the student while training",
+}
+
+
+class CostPoint(NamedTuple):
+    """One model on one task. ``cost`` is None for a model that was not trained here."""
+
+    series: str
+    run: str
+    task: str
+    mean: float
+    low: float
+    high: float
+    cost: float | None
+
+
+def length_buckets(
+    reports: Mapping[str, Mapping[str, Any]], metric: str = "rouge_l", counted: str = "student"
+) -> Drawable:
+    """A metric by length of the shortest reference.
+
+    Args:
+        reports: series (a model) -> task -> probe report ``text`` of its evaluation.
+        metric: which one.
+        counted: by whose tokens: ``student`` or ``gpt2``.
+    """
+    rows: Rows = []
+    for series, tasks in reports.items():
+        for task, report in tasks.items():
+            sets = report.get("buckets", {}).get(counted, {})
+            for paper, title in PAPERS.items():
+                for bucket, found in sets.get(paper, {}).items():
+                    value = found["metrics"].get(metric, {})
+                    if "mean" not in value:  # an empty bucket, or a metric it lacks
+                        continue
+                    rows.append(
+                        {
+                            "task": task,
+                            "bounds": title,
+                            "bucket": bucket,
+                            "series": series,
+                            "metric": metric,
+                            "prompts": found["n"],
+                            **{key: value[key] for key in ("mean", "low", "high")},
+                        }
+                    )
+    if not rows:
+        return Missing(missing="no answer was scored by reference length; run: kdbench score")
+    tokenizer = "the student's tokenizer" if counted == "student" else "GPT-2's tokenizer"
+    caption = (
+        f"{info(metric).label} by length of the shortest reference, in tokens of {tokenizer}, "
+        "within the bounds of both papers; n is the number of prompts, bars are 95% intervals over "
+        "prompts."
+    )
+    return Plot(rows, _draw_buckets, caption)
+
+
+def quality_cost(
+    points: Sequence[CostPoint], metric: str = "rouge_l", unit: Cost = "seconds"
+) -> Drawable:
+    """A metric against the cost of training, one point a run; untrained models are level lines.
+
+    Args:
+        points: several models on one or more tasks.
+        metric: what ``mean`` is.
+        unit: what ``cost`` is.
+    """
+    if len({point.run for point in points if point.cost is not None}) < 2:
+        return Missing(
+            missing="fewer than two trained runs of this suite and pair lie side by side"
+        )
+    rows = [
+        {"metric": metric, "cost_unit": unit, **point._asdict()}
+        for point in sorted(points, key=lambda p: (p.task, p.cost is None, p.series, p.run))
+    ]
+    machine = "as measured on each run's own machine; " if unit == "seconds" else ""
+    caption = (
+        f"{info(metric).label} against {COST_LABELS[unit]}: {machine}shared teacher and init are not "
+        "counted. Bars are 95% intervals over prompts; dashed lines are models not trained by a "
+        "method of the suite."
+    )
+    return Plot(rows, _draw_quality_cost, caption)
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def _draw_buckets(rows: Rows) -> "Figure":
+    from kdbench.reports import plotting
+
+    tasks = names(rows, "task")
+    lines = [_bucket_lines(pick(rows, task=task)) for task in tasks]
+    pitch = max(0.24, 0.11 * len(names(rows, "series")))
+    heights = [len(found) * pitch + 0.35 for found in lines]
+    figure, plots = plotting.panels(6.0, sum(heights) + 0.9, heights)
+    series = names(rows, "series")
+    for axes, task, found in zip(plots, tasks, lines, strict=True):
+        for place, name in enumerate(series):
+            shift = (place - (len(series) - 1) / 2) * min(0.22, 0.8 / len(series))
+            for row in pick(rows, task=task, series=name):
+                level = found.index((row["bounds"], row["bucket"])) + shift
+                _whisker(axes, row, level, place)
+        labels = [_bucket_label(pick(rows, task=task), *line) for line in found]
+        axes.set_yticks(range(len(found)), labels)
+        axes.set_ylim(len(found) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        papers = [bounds for bounds, _ in found]
+        for place in range(1, len(papers)):
+            if papers[place] != papers[place - 1]:
+                axes.axhline(place - 0.5, color=plotting.GRID, linewidth=0.8)
+        axes.set_title(plotting.text(task))
+    plots[-1].set_xlabel(info(rows[0]["metric"]).label)
+    _legend(figure, plots[0])
+    return figure
+
+
+def _bucket_lines(rows: Rows) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["bounds"], row["bucket"]) for row in rows))
+
+
+def _bucket_label(rows: Rows, bounds: str, bucket: str) -> str:
+    from kdbench.reports import plotting
+
+    counts = sorted({row["prompts"] for row in pick(rows, bounds=bounds, bucket=bucket)})
+    return plotting.text(f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}")
+
+
+def _whisker(axes: "Axes", row: dict[str, Any], level: float, place: int) -> None:
+    from kdbench.reports import plotting
+
+    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
+    marker = plotting.MARKERS[place % len(plotting.MARKERS)]
+    axes.plot(
+        [row["low"], row["high"]],
+        [level, level],
+        color=colour,
+        linewidth=1.4,
+        solid_capstyle="butt",
+    )
+    known = axes.get_legend_handles_labels()[1]
+    name = plotting.text(row["series"])
+    axes.plot(
+        [row["mean"]], [level], marker, color=colour, label="" if name in known else name, zorder=3
+    )
+
+
+def _legend(figure: "Figure", axes: "Axes") -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
+
+
+def _draw_quality_cost(rows: Rows) -> "Figure":
+    from kdbench.reports import plotting
+
+    tasks = names(rows, "task")
+    columns = min(2, len(tasks))
+    lines = math.ceil(len(tasks) / columns)
+    series = names(rows, "series")
+    height = 2.5 * lines + 0.25 * math.ceil(len(series) / 4) + 0.3
+    figure, plots = plotting.panels(3.5 * columns + 0.3, height, [1.0] * lines, columns=columns)
+    for axes, task in zip(plots, tasks, strict=False):
+        for row in pick(rows, task=task):
+            _cost_point(axes, row, series.index(row["series"]))
+        axes.set_title(plotting.text(task))
+        axes.set_ylabel(info(rows[0]["metric"]).label)
+        axes.set_xlim(left=0)
+    for axes in plots[len(tasks) :]:
+        axes.remove()
+    for axes in plots[max(0, len(tasks) - columns) : len(tasks)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel(COST_LABELS[rows[0]["cost_unit"]])
+        plotting.thousands(axes.xaxis)
+    handles: dict[str, Any] = {}
+    for axes in plots[: len(tasks)]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+    )
+    return figure
+
+
+def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
+    from kdbench.reports import plotting
+
+    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
+    name = plotting.text(row["series"])
+    if row["cost"] is None:
+        axes.axhline(row["mean"], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), label=name)
+        return
+    # beyond eight series a colour returns, with another marker
+    marker = plotting.MARKERS[(place + place // len(plotting.COLOURS)) % len(plotting.MARKERS)]
+    axes.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.2)
+    axes.plot([row["cost"]], [row["mean"]], marker, color=colour, markersize=6, label=name)

@@ -1,0 +1,189 @@
+"""How a training went: losses and development scores against response tokens."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kdbench.harness.records import Missing, TrainRow
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 300
+"""Most points of one curve; a longer training is drawn as means over equal windows of steps."""
+SMOOTH = 30
+"""The bold line is a running mean over this share of the training: 1 / SMOOTH."""
+TOKENS = "response tokens trained on"
+LABELS = {"dev_loss": "dev loss", "dev_rouge_l": "dev ROUGE-L", "grad_norm": "gradient norm"}
+
+
+def training_curves(rows: Sequence[TrainRow], selected: int | None) -> Drawable:
+    """Loss and its terms, and every development score, against response tokens trained on.
+
+    Args:
+        rows: of metrics.jsonl.
+        selected: step whose student was kept, if training is over.
+    """
+    trained = [row for row in rows if row.step > 0]
+    if not trained:
+        return Missing(missing="no optimiser step was logged")
+    terms = names([{"name": name} for row in trained for name in row.terms], "name")
+    terms = [name for name in terms if "/" not in name]
+    points = _thinned(trained, "loss", {"loss": [row.loss for row in trained]})
+    if len(terms) > 1 or terms == ["loss"]:
+        points += _thinned(trained, "loss", {name: _term(trained, name) for name in terms})
+    for name in names([{"name": n} for row in rows for n in row.evaluation], "name"):
+        points += [
+            {
+                "panel": name,
+                "series": name,
+                "response_tokens": _tokens(row),
+                "step": row.step,
+                "value": row.evaluation[name],
+                "selected": int(row.step == selected),
+            }
+            for row in rows
+            if name in row.evaluation
+        ]
+    window = _window(len(trained))
+    thinned = f"Points are means over {window} steps. " if window > 1 else ""
+    kept = "" if selected is None else " The dashed line is the step whose student was kept."
+    caption = (
+        f"Training loss as optimised, and development scores. {thinned}The bold line is a running "
+        f"mean over 1/{SMOOTH} of the training.{kept}"
+    )
+    return Plot(points, _draw_curves, caption)
+
+
+def training_details(rows: Sequence[TrainRow]) -> Drawable:
+    """Quantities that a method logs beside its loss, gradient norm and learning rate."""
+    trained = [row for row in rows if row.step > 0]
+    logged = names([{"name": name} for row in trained for name in row.terms], "name")
+    series = {name: _term(trained, name) for name in logged if "/" in name}
+    series["grad_norm"] = [row.grad_norm for row in trained]
+    series["learning rate"] = [row.lr for row in trained]
+    there = {name: values for name, values in series.items() if any(_finite(v) for v in values)}
+    if not there:
+        return Missing(missing="nothing was logged beside the loss")
+    points: Rows = []
+    for name, values in there.items():
+        points += _thinned(trained, name, {name: values})
+    caption = (
+        "What the method logs beside its loss (term/quantity, means over the tokens of a step), the "
+        "gradient norm before clipping, and the learning rate."
+    )
+    return Plot(points, _draw_details, caption)
+
+
+def _term(rows: Sequence[TrainRow], name: str) -> list[float | None]:
+    return [row.terms.get(name) for row in rows]
+
+
+def _tokens(row: TrainRow) -> int:
+    return row.tokens.get("response", 0)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _window(count: int) -> int:
+    return max(1, math.ceil(count / POINTS))
+
+
+def _thinned(
+    rows: Sequence[TrainRow],
+    panel: str,
+    series: "dict[str, list[float]] | dict[str, list[float | None]]",
+) -> Rows:
+    """Means over equal windows of steps, and their running mean; values that are no number left out."""
+    window = _window(len(rows))
+    found: Rows = []
+    for name, values in series.items():
+        points: Rows = []
+        for start in range(0, len(rows), window):
+            part = [v for v in values[start : start + window] if v is not None and math.isfinite(v)]
+            if part:
+                last = rows[min(start + window, len(rows)) - 1]
+                points.append(
+                    {
+                        "panel": panel,
+                        "series": name,
+                        "response_tokens": _tokens(last),
+                        "step": last.step,
+                        "value": sum(part) / len(part),
+                    }
+                )
+        reach = len(points) // (2 * SMOOTH)
+        for place, point in enumerate(points):
+            near = points[max(0, place - reach) : place + reach + 1]
+            point["smoothed"] = sum(p["value"] for p in near) / len(near)
+        found += points
+    return found
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def _draw_curves(rows: Rows) -> "Figure":
+    from kdbench.reports import plotting
+
+    panels = names(rows, "panel")
+    figure, plots = plotting.panels(
+        6.4, 0.5 + 1.9 + 1.35 * (len(panels) - 1), [1.5, *[1.0] * (len(panels) - 1)]
+    )
+    kept = [row["response_tokens"] for row in rows if row.get("selected")]
+    for axes, panel in zip(plots, panels, strict=True):
+        for place, series in enumerate(names(pick(rows, panel=panel), "series")):
+            _curve(axes, pick(rows, panel=panel, series=series), series, place)
+        axes.set_ylabel(plotting.text(LABELS.get(panel, panel)))
+        if kept:
+            axes.axvline(kept[0], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)))
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
+    _tokens_axis(plots[-1])
+    return figure
+
+
+def _draw_details(rows: Rows) -> "Figure":
+    from kdbench.reports import plotting
+
+    panels = names(rows, "panel")
+    height = math.ceil(len(panels) / 2)
+    figure, plots = plotting.panels(7.2, 0.4 + 1.45 * height, [1.0] * height, columns=2)
+    for axes, panel in zip(plots, panels, strict=False):
+        _curve(axes, pick(rows, panel=panel), None, 0)
+        axes.set_title(plotting.text(LABELS.get(panel, panel)))
+    for axes in plots[len(panels) :]:
+        axes.remove()
+    for axes in plots[max(0, len(panels) - 2) : len(panels)]:
+        axes.tick_params(labelbottom=True)
+    _tokens_axis(plots[0])  # shared by all
+    plots[0].set_xlabel("")
+    figure.supxlabel(TOKENS, fontsize=9)
+    return figure
+
+
+def _curve(axes: "Axes", rows: Rows, label: str | None, place: int) -> None:
+    """Raw values pale, their running mean bold; evaluations as marked points."""
+    from kdbench.reports import plotting
+
+    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
+    places = [row["response_tokens"] for row in rows]
+    values = [row["value"] for row in rows]
+    name = "" if label is None else plotting.text(LABELS.get(label, label))
+    if "smoothed" in rows[0]:
+        axes.plot(places, values, color=colour, alpha=0.3, linewidth=0.8)
+        axes.plot(places, [row["smoothed"] for row in rows], color=colour, label=name)
+    else:
+        axes.plot(places, values, "o-", color=colour, label=name, clip_on=False)
+
+
+def _tokens_axis(axes: "Axes") -> None:
+    from kdbench.reports import plotting
+
+    axes.set_xlabel(TOKENS)
+    axes.set_xlim(left=0)
+    plotting.thousands(axes.xaxis)
