@@ -35,7 +35,7 @@ class PairConfig(Section):
     teacher: str = Field(description="hub id, folder, .gguf file, or mini:teacher")
     student: str = Field(
         description="hub id, folder, .gguf file, prune:N, a model config.json to initialise at "
-        "random, or mini:student"
+        "random, or mini:student (-small, -large, -larger)"
     )
     template: Literal["alpaca", "chat", "mini"] = Field(
         "alpaca", description="prompt template of teacher and student alike; chat: the tokenizer's"
@@ -166,6 +166,13 @@ class MethodConfig(Section):
     options: dict[str, Any] = {}
 
 
+class TuningConfig(Section):
+    """What was done to find a method's settings; said by hand, checked by the comparison rules."""
+
+    trials: int = Field(gt=0, description="settings tried on the development set, the kept one too")
+    note: str = Field("", description="what was tried")
+
+
 class RunConfig(Section):
     """One (suite, method, training seed), resolved."""
 
@@ -183,6 +190,7 @@ class RunConfig(Section):
     )
     generate: GenerateConfig = GenerateConfig()
     tasks: TasksConfig = TasksConfig()
+    tuning: TuningConfig | None = Field(None, description="none: not stated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +237,7 @@ def run_id(config: RunConfig, fingerprints: Mapping[str, str]) -> str:
     Out, because the student is the same: names and paths of models and data (contents decide),
     ``micro_tokens`` and ``save_every``, device, log level. Out, because evaluations are added to a
     run and have keys of their own: tasks, protocol, generate. Out, because it is a label:
-    suite and regime (what they set is in). Our own code's version is out too: a change of code
+    suite, regime and tuning (what they set is in). Our own code's version is out too: a change of code
     stops a run as drift instead of silently starting another.
 
     Args:

@@ -1,11 +1,12 @@
 """How a `RunConfig` is put together: defaults < suite < suite's method section < --set < flags.
 
-A suite YAML is a partial RunConfig plus three keys of its own: ``extends`` (another suite to start
-from), ``methods`` (``train`` and ``method`` fields by method name) and, like every section, partial
-``init_sft`` and ``teacher_sft`` trainings, which start from the suite's ``train``.
+A suite YAML is a partial RunConfig plus two keys of its own: ``extends`` (another suite to start
+from) and ``methods`` (``train``, ``method`` and ``tuning`` fields by method name). Its ``init_sft``
+and ``teacher_sft`` trainings are partial too and start from its ``train``.
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -78,13 +79,17 @@ def load_suite(name: str) -> Tree:
 def _suite(name: str, above: tuple[str, ...]) -> Tree:
     if name in above:
         raise InputError(f"suite {name} extends itself through {' > '.join(above)}")
-    where, text = suite_text(name)
-    tree = parse_yaml(text, where)
+    tree, where = _parsed(*suite_text(name))
     if not isinstance(tree, dict):
         raise InputError(f"{where} must be a mapping of sections")
     _check_suite_keys(tree, where)
     base = _suite(tree["extends"], (*above, name)) if "extends" in tree else {}
     return merge(base, {key: value for key, value in tree.items() if key != "extends"})
+
+
+@functools.lru_cache(maxsize=64)  # a study resolves one suite a hundred times; no one changes it
+def _parsed(where: str, text: str) -> tuple[Any, str]:
+    return parse_yaml(text, where), where
 
 
 def _check_suite_keys(tree: Tree, where: str) -> None:
@@ -94,10 +99,10 @@ def _check_suite_keys(tree: Tree, where: str) -> None:
     for name, section in methods.items():
         place = f"{where}, methods.{name}"
         if not isinstance(section, dict):
-            raise InputError(f"{place} must be a mapping with train and method")
-        for key in section.keys() - {"train", "method"}:
-            raise unknown("key", key, ["train", "method"], f" in {place}")
-        _check_keys({"train": section.get("train") or {}}, place)
+            raise InputError(f"{place} must be a mapping with train, method and tuning")
+        for key in section.keys() - {"train", "method", "tuning"}:
+            raise unknown("key", key, ["train", "method", "tuning"], f" in {place}")
+        _check_keys({key: section.get(key) or {} for key in ("train", "tuning")}, place)
 
 
 def resolve(
@@ -125,7 +130,8 @@ def resolve(
     found = find_method(method)
     own = methods.get(found.name) or {}
     training = merge(tree.get("train") or {}, own.get("train") or {})
-    layers = merge(merge(tree, {"train": training}), above)
+    tuning = own.get("tuning", tree.get("tuning"))
+    layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
     options = _method_options(found, merge(own.get("method") or {}, above.get("method") or {}))
     layers["suite"] = tree.get("suite") or _suite_label(suite)
     layers["method"] = {

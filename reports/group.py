@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kdbench.harness.records import ModelRef, RunCard
 from kdbench.reports.load import Run, read_config
 from kdbench.reports.model import Row
+from kdbench.reports.rules.check import with_divisions
 
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
 """Reference rows in this order, then any other evaluated model by name, then methods."""
@@ -34,8 +35,10 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
     Runs of one method differ in their training seed and in nothing else that was configured;
     otherwise they are different rows. Evaluated models (kind eval) are shown in each table of their
-    suite that they belong to: same teacher, same student, or neither recorded.
+    suite that they belong to: same teacher, same student, or neither recorded. Divisions are those
+    that the comparison rules give the runs beside each other.
     """
+    runs = with_divisions(runs)
     trained = [run for run in runs if run.summary.run.kind == "run"]
     evaluated = [run for run in runs if run.summary.run.kind == "eval"]
     tables: dict[tuple[str, ...], list[Run]] = defaultdict(list)
@@ -132,6 +135,7 @@ def _row(runs: Sequence[Run]) -> GroupedRow:
         variant=card.variant,
         regime=card.regime,
         division=card.division,
+        broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
         student=card.student.name if card.student else "",
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,

@@ -22,6 +22,8 @@ class Run(NamedTuple):
 
     folder: Path
     summary: Summary
+    broken: tuple[str, ...] = ()
+    """Comparison rules it breaks among the runs it is shown with (``rules.check``)."""
 
 
 class PromptScores(NamedTuple):

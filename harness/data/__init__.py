@@ -11,6 +11,7 @@ from kdbench.harness.data.fingerprints import (
     file_fingerprint,
 )
 from kdbench.harness.data.labelled import Labelled, load_labelled
+from kdbench.harness.data.ngrams import shared_ngrams
 from kdbench.harness.data.overlaps import overlaps
 from kdbench.harness.data.sources import SplitFile, find_split, load_split, split_names
 from kdbench.harness.data.templates import TEMPLATES, prompt_hash, prompt_key, render
@@ -46,6 +47,7 @@ __all__ = [
     "prompt_hash",
     "prompt_key",
     "render",
+    "shared_ngrams",
     "split_names",
     "tokenise",
     "tokenise_prompts",

@@ -110,6 +110,13 @@ def find_split(task: str, split: str, data_dir: Path | str | None = None) -> Spl
     )
 
 
+def is_local(task: str, split: str, data_dir: Path | str | None = None) -> bool:
+    """Whether a split lies in the data folder, so that reading it asks no network."""
+    folder = data_folder(data_dir)
+    sources = SPLITS.get((task, split), ())
+    return folder is not None and any((folder / source.path).is_file() for source in sources)
+
+
 def load_split(task: str, split: str, data_dir: Path | str | None = None) -> list[Example]:
     """Rows of a split, ``doc_id`` counting from 0 within it; see `find_split`."""
     return load_found(find_split(task, split, data_dir))

@@ -1,0 +1,87 @@
+"""The rules as data: ``<version>.yaml`` beside this file, or a file of the user's."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import Record
+
+DEFAULT = "closed-v1"
+TESTS = ("same", "within", "one_of", "at_most", "stated")
+
+
+class Rule(Record):
+    """One test of one fact (`kdbench.reports.rules.facts`); what each means is in the YAML file."""
+
+    name: str
+    says: str
+    fact: str
+    same: bool = False
+    per: Literal["training_seed"] | None = None
+    within: float | None = None
+    one_of: list[str] = []
+    at_most: float | None = None
+    stated: bool = False
+    unrecorded: Literal["breaks", "passes"] = "breaks"
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        given = [name for name in TESTS if name in self.model_fields_set]
+        if len(given) != 1:
+            raise ValueError(f"rule {self.name!r} needs exactly one of {', '.join(TESTS)}")
+        return self
+
+
+class Rulebook(Record):
+    """A division's rules."""
+
+    version: str
+    rules: list[Rule]
+
+
+def rulebook(name: str = DEFAULT) -> Rulebook:
+    """The rules of a version that comes with kdbench, or of a YAML file.
+
+    Raises:
+        InputError: no such version or file, or it is no rulebook.
+    """
+    where, text = _text(name)
+    try:
+        return Rulebook.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not valid YAML ({_line(error)})") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"]) or "document"
+        message = problem["msg"].removeprefix("Value error, ").lower()
+        raise InputError(f"{where} is no rulebook ({place}: {message})") from error
+
+
+def versions() -> Sequence[str]:
+    """Names of the rulebooks that come with kdbench."""
+    names = [entry.name for entry in files("kdbench.reports.rules").iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _text(name: str) -> tuple[str, str]:
+    if name.endswith((".yaml", ".yml")):
+        try:
+            return name, Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"cannot read the rules {name}: {reason}") from error
+    if name not in versions():
+        known = ", ".join(versions())
+        raise InputError(f"no rules are called {name!r}; choose {known} or give a YAML file")
+    file = files("kdbench.reports.rules") / f"{name}.yaml"
+    return f"rules {name}", file.read_text(encoding="utf-8")
+
+
+def _line(error: yaml.YAMLError) -> Any:
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}" if mark else error

@@ -1,0 +1,192 @@
+"""The rules applied: what each run breaks, and the division that follows."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from kdbench.harness.records import Record
+from kdbench.reports.load import Run
+from kdbench.reports.rules.book import Rule, Rulebook, rulebook
+from kdbench.reports.rules.facts import Fact, Facts, Value, facts
+
+Division = Literal["closed", "open", "reference"]
+GroupKey = tuple[str, str, str]
+"""Suite, teacher and student by name: runs that one table would compare."""
+
+
+class Finding(Record):
+    """One rule that one run breaks."""
+
+    rule: str
+    run: str
+    where: str
+    """Task or evaluation, if the rule looks at each."""
+    found: str
+    expected: str
+
+    @property
+    def sentence(self) -> str:
+        """One line for a person."""
+        where = f" on {self.where}" if self.where else ""
+        return f"{self.rule}: {self.run}{where}: found {self.found}, expected {self.expected}"
+
+
+class Judged(Record):
+    """A run's division and the rules it breaks, in the order of the rulebook."""
+
+    run: str
+    folder: str
+    group: str
+    division: Division
+    broken: list[str]
+    findings: list[Finding] = []
+
+
+class _Known(NamedTuple):
+    run: Run
+    facts: Facts
+
+
+def judge_runs(
+    runs: Sequence[Run], book: Rulebook | None = None, *, strict: bool = False
+) -> dict[Path, Judged]:
+    """Applies the rules to runs, by folder.
+
+    A run is compared with the runs given that share its suite and the names of its teacher and
+    student. What "the same" means there is the value that most of them have; of equally frequent
+    values, that of the first run by folder name. Evaluated models (kind eval) are references and
+    are not judged. A folder without configuration (a summary alone) keeps the division that its
+    summary states, unless ``strict``.
+
+    Args:
+        runs: finished runs.
+        book: the rules; None: those of the default version.
+        strict: also compare the prompts answered, and refuse runs without configuration.
+
+    Raises:
+        InputError: a file of a run cannot be read.
+    """
+    book = book or rulebook()
+    groups: dict[GroupKey, list[_Known]] = defaultdict(list)
+    judged: dict[Path, Judged] = {}
+    for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder))):
+        card = run.summary.run
+        known = facts(run, prompts=strict) if card.kind == "run" else None
+        if known is not None:
+            groups[_group(run)].append(_Known(run, known))
+            continue
+        findings = []
+        if strict and card.kind == "run":
+            findings.append(_finding("recorded", run, "", "no config.json", "a whole run folder"))
+        judged[run.folder] = _judged(run, findings, card.division if not findings else "open")
+    for group in groups.values():
+        found = [f for rule in book.rules for f in _apply(rule, group)]
+        for run, _ in group:
+            mine = [finding for folder, finding in found if folder == run.folder]
+            judged[run.folder] = _judged(run, mine, "open" if mine else "closed")
+    return judged
+
+
+def with_divisions(runs: Iterable[Run], book: Rulebook | None = None) -> list[Run]:
+    """The same runs, their cards' division as the rules give it and ``broken`` filled in."""
+    runs = list(runs)
+    judged = judge_runs(runs, book)
+    made = []
+    for run in runs:
+        verdict = judged[run.folder]
+        card = run.summary.run.model_copy(update={"division": verdict.division})
+        summary = run.summary.model_copy(update={"run": card})
+        made.append(run._replace(summary=summary, broken=tuple(verdict.broken)))
+    return made
+
+
+def _group(run: Run) -> GroupKey:
+    card = run.summary.run
+    return (
+        card.suite,
+        card.teacher.name if card.teacher else "",
+        card.student.name if card.student else "",
+    )
+
+
+def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
+    suite, teacher, student = _group(run)
+    return Judged(
+        run=run.folder.name,
+        folder=str(run.folder),
+        group=f"{suite}: {teacher} → {student}" if teacher and student else suite,
+        division=division,
+        broken=list(dict.fromkeys(finding.rule for finding in findings)),
+        findings=findings,
+    )
+
+
+def _finding(rule: str, run: Run, where: str, found: str, expected: str) -> Finding:
+    return Finding(rule=rule, run=run.folder.name, where=where, found=found, expected=expected)
+
+
+def _apply(rule: Rule, group: Sequence[_Known]) -> list[tuple[Path, Finding]]:
+    """What the runs of a group break of one rule."""
+    broken: list[tuple[Path, Finding]] = []
+    references = _References(rule, group)
+    for run, known in group:
+        fact: Fact = known.get(rule.fact) or {"": []}
+        for label, values in fact.items():
+            if not values:
+                if rule.unrecorded == "breaks":
+                    finding = _finding(rule.name, run, label, "nothing recorded", rule.says)
+                    broken.append((run.folder, finding))
+                continue
+            expected = references.expected(run, label, values)
+            if expected:
+                found = " and ".join(_show(rule, value) for value in values)
+                broken.append((run.folder, _finding(rule.name, run, label, found, expected)))
+    return broken
+
+
+class _References:
+    """What a rule expects of each run of a group."""
+
+    def __init__(self, rule: Rule, group: Sequence[_Known]) -> None:
+        self.rule = rule
+        pools: dict[tuple[str, int | None], list[Value]] = defaultdict(list)
+        if rule.same or rule.within is not None:
+            for run, known in group:
+                for label, values in known.get(rule.fact, {}).items():
+                    pools[label, self._seed(run)] += values
+        self.pools = pools
+
+    def expected(self, run: Run, label: str, values: Sequence[Value]) -> str:
+        """What was expected, in words; empty if the values are that."""
+        rule = self.rule
+        if rule.stated:
+            return ""
+        if rule.one_of:
+            wrong = [value for value in values if value not in rule.one_of]
+            return " or ".join(rule.one_of) if wrong else ""
+        if rule.at_most is not None:
+            worst = max(map(float, values))
+            return f"at most {100 * rule.at_most:g}%" if worst > rule.at_most else ""
+        pool = self.pools[label, self._seed(run)]
+        if rule.within is not None:
+            middle = statistics.median(map(float, pool))
+            far = any(abs(float(value) - middle) > rule.within * middle for value in values)
+            return f"{middle:g} ± {100 * rule.within:g}% (the group's median)" if far else ""
+        reference, count = Counter(pool).most_common(1)[0]  # of equals, the first that came
+        if reference in values:
+            return ""
+        seed = " of this seed" if rule.per else ""
+        return f"{_show(rule, reference)} as {count} of the group's values{seed}"
+
+    def _seed(self, run: Run) -> int | None:
+        return run.summary.run.training_seed if self.rule.per else None
+
+
+def _show(rule: Rule, value: Value) -> str:
+    if rule.at_most is not None:
+        return f"{100 * float(value):.1f}%"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    is_hash = len(text) >= 32 and all(character in "0123456789abcdef" for character in text)
+    return text[:12] if is_hash else text

@@ -1,0 +1,159 @@
+"""What a rule can look at: facts of a run, read from its folder.
+
+A fact is a mapping of labels to values: ``{"": [value]}`` for one of the whole run, one entry a task
+(``dolly``) or an evaluation (``dolly[mini] strict``) otherwise. Several values of a label are
+several evaluations that differ in this fact; an empty list says that nothing was recorded.
+"""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from kdbench.harness.data.sources import split_names
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import Estimate
+from kdbench.harness.resolve import load_suite
+from kdbench.reports.load import Run, prompt_scores, score_file
+
+Value = str | float
+Fact = dict[str, list[Value]]
+Facts = dict[str, Fact]
+Tree = dict[str, Any]
+
+BUDGET = ("response_tokens", "steps", "epochs")
+
+
+def facts(run: Run, *, prompts: bool = False) -> Facts | None:
+    """Facts of a trained run; None if its folder holds no configuration (a summary alone).
+
+    Args:
+        run: a finished run.
+        prompts: also read which prompts were answered (every ``scores.jsonl``).
+
+    Raises:
+        InputError: a file of the run is no JSON.
+    """
+    config = _read(run.folder / "config.json")
+    if not config:
+        return None
+    prepared = _read(run.folder / "prepare.json")
+    spent = run.summary.cost.get("train")
+    found: Facts = {
+        "regime": _one(config.get("regime")),
+        "teacher": _one(_of(prepared, "teacher", "fingerprint")),
+        "init": _one(_of(prepared, "init", "fingerprint")),
+        "train_data": _one(_of(prepared, "data", "train", "sha256")),
+        "dev_data": _one(_of(prepared, "data", "dev", "sha256")),
+        "text_data": _one(_of(prepared, "data", "text", "sha256") or ("none" if prepared else "")),
+        "budget": _one(_budget(_of(config, "train") or {})),
+        "response_tokens": _one(spent.tokens.get("response") if spent else None),
+        "select": _one(_of(config, "train", "select")),
+        "tuning": _one(_tuning(config)),
+        "judge": {"": sorted(run.summary.judge)} if run.summary.judge else {},
+    }
+    found |= _overlaps(run, prepared)
+    for name in ("seeds", "decoding", "test_data", "scorer", "prompts"):
+        found[name] = {}
+    for key, scores in sorted(run.summary.scores.items()):
+        label = f"{scores.task}[{scores.edition}] {scores.protocol}"
+        for name, value in _evaluation(run, key).items():
+            values = found[name].setdefault(label, [])
+            if value not in values:
+                values.append(value)
+        path = score_file(run, key) if prompts else None
+        if path is not None:
+            ids = prompt_scores(path).ids
+            values = found["prompts"].setdefault(label, [])
+            digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+            values.append(f"{len(ids)} prompts {digest[:12]}")
+    return found
+
+
+def _read(path: Path) -> Tree:
+    """A JSON document, or nothing."""
+    try:
+        found = from_json(path.read_bytes())
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON; the file was changed by hand") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _of(tree: Any, *keys: str) -> Any:
+    """The value below ``keys``, or None."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _one(value: Value | None) -> Fact:
+    return {"": [] if value in (None, "") else [value]}
+
+
+def _budget(train: Tree) -> str:
+    parts = [f"{train[name]} {name}" for name in BUDGET if train.get(name) is not None]
+    return " or ".join(parts).replace("_", " ")
+
+
+def _tuning(config: Tree) -> str:
+    """How many settings were tried; a run older than the record has its shipped suite's word."""
+    stated = config["tuning"] if "tuning" in config else _suite_tuning(config)
+    trials = _of(stated, "trials")
+    return "" if trials is None else f"{trials} tried"
+
+
+def _suite_tuning(config: Tree) -> Any:
+    return _shipped_tuning(str(config.get("suite")), str(_of(config, "method", "name")))
+
+
+@functools.cache
+def _shipped_tuning(suite: str, method: str) -> Any:
+    try:
+        tree = load_suite(suite)
+    except InputError:
+        return None  # a suite of the user's that states nothing
+    return _of(tree, "methods", method, "tuning") or tree.get("tuning")
+
+
+def _overlaps(run: Run, prepared: Tree) -> Facts:
+    """Shares of each task's prompts that training or development rows have as well."""
+    counts = prepared.get("overlaps") or {}
+    found: Facts = {"exact_overlap": {}, "dev_overlap": {}, "ngram_overlap": {}}
+    for scores in run.summary.scores.values():
+        if "test" not in split_names(scores.task):
+            continue  # lm-eval's own tasks: their prompts are not looked for in the training set
+        task = scores.task
+        prompts = counts.get(f"{task} rows") or _prompts(scores.metrics.values())
+        for fact, name in (
+            ("exact_overlap", f"train&{task}"),
+            ("dev_overlap", f"dev&{task}"),
+            ("ngram_overlap", f"train~{task}"),
+        ):
+            known = name in counts and prompts
+            found[fact][task] = [counts[name] / prompts] if known else []
+    return found
+
+
+def _prompts(metrics: Any) -> int:
+    return max((value.n_prompts for value in metrics if isinstance(value, Estimate)), default=0)
+
+
+def _evaluation(run: Run, key: str) -> dict[str, Value]:
+    path = run.folder / "eval" / key / "evaluation.json"
+    return _evaluation_facts(path) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=65536)
+def _evaluation_facts(path: Path) -> dict[str, Value]:
+    record = _read(path)
+    return {
+        "seeds": ",".join(map(str, record.get("seeds") or [])) or "none",
+        "decoding": json.dumps(record.get("decoding") or {}, sort_keys=True),
+        "test_data": str(record.get("data_sha256")),
+        "scorer": str(record.get("scorer")),
+    }

@@ -1,0 +1,72 @@
+"""What ``kdbench check`` prints: the division of every run, and one line for each broken rule."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdbench.harness.records import Record
+from kdbench.reports.load import find_runs
+from kdbench.reports.printable import printable
+from kdbench.reports.rules.book import rulebook
+from kdbench.reports.rules.check import Judged, judge_runs
+
+
+class CheckReport(Record):
+    """Every run given, judged by one rulebook."""
+
+    rules: str
+    runs: list[Judged]
+    left_out: list[str] = []
+
+    @property
+    def broken(self) -> bool:
+        """Whether any run breaks any rule."""
+        return any(run.broken for run in self.runs)
+
+
+def check_runs(paths: Iterable[Path | str], rules: str) -> CheckReport:
+    """Judges the finished runs under ``paths``, prompts included.
+
+    Raises:
+        InputError: no finished run, no such rules, or a file that cannot be read.
+    """
+    book = rulebook(rules)
+    runs, left_out = find_runs(paths)
+    judged = judge_runs(runs, book, strict=True)
+    return CheckReport(rules=book.version, runs=list(judged.values()), left_out=left_out)
+
+
+def render_check(report: CheckReport) -> str:
+    """The report as a person reads it: a group's divisions, then what is broken."""
+    groups: dict[str, list[Judged]] = defaultdict(list)
+    references = 0
+    for run in report.runs:
+        if run.division == "reference":
+            references += 1
+        else:
+            groups[run.group].append(run)
+    parts = []
+    for name in sorted(groups):
+        runs = groups[name]
+        lines = [f"{report.rules}, {printable(name)}"]
+        width = max(len(run.run) for run in runs)
+        for run in runs:
+            breaks = f"breaks {', '.join(run.broken)}" if run.broken else ""
+            lines.append(f"  {run.division:8}{printable(run.run):{width}}  {breaks}".rstrip())
+        findings = [finding for run in runs for finding in run.findings]
+        parts.append("\n".join(lines))
+        if findings:
+            parts.append("\n".join(printable(finding.sentence) for finding in findings))
+    if report.left_out:
+        parts.append("left out: " + printable("; ".join(report.left_out)))
+    parts.append(_count(report, references))
+    return "\n\n".join(parts) + "\n"
+
+
+def _count(report: CheckReport, references: int) -> str:
+    number = {d: sum(run.division == d for run in report.runs) for d in ("closed", "open")}
+    words = [f"{number['closed']} closed, {number['open']} open"]
+    if references:
+        models = "reference models are" if references > 1 else "reference model is"
+        words.append(f"{references} {models} not judged")
+    return "; ".join(words)

@@ -1,0 +1,240 @@
+"""Fair-comparison rules: each is broken by some run and then named; closed and open on the board."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from kdbench.harness import cli
+from kdbench.harness.data import Example, load_jsonl, shared_ngrams
+from kdbench.harness.errors import InputError
+from kdbench.reports.board import build_board
+from kdbench.reports.load import find_runs
+from kdbench.reports.rules.book import rulebook
+from kdbench.reports.rules.check import judge_runs
+from kdbench.reports.rules.report import check_runs, render_check
+
+Edit = Mapping[str, Mapping[str, Any]]
+"""File of the run folder -> dotted key -> new value."""
+
+OTHER = "f" * 64
+BREAKERS: dict[str, Edit] = {
+    "regime": {"config.json": {"regime": "paper"}},
+    "teacher": {"prepare.json": {"teacher.fingerprint": OTHER}},
+    "init": {"prepare.json": {"init.fingerprint": OTHER}},
+    "training data": {"prepare.json": {"data.train.sha256": OTHER}},
+    "development data": {"prepare.json": {"data.dev.sha256": OTHER}},
+    "plain text": {
+        "prepare.json": {"data": {"train": {"sha256": "train rows"}, "dev": {"sha256": "dev rows"}}}
+    },
+    "budget": {"config.json": {"train.response_tokens": 640_000}},
+    "tokens trained": {"summary.json": {"cost.train.tokens.response": 280_000}},
+    "selection": {"config.json": {"train.select": "max:test_rouge_l"}},
+    "dev is no test": {"prepare.json": {"overlaps.dev&dolly": 5}},
+    "tuning": {"config.json": {"tuning": None}},
+    "decoding seeds": {"evaluation.json": {"seeds": [10, 30]}},
+    "decoding": {"evaluation.json": {"decoding": {"temperature": 0.7}}},
+    "test data": {"evaluation.json": {"data_sha256": OTHER}},
+    "scorer": {"evaluation.json": {"scorer": "2"}},
+    "prompts": {},  # a row taken away, see below
+    "judge": {"summary.json": {"judge": {"other-judge": {"mode": "pointwise"}}}},
+    "test prompts in training": {"prepare.json": {"overlaps.train&dolly": 5}},
+    "near copies in training": {"prepare.json": {"overlaps.train~dolly": 11}},
+}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three runs that pass every rule, one more training seed, and a reference."""
+    folder = tmp_path / "runs"
+    judged = {"a-judge": {"mode": "pointwise"}}
+    for method in ("dpkd", "fkd", "sft"):
+        fakes.make_run(folder, method, judge=judged)
+    fakes.make_run(folder, "dpkd", 2, judge=judged)
+    fakes.make_run(folder, "teacher", None)
+    return folder
+
+
+def change(run: Path, edits: Edit) -> None:
+    for name, values in edits.items():
+        path = run / name if name != "evaluation.json" else next(run.glob("eval/*/evaluation.json"))
+        fakes.edit(path, values)
+
+
+def test_runs_alike_are_closed_and_references_are_not_judged(runs: Path) -> None:
+    report = check_runs([runs], "closed-v1")
+    assert {run.run.split("-")[0]: run.division for run in report.runs} == {
+        "dpkd": "closed",
+        "fkd": "closed",
+        "sft": "closed",
+        "teacher": "reference",
+    }
+    text = render_check(report)
+    assert "4 closed, 0 open; 1 reference model is not judged" in text
+    assert text.startswith("closed-v1, fake: big → small\n")
+
+
+def test_every_rule_has_a_breaker() -> None:
+    assert list(BREAKERS) == [rule.name for rule in rulebook().rules]
+
+
+@pytest.mark.parametrize("rule", BREAKERS)
+def test_a_run_that_breaks_a_rule_is_named(runs: Path, rule: str) -> None:
+    (broken,) = runs.glob("fkd-*")
+    change(broken, BREAKERS[rule])
+    if rule == "prompts":
+        (scores,) = broken.glob("eval/*/scores.jsonl")
+        scores.write_text("".join(scores.read_text().splitlines(keepends=True)[1:]))
+    report = check_runs([runs], "closed-v1")
+    found = {run.run: run.broken for run in report.runs if run.broken}
+    assert found == {broken.name: [rule]}
+    (line,) = [line for line in render_check(report).splitlines() if line.startswith(f"{rule}: ")]
+    assert broken.name in line and ": found " in line and ", expected " in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "prepare.json"])
+def test_what_is_not_recorded_is_not_closed(runs: Path, name: str) -> None:
+    (bare,) = runs.glob("sft-*")
+    (bare / name).unlink()
+    judged = {run.run: run for run in check_runs([runs], "closed-v1").runs}
+    assert judged[bare.name].division == "open"
+    assert sum(run.division == "closed" for run in judged.values()) == 3
+
+
+def test_an_init_of_its_own_seed_is_no_difference(runs: Path) -> None:
+    for run in runs.glob("dpkd-*"):
+        if json.loads((run / "config.json").read_text())["train"]["seed"] == 2:
+            change(run, BREAKERS["init"])
+    assert not check_runs([runs], "closed-v1").broken
+
+
+def test_the_value_of_most_runs_counts(runs: Path) -> None:
+    for run in sorted(runs.glob("dpkd-*")) + sorted(runs.glob("fkd-*")):
+        change(run, BREAKERS["budget"])
+    found, _ = find_runs([runs])
+    broken = [judged.run for judged in judge_runs(found).values() if judged.broken]
+    assert [name.split("-")[0] for name in broken] == ["sft"]
+
+
+def test_another_evaluation_of_the_same_task_does_not_hide_the_shared_one(runs: Path) -> None:
+    (run,) = runs.glob("fkd-*")
+    (place,) = run.glob("eval/*")
+    twin = place.with_name("dolly@00000000")
+    twin.mkdir()
+    for file in place.iterdir():
+        (twin / file.name).write_text(file.read_text())
+    fakes.edit(twin / "evaluation.json", {"seeds": [1, 2, 3]})
+    summary = json.loads((run / "summary.json").read_text())
+    summary["scores"]["dolly@00000000"] = summary["scores"][place.name]
+    fakes.write(run / "summary.json", summary)
+    assert not check_runs([runs], "closed-v1").broken
+
+
+def test_the_board_shows_division_and_broken_rules(runs: Path, tmp_path: Path) -> None:
+    (broken,) = runs.glob("fkd-*")
+    change(broken, BREAKERS["budget"] | {"prepare.json": {"init.fingerprint": OTHER}})
+    (table,) = build_board([runs], cache=tmp_path / "cache").tables
+    rows = {row.method: (row.division, row.broken, row.label) for row in table.rows}
+    assert rows["fkd"] == ("open", ["init", "budget"], "fkd (open)")
+    assert rows["dpkd"][:2] == ("closed", [])
+    assert rows["teacher"][:2] == ("reference", [])
+
+
+def test_kdbench_check_exits_3_and_names_the_rule(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kdbench("check", runs) == 0
+    (broken,) = runs.glob("fkd-*")
+    change(broken, BREAKERS["selection"])
+    capsys.readouterr()
+    assert kdbench("check", runs) == 3
+    assert f"selection: {broken.name}: found max:test_rouge_l" in capsys.readouterr().out
+    assert kdbench("check", runs, "--json") == 3
+    document = json.loads(capsys.readouterr().out)
+    assert [run["broken"] for run in document["runs"] if run["broken"]] == [["selection"]]
+    assert kdbench("check", runs, "--rules", "closed-v9") == 2
+    assert "choose closed-v1" in capsys.readouterr().err
+
+
+def kdbench(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(a) for a in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_rules_of_the_users_own(runs: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "version: own\nrules:\n  - {name: short, says: few, fact: budget, one_of: [x]}\n"
+    )
+    report = check_runs([runs], str(own))
+    assert report.rules == "own" and all(
+        run.broken == ["short"] for run in report.runs if run.division != "reference"
+    )
+    own.write_text("version: own\nrules:\n  - {name: short, says: few, fact: budget}\n")
+    with pytest.raises(InputError, match="exactly one of"):
+        rulebook(str(own))
+
+
+def example(instruction: str, answer: str = "yes", text: str = "") -> Example:
+    return Example(0, instruction, text, (answer,))
+
+
+LONG = "Please explain in your own words why the river that runs past the old mill floods in spring"
+
+
+def test_a_test_prompt_planted_in_training_is_found() -> None:
+    train = [example(f"What is {i} plus {i}?", str(2 * i)) for i in range(200)]
+    tests = {"t": [example(LONG), example("Name the largest lake of the country."), example("Hi")]}
+    assert shared_ngrams(train, tests) == {"t": 0}
+    near = LONG.replace("river that", "small river which")  # two words of eighteen are others
+    for planted, count in (
+        (example(LONG), 1),
+        (example("Repeat after me.", answer=f"well: {near.upper()}"), 0),
+        (example("Repeat after me.", answer=f"well: {LONG.upper()}"), 1),
+        (example("NAME the largest lake, of the country"), 1),  # too short for a 13-gram
+    ):
+        assert shared_ngrams([*train, planted], tests) == {"t": count}, planted
+
+
+def test_ngrams_do_not_span_rows() -> None:
+    words = LONG.split()
+    halves = [example(" ".join(words[:9])), example(" ".join(words[9:]))]
+    assert shared_ngrams(halves, {"t": [example(LONG)]}) == {"t": 0}
+
+
+def test_known_overlaps_of_the_published_split_are_within_the_rules(data_dir: Path) -> None:
+    train = load_jsonl(data_dir / "dolly" / "train.jsonl")
+    test = load_jsonl(data_dir / "dolly" / "valid.jsonl")
+    assert shared_ngrams(train, {"dolly": test}) == {"dolly": 19}
+    (rule,) = [rule for rule in rulebook().rules if rule.fact == "ngram_overlap"]
+    assert rule.at_most is not None and 19 / len(test) <= rule.at_most
+
+
+@pytest.mark.parametrize("planted", [0, 1])
+def test_a_run_on_planted_data_is_open(planted: int, tmp_path: Path) -> None:
+    """A real run at test size whose training file holds some of its test prompts."""
+    from kdbench.tasks import mini
+    from kdbench.tasks.catalogue import task_examples
+
+    rows = mini.rows("train", size="mini-test")
+    for test in task_examples("dolly", "mini-test")[: 8 * planted]:
+        rows.append(
+            {"instruction": test.instruction, "input": test.input, "output": test.references[0]}
+        )
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = tmp_path / "runs"
+    arguments = ["--suite", "mini-test", "--method", "sft", "--runs-dir", runs, "--quiet"]
+    assert (
+        kdbench("train", *arguments, "--set", f"data.train={file}", "--set", "data.dev=mini-test")
+        == 0
+    )
+    assert kdbench("eval", *runs.glob("sft-*"), "--tasks", "dolly,vicuna", "--quiet") == 0
+    (run,) = check_runs([runs], "closed-v1").runs
+    assert run.broken == (
+        ["test prompts in training", "near copies in training"] if planted else []
+    )
