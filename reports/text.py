@@ -30,6 +30,11 @@ class Footnotes:
     def __init__(self) -> None:
         self.letters: dict[str, str] = {}
 
+    def index(self, reason: str) -> int:
+        """The place of a reason; equal reasons share one."""
+        self.mark(reason)
+        return list(self.letters).index(reason)
+
     def mark(self, reason: str) -> str:
         """The letter of a reason; equal reasons share one."""
         if reason not in self.letters:
@@ -46,7 +51,17 @@ def footer(table: Table, footnotes: Footnotes, kind: str) -> list[str]:
     if not any(table.pairs):
         lines = ["[95% interval]"]
     lines += [f"{letter}: {reason}" for reason, letter in footnotes.letters.items()]
-    return lines + table.notes
+    return lines + table.notes + open_rows(table)
+
+
+def open_rows(table: Table) -> list[str]:
+    """Which rows are in the open division, and the comparison rules they break."""
+    labels: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.broken:
+            label = row.label.replace(" (open)", "")
+            labels.setdefault(", ".join(row.broken), []).append(label)
+    return [f"open: {', '.join(rows)} (breaks {rules})" for rules, rows in labels.items()]
 
 
 def row_label(row: Row) -> str:

@@ -57,13 +57,13 @@ def judge_runs(
     A run is compared with the runs given that share its suite and the names of its teacher and
     student. What "the same" means there is the value that most of them have; of equally frequent
     values, that of the first run by folder name. Evaluated models (kind eval) are references and
-    are not judged. A folder without configuration (a summary alone) keeps the division that its
-    summary states, unless ``strict``.
+    are not judged. A folder without ``config.json`` or ``prepare.json`` (a summary alone) keeps the
+    division that its summary states, unless ``strict``.
 
     Args:
         runs: finished runs.
         book: the rules; None: those of the default version.
-        strict: also compare the prompts answered, and refuse runs without configuration.
+        strict: also compare the prompts answered, and refuse a summary alone.
 
     Raises:
         InputError: a file of a run cannot be read.
@@ -79,7 +79,8 @@ def judge_runs(
             continue
         findings = []
         if strict and card.kind == "run":
-            findings.append(_finding("recorded", run, "", "no config.json", "a whole run folder"))
+            expected = "config.json and prepare.json"
+            findings.append(_finding("recorded", run, "", "a summary alone", expected))
         judged[run.folder] = _judged(run, findings, card.division if not findings else "open")
     for group in groups.values():
         found = [f for rule in book.rules for f in _apply(rule, group)]

@@ -28,7 +28,7 @@ BUDGET = ("response_tokens", "steps", "epochs")
 
 
 def facts(run: Run, *, prompts: bool = False) -> Facts | None:
-    """Facts of a trained run; None if its folder holds no configuration (a summary alone).
+    """Facts of a trained run; None if its folder does not hold them (a summary alone).
 
     Args:
         run: a finished run.
@@ -38,9 +38,9 @@ def facts(run: Run, *, prompts: bool = False) -> Facts | None:
         InputError: a file of the run is no JSON.
     """
     config = _read(run.folder / "config.json")
-    if not config:
-        return None
     prepared = _read(run.folder / "prepare.json")
+    if not config or not prepared:
+        return None
     spent = run.summary.cost.get("train")
     found: Facts = {
         "regime": _one(config.get("regime")),
@@ -48,7 +48,7 @@ def facts(run: Run, *, prompts: bool = False) -> Facts | None:
         "init": _one(_of(prepared, "init", "fingerprint")),
         "train_data": _one(_of(prepared, "data", "train", "sha256")),
         "dev_data": _one(_of(prepared, "data", "dev", "sha256")),
-        "text_data": _one(_of(prepared, "data", "text", "sha256") or ("none" if prepared else "")),
+        "text_data": _one(_of(prepared, "data", "text", "sha256") or "none"),
         "budget": _one(_budget(_of(config, "train") or {})),
         "response_tokens": _one(spent.tokens.get("response") if spent else None),
         "select": _one(_of(config, "train", "select")),
