@@ -12,6 +12,7 @@ from typing import NoReturn
 import typer
 
 from kdbench.harness.errors import KdbenchError
+from kdbench.harness.verbs.ablate import ablate
 from kdbench.harness.verbs.board import leaderboard
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
@@ -37,6 +38,7 @@ app.command()(train)
 app.command("eval")(evaluate)
 app.command()(score)
 app.command()(judge)
+app.command()(ablate)
 app.command()(leaderboard)
 app.command()(ls)
 app.command()(show)

@@ -77,7 +77,7 @@ class TrainConfig(Section):
     batch_size: int = Field(32, gt=0, description="sequences of an optimiser step, all ranks")
     lr: float = Field(5e-5, gt=0, description="peak learning rate")
     lr_floor: float = Field(1e-7, ge=0, description="rate at the end of cosine and linear")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine-rise", "linear", "constant"] = "cosine"
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(1e-2, ge=0, description="AdamW; not on norms and biases")
     betas: tuple[float, float] = (0.9, 0.999)

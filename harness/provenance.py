@@ -64,12 +64,6 @@ def versions() -> dict[str, str]:
 def code_state() -> Code:
     """Commit, uncommitted changes and content hash of the kdbench that is running."""
     folders = _source_folders()
-    digest = hashlib.sha256()
-    for name, folder in folders.items():
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".yaml")):
-            if "__pycache__" not in path.parts:
-                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0".encode())
-                digest.update(path.read_bytes())
     root = folders["harness"].parent
     commit = diff = None
     # A wheel may be installed below someone else's repository: only a checkout of ours counts.
@@ -79,7 +73,19 @@ def code_state() -> Code:
         untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", *folders)
         if diff is not None and untracked:
             diff += f"\n# untracked files:\n{untracked}"
-    return Code(commit and commit.strip(), diff, digest.hexdigest())
+    return Code(commit and commit.strip(), diff, source_sha256())
+
+
+@functools.cache
+def source_sha256() -> str:
+    """Hash of the source files of the kdbench that is running."""
+    digest = hashlib.sha256()
+    for name, folder in _source_folders().items():
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".yaml")):
+            if "__pycache__" not in path.parts:
+                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _source_folders() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Names of methods, tasks and suites, and how a name becomes code (imported only when asked for).
+"""Names of methods, tasks, suites and studies, and how a name becomes code (imported only when asked for).
 
 A third party adds a method without touching this file: a package with the entry-point group
 ``kdbench.methods`` (``name = "module:Class"``), or any file given as ``--method path/to/file.py``
@@ -150,12 +150,12 @@ def _source_hash(path: str | None) -> str:
 
 def suite_names() -> list[str]:
     """All suites that come with the package."""
-    folder = files("kdbench.harness") / "suites"
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    return _shipped("suites")
+
+
+def study_names() -> list[str]:
+    """All studies that come with the package."""
+    return _shipped("studies")
 
 
 def suite_text(name: str) -> tuple[str, str]:
@@ -164,15 +164,28 @@ def suite_text(name: str) -> tuple[str, str]:
     Raises:
         InputError: neither.
     """
+    return _yaml_text("suite", "suites", name, "--suite path/to/suite.yaml")
+
+
+def study_text(name: str) -> tuple[str, str]:
+    """Where a study is and its YAML text, as `suite_text`."""
+    return _yaml_text("study", "studies", name, "kdbench ablate path/to/study.yaml")
+
+
+def _shipped(folder: str) -> list[str]:
+    names = (entry.name for entry in (files("kdbench.harness") / folder).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _yaml_text(kind: str, folder: str, name: str, example: str) -> tuple[str, str]:
     if name.endswith((".yaml", ".yml")):
         try:
             return name, Path(name).read_text(encoding="utf-8")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise InputError(f"cannot read the suite {name}: {reason}") from error
-    known = suite_names()
+            raise InputError(f"cannot read the {kind} {name}: {reason}") from error
+    known = _shipped(folder)
     if name not in known:
-        raise unknown("suite", name, known, " (or give a file: --suite path/to/suite.yaml)")
-    return f"suite {name}", (files("kdbench.harness") / "suites" / f"{name}.yaml").read_text(
-        "utf-8"
-    )
+        raise unknown(kind, name, known, f" (or give a file: {example})")
+    text = (files("kdbench.harness") / folder / f"{name}.yaml").read_text("utf-8")
+    return f"{kind} {name}", text

@@ -43,7 +43,7 @@ class Located:
 def world_model(ref: str) -> tuple[str, str] | None:
     """``mini:teacher`` as (world size, role); None for any other reference."""
     size, _, role = ref.partition(":")
-    return (size, role) if size in WORLDS and role in ("teacher", "student") else None
+    return (size, role) if size in WORLDS and role in mini.MODELS else None
 
 
 def locate(name: str, ref: str) -> Located:
@@ -126,8 +126,7 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
 
 def _world_config(spec: str) -> str:
     size, role = spec.split(":")
-    make = mini.teacher_config if role == "teacher" else mini.student_config
-    return json.dumps(make(size).to_diff_dict(), sort_keys=True, default=str)
+    return json.dumps(mini.model_config(role, size).to_diff_dict(), sort_keys=True, default=str)
 
 
 def _make_base(
@@ -140,8 +139,7 @@ def _make_base(
     world = world_model(spec)
     if world:
         size, role = world
-        make = mini.teacher_config if role == "teacher" else mini.student_config
-        return initialise(make(size), seed), mini.build_tokenizer()
+        return initialise(mini.model_config(role, size), seed), mini.build_tokenizer()
     return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)
 
 

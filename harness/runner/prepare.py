@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
 from kdbench.harness.errors import DriftError
+from kdbench.harness.known import remember
 from kdbench.harness.provenance import code_state
 from kdbench.harness.records import ModelRef, PrepareRecord
 from kdbench.harness.registry import find_method
@@ -70,6 +71,16 @@ def prepare(session: Session) -> Prepared:
         **rows.fingerprints,
     }
     identifier = run_id(config, fingerprints)
+    if session.is_main:
+        remember(
+            request.cache_dir,
+            request.config,
+            config,
+            fingerprints,
+            [teacher.ref, base.ref],
+            device=request.device,
+            data_dir=request.data_dir,
+        )
     folder = request.runs_dir / run_name(config, identifier)
     return Prepared(folder, identifier, teacher, base, rows, tokenizer, tokenizer_sha256)
 

@@ -23,6 +23,7 @@ class What(StrEnum):
     methods = "methods"
     tasks = "tasks"
     suites = "suites"
+    studies = "studies"
 
 
 def ls(
@@ -30,12 +31,13 @@ def ls(
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
 ) -> None:
-    """List runs, methods, tasks or suites."""
+    """List runs, methods, tasks, suites or studies."""
     listings: dict[What, Callable[[], Rows]] = {
         What.runs: lambda: runs(runs_dir),
         What.methods: methods,
         What.tasks: tasks,
         What.suites: suites,
+        What.studies: studies,
     }
     rows = listings[what]()
     if json_output:
@@ -154,6 +156,29 @@ def suites() -> Rows:
                 "data": suite["data"]["train"],
                 "tasks": suite["tasks"]["names"],
                 "edition": suite["tasks"]["edition"],
+            }
+        )
+    return rows
+
+
+def studies() -> Rows:
+    """Studies, what each compares, and how many runs it has."""
+    from kdbench.harness.registry import study_names
+    from kdbench.harness.study.definition import load_study
+
+    rows = []
+    for name in study_names():
+        study = load_study(name)
+        labels = [row.label for row in study.all_rows()]
+        rows.append(
+            {
+                "study": name,
+                "title": study.title,
+                "suite": study.suite,
+                "base": study.base,
+                "rows": labels,
+                "runs": len(labels) * len(study.seeds),
+                "paper": study.paper,
             }
         )
     return rows

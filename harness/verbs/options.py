@@ -65,6 +65,19 @@ def name_list(names: str | None, flag: str) -> list[str] | None:
     return listed
 
 
+def number_list(numbers: str | None, flag: str) -> list[int] | None:
+    """``10, 20`` as a list of whole numbers; None stays None."""
+    from kdbench.harness.errors import InputError
+
+    names = name_list(numbers, flag)
+    if names is None:
+        return None
+    for name in names:
+        if not name.isdecimal():
+            raise InputError(f"{flag} takes whole numbers separated by commas, got {name!r}")
+    return [int(name) for name in names]
+
+
 def calm_libraries() -> None:
     """Keeps the libraries' own bars and notes off the screen; what the user set stays.
 

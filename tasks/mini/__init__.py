@@ -1,6 +1,6 @@
 """A small generated world with a known true answer distribution: the embedded default suite."""
 
-from kdbench.tasks.mini.models import MODELS, student_config, teacher_config
+from kdbench.tasks.mini.models import MODELS, model_config, student_config, teacher_config
 from kdbench.tasks.mini.parse import render
 from kdbench.tasks.mini.tokenizer import build_tokenizer
 from kdbench.tasks.mini.truth import Truth
@@ -11,6 +11,7 @@ __all__ = [
     "SIZES",
     "Truth",
     "build_tokenizer",
+    "model_config",
     "plain_text",
     "render",
     "rows",

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
 MODELS = {
     "teacher": {"mini": (160, 3, 4, 448), "mini-test": (64, 2, 4, 128)},
     "student": {"mini": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
+    # for studies of the student's size: 14, 197 and 442 thousand parameters outside the embedding
+    "student-small": {"mini": (16, 2, 2, 128), "mini-test": (16, 1, 2, 32)},
+    "student-large": {"mini": (64, 3, 4, 256), "mini-test": (48, 1, 2, 64)},
+    "student-larger": {"mini": (96, 3, 4, 384), "mini-test": (48, 2, 2, 64)},
 }
 
 
-def _config(role: str, size: str) -> "LlamaConfig":
+def model_config(role: str, size: str) -> "LlamaConfig":
+    """The architecture of a role (a key of ``MODELS``) in a world size."""
     from transformers import LlamaConfig
 
     width, layers, heads, feed_forward = MODELS[role][size]
@@ -36,9 +41,9 @@ def _config(role: str, size: str) -> "LlamaConfig":
 
 def teacher_config(size: str = "mini") -> "LlamaConfig":
     """The teacher's architecture: 0.95 million parameters outside the embedding at ``mini``."""
-    return _config("teacher", size)
+    return model_config("teacher", size)
 
 
 def student_config(size: str = "mini") -> "LlamaConfig":
     """The student's architecture: about a tenth of the teacher's non-embedding parameters."""
-    return _config("student", size)
+    return model_config("student", size)

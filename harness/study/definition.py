@@ -1,0 +1,176 @@
+"""What a study is: a YAML file that stands for a list of labelled runs.
+
+A study is a ``base`` and what is varied: ``rows`` (a label and what it sets), ``axes`` (all
+combinations of their choices) or ``methods``. Each row times each training seed is one command line
+of ``kdbench run``, so a study shares its runs with whoever else asks for them.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from kdbench.harness.config import RunConfig, Section
+from kdbench.harness.errors import InputError
+from kdbench.harness.registry import method_names, study_text
+from kdbench.harness.resolve import parse_yaml
+
+Settings = tuple[str, ...]
+Values = dict[str, float]
+
+
+class StudyRow(Section):
+    """One thing to compare: the base with these settings, or another method."""
+
+    label: str = Field(min_length=1)
+    set: Settings = Field((), description="section.key=value, as of --set")
+    method: str | None = Field(None, description="instead of the study's")
+
+
+class Study(Section):
+    """A study file."""
+
+    title: str
+    paper: str = ""
+    suite: str = "mini"
+    method: str = Field("", description="of the rows that name none")
+    seeds: tuple[int, ...] = Field((10, 20, 30), min_length=1, description="training seeds")
+    tasks: tuple[str, ...] | None = Field(None, description="none: the suite's")
+    set: Settings = Field((), description="of all rows")
+    base: str | None = Field(None, description="label all others are compared with; none: a board")
+    rows: tuple[StudyRow, ...] = ()
+    axes: dict[str, dict[str, Settings]] = Field({}, description="axis -> choice -> settings")
+    methods: Literal["all"] | tuple[str, ...] = Field((), description="a row for each")
+    published: dict[str, Values] = Field(
+        {}, description="label -> task/metric -> the paper's own number"
+    )
+    published_pair: str = Field("", description="models and tables that those numbers are of")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(map(bool, (self.rows, self.axes, self.methods))) != 1:
+            raise ValueError("give one of rows, axes and methods")
+        if not self.methods and not self.method and not all(row.method for row in self.rows):
+            raise ValueError("name the method")
+        labels = [row.label for row in self.all_rows()]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"label {twice[0]!r} twice")
+        if self.base is not None and self.base not in labels:
+            raise ValueError(f"base {self.base!r} is no row; choose from {', '.join(labels)}")
+        for label in self.published:
+            if label not in labels:
+                raise ValueError(f"published: {label!r} is no row")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must be distinct")
+        for row in self.all_rows():
+            for setting in row.set:
+                if setting.startswith(("tasks.", "generate.", "train.seed=")):
+                    raise ValueError(
+                        f"row {row.label!r} sets {setting}; rows differ in their training and are "
+                        "evaluated alike, so seeds, tasks and generate.* belong to the whole study"
+                    )
+        return self
+
+    def all_rows(self) -> list[StudyRow]:
+        """The rows, axes and methods written out."""
+        if self.methods:
+            names = method_names() if self.methods == "all" else self.methods
+            return [StudyRow(label=name, method=name) for name in names]
+        if not self.axes:
+            return list(self.rows)
+        rows = []
+        for choice in itertools.product(*(axis.items() for axis in self.axes.values())):
+            settings = tuple(setting for _, some in choice for setting in some)
+            rows.append(StudyRow(label=", ".join(name for name, _ in choice), set=settings))
+        return rows
+
+
+class Cell(Section):
+    """One row under one training seed: one run."""
+
+    label: str
+    seed: int
+    arguments: tuple[str, ...] = Field(description="kdbench run with these makes it")
+    config: RunConfig
+
+    @property
+    def key(self) -> str:
+        """Hex digest of all that was configured; equal cells are one run."""
+        return hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """For lines that people read."""
+        return f"{self.label}, seed {self.seed}"
+
+
+def load_study(name: str) -> Study:
+    """A shipped study by name, or a ``.yaml`` file.
+
+    Raises:
+        InputError: no such study, not YAML, or not a study.
+    """
+    where, text = study_text(name)
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} must be a mapping with title, base and rows")
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"{where}: {key or 'study'}: {message[:1].lower()}{message[1:]}"
+        ) from error
+
+
+def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:
+    """All runs of a study, seed by seed, so that a first table comes after the first seed.
+
+    Args:
+        study: the study.
+        settings: ``--set`` of the command line, over the study's and under each row's.
+
+    Raises:
+        InputError: a row asks for what does not exist; the sentence names the row.
+    """
+    from kdbench.harness.resolve import resolve
+
+    cells = []
+    for seed in study.seeds:
+        for row in study.all_rows():
+            method = row.method or study.method
+            assignments = [*study.set, *settings, *row.set]
+            arguments = ["--suite", study.suite, "--method", method, "--seed", str(seed)]
+            if study.tasks is not None:
+                arguments += ["--tasks", ",".join(study.tasks)]
+            arguments += [part for text in assignments for part in ("--set", text)]
+            tasks = list(study.tasks) if study.tasks is not None else None
+            try:
+                config = resolve(
+                    suite=study.suite,
+                    method=method,
+                    assignments=assignments,
+                    flags={"train.seed": seed, "tasks.names": tasks},
+                )
+            except InputError as error:
+                raise InputError(f"row {row.label!r} of the study: {error}") from error
+            cells.append(
+                Cell(label=row.label, seed=seed, arguments=tuple(arguments), config=config)
+            )
+    return cells
+
+
+def cells_json(cells: Sequence[Cell]) -> str:
+    """Cells as text, for `cells_of`."""
+    return json.dumps([cell.model_dump(mode="json") for cell in cells])
+
+
+def cells_of(text: str) -> list[Cell]:
+    """The cells that `cells_json` wrote."""
+    return [Cell.model_validate(cell) for cell in json.loads(text)]

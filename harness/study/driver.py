@@ -1,0 +1,263 @@
+"""Runs what a study still lacks: one process a run, retried when lost, never twice when done.
+
+The driver keeps nothing of its own: kill it, start it again, and it reads from the run folders what
+is done. A run that somebody else is writing (a worker that outlived its driver, say) is waited for.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdbench.harness.config import RunConfig, slug
+from kdbench.harness.locks import lock_holder
+from kdbench.harness.progress import duration
+from kdbench.harness.study.definition import Cell
+from kdbench.harness.study.executors import Executor, Handle
+from kdbench.harness.study.state import Place, State, state_of
+
+POLL = 0.1
+LOOK_EVERY = 1.0  # seconds between looks at the locks of runs that wait
+TELL_EVERY = 60.0  # seconds between lines about runs that go on
+TRIES = 3
+LOCKED = "is being written by"  # of the sentence of `RunLocked`
+KILLED = (137, 143)  # exit codes of shells for a killed child
+STOP_WAIT = 20.0
+
+
+@dataclass(slots=True)
+class Work:
+    """One run to be made and the cells it is for."""
+
+    cell: Cell
+    log: Path
+    keys: tuple[str, ...]
+    """What it shares with other runs: teacher and init."""
+    tries: int = 0
+    handle: Handle | None = None
+    slot: int = -1
+    began: float = 0.0
+    read_from: int = 0
+    """Where this try's output begins in the log."""
+    not_before: float = 0.0
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that could not be made."""
+
+    name: str
+    reason: str
+    log: Path
+
+
+@dataclass(slots=True)
+class Driver:
+    """Makes runs.
+
+    Attributes:
+        place: where they are made.
+        executor: who runs them.
+        arguments: a cell -> the command line that makes its run.
+        say: prints a line.
+        keep_going: go on after a failure.
+    """
+
+    place: Place
+    executor: Executor
+    arguments: Callable[[Cell], list[str]]
+    say: Callable[[str], None]
+    keep_going: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    _waiting: list[Work] = field(default_factory=list)
+    _running: list[Work] = field(default_factory=list)
+    _leaders: dict[str, Work] = field(default_factory=dict)
+    _made: set[str] = field(default_factory=set)
+    _total: int = 0
+    _done: int = 0
+    _looked: float = 0.0
+    _spoke: float = 0.0
+
+    def run(self, cells: Sequence[Cell], logs: Path) -> list[Failure]:
+        """Makes the runs of all cells that are not done; returns those that failed."""
+        self._waiting = [Work(cell, logs / log_name(cell), shared(cell.config)) for cell in cells]
+        self._total, self._spoke = len(cells), time.monotonic()
+        try:
+            while self._waiting or self._running:
+                ended = [w for w in self._running if w.handle and w.handle.poll() is not None]
+                for work in ended:
+                    self._end(work)
+                if self.failures and not self.keep_going:
+                    break
+                self._note_shared()
+                started = self._start_next()
+                self._tell()
+                if not started and not ended:
+                    time.sleep(POLL)
+        finally:
+            self._stop()
+        return self.failures
+
+    # -- starting
+
+    def _start_next(self) -> bool:
+        """Starts one run if there is a free place and one that need not wait."""
+        free = set(range(self.executor.jobs)) - {w.slot for w in self._running}
+        now = time.monotonic()
+        if not free or (self._looked and now - self._looked < LOOK_EVERY):
+            return False
+        for work in self._waiting:
+            if work.not_before > now or self._blocked(work):
+                continue
+            state = state_of(work.cell, self.place)
+            if self._is_written(work, state):
+                continue
+            self._waiting.remove(work)
+            if state.how == "cached":
+                self._done += 1
+                self.say(f"{work.cell.name}: done by another process")
+            else:
+                self._start(work, min(free))
+            self._looked = 0.0
+            return True
+        self._looked = now
+        return False
+
+    def _start(self, work: Work, slot: int) -> None:
+        work.tries += 1
+        work.slot, work.began = slot, time.monotonic()
+        work.log.parent.mkdir(parents=True, exist_ok=True)
+        work.read_from = work.log.stat().st_size if work.log.exists() else 0
+        for key in work.keys:
+            if key not in self._made:
+                self._leaders[key] = work
+        work.handle = self.executor.start(self.arguments(work.cell), work.log, slot)
+        self._running.append(work)
+        self.say(f"{work.cell.name}: started{f' (try {work.tries})' if work.tries > 1 else ''}")
+
+    def _blocked(self, work: Work) -> bool:
+        """Whether a running one is making what it needs, or is the same run."""
+        run = _training(work.cell.config)
+        return any(key in self._leaders for key in work.keys) or any(
+            _training(other.cell.config) == run for other in self._running
+        )
+
+    def _is_written(self, work: Work, state: State) -> bool:
+        holder = lock_holder(state.folder) if state.folder else None
+        if holder is not None and not work.told:
+            work.told = True
+            who = f"process {holder.pid} on {holder.host}"
+            self.say(f"{work.cell.name}: {who} is making it; waiting for that")
+        return holder is not None
+
+    def _note_shared(self) -> None:
+        """Frees what waits for a teacher and an init once the run that makes them has them."""
+        for work in {id(w): w for w in self._leaders.values()}.values():
+            folder = state_of(work.cell, self.place).folder
+            if folder is not None and (folder / "prepare.json").is_file():
+                self._made.update(work.keys)
+                self._leaders = {k: w for k, w in self._leaders.items() if w is not work}
+                self._looked = 0.0
+
+    # -- ending
+
+    def _end(self, work: Work) -> None:
+        code = work.handle.poll() if work.handle else None
+        self._running.remove(work)
+        self._leaders = {k: w for k, w in self._leaders.items() if w is not work}
+        self._looked = 0.0
+        state = state_of(work.cell, self.place)
+        lost = code is None or code < 0 or code in KILLED
+        if state.how == "cached" and (code == 0 or (lost and work.tries >= TRIES)):
+            self._made.update(work.keys)
+            self._done += 1
+            self.say(f"{work.cell.name}: done in {self._took(work)}")
+            return
+        sentence = last_words(work.log, work.read_from)
+        if lost and work.tries < TRIES:
+            self.say(f"{work.cell.name}: lost after {self._took(work)}; starting it again")
+            self._waiting.insert(0, work)
+        elif code == 2 and LOCKED in sentence:
+            work.tries -= 1
+            work.not_before = time.monotonic() + 2 * LOOK_EVERY
+            self._waiting.insert(0, work)
+        else:
+            if lost:
+                sentence = f"lost {work.tries} times, last as: {sentence}"
+            elif code == 0:
+                sentence = f"ended but left undone: {', '.join(state.missing) or 'everything'}"
+            self.failures.append(Failure(work.cell.name, sentence, work.log))
+            self.say(f"{work.cell.name}: failed: {sentence} (log: {work.log})")
+
+    def _took(self, work: Work) -> str:
+        taken = duration(time.monotonic() - work.began)
+        return f"{taken} ({self._done} of {self._total} done)"
+
+    def _stop(self) -> None:
+        """Ends what runs; all of it can be continued."""
+        for work in self._running:
+            if work.handle:
+                work.handle.stop()
+        deadline = time.monotonic() + STOP_WAIT
+        while self._running and time.monotonic() < deadline:
+            self._running = [w for w in self._running if w.handle and w.handle.poll() is None]
+            time.sleep(POLL)
+        self.executor.close()
+
+    def _tell(self) -> None:
+        """Says now and then what goes on."""
+        now = time.monotonic()
+        if now - self._spoke < TELL_EVERY:
+            return
+        self._spoke = now
+        for work in self._running:
+            words = last_words(work.log, work.read_from)
+            self.say(f"{work.cell.name}: {duration(now - work.began)} so far; {words}")
+
+
+def shared(config: RunConfig) -> tuple[str, ...]:
+    """Digests of the teacher and of the init that a run needs; equal ones are made once."""
+    data = config.data.model_dump(mode="json")
+    teacher = {
+        "teacher": config.pair.teacher,
+        "sft": config.teacher_sft and {**config.teacher_sft.identity(), **data},
+    }
+    seed = config.train.seed if config.train.init_seed is None else config.train.init_seed
+    init = {
+        "student": config.pair.student,
+        "seed": seed,
+        "sft": config.init_sft and {**config.init_sft.identity(), **data},
+    }
+    return (_digest(teacher), _digest(teacher | {"init": init}))
+
+
+def _training(config: RunConfig) -> str:
+    """Digest of what decides the run folder, by name."""
+    return _digest(config.model_dump(mode="json", exclude={"tasks", "generate", "suite", "regime"}))
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def log_name(cell: Cell) -> str:
+    """File name of a cell's log."""
+    return f"{slug(cell.label.replace('/', '-'))}-seed{cell.seed}-{cell.key[:6]}.log"
+
+
+def last_words(log: Path, start: int) -> str:
+    """The last error sentence of a worker's output, else its last line."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(start, log.stat().st_size - 65536))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    lines = [line.strip() for line in lines if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("kdbench: "):
+            return line.removeprefix("kdbench: ")
+    return lines[-1] if lines else "it printed nothing"

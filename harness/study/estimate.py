@@ -1,0 +1,81 @@
+"""How long runs will take, from runs that are there; where none are, a guess that says so."""
+
+import contextlib
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import Summary
+from kdbench.harness.store import read_record
+from kdbench.harness.study.definition import Cell
+
+TOKENS_PER_SECOND = 2_000.0
+"""Trained response tokens a second where nothing was measured: a small pair on one core."""
+START_S = 20.0
+"""Seconds of such a run that are not training: imports, loading, a few answers."""
+TOKENS_PER_ROW = 20
+
+
+class Estimate(NamedTuple):
+    """Seconds of one run, and what they were read from."""
+
+    seconds: float
+    source: str
+
+
+class Estimates:
+    """Times of finished runs below a folder.
+
+    Args:
+        runs_dir: folder of run folders.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._by_suite: dict[str, list[float]] = defaultdict(list)
+        for path in sorted(runs_dir.glob("*/summary.json")):
+            with contextlib.suppress(InputError):
+                summary = read_record(path, Summary)
+                card, cost = summary.run, sum(stage.wall_s for stage in summary.cost.values())
+                if card.kind == "run" and summary.scores and cost:
+                    self._by_method[card.suite, card.method].append(cost)
+                    self._by_suite[card.suite].append(cost)
+
+    def of(self, cell: Cell) -> Estimate:
+        """The mean of finished runs of the method and suite; else of the suite; else a guess."""
+        config = cell.config
+        same = self._by_method.get((config.suite, config.method.name))
+        if same:
+            return Estimate(statistics.fmean(same), f"mean of {_runs(len(same))} of the method")
+        other = self._by_suite.get(config.suite)
+        if other:
+            source = f"mean of {_runs(len(other))} of other methods on {config.suite}"
+            return Estimate(statistics.fmean(other), source)
+        tokens = _budget_tokens(config)
+        if tokens is None:
+            return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
+        source = f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND:,.0f} a second"
+        return Estimate(START_S + tokens / TOKENS_PER_SECOND, source)
+
+
+def total(estimates: Sequence[Estimate], jobs: int) -> float:
+    """Seconds for all of them, ``jobs`` at a time."""
+    longest = max((e.seconds for e in estimates), default=0.0)
+    return max(longest, sum(e.seconds for e in estimates) / max(jobs, 1))
+
+
+def _runs(number: int) -> str:
+    return f"{number} finished run{'' if number == 1 else 's'}"
+
+
+def _budget_tokens(config: RunConfig) -> float | None:
+    train = config.train
+    if train.response_tokens is not None:
+        return float(train.response_tokens)
+    if train.steps is not None:
+        return float(train.steps * train.batch_size * TOKENS_PER_ROW)
+    return None

@@ -1,0 +1,76 @@
+"""Workers as processes of this machine, its cores and GPUs divided among them."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.provenance import available_cores
+from kdbench.harness.study.executors import command, number_setting, shared_variables
+
+SETTINGS = ("threads",)
+
+
+class LocalHandle:
+    """A process in a session of its own: it outlives its driver, and Ctrl-C does not reach it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        """Its exit code; negative if a signal ended it."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ctrl-C."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGINT)
+
+
+class LocalExecutor:
+    """A pool of processes.
+
+    Args:
+        jobs: how many at once; None: one for each GPU, else one.
+        settings: ``threads``, of each process; default: an equal share of the cores.
+    """
+
+    def __init__(self, jobs: int | None, settings: dict[str, str]) -> None:
+        strange = sorted(settings.keys() - set(SETTINGS))
+        if strange:
+            raise InputError(
+                f"executor local has no setting {strange[0]!r}; it has {', '.join(SETTINGS)}"
+            )
+        self._devices = _gpus()
+        self.jobs = jobs or max(1, len(self._devices))
+        share = max(1, available_cores() // self.jobs)
+        self._threads = max(1, int(number_setting(settings, "threads", share)))
+
+    def start(self, arguments: list[str], log: Path, slot: int) -> LocalHandle:
+        """A process; with several GPUs each slot has its own."""
+        extra = {}
+        if len(self._devices) > 1:
+            extra["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        with open(log, "ab") as sink:
+            process = subprocess.Popen(
+                command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **shared_variables(self._threads), **extra},
+                start_new_session=True,
+            )
+        return LocalHandle(process)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _gpus() -> list[str]:
+    """The GPUs we may use, found without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    found = [p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")]
+    return sorted((name for name in found if name.isdigit()), key=int)

@@ -1,0 +1,74 @@
+"""Workers as Slurm jobs, through submitit."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.study.executors import LOST, run_worker, shared_variables
+
+JOBS = 16
+DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
+
+
+class SlurmHandle:
+    """One job. submitit calls a killed job finished: without a result it is lost."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """The worker's exit code; `LOST` if the job ended without one."""
+        if self._code is None and self._job.done():
+            try:
+                self._code = int(self._job.result())
+            except Exception:  # submitit raises its own, or what the job raised
+                self._code = LOST
+        return self._code
+
+    def stop(self) -> None:
+        """Cancels it."""
+        with contextlib.suppress(Exception):  # it may be gone already
+            self._job.cancel()
+
+
+class SlurmExecutor:
+    """Jobs that are never requeued by Slurm: what is done is for our markers to say.
+
+    Args:
+        jobs: queued or running at once; None: 16.
+        settings: of ``submitit.AutoExecutor.update_parameters``, for example ``timeout_min``,
+            ``cpus_per_task``, ``mem_gb``, ``gpus_per_node``, ``slurm_partition``; and ``cluster``:
+            ``local`` runs the jobs as processes of this machine.
+        out: folder of a study, on a disk that the nodes share; for submitit's own files.
+    """
+
+    def __init__(self, jobs: int | None, settings: dict[str, str], out: Path) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise InputError(
+                "executor slurm needs submitit; install it with: pip install 'kdbench[slurm]'"
+            ) from error
+        cluster = settings.pop("cluster", "slurm")
+        asked = {k: int(v) if v.isdecimal() else v for k, v in settings.items()}
+        parameters = DEFAULTS | asked
+        try:
+            self._executor = submitit.AutoExecutor(folder=out / "submitit", cluster=cluster)
+            self._executor.update_parameters(name="kdbench", **parameters)
+        except (RuntimeError, NameError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"executor slurm cannot be set up: {reason}") from error
+        self.jobs = jobs or JOBS
+        self._threads = int(parameters["cpus_per_task"])
+
+    def start(self, arguments: list[str], log: Path, slot: int) -> SlurmHandle:
+        """Submits a job."""
+        variables = shared_variables(self._threads)
+        job = self._executor.submit(run_worker, arguments, str(log), os.getcwd(), variables)
+        return SlurmHandle(job)
+
+    def close(self) -> None:
+        """Jobs go on without us."""

@@ -1,0 +1,62 @@
+"""``kdbench ablate``: a grid of runs and the table they make."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.harness.verbs import options
+
+
+def ablate(
+    study: Annotated[str, typer.Argument(help="A name (kdbench ls studies) or a YAML file.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
+    ] = "local",
+    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Suite instead of the study's.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Training seeds, comma-separated; default: the study's.")
+    ] = None,
+    tasks: options.Tasks = None,
+    set_: options.Set = None,
+    runs_dir: options.RunsDir = options.RUNS,
+    data_dir: options.DataDir = None,
+    device: options.Device = "auto",
+    accept_drift: options.AcceptDrift = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of tables, figure and logs; default: studies/NAME.")
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Run a study: train what is missing, compare every row with the base.
+
+    The same command continues a study that was interrupted; finished runs are never repeated.
+    """
+    options.calm_libraries()
+    from kdbench.harness.study.command import Wanted, ablate_command
+
+    wanted = Wanted(
+        study=study,
+        suite=suite,
+        seeds=options.number_list(seeds, "--seeds"),
+        tasks=options.name_list(tasks, "--tasks"),
+        settings=tuple(set_ or ()),
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        device=device,
+        accept_drift=accept_drift,
+        executor=executor,
+        jobs=jobs,
+        keep_going=keep_going,
+        out=out,
+        json_output=json_output,
+    )
+    raise typer.Exit(ablate_command(wanted, dry_run=dry_run))
