@@ -2,11 +2,16 @@
 
     python benchmarks/kill.py --suite mini --kills 10 [--methods sft,dpkd] [--json]
 
-For each method: one uninterrupted run, then the same command with SIGKILL at random moments of its
-work until ``--kills`` kills have been made (a run that ends before is followed by a fresh one). The
-student's weights and all samples and scores must be identical. Teacher and init are made once, before,
-and shared by both (bytes depend on the number of threads, so on who made them); teacher answers are
-sampled anew by each.
+For each method: one uninterrupted run, whose training and generation are timed; then the same command
+with SIGKILL until ``--kills`` kills have been made. Of five kills four are aimed at training (answers
+sampled for training included) and one at generation (evaluation of the student and of its references),
+each at a moment drawn over all that is left of it; a run that is through is compared and followed by a
+fresh one. Counted is where a kill hit, not where it was aimed. The student's weights and all samples
+and scores must be identical. Teacher and init are made once, before, and shared by both (bytes depend
+on the number of threads, so on who made them); teacher answers are sampled anew by each.
+
+Leave the code alone meanwhile: a run refuses to continue on other code than it began with, so this
+stops with a sentence as soon as it sees a change.
 """
 
 import argparse
@@ -19,10 +24,103 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from kdbench.harness.provenance import code_state
 
 METHODS = "sft,fkd,seqkd,minillm,minillm-code,dpkd,dpkd-token"
 KDBENCH = [sys.executable, "-c", "from kdbench.harness.cli import main; main()"]
+AIMS = ("training",) * 4 + ("generation",)
+
+
+@dataclass
+class Row:
+    """What is printed of a method."""
+
+    method: str
+    seconds: float
+    kills: int = 0
+    runs: int = 0
+    in_training: int = 0
+    in_generation: int = 0
+    elsewhere: int = 0
+    different: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """The method in one line."""
+        places = f"in training {self.in_training}, in generation {self.in_generation}, "
+        places += f"elsewhere {self.elsewhere}"
+        verdict = f"DIFFERENT: {', '.join(self.different)}" if self.different else "identical"
+        return (
+            f"{self.method:14s} kills {self.kills:3d} ({places}), runs {self.runs}, "
+            f"uninterrupted {self.seconds:.0f} s, {verdict}"
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command with its folders; ``code`` is the hash of the code it has to run on."""
+
+    command: tuple[str, ...]
+    runs_dir: Path
+    cache: Path
+    code: str
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A process in a group of its own; what it says on standard error is kept in a file."""
+        self.check_code()
+        with self.said.open("w") as said:
+            return subprocess.Popen(
+                [*self.command, "--runs-dir", str(self.runs_dir)],
+                env={**os.environ, "KDBENCH_CACHE": str(self.cache)},
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> Path:
+        """What the last process wrote on standard error."""
+        return self.runs_dir.with_name(f"{self.runs_dir.name}.stderr")
+
+    def check_code(self) -> None:
+        """Stops all if the code is no longer what this began with."""
+        now = code_state().sha256
+        if now != self.code:
+            raise SystemExit(
+                f"kdbench's code changed while this ran ({self.code[:8]} -> {now[:8]}), and runs "
+                "refuse to continue on other code; start again and leave the checkout alone, or run "
+                "it from a copy of its own"
+            )
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits for the end; stops all with what the process said if it failed."""
+        if process.wait():
+            self.check_code()
+            said = self.said.read_text()[-4000:]
+            raise SystemExit(f"{self.command} ended with exit {process.returncode}:\n{said}")
+
+    def written(self) -> int:
+        """Bytes of logs and samples: grows when work is done."""
+        total = 0
+        for folder in (self.runs_dir, self.cache):
+            for path in folder.rglob("*.jsonl"):
+                try:
+                    total += path.stat().st_size
+                except FileNotFoundError:
+                    continue
+        return total
+
+    def run_folder(self) -> Path | None:
+        """The method's run, once it is there."""
+        found = [*self.runs_dir.glob("*")]
+        return next((p for p in found if not p.name.startswith(("eval-", "."))), None)
+
+    def trained(self) -> bool:
+        """Whether the run is past its training."""
+        run = self.run_folder()
+        return run is not None and (run / "train" / "train.done").exists()
 
 
 def main() -> None:
@@ -36,122 +134,114 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="passed on to kdbench run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    code = code_state().sha256
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for method in options.methods.split(","):
-            found.append(one_method(options, method, Path(scratch)))
-            row = found[-1]
-            print(
-                f"{row['method']:14s} kills {row['kills']:3d} "
-                f"(in training {row['in_training']}, in generation {row['in_generation']}, "
-                f"elsewhere {row['elsewhere']}), runs {row['runs']}, "
-                f"uninterrupted {row['seconds']:.0f} s, "
-                f"{'identical' if row['identical'] else 'DIFFERENT: ' + row['different']}",
-                flush=True,
-            )
+            found.append(one_method(options, method, Path(scratch), code))
+            print(found[-1].line(), flush=True)
     if options.json:
-        print(json.dumps({"kill": found}))
-    sys.exit(any(not row["identical"] for row in found))
+        print(json.dumps({"kill": [asdict(row) for row in found]}))
+    sys.exit(any(row.different for row in found))
 
 
-def one_method(options: argparse.Namespace, method: str, scratch: Path) -> dict[str, object]:
+def one_method(options: argparse.Namespace, method: str, scratch: Path, code: str) -> Row:
     """One uninterrupted run and as many killed ones as the kills need."""
     dice = random.Random(f"{options.seed} {method}")
     home = Path(os.environ.get("KDBENCH_CACHE") or scratch / "cache")
-    command = [*KDBENCH, "run", "--suite", options.suite, "--method", method]
-    command += ["--tasks", options.tasks, "--set", "train.save_every=10", "--quiet"]
+    command = (*KDBENCH, "run", "--suite", options.suite, "--method", method)
+    command += ("--tasks", options.tasks, "--set", "train.save_every=10", "--quiet")
     for assignment in options.set:
-        command += ["--set", assignment]
-    finish([*command, "--set", "train.steps=1"], scratch / f"{method}-before", home)
-    began = time.monotonic()
-    whole = finish(command, scratch / f"{method}-whole", shared(home, scratch / f"{method}-cache"))
-    seconds = time.monotonic() - began
+        command += ("--set", assignment)
+    before = Job((*command, "--set", "train.steps=1"), scratch / f"{method}-before", home, code)
+    before.end(before.start())
+
+    def job(name: str) -> Job:
+        return Job(command, scratch / f"{method}-{name}", shared(home, scratch, method, name), code)
+
+    whole = job("whole")
+    lasts = timed(whole)
     expected = results(whole)
-    row = {"method": method, "kills": 0, "runs": 0, "seconds": seconds, "identical": True}
-    row |= {"in_training": 0, "in_generation": 0, "elsewhere": 0, "different": ""}
-    while row["kills"] < options.kills:
-        runs_dir = scratch / f"{method}-killed-{row['runs']}"
-        cache = shared(home, scratch / f"{method}-cache-{row['runs']}")
-        run = runs_dir / whole.name
-        while row["kills"] < options.kills:
-            place = killed_at(command, runs_dir, cache, run, dice.uniform(0.0, seconds / 8))
+    row = Row(method, sum(lasts.values()))
+    while row.kills < options.kills:
+        killed = job(f"killed-{row.runs}")
+        left = dict(lasts)
+        while row.kills < options.kills:
+            aim = AIMS[row.kills % len(AIMS)]
+            if aim == "training" and killed.trained():
+                break
+            delay = dice.uniform(0.0, left[aim])
+            place = killed_at(killed, aim, delay)
             if place is None:
                 break
-            row["kills"] += 1
-            row[place] += 1
-        finish(command, runs_dir, cache)
-        row["runs"] += 1
-        got = results(run)
-        different = [n for n in expected | got if expected.get(n) != got.get(n)]
-        if different:
-            row |= {"identical": False, "different": ", ".join(different)}
+            # what was done since the last checkpoint is done again: never nothing left
+            left[aim] = max(left[aim] - delay, lasts[aim] / 20)
+            row.kills += 1
+            setattr(row, place, getattr(row, place) + 1)
+        killed.end(killed.start())
+        row.runs += 1
+        got = results(killed)
+        row.different += [n for n in expected | got if expected.get(n) != got.get(n)]
     return row
 
 
-def shared(home: Path, cache: Path) -> Path:
+def shared(home: Path, scratch: Path, method: str, name: str) -> Path:
     """A new cache with the teachers and inits of another."""
+    cache = scratch / f"{method}-cache-{name}"
     for kind in ("teachers", "inits"):
         shutil.copytree(home / kind, cache / kind)
     return cache
 
 
-def finish(command: list[str], runs_dir: Path, cache: Path) -> Path:
-    """Runs a command to its end; returns the method's run folder."""
-    subprocess.run(
-        [*command, "--runs-dir", str(runs_dir)],
-        env={**os.environ, "KDBENCH_CACHE": str(cache)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    (run,) = [p for p in runs_dir.iterdir() if not p.name.startswith("eval-")]
-    return run
-
-
-def killed_at(
-    command: list[str], runs_dir: Path, cache: Path, run: Path, delay: float
-) -> str | None:
-    """Starts the command, waits until it does new work and ``delay`` seconds more, and kills it.
-
-    Returns where it was killed, or None if it ended by itself.
-    """
-    before = written(runs_dir, cache)
-    process = subprocess.Popen(
-        [*command, "--runs-dir", str(runs_dir)],
-        env={**os.environ, "KDBENCH_CACHE": str(cache)},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while written(runs_dir, cache) == before and process.poll() is None:
+def timed(job: Job) -> dict[str, float]:
+    """Runs a job to its end; seconds of training and of generation, start-up apart."""
+    process = job.start()
+    wait_for_work(job, process, "training")
+    began = time.monotonic()
+    while not job.trained() and process.poll() is None:
         time.sleep(0.02)
-    try:
-        process.wait(delay)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if (run / "train" / "train.done").exists():
-            return "in_generation"
-        return "in_training" if (run / "train" / "metrics.jsonl").exists() else "elsewhere"
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
-    return None
+    trained = time.monotonic()
+    job.end(process)
+    return {"training": trained - began, "generation": time.monotonic() - trained}
 
 
-def written(*folders: Path) -> int:
-    """Bytes of logs and samples below the folders: grows when work is done."""
-    total = 0
-    for folder in folders:
-        for path in folder.rglob("*.jsonl"):
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:
-                continue
-    return total
+def wait_for_work(job: Job, process: subprocess.Popen[bytes], aim: str) -> None:
+    """Returns when the process has written something new, after training if ``aim`` says so."""
+    while aim == "generation" and not job.trained() and process.poll() is None:
+        time.sleep(0.02)
+    before = job.written()
+    while job.written() == before and process.poll() is None:
+        time.sleep(0.02)
 
 
-def results(run: Path) -> dict[str, bytes]:
+def killed_at(job: Job, aim: str, delay: float) -> str | None:
+    """Kills the job ``delay`` seconds into new work of the stage aimed at.
+
+    Returns the field of `Row` that counts where it was killed, or None if it ended by itself.
+    """
+    process = job.start()
+    wait_for_work(job, process, aim)
+    time.sleep(delay)
+    if process.poll() is not None:
+        job.end(process)
+        return None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run = job.run_folder()
+    if job.trained():
+        return "in_generation"
+    began = run is not None and (run / "train" / "metrics.jsonl").exists()
+    return "in_training" if began else "elsewhere"
+
+
+def results(job: Job) -> dict[str, bytes]:
     """What must not depend on interruptions."""
+    run = job.run_folder()
+    assert run is not None, "the command ended without a run folder"
     files = [*run.glob("train/student/*.safetensors"), *run.glob("eval/*/s*.jsonl")]
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(files)}
+    references = job.runs_dir.glob("eval-*/eval/*/s*.jsonl")
+    found = {str(path.relative_to(job.runs_dir)): path for path in [*files, *references]}
+    return {name: found[name].read_bytes() for name in sorted(found)}
 
 
 if __name__ == "__main__":

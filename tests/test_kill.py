@@ -2,33 +2,53 @@
 
 from pathlib import Path
 
+import forks
 import pytest
 import runs
 
-METHODS = ["sft", "fkd", "seqkd", "minillm", "minillm-code", "dpkd", "dpkd-token"]
+from kdbench.harness.registry import METHODS
+
+MINI = ("run", "--suite", "mini-test", "--tasks", "dolly", "--set", "train.save_every=4")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_killed_run_continues_to_the_same_bytes(method: str, tmp_path: Path) -> None:
-    def command(folder: str) -> list[str]:
-        return [
-            *("run", "--suite", "mini-test", "--method", method, "--tasks", "dolly"),
-            *("--set", "train.save_every=4", "--runs-dir", str(tmp_path / folder)),
-        ]
-
-    runs.finish(*command("whole"))
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_killed_run_of_every_method_continues_to_the_same_bytes(
+    method: str, tmp_path: Path
+) -> None:
+    command = (*MINI, "--method", method, "--runs-dir")
+    forks.finish(*command, tmp_path / "whole")
     (whole,) = (tmp_path / "whole").glob(f"{method}-mini-test-student-*")
     killed = tmp_path / "killed" / whole.name
-
-    process = runs.start(*command("killed"))
     metrics = killed / "train" / "metrics.jsonl"
-    assert runs.kill_when(process, lambda: runs.lines(metrics) >= 8), "ended before the kill"
-    process = runs.start(*command("killed"))
-    assert runs.kill_when(process, lambda: any(killed.glob("eval/*/samples.*"))), (
-        "ended before the kill"
-    )
-    runs.finish(*command("killed"))
 
+    for done in (
+        lambda: runs.lines(metrics) >= 8,
+        lambda: runs.lines(metrics) >= 16,
+        lambda: any(killed.glob("eval/*/samples.*")),
+    ):
+        process = forks.start(*command, tmp_path / "killed")
+        assert forks.kill_when(process, done), "ended before the kill"
+    forks.finish(*command, tmp_path / "killed")
+    same(whole, killed)
+
+
+def test_killed_command_line_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    command = (*MINI, "--method", "dpkd", "--runs-dir")
+    runs.finish(*command, str(tmp_path / "whole"))
+    (whole,) = (tmp_path / "whole").glob("dpkd-mini-test-student-*")
+    killed = tmp_path / "killed" / whole.name
+    for done in (
+        lambda: runs.lines(killed / "train" / "metrics.jsonl") >= 8,
+        lambda: any(killed.glob("eval/*/samples.*")),
+    ):
+        process = runs.start(*command, str(tmp_path / "killed"))
+        assert runs.kill_when(process, done), "ended before the kill"
+    runs.finish(*command, str(tmp_path / "killed"))
+    same(whole, killed)
+
+
+def same(whole: Path, killed: Path) -> None:
+    """Fails unless weights, samples and scores are there and equal."""
     expected = runs.results(whole)
     assert any(name.endswith(".safetensors") for name in expected)
     assert sum("samples." in name for name in expected) == 2
