@@ -1,5 +1,6 @@
 """``kdbench compare A B``: two rows, prompt by prompt."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,27 +8,35 @@ from typing import NamedTuple
 import numpy as np
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Record
+from kdbench.harness.records import Record, SampleRow
+from kdbench.harness.store import read_records
 from kdbench.reports import stats
-from kdbench.reports.columns import Found, Identities, columns_of, evaluations, task_key
+from kdbench.reports.columns import Entry, Found, TaskKey, columns_of, evaluations, task_key
 from kdbench.reports.group import GroupedRow, sections
-from kdbench.reports.load import find_runs
+from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.metrics import info
 from kdbench.reports.pairs import Sample, resamples_for
 from kdbench.reports.ranking import row_sample
-from kdbench.reports.text import number
 
 MOST = 10
 """Number of prompts shown that differ most."""
 
 
 class PromptDifference(Record):
-    """One prompt and what both rows scored on it."""
+    """One prompt, what both rows scored on it, and what they answered.
+
+    Scores are means over training and decoding seeds; the answers are those of each row's first run
+    under the first decoding seed. Empty texts: no samples are stored.
+    """
 
     doc_id: int
     prompt_hash: str
     a: float
     b: float
+    prompt: str = ""
+    references: list[str] = []
+    answer_a: str = ""
+    answer_b: str = ""
 
 
 class ColumnComparison(Record):
@@ -45,6 +54,7 @@ class ColumnComparison(Record):
     minimum_detectable_effect: float
     """True difference this comparison finds with probability 0.8."""
     n_prompts: int
+    decoding_seeds: list[int] = []
     wins: int
     """Prompts on which a is better (by the metric's direction; higher where it has none)."""
     ties: int
@@ -58,11 +68,17 @@ class Comparison(Record):
     a: str
     b: str
     columns: list[ColumnComparison]
+    left_out: list[str] = []
+    """Tasks that both have, but not the same evaluation of, and how they differ."""
 
 
 class _Side(NamedTuple):
     grouped: GroupedRow
     found: Found
+
+    @property
+    def label(self) -> str:
+        return self.grouped.row.label
 
 
 def compare(
@@ -74,29 +90,39 @@ def compare(
 ) -> Comparison:
     """Compares two rows; each is a run folder, or several of one method (training seeds).
 
+    Args:
+        a: run folder, or the run folders of one method.
+        b: the same for the other side.
+        tasks: only these; None: all that both have.
+        metrics: only these; None: all with a better direction and values for each prompt.
+
     Raises:
-        InputError: no such run, several rows on one side, or nothing in common.
+        InputError: no such run, several rows on one side, nothing in common, or one evaluation whose
+            prompts differ.
     """
-    identities: Identities = {}
-    sides = [_side(paths, identities) for paths in (a, b)]
-    shared = {key for key in sides[0].found if key in sides[1].found}
-    common: Found = {key: sides[0].found[key] + sides[1].found[key] for key in shared}
+    identities: dict[str, Identity] = {}
+    one, two = (_side(paths, identities) for paths in (a, b))
+    shared = {key for key in one.found if key in two.found}
+    if tasks is not None:
+        shared = {key for key in shared if key[0] in tasks}
+    left_out = _left_out(one, two, shared, tasks)
+    common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
     for column in columns_of([common], metrics, tasks):
-        one, two = (row_sample(s.found[task_key(column)], column.metric) for s in sides)
-        found = _column(column.heading, column.metric, one, two)
-        if found:
-            made.append(found)
-    left, right = (side.grouped.row.label for side in sides)
+        known = info(column.metric)
+        if metrics is None and not (known.better and known.kind == "score"):
+            continue
+        entries = [side.found[task_key(column)] for side in (one, two)]
+        samples = [row_sample(found, column.metric) for found in entries]
+        if all(sample.ids for sample in samples):
+            _check_prompts(one.label, two.label, column.heading, samples)
+            made.append(_column(column.heading, column.metric, entries, samples))
     if not made:
-        raise InputError(
-            f"{left} and {right} have no two prompts in common in any task; "
-            "evaluate both with: kdbench eval"
-        )
-    return Comparison(a=left, b=right, columns=made)
+        raise InputError(_nothing(one.label, two.label, left_out, tasks))
+    return Comparison(a=one.label, b=two.label, columns=made, left_out=left_out)
 
 
-def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, str]) -> _Side:
+def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identity]) -> _Side:
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     rows = [row for section in sections(find_runs(paths)[0]) for row in section.rows]
     if len(rows) != 1:
@@ -105,22 +131,74 @@ def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, str]) 
     return _Side(rows[0], evaluations(rows[0], identities))
 
 
-def _column(heading: str, metric: str, a: Sample, b: Sample) -> ColumnComparison | None:
-    common = sorted(set(a.ids) & set(b.ids))
-    if len(common) < 2:
-        return None
-    a_SP, b_SP = (_aligned(sample, common) for sample in (a, b))
+def _left_out(a: _Side, b: _Side, shared: set[TaskKey], tasks: Sequence[str] | None) -> list[str]:
+    """Tasks that both sides were evaluated on, but not alike, and the first difference."""
+    wanted = {key[0] for key in a.found} & {key[0] for key in b.found}
+    if tasks is not None:
+        wanted &= set(tasks)
+    return [
+        f"{task}: {_difference(a, b, task)}" for task in sorted(wanted - {key[0] for key in shared})
+    ]
+
+
+def _difference(a: _Side, b: _Side, task: str) -> str:
+    """How two evaluations of one task differ, in words."""
+    one, two = (_described(side, task) for side in (a, b))
+    for name, value in one.items():
+        if two.get(name) != value:
+            return f"{name} {value} and {two.get(name)}"
+    return "different evaluations"
+
+
+def _described(side: _Side, task: str) -> dict[str, str]:
+    key = min(key for key in side.found if key[0] == task)
+    entry = side.found[key][0]
+    described = {"edition": key[1], "protocol": key[2]}
+    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
+    if path.is_file():
+        record = json.loads(path.read_bytes())
+        described |= {
+            "decoding seeds": ",".join(map(str, record.get("seeds", []))),
+            "test data": str(record.get("data_sha256"))[:12],
+            "scorer": str(record.get("scorer")),
+            "decoding": json.dumps(record.get("decoding"), sort_keys=True),
+        }
+    return described
+
+
+def _nothing(a: str, b: str, left_out: Sequence[str], tasks: Sequence[str] | None) -> str:
+    what = f"{a} and {b} cannot be compared"
+    if left_out:
+        return f"{what}: they were evaluated differently ({'; '.join(left_out)})"
+    where = f" of {', '.join(tasks)}" if tasks else ""
+    return f"{what}: they share no evaluation{where}; evaluate both with: kdbench eval"
+
+
+def _check_prompts(a: str, b: str, heading: str, samples: Sequence[Sample]) -> None:
+    one, two = (set(sample.ids) for sample in samples)
+    if one != two or len(one) < 2:
+        raise InputError(
+            f"{a} and {b} answered different prompts of {heading}: {len(one)} and {len(two)}, "
+            f"{len(one & two)} in common; finish both with kdbench eval"
+        )
+
+
+def _column(
+    heading: str, metric: str, entries: Sequence[Sequence[Entry]], samples: Sequence[Sample]
+) -> ColumnComparison:
+    a, b = samples
     measured = a.measured and b.measured
+    a_SP, b_SP = a.values_SP, b.values_SP  # the same prompts, and both in the order of their ids
     result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured, resamples=resamples_for(1))
     a_P, b_P = a_SP.mean(axis=0), b_SP.mean(axis=0)
     gain_P = (info(metric).better or 1) * (a_P - b_P)
-    order = sorted(range(len(common)), key=lambda i: (-abs(gain_P[i]), common[i]))
-    most = []
-    for i in order[:MOST]:
-        doc, _, prompt = common[i].partition(":")
-        most.append(
-            PromptDifference(doc_id=int(doc), prompt_hash=prompt, a=float(a_P[i]), b=float(b_P[i]))
-        )
+    order = sorted(range(len(a.ids)), key=lambda i: (-abs(gain_P[i]), a.ids[i]))
+    answers = [_answers(found) for found in entries]
+    most = [
+        _prompt(a.ids[i], float(a_P[i]), float(b_P[i]), answers)
+        for i in order[:MOST]
+        if abs(gain_P[i]) > 1e-9
+    ]
     return ColumnComparison(
         heading=heading,
         metric=metric,
@@ -134,7 +212,8 @@ def _column(heading: str, metric: str, a: Sample, b: Sample) -> ColumnComparison
         minimum_detectable_effect=stats.minimum_detectable_effect(
             result.standard_error, df=result.df
         ),
-        n_prompts=len(common),
+        n_prompts=len(a.ids),
+        decoding_seeds=_seeds(entries[0][0]),
         wins=int((gain_P > 1e-9).sum()),
         ties=int((np.abs(gain_P) <= 1e-9).sum()),
         losses=int((gain_P < -1e-9).sum()),
@@ -142,29 +221,34 @@ def _column(heading: str, metric: str, a: Sample, b: Sample) -> ColumnComparison
     )
 
 
-def _aligned(sample: Sample, common: Sequence[str]) -> stats.Array:
-    place = {name: column for column, name in enumerate(sample.ids)}
-    return np.asarray(sample.values_SP[:, [place[name] for name in common]])
+def _prompt(
+    name: str, a: float, b: float, answers: Sequence[dict[str, SampleRow]]
+) -> PromptDifference:
+    doc, _, prompt_hash = name.partition(":")
+    one, two = (found.get(name) for found in answers)
+    asked = one or two
+    return PromptDifference(
+        doc_id=int(doc),
+        prompt_hash=prompt_hash,
+        a=a,
+        b=b,
+        prompt=asked.prompt if asked else "",
+        references=asked.references if asked else [],
+        answer_a=one.response if one else "",
+        answer_b=two.response if two else "",
+    )
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """The comparison as plain text."""
-    lines = [f"{comparison.a} minus {comparison.b}"]
-    for column in comparison.columns:
-        values = [column.difference, column.low, column.high, column.minimum_detectable_effect]
-        difference, low, high, least = (number(value, column.metric) for value in values)
-        scope = "" if column.seeds_measured else " (these students only: fewer than 3 seeds)"
-        lines += [
-            "",
-            f"{column.heading} {info(column.metric).label}: {number(column.a, column.metric)} vs "
-            f"{number(column.b, column.metric)}, difference {difference} [{low}, {high}], "
-            f"p = {column.p:.4f}{scope}",
-            f"  {column.wins} wins, {column.ties} ties, {column.losses} losses of "
-            f"{column.n_prompts} prompts; detectable difference {least}",
-            "  prompts that differ most (document: a, b): "
-            + "; ".join(
-                f"{p.doc_id}: {number(p.a, column.metric)}, {number(p.b, column.metric)}"
-                for p in column.most
-            ),
-        ]
-    return "\n".join(lines) + "\n"
+def _answers(entries: Sequence[Entry]) -> dict[str, SampleRow]:
+    """Stored answers of a row's first run, first decoding seed, by prompt."""
+    place = entries[0].run.folder / "eval" / entries[0].key
+    seeds = _seeds(entries[0])
+    if not seeds:
+        return {}
+    rows = read_records(place / f"samples.seed{seeds[0]}.jsonl", SampleRow)
+    return {f"{row.doc_id}:{row.prompt_hash}": row for row in rows}
+
+
+def _seeds(entry: Entry) -> list[int]:
+    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
+    return list(json.loads(path.read_bytes()).get("seeds", [])) if path.is_file() else []

@@ -16,6 +16,7 @@ from kdbench.harness.provenance import combined
 from kdbench.harness.records import ModelRef, RunCard, Summary
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner import evaluation, summary
+from kdbench.harness.runner.data import run_overlaps
 from kdbench.harness.runner.models import Located, locate, other_tokenizer, world_model
 from kdbench.harness.runner.prepare import (
     WAIT,
@@ -81,7 +82,8 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
     data = tokenised(session, prepared, config.train)
-    record = prepare_record(prepared, data, teacher.card, init.card, config.pair.template)
+    overlaps = run_overlaps(prepared.rows, config, session.request.data_dir)
+    record = prepare_record(prepared, data, overlaps, teacher.card, init.card, config.pair.template)
     write_json(folder / "prepare.json", record)
     method = find_method(config.method.source or config.method.name).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples

@@ -1,5 +1,6 @@
 """Training data of a run: rows found, hashed, tokenised and counted."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from kdbench.harness.data import (
     load_texts,
     overlaps,
     parse_examples,
+    shared_ngrams,
     tokenise,
 )
-from kdbench.harness.data.sources import data_folder
+from kdbench.harness.data.sources import data_folder, is_local
 from kdbench.harness.errors import InputError
 from kdbench.harness.provenance import combined
 from kdbench.tasks import mini
-from kdbench.tasks.catalogue import task_examples
+from kdbench.tasks.catalogue import TASKS, task_examples
 from kdbench.trainers.types import Sequence
 
 WORLDS = tuple(mini.SIZES)
@@ -124,20 +126,32 @@ def prepare_data(
             "rows": len(rows.text),
             "kept": len(text),
         }
-    facts["overlaps"] = overlaps({"train": rows.train, "dev": rows.dev, **_tests(config, data_dir)})
     return TrainingData(sequences["train"], sequences["dev"], references, text, facts)
 
 
+def run_overlaps(rows: Rows, config: RunConfig, data_dir: Path | None) -> dict[str, int]:
+    """``overlaps`` of train, dev and the tests; also ``train~<task>``, prompts that training rows
+    nearly repeat (`kdbench.harness.data.ngrams`), and ``<task> rows``.
+    """
+    tests = _tests(config, data_dir)
+    return {
+        **overlaps({"train": rows.train, "dev": rows.dev, **tests}),
+        **{f"train~{name}": count for name, count in shared_ngrams(rows.train, tests).items()},
+        **{f"{name} rows": len(found) for name, found in tests.items()},
+    }
+
+
 def _tests(config: RunConfig, data_dir: Path | None) -> dict[str, list[Example]]:
-    """Test rows of our own tasks, for the overlap report; stock tasks are not looked into."""
+    """Whole test sets of our own tasks; stock tasks are not looked into.
+
+    Those of the configuration, and those that are at hand: an evaluation may be added later.
+    """
+    edition = config.tasks.edition
     found = {}
-    for name in config.tasks.names:
-        try:
-            found[name] = task_examples(
-                name, config.tasks.edition, limit=config.tasks.limit, data_dir=data_dir
-            )
-        except InputError:
-            continue  # reported by the evaluation that needs it
+    for name in TASKS:
+        if name in config.tasks.names or edition != "full" or is_local(name, "test", data_dir):
+            with contextlib.suppress(InputError):  # reported by the evaluation that needs it
+                found[name] = task_examples(name, edition, data_dir=data_dir)
     return found
 
 

@@ -238,13 +238,16 @@ def tokenised(session: Session, prepared: Prepared, training: TrainConfig) -> Tr
 
 
 def prepare_record(
-    prepared: Prepared, data: TrainingData, teacher: ModelRef, init: ModelRef, template: str
+    prepared: Prepared,
+    data: TrainingData,
+    overlaps: dict[str, int],
+    teacher: ModelRef,
+    init: ModelRef,
+    template: str,
 ) -> PrepareRecord:
     """prepare.json."""
-    facts = dict(data.facts)
-    overlaps = facts.pop("overlaps")
     return PrepareRecord(
-        data=facts,
+        data=data.facts,
         overlaps=overlaps,
         tokenizer_sha256=prepared.tokenizer_sha256,
         template=template,

@@ -1,0 +1,119 @@
+"""``kdbench compare``: paired numbers, the prompts behind them, and refusals in one sentence."""
+
+import json
+from pathlib import Path
+
+import fakes
+import numpy as np
+import pytest
+
+from kdbench.harness import cli
+from kdbench.harness.errors import InputError
+from kdbench.reports.compare import compare
+from kdbench.reports.compare_text import render_comparison
+from kdbench.reports.printable import printable
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def kdbench(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return int(caught.value.code or 0), captured.out, captured.err
+
+
+def test_difference_is_that_of_the_prompts(runs: Path) -> None:
+    a = fakes.make_run(runs, "dpkd", level=32)
+    b = fakes.make_run(runs, "fkd", level=30)
+    found = compare(a, b)
+    rouge, exact = found.columns
+    values = [
+        np.array([row.metrics["rouge_l"] for row in fakes.score_rows(m, 1, level, 40, fakes.SEEDS)])
+        for m, level in (("dpkd", 32), ("fkd", 30))
+    ]
+    difference = values[0].mean(axis=1) - values[1].mean(axis=1)
+    assert rouge.difference == pytest.approx(difference.mean())
+    assert rouge.low < rouge.difference < rouge.high and rouge.p < 0.01
+    assert rouge.wins == (difference > 0).sum() and rouge.wins + rouge.losses == 40
+    assert rouge.most[0].doc_id == np.abs(difference).argmax()
+    assert len(rouge.most) == 10 and not rouge.seeds_measured
+    assert (exact.metric, exact.ties, exact.most) == ("exact_match", 40, [])
+
+
+def test_answers_and_references_are_shown_and_harmless(runs: Path) -> None:
+    evil = "\x1b[2J\x1b]0;pwned\x07 bidi \u202e end\r\nsecond line \x9b31m of {method}"
+    a = fakes.make_run(runs, "dpkd", level=32, response=evil)
+    b = fakes.make_run(runs, "fkd", response="")
+    found = compare(a, b)
+    assert found.columns[0].most[0].answer_a == evil.format(method="dpkd")  # data stays as it is
+    text = render_comparison(found)
+    assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert "\\x1b[2J" in text and "\\u202e" in text and "second line" in text
+    assert "reference 3" in text and "b          (empty)" in text
+
+
+def test_printable_keeps_ordinary_text() -> None:
+    plain = "Größe, naïve — 数学 🙂 a'b\"c\\n"
+    assert printable(plain) == plain
+    assert printable("a\r\nb\tc\u00a0d\x00\u200b") == "a⏎b⇥c\\xa0d\\x00\\u200b"
+
+
+def test_mismatches_are_refused_in_one_sentence(runs: Path) -> None:
+    a = fakes.make_run(runs, "dpkd", tasks=["dolly", "vicuna"])
+    for b, words in (
+        (fakes.make_run(runs, "x1", edition="full"), "edition mini and full"),
+        (fakes.make_run(runs, "x2", protocol="minillm-compat"), "protocol strict and"),
+        (
+            fakes.make_run(runs, "x3", evaluation={"seeds": [10, 30]}),
+            "decoding seeds 10,20 and 10,30",
+        ),
+        (fakes.make_run(runs, "x4", evaluation={"data_sha256": "o"}), "test data"),
+        (fakes.make_run(runs, "x5", prompts=30), "40 and 30, 30 in common"),
+        (fakes.make_run(runs, "x6", tasks=["sni"]), "share no evaluation"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            compare(a, b)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="share no evaluation of selfinst"):
+        compare(a, a, tasks=["selfinst"])
+
+
+def test_a_task_evaluated_differently_is_left_out_with_its_reason(runs: Path) -> None:
+    a = fakes.make_run(runs, "dpkd", tasks=["dolly", "sni"])
+    b = fakes.make_run(runs, "fkd", tasks=["dolly"])
+    other = fakes.make_run(runs, "sft", tasks=["sni"], evaluation={"scorer": "2"})
+    (source,) = other.glob("eval/sni@*")
+    (b / "eval" / source.name).mkdir()
+    for file in source.iterdir():
+        (b / "eval" / source.name / file.name).write_text(file.read_text())
+    scores = json.loads((other / "summary.json").read_text())["scores"]
+    summary = json.loads((b / "summary.json").read_text())
+    summary["scores"] |= scores
+    fakes.write(b / "summary.json", summary)
+    found = compare(a, b)
+    assert {column.heading for column in found.columns} == {"dolly[mini]"}
+    assert found.left_out == ["sni: scorer 1 and 2"]
+
+
+def test_verb_finds_runs_and_methods(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2, 3):
+        fakes.make_run(runs, "dpkd", seed, level=32)
+        fakes.make_run(runs, "fkd", seed)
+    code, out, _ = kdbench(capsys, "compare", "dpkd", "fkd", "--runs-dir", runs)
+    assert code == 0 and "a: dpkd\nb: fkd\n" in out and "training variance" not in out
+    name = next(runs.glob("fkd-*")).name
+    code, out, _ = kdbench(capsys, "compare", "dpkd", name, "--runs-dir", runs, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert (
+        not document["columns"][0]["seeds_measured"] and len(document["columns"][0]["most"]) == 10
+    )
+    code, _, err = kdbench(capsys, "compare", "dpkd", "nobody", "--runs-dir", runs)
+    assert code == 2 and "nobody" in err
+    code, _, err = kdbench(capsys, "compare", "dpkd", "fkd", "--task", "x", "--runs-dir", runs)
+    assert code == 2 and err.startswith("kdbench: dpkd and fkd cannot be compared")
