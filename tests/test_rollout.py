@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from kdbench.harness.errors import InputError
+from kdbench.trainers import llama_decoder, rollout
 from kdbench.trainers.decode_cache import prompt_groups
 from kdbench.trainers.decoders import ForwardDecoder, cast_copy, decoder_for
 from kdbench.trainers.llama_decoder import LlamaDecoder, is_plain_llama
@@ -87,6 +88,19 @@ def test_same_at_every_batch_size(family):
     for batch_size in (7, 64):
         assert answers(model, asked, decoding, batch_size=batch_size, **options) == alone
     assert len({a.ids for a in alone}) > 0.8 * len(asked)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_same_however_many_prompts_are_read_ahead(family, monkeypatch):
+    model, teacher = tiny.model(family), tiny.model("opt", seed=3)
+    asked = prompts(40)
+    decoding = Decoding(max_new_tokens=12, seed=7, temperature=1.5)
+    options = {"dtype": torch.float64, "batch_size": 7, "mix": (teacher, 0.3)}
+    usual = answers(model, asked, decoding, **options)
+    assert usual == answers(model, asked, decoding, **(options | {"batch_size": 40}))
+    for ahead in (1, 3):
+        monkeypatch.setattr(rollout, "_READ_AHEAD", ahead)
+        assert answers(model, asked, decoding, **options) == usual
 
 
 def test_same_in_any_order_and_chunking():
@@ -191,6 +205,26 @@ def test_cheap_path_equals_the_models_own_forward(family, width, dtype):
     # transformers computes norms in float32 even in a float64 model
     tolerance = {torch.float32: 1e-4, torch.float64: 1e-5, torch.bfloat16: 0.08}[dtype]
     assert (fast - slow).abs().max() < tolerance * slow.abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@torch.no_grad()
+def test_prompts_read_in_float32_equal_the_models_own_forward(family, monkeypatch):
+    monkeypatch.setattr(llama_decoder, "slow_in_half", lambda device, dtype: True)
+    monkeypatch.setattr(llama_decoder, "_WIDEN_FROM", 1)
+    torch.manual_seed(1)
+    model = tiny.model(family, width=256, tied=False)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3 if name.endswith("bias") else parameter)
+        parameter.mul_(0.3)
+    asked = prompts(9)
+    fast = logits_of(
+        decoder_for(model, dtype=torch.bfloat16, vocab=VOCAB, pad_id=0, longest=64), asked, 6
+    )
+    exact = logits_of(ForwardDecoder(model, torch.float64, 0), asked, 6)
+    own = logits_of(ForwardDecoder(model, torch.bfloat16, 0), asked, 6)
+    assert (fast - own).abs().max() < 0.08 * own.abs().max()
+    assert (fast - exact).abs().max() < 1.1 * (own - exact).abs().max()
 
 
 @torch.no_grad()

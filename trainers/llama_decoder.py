@@ -4,8 +4,10 @@ The general forward pays for modules, decorators and, on CPUs, for oneDNN's reor
 weights in every call. Here query, key and value are one product, rotation is one fused
 expression, caches are written in place, and the weights are laid out once
 (a bfloat16 step of SmolLM2-135M at batch 8 took about two thirds of the general forward's time).
+Prompts of many tokens are read in float32 where that multiplies faster (``arithmetic``).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
+from kdbench.trainers.arithmetic import slow_in_half
 from kdbench.trainers.decode_cache import KeyValues, Step
 from kdbench.trainers.decoders import Decoder
 
@@ -20,6 +23,9 @@ from kdbench.trainers.decoders import Decoder
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
 # Below so many weights a plain product costs as little as a laid-out one.
 _PACK_FROM = 1 << 16
+# From so many prompt tokens on, float32 products pay for widening the weights first (45 tokens: no
+# difference; 360: 9.5 against 15.6 ms for SmolLM2-135M's gate and up projections, one thread).
+_WIDEN_FROM = 128
 
 
 def is_plain_llama(model: PreTrainedModel) -> bool:
@@ -44,45 +50,43 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
 
 
 class Product:
-    """``x @ weight.T + bias`` for a fixed weight, laid out for the CPU where that pays.
+    """``x @ weight.T + bias``; weight (out, in)."""
 
-    Args:
-        weights: one or more (out, in) matrices to stack.
-        biases: of the same number, or None.
-        rows: typical number of rows of x.
-    """
-
-    def __init__(
-        self, weights: list[torch.Tensor], biases: list[torch.Tensor] | None, rows: int
-    ) -> None:
-        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-        self._bias = torch.cat(biases) if biases else None
-        self._packed = _can_pack(weight)
-        self._weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-            if self._packed
-            else weight
-        )
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The product, (rows, out)."""
-        if self._packed:
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-                x, self._weight, self._bias, "none", [], ""
-            )
-            return product
         return functional.linear(x, self._weight, self._bias)
 
     def onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """``residual`` + the product; neither is changed."""
-        if self._packed:
-            total: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-                x, residual, self._weight, self._bias, "add"
-            )
-            return total
         if self._bias is None:
             return torch.addmm(residual, x, self._weight.t())
         return functional.linear(x, self._weight, self._bias).add_(residual)
+
+
+class PackedProduct(Product):
+    """The same with the weight laid out once for oneDNN, for some ``rows`` rows of x."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> None:
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        super().__init__(laid_out, bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The product, (rows, out)."""
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, "none", [], ""
+        )
+        return product
+
+    def onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``residual`` + the product; neither is changed."""
+        total: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            x, residual, self._weight, self._bias, "add"
+        )
+        return total
 
 
 def _can_pack(weight: torch.Tensor) -> bool:
@@ -127,8 +131,11 @@ class LlamaDecoder(Decoder):
         self._heads = config.num_key_value_heads
         self._embedding_VD = body.embed_tokens.weight.detach().to(dtype)
         self._norm_D = body.norm.weight.detach().to(dtype)
-        self._head = self._product([model.lm_head], vocab)
-        self._layers = [self._layer(layer) for layer in body.layers[: config.num_hidden_layers]]
+        self._head = self._product("head", [model.lm_head], vocab)
+        self._modules = list(body.layers[: config.num_hidden_layers])
+        self._layers = [self._layer(module, self._product) for module in self._modules]
+        self._widen = slow_in_half(self.device, dtype)
+        self._wide_weights: dict[str, torch.Tensor] = {}
         positions = torch.arange(longest, device=self.device)[None]
         cos_1TD, sin_1TD = body.rotary_emb(self._embedding_VD, positions)
         # Rotation swaps the halves and negates the first: the sign goes into the table.
@@ -137,24 +144,45 @@ class LlamaDecoder(Decoder):
         self._cos_T1D, self._sin_T1D = cos_1TD[0, :, None], sin_TD[:, None]
         self._stores: list[KeyValues] = []
 
-    def _product(self, linears: list[nn.Linear], rows: int | None = None) -> Product:
+    def _product(self, role: str, linears: list[nn.Linear], rows: int | None = None) -> Product:
+        """The (first ``rows`` rows of) layers stacked, in the decoder's precision."""
         weights = [linear.weight.detach()[:rows].to(self.dtype) for linear in linears]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+        bias = self._bias(linears, rows)
+        return PackedProduct(weight, bias, rows=8) if _can_pack(weight) else Product(weight, bias)
+
+    def _wide_product(self, role: str, linears: list[nn.Linear]) -> Product:
+        """The same numbers in float32, valid until the next call with this ``role``.
+
+        All layers share one buffer a role: fresh memory would cost more than the widening.
+        """
+        sizes = [linear.out_features for linear in linears]
+        if role not in self._wide_weights:
+            shape = (sum(sizes), linears[0].in_features)
+            self._wide_weights[role] = torch.empty(shape, device=self.device)
+        weight = self._wide_weights[role]
+        for part, linear in zip(weight.split(sizes), linears, strict=True):
+            part.copy_(linear.weight.detach().to(self.dtype))
+        bias = self._bias(linears, None)
+        return Product(weight, None if bias is None else bias.float())
+
+    def _bias(self, linears: list[nn.Linear], rows: int | None) -> torch.Tensor | None:
         biases = [
             linear.bias.detach()[:rows].to(self.dtype)
             for linear in linears
             if linear.bias is not None
         ]
-        return Product(weights, biases or None, rows=8)
+        return torch.cat(biases) if biases else None
 
-    def _layer(self, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
+    def _layer(self, module: Any, product: Callable[[str, list[nn.Linear]], Product]) -> _Layer:
+        attention, mlp = module.self_attn, module.mlp
         return _Layer(
-            layer.input_layernorm.weight.detach().to(self.dtype),
-            self._product([attention.q_proj, attention.k_proj, attention.v_proj]),
-            self._product([attention.o_proj]),
-            layer.post_attention_layernorm.weight.detach().to(self.dtype),
-            self._product([mlp.gate_proj, mlp.up_proj]),
-            self._product([mlp.down_proj]),
+            module.input_layernorm.weight.detach().to(self.dtype),
+            product("query_key_value", [attention.q_proj, attention.k_proj, attention.v_proj]),
+            product("out", [attention.o_proj]),
+            module.post_attention_layernorm.weight.detach().to(self.dtype),
+            product("gate_up", [mlp.gate_proj, mlp.up_proj]),
+            product("down", [mlp.down_proj]),
         )
 
     def _allocate(self) -> None:
@@ -167,15 +195,19 @@ class LlamaDecoder(Decoder):
 
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
         rows, width = ids_rT.shape
+        wide = self._widen and ids_rT.numel() >= _WIDEN_FROM
         x_ND = self._embedding_VD[ids_rT.flatten()]
         cos_N1D, sin_N1D = (
             table[:width].repeat(rows, 1, 1) for table in (self._cos_T1D, self._sin_T1D)
         )
+        if wide:
+            x_ND, cos_N1D, sin_N1D = x_ND.float(), cos_N1D.float(), sin_N1D.float()
         last = self._layers[-1]
-        for layer, store in zip(self._layers, self._stores, strict=True):
-            q_NHD, k_NHD, v_NX = self._attention_inputs(x_ND, layer, cos_N1D, sin_N1D)
+        for layer, module, store in zip(self._layers, self._modules, self._stores, strict=True):
+            used = self._layer(module, self._wide_product) if wide else layer
+            q_NHD, k_NHD, v_NX = self._attention_inputs(x_ND, used, cos_N1D, sin_N1D)
             q, k, v = (tensor.view(rows, width, -1, self._size) for tensor in (q_NHD, k_NHD, v_NX))
-            store.write_prompts(slots_r, k, v)
+            store.write_prompts(slots_r, k.to(self.dtype), v.to(self.dtype))
             if layer is last:  # nothing reads what comes out of the last layer of a prompt
                 return
             mixed_rHTD = functional.scaled_dot_product_attention(
@@ -184,7 +216,7 @@ class LlamaDecoder(Decoder):
                 v.transpose(1, 2).repeat_interleave(self._queries // self._heads, dim=1),
                 is_causal=True,
             )
-            x_ND = self._outputs(x_ND, mixed_rHTD.transpose(1, 2).reshape(rows * width, -1), layer)
+            x_ND = self._outputs(x_ND, mixed_rHTD.transpose(1, 2).reshape(rows * width, -1), used)
 
     def _advance(self, tokens_n: torch.Tensor, step: Step) -> torch.Tensor:
         n = len(tokens_n)
@@ -205,7 +237,7 @@ class LlamaDecoder(Decoder):
         return self._head(self._normed(x_nD, self._norm_D))
 
     def _normed(self, x_ND: torch.Tensor, weight_D: torch.Tensor) -> torch.Tensor:
-        return torch.rms_norm(x_ND, weight_D.shape, weight_D, self._eps)
+        return torch.rms_norm(x_ND, weight_D.shape, weight_D.to(x_ND.dtype), self._eps)
 
     def _attention_inputs(
         self, x_ND: torch.Tensor, layer: _Layer, cos_N1D: torch.Tensor, sin_N1D: torch.Tensor

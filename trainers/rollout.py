@@ -6,7 +6,9 @@ up to rounding: logits of a row still differ in their last bits with the shape o
 flips a token about never in float64, hardly ever in float32 and sometimes in bfloat16.
 
 Prompts are taken in chunks of fixed size. Inside a chunk a finished row is replaced by the next
-prompt; when none is left the batch shrinks. A chunk is returned whole: it is the unit of resume.
+prompt; when none is left the batch shrinks. Prompts of rows to come are read several at a time into
+spare slots: one forward pass over a short prompt costs nearly as much as over eight. A chunk is
+returned whole: it is the unit of resume.
 """
 
 from collections import deque
@@ -21,6 +23,9 @@ from kdbench.trainers.decoders import Decoder, decoder_for
 from kdbench.trainers.logit_filters import NgramBlock, filtered, mixed
 from kdbench.trainers.noise import GumbelArgmax, position_keys, stream_key
 from kdbench.trainers.types import Answer, Decoding, Prompt
+
+# Prompts read in one go for rows to come; each holds a slot of the cache until it gets its turn.
+_READ_AHEAD = 8
 
 
 def generate(
@@ -154,7 +159,8 @@ class _Sampler:
         double = any(decoder.dtype == torch.float64 for decoder in decoders)
         self._dtype = torch.float64 if double else torch.float32
         self._draw = GumbelArgmax(vocab, self._device)
-        self._rows: list[_Row] = []
+        self._rows: list[_Row] = []  # being written, in slots 0 …
+        self._ready: deque[tuple[int, _Row]] = deque()  # read into a spare slot
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[Prompt], batch_size: int) -> list[Answer]:
@@ -165,18 +171,23 @@ class _Sampler:
         if not slots:
             return answers
         capacity = max(len(row.prompt.ids) + row.limit for row in waiting)
+        spare = min(_READ_AHEAD, len(waiting) - slots)
         for decoder in self._decoders:
-            decoder.reset(slots, capacity)
+            decoder.reset(slots + spare, capacity)
         self._allocate(slots)
-        self._rows = []
+        self._rows, self._ready = [], deque()
         with ExitStack() as sessions:
             for decoder in self._decoders:
                 sessions.enter_context(decoder.session())
-            self._admit(list(range(slots)), waiting)
+            first = [waiting.popleft() for _ in range(slots)]
+            self._read(list(range(slots)), first)
+            for slot, row in enumerate(first):
+                self._rows.append(row)
+                self._start(slot, row)
             while self._rows:
                 ended = self._collect(self._next(), answers)
                 if ended:
-                    self._replace(ended, waiting)
+                    self._replace(ended, waiting, range(slots, slots + spare))
         return answers
 
     def _collect(self, drawn_n: list[int], answers: list[Answer]) -> list[int]:
@@ -205,24 +216,18 @@ class _Sampler:
         self._keys_SP2 = torch.zeros(slots, positions, 2, dtype=torch.int32, device=self._device)
         self._place_S = torch.zeros(slots, dtype=torch.int64, device=self._device)
 
-    def _admit(self, slots: list[int], waiting: deque[_Row]) -> None:
-        """Puts waiting rows into slots. A prompt's last token is left for the first step."""
-        rows = [waiting.popleft() for _ in slots]
-        for slot, row in zip(slots, rows, strict=True):
-            self._rows[slot : slot + 1] = [row]
-        bodies = [row.prompt.ids[:-1] for row in rows]
+    def _read(self, slots: Sequence[int], rows: Sequence[_Row]) -> None:
+        """Reads prompts into slots, but for their last tokens, which the first steps take."""
         for decoder in self._decoders:
-            decoder.fill(slots, bodies)
-        streams = [
-            stream_key(self._decoding.seed, row.prompt.key, row.prompt.sample) for row in rows
-        ]
+            decoder.fill(slots, [row.prompt.ids[:-1] for row in rows])
+
+    def _start(self, slot: int, row: _Row) -> None:
+        """Noise keys and first token of a row whose prompt is in its slot."""
+        stream = stream_key(self._decoding.seed, row.prompt.key, row.prompt.sample)
         positions = self._keys_SP2.shape[1]
-        index = torch.tensor(slots, device=self._device)
-        self._keys_SP2[index] = position_keys(streams, positions, self._device)
-        self._place_S[index] = index * positions
-        self._tokens_S[index] = torch.tensor(
-            [row.prompt.ids[-1] for row in rows], device=self._device
-        )
+        self._keys_SP2[slot] = position_keys([stream], positions, self._device)[0]
+        self._place_S[slot] = slot * positions
+        self._tokens_S[slot] = row.prompt.ids[-1]
 
     def _next(self) -> list[int]:
         """One step of all live rows: the tokens drawn."""
@@ -247,19 +252,28 @@ class _Sampler:
         drawn: list[int] = drawn_n.tolist()
         return drawn
 
-    def _replace(self, ended: list[int], waiting: deque[_Row]) -> None:
+    def _replace(self, ended: list[int], waiting: deque[_Row], spare: Sequence[int]) -> None:
         """Refills slots of ended rows; those that nobody waits for are closed up from the end."""
-        refilled = ended[: len(waiting)]
-        if refilled:
-            self._admit(refilled, waiting)
-        for slot in reversed(ended[len(refilled) :]):
+        for slot in reversed(ended):
+            if not self._ready and waiting:
+                rows = [waiting.popleft() for _ in spare[: len(waiting)]]
+                self._read(spare[: len(rows)], rows)
+                self._ready.extend(zip(spare, rows, strict=False))
+            if self._ready:
+                source, self._rows[slot] = self._ready.popleft()
+                self._move(source, slot)
+                self._start(slot, self._rows[slot])
+                continue
             last = len(self._rows) - 1
             if slot != last:
-                for decoder in self._decoders:
-                    decoder.move(last, slot)
+                self._move(last, slot)
                 self._tokens_S[slot] = self._tokens_S[last]
                 self._keys_SP2[slot] = self._keys_SP2[last]
                 shift = (last - slot) * self._keys_SP2.shape[1]
                 self._place_S[slot] = self._place_S[last] - shift
                 self._rows[slot] = self._rows[last]
             self._rows.pop()
+
+    def _move(self, source: int, target: int) -> None:
+        for decoder in self._decoders:
+            decoder.move(source, target)
