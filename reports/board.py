@@ -2,26 +2,34 @@
 
 Means and intervals come from ``summary.json``; per-prompt ``scores.jsonl`` are read for the paired
 tests between methods only. Nothing here depends on the date, the order of the arguments or the
-place of the folders, so the same runs give the same bytes.
+place of the folders, so the same runs give the same bytes. The page also shows what runs hold
+beside it: configuration, provenance, and some stored answers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.folders import cache_folder
-from kdbench.harness.records import Missing
-from kdbench.harness.store import write_text
-from kdbench.reports.columns import Identities, cell_of, columns_of, evaluations, task_key
-from kdbench.reports.group import Section, sections
-from kdbench.reports.load import find_runs
-from kdbench.reports.metrics import info
-from kdbench.reports.model import Board, Cell, PairTest, Table
-from kdbench.reports.ranking import compare_column, embolden
-from kdbench.reports.signature import table_signature
+from kdbench.harness.store import make_folder, write_text
+from kdbench.reports.build import Built, build
+from kdbench.reports.model import Board
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]
+
+FILES: Mapping[str, str] = {
+    "html": "index.html",
+    "md": "board.md",
+    "csv": "board.csv",
+    "latex": "board.tex",
+    "json": "board.json",
+    "terminal": "board.txt",
+}
+"""What a folder with a whole board holds: format -> file."""
+SUFFIXES = {".html": "html", ".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
+FILE_WIDTH = 120
+"""Columns of the terminal format in a file."""
 
 
 def build_board(
@@ -44,11 +52,8 @@ def build_board(
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
-    runs, left_out = find_runs([paths] if isinstance(paths, str | Path) else paths)
-    folder = (cache or cache_folder() / "board") if tests else None
-    identities: Identities = {}
-    tables = [_table(s, identities, metrics, tasks, folder) for s in sections(runs)]
-    return Board(tables=tables, left_out=left_out)
+    folder = (cache or _cache()) if tests else None
+    return build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder).board
 
 
 def leaderboard(
@@ -61,7 +66,7 @@ def leaderboard(
     tasks: Sequence[str] | None = None,
     cache: Path | None = None,
 ) -> str:
-    """Builds a board and renders it; what ``kdbench leaderboard`` prints.
+    """Builds a board and renders it in one format.
 
     Args:
         paths: run folders or folders of run folders.
@@ -76,23 +81,76 @@ def leaderboard(
         InputError: no finished run, an unknown format, ``verify`` without an existing ``out``.
         CheckFailed: under ``verify``, a byte of ``out`` would change.
     """
-    text = _renderer(format)(build_board(paths, metrics=metrics, tasks=tasks, cache=cache))
+    render = _renderer(format, to_file=out is not None)
+    text = render(build(_listed(paths), metrics=metrics, tasks=tasks, cache=cache or _cache()))
     if verify:
-        _verify(text, out)
+        if out is None or not out.is_file():
+            raise InputError("--verify compares with an existing file; name it with --out")
+        _compare(text, out)
     elif out is not None:
         write_text(out, text)
     return text
 
 
-def _renderer(format: Format) -> Callable[[Board], str]:
+def leaderboard_folder(
+    paths: Iterable[Path | str] | Path | str,
+    out: Path,
+    *,
+    verify: bool = False,
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    cache: Path | None = None,
+) -> list[Path]:
+    """Writes a board in every format into a folder; returns the files.
+
+    Args:
+        paths: run folders or folders of run folders.
+        out: the folder; ``FILES`` says what it will hold.
+        verify: change nothing, compare with those of the files that are there.
+        metrics: metrics to show; None: all.
+        tasks: tasks to show; None: all.
+        cache: folder that remembers paired tests.
+
+    Raises:
+        InputError: no finished run, ``verify`` without a file to compare with.
+        CheckFailed: under ``verify``, a byte would change; the sentence names each file.
+    """
+    files = {format: out / name for format, name in FILES.items()}
+    if verify:
+        files = {format: file for format, file in files.items() if file.is_file()}
+        if not files:
+            raise InputError(
+                f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
+            )
+    built = build(_listed(paths), metrics=metrics, tasks=tasks, cache=cache or _cache())
+    texts = {format: _renderer(format, to_file=True)(built) for format in files}
+    if verify:
+        _compare_all(texts, files)
+    else:
+        make_folder(out)
+        for format, file in files.items():
+            write_text(file, texts[format])
+    return list(files.values())
+
+
+def _listed(paths: Iterable[Path | str] | Path | str) -> list[Path | str]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _cache() -> Path:
+    return cache_folder() / "board"
+
+
+def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:
     from kdbench.reports import page, table  # rich and jinja2 only when a board is drawn
 
-    renderers: dict[str, Callable[[Board], str]] = {
-        "terminal": table.render_terminal,
-        "md": table.render_markdown,
-        "csv": table.render_csv,
-        "latex": table.render_latex,
-        "json": table.render_json,
+    width = FILE_WIDTH if to_file else None
+    renderers: dict[str, Callable[[Built], str]] = {
+        "terminal": lambda built: table.render_terminal(built.board, width=width),
+        "md": lambda built: table.render_markdown(built.board),
+        "csv": lambda built: table.render_csv(built.board),
+        "latex": lambda built: table.render_latex(built.board),
+        "json": lambda built: table.render_json(built.board),
         "html": page.render_html,
     }
     if format not in renderers:
@@ -100,9 +158,7 @@ def _renderer(format: Format) -> Callable[[Board], str]:
     return renderers[format]
 
 
-def _verify(text: str, out: Path | None) -> None:
-    if out is None or not out.is_file():
-        raise InputError("--verify compares with an existing file; name it with --out")
+def _compare(text: str, out: Path) -> None:
     old, new = out.read_bytes(), text.encode()
     if old != new:
         same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
@@ -110,34 +166,12 @@ def _verify(text: str, out: Path | None) -> None:
         raise CheckFailed(f"{out} is not what its runs give now (first difference in line {line})")
 
 
-def _table(
-    section: Section,
-    identities: Identities,
-    metrics: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    cache: Path | None,
-) -> Table:
-    found = [evaluations(grouped, identities) for grouped in section.rows]
-    columns = columns_of(found, metrics, tasks)
-    cells: list[list[Cell | Missing]] = [
-        [cell_of(grouped, row.get(task_key(column), []), column) for column in columns]
-        for grouped, row in zip(section.rows, found, strict=True)
-    ]
-    pairs: list[list[PairTest]] = [[] for _ in columns]
-    notes: list[str] = []
-    if cache is not None:
-        for index, column in enumerate(columns):
-            if info(column.metric).better and info(column.metric).kind == "score":
-                pairs[index] = compare_column(section, found, cells, index, column, cache, notes)
-                embolden(section, cells, index, column, pairs[index])
-    return Table(
-        suite=section.suite,
-        teacher=section.teacher,
-        student=section.student,
-        columns=columns,
-        rows=[grouped.row for grouped in section.rows],
-        cells=cells,
-        pairs=pairs,
-        notes=sorted(set(notes)),
-        signature=table_signature(section, columns, cells, pairs),
-    )
+def _compare_all(texts: Mapping[str, str], files: Mapping[str, Path]) -> None:
+    problems = []
+    for format, file in files.items():
+        try:
+            _compare(texts[format], file)
+        except CheckFailed as problem:
+            problems.append(str(problem))
+    if problems:
+        raise CheckFailed("; ".join(problems))

@@ -12,11 +12,17 @@ def leaderboard(
     runs: options.RunFolders = None,
     runs_dir: options.RunsDir = options.RUNS,
     format_: Annotated[
-        str, typer.Option("--format", help="terminal, md, csv, latex, json or html.")
-    ] = "terminal",
-    out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
+        str | None,
+        typer.Option(
+            "--format",
+            help="terminal, md, csv, latex, json or html; default: by --out's ending, or terminal.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, or folder for all formats and index.html.")
+    ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Exit 3 if the file in --out would change.")
+        bool, typer.Option("--verify", help="Exit 3 if a byte of what is in --out would change.")
     ] = False,
     tasks: options.Tasks = None,
     metrics: Annotated[
@@ -25,14 +31,25 @@ def leaderboard(
     json_output: options.Json = False,
 ) -> None:
     """Compare finished runs: means, intervals, and which differences are significant."""
-    from kdbench.reports.board import leaderboard as make
+    from kdbench.reports import board
 
-    text = make(
-        runs or [runs_dir],
-        "json" if json_output else format_,  # type: ignore[arg-type]  # checked there
+    wanted = "json" if json_output else format_
+    places = runs or [runs_dir]
+    chosen = {
+        "tasks": options.name_list(tasks, "--tasks"),
+        "metrics": options.name_list(metrics, "--metrics"),
+    }
+    if out is not None and wanted is None and (out.is_dir() or out.suffix not in board.SUFFIXES):
+        files = board.leaderboard_folder(places, out, verify=verify, **chosen)
+        names = ", ".join(file.name for file in files)
+        typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
+        return
+    by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
+    text = board.leaderboard(
+        places,
+        wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
         out=out,
         verify=verify,
-        tasks=options.name_list(tasks, "--tasks"),
-        metrics=options.name_list(metrics, "--metrics"),
+        **chosen,
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))

@@ -1,0 +1,64 @@
+// The card of a row: what it is, how well it does, what it cost, how to make it again.
+
+function facts(pairs) {
+  return el("dl", {}, pairs.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+function cardScores(table, row) {
+  const lines = table.columns.map((column, index) => {
+    const cell = row.cells[index];
+    const name = el("th", { scope: "row" }, `${column.heading} ${column.label}`);
+    if (cell.missing) return el("tr", {}, name, el("td", { colspan: 3, class: "dim" }, table.reasons[cell.note]));
+    const note = cell.note === null ? "" : ` ${table.reasons[cell.note]}`;
+    return el("tr", {}, name, el("td", { class: cell.bold ? "best" : null }, number(cell.mean, column.digits)),
+      el("td", { class: "dim" }, interval(cell, column.digits)), el("td", { class: "dim" }, `${plural(cell.n, "prompt")}${note}`));
+  });
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" }, el("table", { class: "plain" },
+    el("thead", {}, el("tr", {}, ["", "mean", "95% interval", ""].map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, lines)));
+}
+
+function grid(label, heads, rows) {
+  return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, el("table", { class: "plain" },
+    el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+    el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((text, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, text)))))));
+}
+
+function fold(title, open, ...children) {
+  return el("details", { class: "fold", open }, el("summary", {}, title), ...children);
+}
+
+function openCard(table, row, opener) {
+  const dialog = document.getElementById("card");
+  const { card } = row;
+  const close = () => dialog.close();
+  const title = el("h2", { id: "card-title", tabindex: -1 }, row.label);
+  const parts = [
+    el("div", { class: "card-head" }, title, el("button", { type: "button", class: "quiet close", onclick: close, autofocus: true }, "Close")),
+    facts(card.facts),
+    row.broken.length ? el("div", { class: "broken" }, el("p", {}, "In the open division because of:"), el("ul", {}, row.broken.map((rule) => el("li", {}, rule)))) : null,
+    row.sampled ? fold("Answers", true, sampleViewer(table, row)) : null,
+    fold("Scores", true, cardScores(table, row)),
+    card.cost.length ? fold(card.costTitle, true, grid("Cost by stage", ["stage", "time", "tokens", "peak memory"], card.cost)) : null,
+    card.learned.length ? fold("Learning", false, facts(card.learned)) : null,
+    card.config.length ? fold("Configuration", false, card.config.map(([name, pairs]) => [el("h4", {}, name), facts(pairs)])) : null,
+    card.provenance.length ? fold("Provenance", false, facts(card.provenance)) : null,
+    card.command ? el("div", {}, el("h4", {}, "To reproduce"), el("pre", { tabindex: 0 }, card.command)) : null,
+    el("p", { class: "signature" }, card.signature),
+  ];
+  dialog.replaceChildren(...parts.filter(Boolean));
+  opener.setAttribute("aria-expanded", "true");
+  dialog.addEventListener("close", () => {
+    opener.setAttribute("aria-expanded", "false");
+    dialog.replaceChildren();
+    opener.focus();
+  }, { once: true });
+  dialog.showModal();
+  dialog.scrollTop = 0;
+}
+
+function closeOnBackdrop() {
+  const dialog = document.getElementById("card");
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+}
