@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,21 @@ def number_list(numbers: str | None, flag: str) -> list[int] | None:
         if not name.isdecimal():
             raise InputError(f"{flag} takes whole numbers separated by commas, got {name!r}")
     return [int(name) for name in names]
+
+
+def deliver(renderers: Mapping[str, Callable[[], str]], format_: str, out: Path | None) -> None:
+    """Prints a document in one of its formats, or writes it to ``out``."""
+    from kdbench.harness.errors import InputError
+    from kdbench.harness.store import write_text
+
+    if format_ not in renderers:
+        raise InputError(f"unknown format {format_!r}; choose one of {', '.join(renderers)}")
+    text = renderers[format_]()
+    if out is None:
+        typer.echo(text.rstrip("\n"))
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}")
 
 
 def calm_libraries() -> None:

@@ -156,7 +156,8 @@ def score_rows(
 ) -> list[ScoreRow]:
     """Scores whose prompts are equally hard for all methods, with a little noise of their own."""
     rng = np.random.default_rng([seed or 0, *method.encode()])
-    hard = np.random.default_rng(7).normal(0, 10, prompts)
+    hard = np.random.default_rng(7).normal(0, min(10, level / 5), prompts)
+    hard -= hard.mean()
     rows = []
     for i in range(prompts):
         rouge = (level + hard[i] + rng.normal(0, 2, len(seeds))).clip(0, 100)

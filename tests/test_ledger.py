@@ -1,0 +1,188 @@
+"""The ledger: which runs count for a published number, and what it says of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from kdbench.harness import cli
+from kdbench.harness.records import ModelRef
+from kdbench.harness.registry import suite_names
+from kdbench.reports.ledger import Ledger, LedgerRow, ledger, load_numbers, load_settings
+from kdbench.reports.ledger_text import render_markdown, render_terminal
+
+XL = ModelRef(name="gpt2-xl", fingerprint="x" * 64, parameters=1_557_611_200)
+BASE = ModelRef(name="gpt2", fingerprint="y" * 64, parameters=124_439_808)
+CARD = {"suite": "minillm-gpt2-120m", "regime": "paper", "teacher": XL, "student": BASE}
+FULL: dict[str, Any] = {"edition": "full", "protocol": "minillm-compat", "card": CARD}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def row(
+    found: Ledger, method: str, task: str = "dolly", metric: str = "rougeL", setting: str = "main"
+) -> LedgerRow:
+    (one,) = [
+        r
+        for r in found.rows
+        if (r.number.method, r.number.task, r.number.metric, r.number.setting)
+        == (method, task, metric, setting)
+        and r.number.pair.startswith("GPT-2")
+        and r.number.paper == "MiniLLM"
+        and "120M" in r.number.pair
+    ]
+    return one
+
+
+def test_data_is_sound() -> None:
+    numbers, settings, known = load_numbers(), load_settings(), set(suite_names())
+    assert len(numbers) == 266
+    for number in numbers:
+        assert set(number.suites) <= known, number
+        assert set(number.causes) <= set(settings.causes), number
+        family, sizes = number.pair.split(" ", 1)
+        assert all(f"{family} {size}" in settings.parameters for size in sizes.split(" → "))
+    (table,) = [n for n in numbers if n.paper == "DPKD" and "IPO" in n.setting]
+    assert (table.value, table.digits, table.options["form"]) == (18.78, 2, "ipo")
+
+
+def test_numbers_are_those_of_the_reference(reference_dir: Path) -> None:
+    import csv
+
+    with open(reference_dir / "published.csv", encoding="utf-8") as file:
+        published = list(csv.DictReader(file))
+    ours = [(n.paper, n.method, n.value) for n in load_numbers()]
+    assert ours == [(r["paper"].split()[0], r["method"], float(r["value"])) for r in published]
+
+
+def test_without_runs_every_number_is_not_run() -> None:
+    found = ledger([])
+    assert {r.verdict for r in found.rows} == {"not run"}
+    assert len(found.rows) == 260 and len(found.unreproducible) == 6
+    text = render_terminal(found)
+    assert "260 published numbers: not run 260" in text and "no run of dpkd-opt-1.3b" in text
+    assert "next: kdbench run --suite minillm-gpt2-120m --method sft" in text
+
+
+def test_agrees_and_differs(runs: Path) -> None:
+    fakes.make_run(runs, "fkd", level=22.8, prompts=500, **FULL)
+    fakes.make_run(runs, "seqkd", level=30, prompts=500, **FULL)
+    fakes.make_run(
+        runs,
+        "teacher",
+        None,
+        level=27.6,
+        prompts=400,
+        **(FULL | {"card": CARD | {"student": XL, "teacher": None}}),
+    )
+    found = ledger([runs])
+    agrees, differs = row(found, "fkd"), row(found, "seqkd")
+    assert agrees.verdict == "agrees" and agrees.low is not None and agrees.high is not None
+    assert agrees.low - 0.05 <= 22.8 <= agrees.high + 0.05 and agrees.n_prompts == 500
+    assert differs.verdict == "differs" and differs.causes
+    assert row(found, "fkd", "vicuna").reason.startswith("not evaluated on vicuna[full]")
+    assert row(found, "fkd", metric="gpt4_feedback").verdict == "not run"
+    (teacher,) = [
+        r
+        for r in found.rows
+        if r.number.pair == "GPT-2 1.5B"
+        and r.number.paper == "MiniLLM"
+        and (r.number.task, r.number.metric) == ("dolly", "rougeL")
+    ]
+    assert teacher.verdict == "agrees" and "ours has 400 prompts" in teacher.causes[0]
+    for text in (render_terminal(found), render_markdown(found)):
+        assert "differs" in text and "22.8" in text and "agrees 2, differs 1, not run 257" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"edition": "full:40"}, "only on full:40 under minillm-compat"),
+        ({"protocol": "strict"}, "only on full under strict"),
+        ({"card": CARD | {"student": fakes.INIT}}, "other models: ours has 0.1M"),
+        ({"card": CARD | {"suite": "mini"}}, "no run of minillm-gpt2-120m"),
+    ],
+)
+def test_a_run_that_is_not_the_papers_does_not_count(
+    runs: Path, change: dict[str, Any], reason: str
+) -> None:
+    fakes.make_run(runs, "fkd", level=22.8, **(FULL | change))
+    found = row(ledger([runs]), "fkd")
+    assert found.verdict == "not run" and reason in found.reason
+
+
+def test_options_decide_between_a_method_and_its_ablations(runs: Path) -> None:
+    for level, options in ((24.6, {}), (14.7, {"length_norm": False})):
+        run = fakes.make_run(runs, "minillm", level=level, prompts=500, **FULL)
+        settings = {"length_norm": True, "teacher_mix": 0.2, "single_step": True} | options
+        fakes.edit(run / "config.json", {"method.options": settings})
+    found = ledger([runs])
+    without = row(found, "minillm", setting="ablation: without length normalisation")
+    assert (without.verdict, row(found, "minillm").verdict) == ("agrees", "agrees")
+    assert without.runs != row(found, "minillm").runs
+    mixed = row(found, "minillm", setting="ablation: without teacher-mixed sampling")
+    assert "only with another setting than teacher_mix 0" in mixed.reason
+
+
+def test_only_a_gpt4_judge_counts(runs: Path) -> None:
+    run = fakes.make_run(runs, "fkd", level=22.8, **FULL)
+    (place,) = run.glob("eval/*")
+    estimate = {"mean": 41.0, "low": 39.0, "high": 43.0, "n_prompts": 500}
+    entry = {"task": "dolly", "edition": "full", "protocol": "minillm-compat"}
+    judged = {
+        name: {
+            "model": model,
+            "evaluations": {place.name: entry | {"metrics": {"feedback": estimate}}},
+        }
+        for name, model in (("a", "llama-70b"), ("b", "gpt-4-0613"))
+    }
+    fakes.edit(run / "summary.json", {"judge": {"a": judged["a"]}})
+    assert "llama-70b" in row(ledger([runs]), "fkd", metric="gpt4_feedback").reason
+    fakes.edit(run / "summary.json", {"judge": judged})
+    assert row(ledger([runs]), "fkd", metric="gpt4_feedback").verdict == "agrees"
+
+
+def test_length_buckets_and_values_without_an_interval(runs: Path) -> None:
+    card = CARD | {"suite": "dpkd-gpt2-120m"}
+    estimate = {"mean": 5.5, "low": 4.0, "high": 7.0, "n_prompts": 250}
+    buckets = {"student": {"dpkd": {"(0,30)": {"n": 250, "metrics": {"exact_match": estimate}}}}}
+    run = fakes.make_run(
+        runs, "dpkd", probes={"text": {"buckets": buckets}}, **(FULL | {"card": card})
+    )
+    options = {"form": "dpo", "length_norm": True, "lm_coef": 0.5}
+    fakes.edit(run / "config.json", {"method.options": options})
+    verdicts = {
+        r.number.setting: r.verdict
+        for r in ledger([runs]).rows
+        if r.number.metric == "exact_match" and r.number.method == "dpkd"
+    }
+    assert verdicts["references of under 30 tokens"] == "agrees"
+    assert verdicts["references of over 70 tokens"] == "not run"
+    one = fakes.make_run(runs, "minillm", **FULL)
+    fakes.edit(one / "summary.json", {"learned": {"dev_rouge_l_selected": 27.0}})
+    dev = row(ledger([runs]), "minillm", "dolly dev", setting="ablation: full")
+    assert (dev.verdict, dev.ours, dev.low) == ("undecided", 27.0, None)
+
+
+def test_verb(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fakes.make_run(runs, "fkd", level=22.8, **FULL)
+    out = tmp_path / "ledger.md"
+    for arguments, code in (
+        (["ledger", runs], 0),
+        (["ledger", "--runs-dir", tmp_path / "none"], 0),
+        (["ledger", runs, "--format", "md", "--out", out], 0),
+        (["ledger", runs, "--format", "pdf"], 2),
+        (["ledger", tmp_path / "none"], 2),
+        (["ledger", runs, "--suite", "minillm-gpt2-120m", "--json"], 0),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(a) for a in arguments])
+        assert int(caught.value.code or 0) == code, arguments
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == 48
+    assert out.read_text().startswith("# Published numbers and ours")
