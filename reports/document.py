@@ -4,15 +4,12 @@ Text of models and users may stand anywhere in a document. In Markdown it is esc
 HTML renderer is `kdbench.reports.document_page`.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdbench.reports.markdown import escape
+from kdbench.reports.printable import printable
 from kdbench.reports.text import code
-
-REPLACED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories shown as escapes: they are invisible, or turn the text around them."""
 
 
 class Code(NamedTuple):
@@ -89,13 +86,9 @@ class Document(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """The text with control, direction and other invisible characters written as escapes."""
-    return "".join(
-        c
-        if c in "\n\t" or unicodedata.category(c) not in REPLACED
-        else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text.replace("\r\n", "\n")
-    )
+    """The text with every invisible character but line ends and tabs written as an escape."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 
 
 def render_markdown(document: Document) -> str:
@@ -147,7 +140,10 @@ def _cell(cell: Cell, *, in_table: bool = False) -> str:
 
 def _piece(piece: Piece, in_table: bool) -> str:
     if isinstance(piece, str):
-        return escape(visible(piece))
+        shown = visible(piece)
+        before = " " if shown[:1].isspace() else ""  # escaping trims, but pieces touch
+        after = " " if shown.strip() and shown[-1:].isspace() else ""
+        return before + escape(shown) + after
     text = code(visible(piece.text)) or "none"
     return f"`{text.replace('|', chr(92) + '|') if in_table else text}`"
 

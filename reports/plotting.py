@@ -168,6 +168,8 @@ def write(figure: Figure, stem: Path, table: Any) -> list[Path]:
     with style(), warnings.catch_warnings():
         # a name in a script that our font lacks is drawn as boxes; its CSV has it in full
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # arranged once, not again for each format
         for path, metadata in ((paths[0], {"Date": None, "Creator": None}), (paths[1], None)):
             sink = io.BytesIO()
             kind = path.suffix[1:]

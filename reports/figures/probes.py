@@ -49,8 +49,8 @@ def exposure_curves(reports: Mapping[str, Mapping[str, Any]]) -> Drawable:
         return Missing(missing="exposure bias was not measured; add exposure to the probes")
     first = next(iter(reports.values()))
     caption = (
-        "Exposure bias against the teacher by answer length L: accumulated error on the student's "
-        "own contexts (R) and on the teacher's (Lε), its excess ExAccErr = (R − Lε) / (Lε), and ε; "
+        "By answer length L, against the teacher: accumulated error on the student's own contexts (R) "
+        "and on the teacher's (Lε), its excess ExAccErr = (R − Lε) / (Lε), and ε; "
         f"bands are 95% intervals over {first['prompts']} prompts, {first['samples']} answers each."
     )
     return Plot(rows, _draw_exposure, caption)
@@ -75,7 +75,7 @@ def reliability(reports: Mapping[str, Mapping[str, Any]]) -> Drawable:
         return Missing(missing="calibration was not measured; add calibration to the probes")
     first = next(iter(reports.values()))
     caption = (
-        f"Reliability: {first['of']}; {first['binning']}. On the diagonal confidence equals "
+        f"{first['of']}; {first['binning']}. On the diagonal confidence equals "
         "accuracy. Below: predictions in each bin."
     )
     return Plot(rows, _draw_reliability, caption)

@@ -1,6 +1,7 @@
 """Scores in pictures: by length of the reference, and against what the training cost."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -84,19 +85,16 @@ def quality_cost(
         metric: what ``mean`` is.
         unit: what ``cost`` is.
     """
-    if len({point.run for point in points if point.cost is not None}) < 2:
-        return Missing(
-            missing="fewer than two trained runs of this suite and pair lie side by side"
-        )
-    rows = [
-        {"metric": metric, "cost_unit": unit, **point._asdict()}
-        for point in sorted(points, key=lambda p: (p.task, p.cost is None, p.series, p.run))
-    ]
+    trained = Counter(point.task for point in points if point.cost is not None)
+    shown = [point for point in points if trained[point.task] > 1]
+    if not shown:
+        return Missing(missing="no two trained runs of this suite and pair share an evaluation")
+    rows = [{"metric": metric, "cost_unit": unit, **point._asdict()} for point in shown]
     machine = "as measured on each run's own machine; " if unit == "seconds" else ""
     caption = (
         f"{info(metric).label} against {COST_LABELS[unit]}: {machine}shared teacher and init are not "
-        "counted. Bars are 95% intervals over prompts; dashed lines are models not trained by a "
-        "method of the suite."
+        "counted. Bars are 95% intervals over prompts; grey lines are models that no method here "
+        "trained (an arrow: out of the picture, with its value)."
     )
     return Plot(rows, _draw_quality_cost, caption)
 
@@ -176,21 +174,24 @@ def _draw_quality_cost(rows: Rows) -> "Figure":
     tasks = names(rows, "task")
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    series = names(rows, "series")
+    series = names([row for row in rows if row["cost"] is not None], "series")
     height = 2.5 * lines + 0.25 * math.ceil(len(series) / 4) + 0.3
     figure, plots = plotting.panels(3.5 * columns + 0.3, height, [1.0] * lines, columns=columns)
     for axes, task in zip(plots, tasks, strict=False):
-        for row in pick(rows, task=task):
-            _cost_point(axes, row, series.index(row["series"]))
+        found = pick(rows, task=task)
+        for row in found:
+            if row["cost"] is not None:
+                _cost_point(axes, row, series.index(row["series"]))
+        _levels(axes, [row for row in found if row["cost"] is None])
         axes.set_title(plotting.text(task))
         axes.set_ylabel(info(rows[0]["metric"]).label)
-        axes.set_xlim(left=0)
     for axes in plots[len(tasks) :]:
         axes.remove()
     for axes in plots[max(0, len(tasks) - columns) : len(tasks)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(COST_LABELS[rows[0]["cost_unit"]])
         plotting.thousands(axes.xaxis)
+    plots[0].set_xlim(0, 1.2 * max(row["cost"] or 0 for row in rows))  # room for names
     handles: dict[str, Any] = {}
     for axes in plots[: len(tasks)]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -208,11 +209,48 @@ def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
     from kdbench.reports import plotting
 
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-    name = plotting.text(row["series"])
-    if row["cost"] is None:
-        axes.axhline(row["mean"], color=colour, linewidth=1.2, linestyle=(0, (4, 2)), label=name)
-        return
     # beyond eight series a colour returns, with another marker
     marker = plotting.MARKERS[(place + place // len(plotting.COLOURS)) % len(plotting.MARKERS)]
     axes.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.2)
-    axes.plot([row["cost"]], [row["mean"]], marker, color=colour, markersize=6, label=name)
+    name = plotting.text(row["series"])
+    axes.plot(
+        [row["cost"]], [row["mean"]], marker, color=colour, markersize=6, label=name, clip_on=False
+    )
+
+
+def _levels(axes: "Axes", rows: Rows) -> None:
+    """Untrained models as named lines; one that would flatten the runs is only named, with an arrow."""
+    from kdbench.reports import plotting
+
+    low, high = axes.get_ylim()
+    reach = high - low
+    near = [row for row in rows if low - reach / 2 < row["mean"] < high + reach / 2]
+    means = [row["mean"] for row in near]
+    low, high = min([low, *(m - reach / 20 for m in means)]), max([high, *means])
+    high += 0.1 * (high - low) * (1 + len(rows) - len(near))
+    axes.set_ylim(low, high)
+    for row in near:
+        axes.axhline(
+            row["mean"], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1
+        )
+        _name(axes, row["series"], row["mean"], transform=axes.get_yaxis_transform())
+    far = [row for row in rows if row not in near]
+    for place, row in enumerate(sorted(far, key=lambda row: -row["mean"])):
+        arrow = "↑" if row["mean"] > high else "↓"
+        label = f"{arrow} {row['series']} {row['mean']:.1f}"
+        _name(axes, label, 0.99 - 0.09 * place, transform=axes.transAxes, va="top")
+
+
+def _name(axes: "Axes", label: str, level: float, *, transform: Any, va: str = "bottom") -> None:
+    from kdbench.reports import plotting
+
+    axes.text(
+        0.99,
+        level,
+        plotting.text(label),
+        transform=transform,
+        ha="right",
+        va=va,
+        fontsize=7.5,
+        color=plotting.DIM,
+    )
