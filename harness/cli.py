@@ -20,6 +20,7 @@ from kdbench.harness.verbs.evaluate import evaluate, score
 from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
+from kdbench.harness.verbs.report import report
 from kdbench.harness.verbs.run import run, train
 from kdbench.harness.verbs.show import show
 
@@ -40,6 +41,7 @@ app.command()(score)
 app.command()(judge)
 app.command()(ablate)
 app.command()(leaderboard)
+app.command()(report)
 app.command()(ls)
 app.command()(show)
 app.command()(conform)
