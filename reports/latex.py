@@ -5,48 +5,55 @@ from collections.abc import Sequence
 from kdbench.harness.records import Missing
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, Column, Table
-from kdbench.reports.text import Footnotes, code, footer, interval, number, row_label
+from kdbench.reports.text import Footnotes, blocks, code, footer, interval, number, row_label
+
+MOST = 8
+"""Columns a tabular; a table that has more becomes several."""
 
 
 def render_latex(board: Board) -> str:
-    """One tabular a section; the booktabs package is all it needs."""
+    """One tabular for the scores, judges and probes of a section; booktabs is all it needs."""
     parts = []
     for table in board.tables:
         footnotes = Footnotes()
-        spans = _spans(table.columns)
-        rules, start = [], 2
-        for _, size in spans:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + size - 1}}}")
-            start += size
-        heads = [f"\\multicolumn{{{size}}}{{c}}{{{_tex(head)}}}" for head, size in spans]
-        labels = [_tex(info(column.metric).label) for column in table.columns]
-        lines = [
-            f"% {code(table.title)}",
-            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            "\\toprule",
-            " & ".join(["", *heads]) + " \\\\",
-            " ".join(rules),
-            " & ".join(["Method", *labels]) + " \\\\",
-            "\\midrule",
-        ]
-        lines += _latex_rows(table, footnotes)
-        lines += ["\\bottomrule", "\\end{tabular}"]
+        lines = [f"% {code(table.title)}"]
+        for block in blocks(table, MOST):
+            lines += [*_tabular(table, block, footnotes), ""]
         below = [*footer(table, footnotes, "text"), f"Signature: {table.signature}"]
-        lines.append("\\par{\\footnotesize " + " \\\\ ".join(map(_tex, below)) + "\\par}")
+        lines.append("\\par{\\footnotesize " + " \\\\ ".join(map(tex, below)) + "\\par}")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_rows(table: Table, footnotes: Footnotes) -> list[str]:
+def _tabular(table: Table, block: Sequence[int], footnotes: Footnotes) -> list[str]:
+    columns = [table.columns[i] for i in block]
+    spans = _spans(columns)
+    rules, start = [], 2
+    for _, size in spans:
+        rules.append(f"\\cmidrule(lr){{{start}-{start + size - 1}}}")
+        start += size
+    heads = [f"\\multicolumn{{{size}}}{{c}}{{{tex(head)}}}" for head, size in spans]
+    labels = [tex(info(column.metric).label) for column in columns]
+    return [
+        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        "\\toprule",
+        " & ".join(["", *heads]) + " \\\\",
+        " ".join(rules),
+        " & ".join(["Method", *labels]) + " \\\\",
+        "\\midrule",
+        *_latex_rows(table, block, footnotes),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+
+
+def _latex_rows(table: Table, block: Sequence[int], footnotes: Footnotes) -> list[str]:
     lines = []
     for index, (row, cells) in enumerate(zip(table.rows, table.cells, strict=True)):
         if index and table.rows[index - 1].reference and not row.reference:
             lines.append("\\midrule")
-        texts = [
-            _latex_cell(cell, column.metric, footnotes)
-            for cell, column in zip(cells, table.columns, strict=True)
-        ]
-        lines.append(" & ".join([_tex(row_label(row)), *texts]) + " \\\\")
+        texts = [_latex_cell(cells[i], table.columns[i].metric, footnotes) for i in block]
+        lines.append(" & ".join([tex(row_label(row)), *texts]) + " \\\\")
     return lines
 
 
@@ -76,6 +83,17 @@ _TEX = {
     "→": "$\\rightarrow$",
     "×": "$\\times$",
     "–": "--",
+    "−": "$-$",
+    "α": "$\\alpha$",
+    "β": "$\\beta$",
+    "‖": "$\\Vert$",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+    "…": "\\ldots{}",
+    "·": "$\\cdot$",
+    "∞": "$\\infty$",
     "<": "\\textless{}",
     ">": "\\textgreater{}",
     "|": "\\textbar{}",
@@ -85,5 +103,15 @@ _TEX = {
 }
 
 
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+def tex(text: str) -> str:
+    """Text that LaTeX shows as it is, on one line."""
+    return "".join(map(_character, " ".join(text.split())))
+
+
+def _character(character: str) -> str:
+    """What pdflatex knows without further packages; any other character by its number."""
+    known = _TEX.get(character)
+    if known is None:
+        plain = " " <= character <= "~" or ("À" <= character <= "ÿ" and character not in "ÐÞðþ×÷")
+        known = character if plain else f"{{\\ttfamily U+{ord(character):04X}}}"
+    return known

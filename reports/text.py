@@ -44,6 +44,30 @@ class Footnotes:
         return self.letters[reason]
 
 
+def blocks(table: Table, most: int | None = None) -> list[list[int]]:
+    """Columns that are drawn together, by index: scores, judges and probes apart.
+
+    Args:
+        table: the table.
+        most: columns a block; a block that has more is cut between tasks where it can be.
+    """
+    made: list[list[int]] = []
+    for kind in ("score", "judge", "probe"):
+        block: list[int] = []
+        members = [i for i, c in enumerate(table.columns) if info(c.metric).kind == kind]
+        for heading in dict.fromkeys(table.columns[i].heading for i in members):
+            group = [i for i in members if table.columns[i].heading == heading]
+            if most and block and len(block) + len(group) > most:
+                made.append(block)
+                block = []
+            block += group
+            while most and len(block) > most:
+                made.append(block[:most])
+                block = block[most:]
+        made += [block] if block else []
+    return made or [[]]
+
+
 def footer(table: Table, footnotes: Footnotes, kind: str) -> list[str]:
     """Lines under a table, the signature apart. ``kind``: a key of ``LEGEND``."""
     bold = any(isinstance(c, Cell) and c.bold for row in table.cells for c in row)

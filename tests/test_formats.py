@@ -1,0 +1,204 @@
+"""Boards with probes, judges and label tasks in every format; whole folders; LaTeX that compiles."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_runs import estimate, write_run
+from typer.testing import CliRunner
+
+from kdbench.harness.cli import app
+from kdbench.harness.errors import CheckFailed, InputError
+from kdbench.harness.records import Missing
+from kdbench.reports.board import FILES, build_board, leaderboard, leaderboard_folder
+from kdbench.reports.measured import Point, probe_values
+from kdbench.reports.model import Cell, Table
+
+PROBES = {
+    "exposure": {
+        "prompts": 30,
+        "at_length": {
+            "ex_acc_err": {"value": None, "low": None, "high": None},
+            "R": {"value": 2.0, "low": 1.0, "high": 3.0},
+        },
+        "undefined": "eps is 0 at 3 of 3 places",
+    },
+    "calibration": {"ece": estimate(0.1, 0.05), "brier": estimate(0.4, 0.1), "accuracy": 0.75},
+    "loss": {"loss": estimate(1.5), "per_token": 1.4},
+    "truth": {
+        "kl_true_student": estimate(3.0),
+        "kl_student_true": {"missing": "no prompt has a value"},
+        "modes_covered": estimate(40.0),
+        "invalid": estimate(12.0),
+    },
+    "self_bleu": {"mean": 31.5, "per_seed": [31.0, 32.0]},
+    "text": {"cut_share": 0.5},
+}
+HARD = "50% & $x_1$ #{~^}\\ “é” β 漢字 \x07 KL(true‖q) a|b"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "user-cache"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    runs = tmp_path / "runs"
+    judge = {"gpt-x": {"feedback": estimate(70.0), "score": {"missing": "only 1 of 30 judged"}}}
+    write_run(runs, "a", 40, probes=PROBES, judge=judge, tasks=("dolly", "selfinst"))
+    write_run(runs, "b", 30, variant=HARD)
+    write_run(runs, "teacher", 60, kind="eval", division="reference", training_seed=None)
+    return runs
+
+
+def cells(table: Table, label: str) -> dict[str, Cell | Missing]:
+    row = next(i for i, row in enumerate(table.rows) if row.label == label)
+    heads = [f"{c.heading} {c.metric}" for c in table.columns]
+    return dict(zip(heads, table.cells[row], strict=True))
+
+
+def test_probes_and_judges_have_columns(runs: Path) -> None:
+    (table,) = build_board(runs).tables
+    mine, other = cells(table, "a"), cells(table, table.rows[2].label)
+    value = mine["dolly[mini] exposure_R"]
+    assert isinstance(value, Cell)
+    assert (value.mean, value.low, value.high, value.n_prompts) == (2.0, 1.0, 3.0, 30)
+    assert not value.decoding_seeds
+    assert mine["dolly[mini] exposure_excess"] == Missing(missing="eps is 0 at 3 of 3 places")
+    assert mine["dolly[mini] kl_student_true"] == Missing(missing="no prompt has a value")
+    bare = mine["dolly[mini] self_bleu"]
+    assert isinstance(bare, Cell)
+    assert (bare.mean, bare.low, bare.high) == (31.5, None, None)
+    for metric, mean in {"token_ece": 0.1, "token_acc": 0.75, "reference_loss": 1.5}.items():
+        found = mine[f"dolly[mini] {metric}"]
+        assert isinstance(found, Cell)
+        assert found.mean == mean
+    judged = mine["dolly[mini] by gpt-x judge_feedback"]
+    assert isinstance(judged, Cell)
+    assert judged.mean == 70
+    assert mine["dolly[mini] by gpt-x judge_score"] == Missing(missing="only 1 of 30 judged")
+    assert other["dolly[mini] exposure_R"] == Missing(missing="probe not run")
+    assert other["dolly[mini] by gpt-x judge_feedback"] == Missing(missing="not judged")
+    bold = [c.metric for i, c in enumerate(table.columns) for row in table.cells
+            if isinstance(cell := row[i], Cell) and cell.bold]  # fmt: skip
+    assert bold == ["rouge_l"]
+
+
+def test_three_seeds_give_a_bare_value_an_interval(tmp_path: Path) -> None:
+    for seed, mean in ((1, 30.0), (2, 31.0), (3, 32.0)):
+        folder = write_run(
+            tmp_path, "a", 40, probes={"self_bleu": {"mean": mean}}, training_seed=seed
+        )
+        (folder / "config.json").write_text(json.dumps({"seed": seed}))
+    (table,) = build_board(tmp_path).tables
+    value = cells(table, "a")["dolly[mini] self_bleu"]
+    assert isinstance(value, Cell)
+    assert value.low is not None
+    assert value.high is not None
+    half = 4.302652729911275 / 3**0.5  # t quantile, 2 degrees of freedom; standard deviation 1
+    assert value.mean == 31
+    assert value.high - value.mean == pytest.approx(half, abs=1e-6)
+
+
+def test_calibration_of_a_label_task_is_no_probe_of_tokens() -> None:
+    assert probe_values({"calibration": {"ece": estimate(0.1), "brier": 0.2}}) == {}
+    assert probe_values({"self_bleu": {"mean": 3}}) == {"self_bleu": Point(3.0, 0)}
+    odd = probe_values({"loss": {"loss": "x"}, "truth": 3})
+    assert list(odd) == ["reference_loss"]
+    assert isinstance(odd["reference_loss"], Missing)
+
+
+def test_tasks_without_decoding_show_no_decoding_seed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "a", 40, tasks=("dolly", "cls"))
+    (path,) = folder.glob("eval/cls@*/evaluation.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"decoding": {"dtype": "fp32"}, "seeds": [0]}))
+    (table,) = build_board(tmp_path).tables
+    found = cells(table, "a")
+    assert [found[f"{task}[mini] rouge_l"].decoding_seeds for task in ("dolly", "cls")] == [  # type: ignore[union-attr]
+        [10, 20],
+        [],
+    ]
+    assert "decoding seeds: 10,20 |" in table.signature
+    (alone,) = build_board(tmp_path, tasks=["cls"]).tables
+    assert "decoding seeds: none |" in alone.signature
+
+
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json"])
+def test_every_format_shows_probes_and_reasons(runs: Path, format: Any) -> None:
+    text = leaderboard(runs, format)
+    assert "training variance unmeasured" in text
+    if format == "terminal":  # headline columns only
+        assert "feedback" in text
+        assert "not judged" in text
+        return
+    assert "probe not run" in text
+    assert "31.5" in text
+    if format == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        (row,) = [r for r in rows if r["metric"] == "self_bleu" and r["row"] == "a" and r["mean"]
+                  and r["task"] == "dolly"]  # fmt: skip
+        assert (row["mean"], row["low"], row["high"]) == ("31.5", "", "")
+
+
+def test_latex_compiles(runs: Path, tmp_path: Path) -> None:
+    pdflatex = shutil.which("pdflatex")
+    finder = shutil.which("kpsewhich")
+    if not pdflatex or not finder:
+        pytest.skip("no pdflatex on this machine")
+    if subprocess.run([finder, "booktabs.sty"], capture_output=True).returncode:
+        pytest.skip("pdflatex is here without its booktabs package")
+    table = leaderboard(runs, "latex")
+    document = (
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+        f"{table}\n\\end{{document}}\n"
+    )
+    (tmp_path / "board.tex").write_text(document)
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "board.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "board.pdf").stat().st_size > 1000
+    assert table.count("\\begin{tabular}") > 2
+    assert max(line.replace("\\&", "").count("&") for line in table.splitlines()) == 8
+
+
+def test_a_folder_holds_every_format_and_can_be_verified(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made" / "board"
+    files = leaderboard_folder(runs, out)
+    assert sorted(file.name for file in files) == sorted(FILES.values())
+    before = {file.name: file.read_bytes() for file in files}
+    assert leaderboard_folder(runs, out, verify=True) == files
+    (out / "board.csv").unlink()
+    assert len(leaderboard_folder(runs, out, verify=True)) == len(files) - 1
+    for file in files:
+        if file.suffix in (".md", ".html"):
+            file.write_bytes(before[file.name].replace(b"4", b"5", 1))
+    with pytest.raises(CheckFailed, match=r"index\.html is not .*; .*board\.md is not"):
+        leaderboard_folder(runs, out, verify=True)
+    assert (out / "board.md").read_bytes() != before["board.md"]  # verify mends nothing
+    with pytest.raises(InputError, match="no board in"):
+        leaderboard_folder(runs, tmp_path / "nowhere", verify=True)
+
+
+def test_the_command_line(runs: Path, tmp_path: Path) -> None:
+    def call(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["leaderboard", str(runs), *arguments])
+        return result.exit_code, result.output
+
+    out = tmp_path / "out"
+    assert call("--out", str(out))[0] == 0
+    assert (out / "index.html").is_file()
+    assert call("--out", str(out), "--verify") == (
+        0, f"{out} is up to date: {', '.join(FILES.values())}\n",
+    )  # fmt: skip
+    one = tmp_path / "x.csv"
+    assert call("--out", str(one))[0] == 0
+    assert one.read_text() == (out / "board.csv").read_text()
+    assert call("--out", str(tmp_path / "odd.name"), "--format", "md")[0] == 0
+    assert (tmp_path / "odd.name").read_text() == (out / "board.md").read_text()
