@@ -5,11 +5,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
+import zoo
+from accelerate.utils import DistributedType
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.store import read_rows
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
@@ -20,7 +24,7 @@ from kdbench.trainers.methods.minillm import MiniLLM
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.methods.seqkd import SeqKD
 from kdbench.trainers.methods.sft import SFT
-from kdbench.trainers.plan import pieces
+from kdbench.trainers.plan import learning_rate, pieces
 
 PPO = {"rollouts": 16, "inner_epochs": 2}
 METHODS: dict[str, tuple[type[Method], dict[str, object]]] = {
@@ -171,3 +175,30 @@ def test_training_learns(tmp_path: Path) -> None:
     loop.run()
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+
+
+def test_copies_of_a_sharded_student_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded = SimpleNamespace(FSDP=DistributedType.NO)  # what one process has, taken for FSDP
+    monkeypatch.setattr("kdbench.trainers.loop.DistributedType", sharded)
+    assert build("fkd", tmp_path).run().steps
+    with pytest.raises(InputError, match="under FSDP no process has a whole one"):
+        zoo.build("mrkd", tmp_path / "mrkd").run()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "places"),
+    [
+        ("constant", {0.0: 1.0, 1.0: 1.0}),
+        ("linear", {0.0: 1.0, 0.5: 0.5, 1.0: 0.0}),
+        ("cosine", {0.0: 1.0, 0.5: 0.5, 1.0: 0.0}),
+        ("cosine-rise", {0.0: 1.0, 1 / 3: 0.5, 2 / 3: 0.0, 1.0: 0.5}),
+    ],
+)
+def test_schedules(schedule: str, places: dict[float, float]) -> None:
+    for progress, share in places.items():
+        rate = learning_rate(9, progress, peak=1.25, warmup_steps=9, schedule=schedule, floor=0.25)
+        assert rate == pytest.approx(0.25 + share if schedule != "constant" else 1.25)
+    warming = learning_rate(3, 0.9, peak=1.0, warmup_steps=9, schedule=schedule, floor=0.0)
+    assert warming == pytest.approx(0.4)

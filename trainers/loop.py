@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.records import TrainRow
 from kdbench.harness.store import append_rows, keep_rows, read_records
 from kdbench.trainers.method import Context, Method
@@ -145,7 +146,8 @@ class Loop:
         self.progress = progress
         self.state = State()
         extra = extra_modules(method, student, teacher, settings.seed)
-        ctx.copy_student = partial(frozen_copy, student, ctx.vocab)
+        whole = accelerator.distributed_type != DistributedType.FSDP
+        ctx.copy_student = partial(frozen_copy, student, ctx.vocab) if whole else _no_copies
         module = StudentModule(student, ctx.vocab, teacher, extra, layout.tile)
         optimizer = torch.optim.AdamW(
             parameter_groups(module, settings),
@@ -350,6 +352,13 @@ class Loop:
         if self.settings.select == "last" or not self.snapshots.load_best():
             self.state.best_step = self.state.step
         return self.snapshots.export(self.student, self.tokenizer)
+
+
+def _no_copies(*_: Any) -> Any:
+    raise InputError(
+        "this method keeps whole copies of the student, but under FSDP no process has a whole one; "
+        "run it on one GPU or with plain data parallelism (accelerate launch --multi_gpu)"
+    )
 
 
 def parameter_groups(module: torch.nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:

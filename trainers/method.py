@@ -1,7 +1,8 @@
 """The interface between a distillation method and the one training loop.
 
-A method answers two questions: *which sequences does this optimiser step train on* (``window``) and
-*what is the summed loss of some of them* (``loss``). It never sees ranks, micro-batches, padding,
+A method answers two questions: *which sequences does this optimiser step train on* (``window``; if it
+says nothing, the step's training examples) and *what is the summed loss of some of them* (``loss``). It
+never sees ranks, micro-batches, padding,
 gradient accumulation or division by a count: the loop owns all of that, so no method can get it wrong.
 
 To add a method, write one file with a subclass of :class:`Method`; ``kdbench new-method`` and
@@ -201,6 +202,11 @@ class Context:
         """Training examples of optimiser step ``step``, with the data set's responses."""
         return [self.train[i] for i in self.indices(step)]
 
+    def paired_batch(self, step: int) -> list[Sequence]:
+        """`batch`, with its text also in the teacher's tokens where those are others."""
+        batch = self.batch(step)
+        return [self.twin(s) for s in batch] if self.twin else batch
+
     def teacher_batch(self, step: int) -> list[Sequence]:
         """Training examples of optimiser step ``step`` with the teacher's answers."""
         first = step - step % self.lookahead
@@ -258,8 +264,11 @@ class Method:
         self.config = config
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The sequences of optimiser step ``step`` (0-based), identical on every rank."""
-        raise NotImplementedError
+        """The sequences of optimiser step ``step`` (0-based), identical on every rank.
+
+        By default the step's training examples, each token counting the same.
+        """
+        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed loss of the micro-batch's part of ``stream``: a scalar with gradient."""

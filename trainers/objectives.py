@@ -72,6 +72,12 @@ def _nll(log_q_nV: Tensor, target_n: Tensor) -> Tensor:
     return -log_q_nV.gather(-1, target_n[:, None]).squeeze(-1)
 
 
+def _with_ce(name: str, value: Tensor, log_p_nV: Tensor) -> Values:
+    """A divergence from p as the loss; for the log also without the entropy of p."""
+    entropy = -_dot(log_p_nV.exp(), log_p_nV)
+    return {"loss": value, name: value.detach(), f"{name}_ce": (value + entropy).detach()}
+
+
 def _logged(student: Tensor, target: Tensor) -> Tensor:
     """-log q(target) for the log only, at temperature 1."""
     with torch.no_grad():
@@ -99,14 +105,7 @@ def forward_kl(
     Logs ``forward_kl_ce`` = -sum p log q, the form that MiniLLM's and DistiLLM's code prints.
     """
     log_p, log_q = _log_both(student, teacher, temperature)
-    kl = _kl(log_p, log_q)
-    entropy = -_dot(log_p.exp(), log_p)
-    return {
-        "loss": kl,
-        "forward_kl": kl.detach(),
-        "forward_kl_ce": (kl + entropy).detach(),
-        "nll": _logged(student, target),
-    }
+    return _with_ce("forward_kl", _kl(log_p, log_q), log_p) | {"nll": _logged(student, target)}
 
 
 def word_kd(
@@ -122,13 +121,8 @@ def word_kd(
     """
     log_p, log_q = _log_both(student, teacher)
     kl, nll = _kl(log_p, log_q), _nll(log_q, target)
-    entropy = -_dot(log_p.exp(), log_p)
-    return {
-        "loss": (1 - kd_ratio) * nll + kd_ratio * kl,
-        "forward_kl": kl.detach(),
-        "forward_kl_ce": (kl + entropy).detach(),
-        "nll": nll.detach(),
-    }
+    terms = _with_ce("forward_kl", kl, log_p)
+    return terms | {"loss": (1 - kd_ratio) * nll + kd_ratio * kl, "nll": nll.detach()}
 
 
 def reverse_kl(
@@ -199,13 +193,7 @@ def skew_forward_kl(
     """D(p | alpha p + (1-alpha) q) (DistiLLM, Ko et al. 2024, eq. 4)."""
     log_p, log_q = _log_both(student, teacher)
     value = _kl(log_p, _log_mix(log_p, log_q, alpha))
-    entropy = -_dot(log_p.exp(), log_p)
-    return {
-        "loss": value,
-        "skew_forward_kl": value.detach(),
-        "skew_forward_kl_ce": (value + entropy).detach(),
-        "nll": _logged(student, target),
-    }
+    return _with_ce("skew_forward_kl", value, log_p) | {"nll": _logged(student, target)}
 
 
 def skew_reverse_kl(
@@ -296,14 +284,7 @@ def taid(
     # The ends are taken apart because 0 * -inf is nan.
     mixed = teacher if t == 1.0 else held if t == 0.0 else (1 - t) * held + t * teacher
     log_p, log_q = F.log_softmax(mixed, -1), F.log_softmax(student, -1)
-    kl = _kl(log_p, log_q)
-    entropy = -_dot(log_p.exp(), log_p)
-    return {
-        "loss": kl,
-        "taid": kl.detach(),
-        "taid_ce": (kl + entropy).detach(),
-        "nll": _logged(student, target),
-    }
+    return _with_ce("taid", _kl(log_p, log_q), log_p) | {"nll": _logged(student, target)}
 
 
 def dpkd_token(

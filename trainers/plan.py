@@ -60,7 +60,9 @@ def learning_rate(
         progress: fraction of the budget used before this step, in [0, 1].
         peak: highest rate.
         warmup_steps: steps of linear warm-up (0: none).
-        schedule: ``constant``, ``cosine`` or ``linear``.
+        schedule: ``constant``, ``linear``, ``cosine``, or ``cosine-rise``, a cosine that is at the floor
+            after two thirds of the budget and rises again to half the peak (the DPKD script's period
+            of 20 epochs in a run of 30).
         floor: rate at the end of cosine and linear (MiniLLM's SFT scripts: 1e-7).
     """
     if step < warmup_steps:
@@ -68,5 +70,7 @@ def learning_rate(
     if schedule == "constant":
         return peak
     fraction = min(1.0, progress)
-    shape = 0.5 * (1 + math.cos(math.pi * fraction)) if schedule == "cosine" else 1 - fraction
+    if schedule == "cosine-rise":
+        fraction *= 1.5
+    shape = 1 - fraction if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fraction))
     return floor + (peak - floor) * shape

@@ -32,7 +32,8 @@ class CRILD(Method):
     Ours: everything that makes it a decoder's: a pair is two sequences, padded to the longer by
     zero embeddings, compared at each one's own target positions; hidden MSE through a linear
     projector W (not the relations of queries, keys and values); no moving-average target; no
-    temperature in the KD.
+    temperature in the KD. In the first phase every response stands in two pairs and is trained on
+    twice, so it counts twice against a budget in response tokens.
     """
 
     class Config(MethodConfig):

@@ -67,8 +67,7 @@ class DSKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's training examples, with their text in the teacher's tokens."""
-        batch = ctx.batch(step)
-        return (singles("response", [ctx.twin(s) for s in batch] if ctx.twin else batch),)
+        return (singles("response", ctx.paired_batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
         """Summed cross-entropy and both spaces' terms."""

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import generalised_jsd, mixed
 
 
@@ -32,10 +32,6 @@ class JSD(Method):
         cost="1 + teacher forward",
         teacher_logits=True,
     )
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed divergence."""

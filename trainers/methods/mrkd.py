@@ -17,7 +17,8 @@ class MrKD(Method):
     and asked in turn, one a step.
 
     Source: arXiv:2009.11545, from the abstract, which is about classification; the form at token
-    level, the turns and all values are ours. Copies cost memory: one student each.
+    level, the turns and all values are ours. Copies cost memory, one whole student each on every
+    process; under FSDP the method refuses.
     """
 
     class Config(MethodConfig):

@@ -20,8 +20,8 @@ class PLaD(Method):
     ``prompts`` prompts.
 
     Source: Zhang et al., Findings of ACL 2024, arXiv:2406.02886, from the abstract; δ, the score,
-    the anchor's weight and the number of prompts are ours. Only ``margin`` looks at teacher
-    logits.
+    the anchor's weight and the number of prompts are ours; the rate of suite ``mini`` is a guess, not
+    searched. ``ranking`` needs of the teacher its answers alone, ``margin`` its logits too.
     """
 
     class Config(MethodConfig):
@@ -37,7 +37,7 @@ class PLaD(Method):
         paper="arXiv:2406.02886",
         variant="from the abstract",
         policy="off",
-        cost="2 + one teacher and one student answer a prompt",
+        cost="2 + one teacher and one student answer a prompt (margin: teacher logits of both)",
         teacher_samples=True,
         student_samples=True,
     )

@@ -3,7 +3,7 @@
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import mixed, reverse_kl
 
 
@@ -27,10 +27,6 @@ class ReverseKD(Method):
         cost="1 + teacher forward",
         teacher_logits=True,
     )
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed mixture."""

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import (
     Columns,
     TokenObjective,
@@ -55,10 +55,6 @@ class RLKD(Method):
         cost="1 + teacher forward + ranks",
         teacher_logits=True,
     )
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed divergence and ranking loss."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdbench.trainers.method import Card, Context, Method, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, Micro, Stream
 from kdbench.trainers.objectives import cross_entropy
 
 
@@ -21,10 +21,6 @@ class SFT(Method):
         cost="1",
         same_tokenizer=False,
     )
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed cross-entropy."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
 from kdbench.trainers.objectives import taid
 
 
@@ -42,10 +42,6 @@ class TAID(Method):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.schedule = Schedule(config.t_start, config.t_end, config.rate, config.momentum)
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed divergence from the interpolated target."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from kdbench.trainers.method import Card, Context, Method, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, Micro, Stream
 from kdbench.trainers.objectives import total_variation
 
 
@@ -22,10 +22,6 @@ class TVD(Method):
         cost="1 + teacher forward",
         teacher_logits=True,
     )
-
-    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """The step's training examples."""
-        return (singles("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
         """Summed distance."""
