@@ -14,10 +14,14 @@ import typer
 from kdbench.harness.errors import KdbenchError
 from kdbench.harness.verbs.ablate import ablate
 from kdbench.harness.verbs.board import leaderboard
+from kdbench.harness.verbs.check import check
+from kdbench.harness.verbs.claims import claims
+from kdbench.harness.verbs.compare import compare
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
 from kdbench.harness.verbs.judge import judge
+from kdbench.harness.verbs.ledger import ledger
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.report import report
@@ -44,6 +48,10 @@ app.command()(leaderboard)
 app.command()(report)
 app.command()(ls)
 app.command()(show)
+app.command()(compare)
+app.command()(check)
+app.command()(ledger)
+app.command()(claims)
 app.command()(conform)
 app.command()(new_method)
 app.command()(doctor)

@@ -1,0 +1,157 @@
+"""Claims: stated tests, their verdicts on boards made to give each one, and what is missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from kdbench.harness import cli
+from kdbench.harness.errors import InputError
+from kdbench.harness.records import ModelRef
+from kdbench.harness.registry import METHODS
+from kdbench.reports.claims.book import claim_book
+from kdbench.reports.claims.judge import JudgedClaim, judge_claims
+from kdbench.reports.claims.text import render_markdown, render_terminal
+from kdbench.reports.metrics import METRICS
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def board(runs: Path, levels: dict[str, float], **more: Any) -> None:
+    for method, level in levels.items():
+        fakes.make_run(runs, method, level=level, **more)
+
+
+def judged(runs: Path, name: str) -> JudgedClaim:
+    (found,) = judge_claims([runs], claim_book().only([name])).claims
+    return found
+
+
+def test_claims_are_about_things_that_exist() -> None:
+    claims = claim_book().claims
+    assert {claim.paper for claim in claims} == {"MiniLLM", "DPKD"}
+    assert len({claim.id for claim in claims}) == len(claims)
+    for claim in claims:
+        assert {claim.method, *claim.against} <= set(METHODS), claim.id
+        known = METRICS[claim.metric]
+        assert known.better == (1 if claim.better == "higher" else -1), claim.id
+
+
+@pytest.mark.parametrize(
+    ("minillm", "verdict"), [(36.0, "holds"), (24.0, "does not hold"), (30.0, "not significant")]
+)
+def test_verdicts_of_a_paired_claim(runs: Path, minillm: float, verdict: str) -> None:
+    board(runs, {"minillm": minillm, "sft": 30, "fkd": 30, "seqkd": 30}, tasks=["dolly", "vicuna"])
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == verdict
+    assert len(found.tests) == 6 and found.not_evaluated == ["selfinst", "sni", "unni"]
+    for test in found.tests:
+        assert test.difference == pytest.approx(minillm - 30, abs=0.8)
+        assert test.low <= test.difference <= test.high and test.p_holm >= test.p
+
+
+def test_one_rival_ahead_is_enough_to_contradict(runs: Path) -> None:
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 40})
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == "does not hold"
+    assert [test.outcome for test in found.tests] == ["for", "for", "against"]
+    assert found.reason == "of 3 tests 2 for, 1 against"
+
+
+def test_a_missing_rival_is_named_and_leaves_the_claim_open(runs: Path) -> None:
+    board(runs, {"minillm": 36, "sft": 30})
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == "not measured"
+    assert found.reason == "no run of fkd, seqkd; of 1 tests 1 for, 0 against"
+    assert judged(runs, "dpkd-rouge").reason.startswith("no run of dpkd")
+
+
+def test_missing_measurements_name_their_remedy(runs: Path) -> None:
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
+    for name, words in (
+        ("minillm-quality", "kdbench judge"),
+        ("minillm-exposure", "--probes exposure"),
+        ("minillm-calibration", "--tasks cls"),
+        ("reverse-kl-precision", "--probes truth"),
+        ("minillm-scales", "needs 2 pairs of models, the runs have 1"),
+    ):
+        found = judged(runs, name)
+        assert found.verdict == "not measured" and words in found.reason, name
+
+
+def exposure(value: float) -> dict[str, Any]:
+    bounds = {"value": value, "low": value - 3, "high": value + 3}
+    return {"exposure": {"prompts": 40, "at_length": {"ex_acc_err": bounds}}}
+
+
+@pytest.mark.parametrize(
+    ("seqkd", "verdict"), [(30, "holds"), (11, "not significant"), (-5, "does not hold")]
+)
+def test_probes_are_compared_by_their_intervals(runs: Path, seqkd: float, verdict: str) -> None:
+    for method, value in (("minillm", 10), ("sft", 30), ("fkd", 25), ("seqkd", seqkd)):
+        fakes.make_run(runs, method, probes=exposure(value))
+    found = judged(runs, "minillm-exposure")
+    assert found.verdict == verdict
+    last = found.tests[-1]
+    assert not last.paired and last.difference == pytest.approx(10 - seqkd)
+    assert last.high - last.low == pytest.approx(6 * 2**0.5)
+
+
+def test_only_long_references_count(runs: Path) -> None:
+    """fakes.score_rows gives references of 3, 13 and 23 tokens in turn."""
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}, prompts=60)
+    found = judged(runs, "minillm-long")
+    assert {test.n_prompts for test in found.tests} == {40} and found.verdict == "holds"
+    assert judged(runs, "minillm-rouge").tests[0].n_prompts == 60
+    board(runs, {"dpkd": 36}, prompts=60)
+    short = judged(runs, "dpkd-length")  # no reference has 30 tokens
+    assert short.verdict == "not measured" and short.not_evaluated == ["dolly"]
+
+
+def test_seeds_enter_and_the_closed_row_is_taken(runs: Path) -> None:
+    for seed in (1, 2, 3):
+        board_seed = {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}
+        for method, level in board_seed.items():
+            fakes.make_run(runs, method, seed, level=level)
+    odd = fakes.make_run(runs, "minillm", 4, level=10)
+    fakes.edit(odd / "config.json", {"train.response_tokens": 1, "method.options": {"x": 1}})
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == "holds" and all(test.seeds_measured for test in found.tests)
+
+
+def test_a_claim_about_all_pairs_needs_each(runs: Path) -> None:
+    other = ModelRef(name="other", fingerprint="o" * 64, parameters=50_000)
+    levels = {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}
+    board(runs, levels)
+    board(runs, levels | {"minillm": 30}, card={"student": other})
+    found = judged(runs, "minillm-scales")
+    assert found.verdict == "not significant" and len({test.pair for test in found.tests}) == 2
+    first, second = judge_claims([runs], claim_book().only(["minillm-rouge"])).claims
+    assert {first.verdict, second.verdict} == {"holds", "not significant"}
+
+
+def test_verb_and_formats(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
+    report = judge_claims([runs])
+    text, markdown = render_terminal(report), render_markdown(report)
+    assert "HOLDS: minillm-rouge" in text and "minillm - fkd" in text
+    assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith("claims-v1"))
+    assert "**holds**" in markdown and "minillm-rouge" in markdown
+    for arguments, code in (
+        (["claims", runs, "--only", "nonsense"], 2),
+        (["claims", runs / "none"], 2),
+        (["claims", "--runs-dir", runs, "--only", "dpkd", "--json"], 0),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(a) for a in arguments])
+        assert int(caught.value.code or 0) == code
+    document = json.loads(capsys.readouterr().out)
+    assert [claim["claim"]["paper"] for claim in document["claims"]] == ["DPKD"] * 4
+    with pytest.raises(InputError, match="no claim is called"):
+        claim_book().only(["x"])
