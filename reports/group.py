@@ -106,7 +106,7 @@ def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
 def _by_config(runs: Sequence[Run]) -> list[GroupedRow]:
     """One row for each configuration; a training seed that comes twice makes rows of their own."""
     if len(runs) == 1:
-        return [_row(runs)]
+        return [row_of(runs)]
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_config[read_config(run)].append(run)
@@ -114,13 +114,14 @@ def _by_config(runs: Sequence[Run]) -> list[GroupedRow]:
     for group in by_config.values():
         seeds = [run.summary.run.training_seed for run in group]
         if len(set(seeds)) < len(seeds) or None in seeds:
-            made.extend(_row([run]) for run in group)
+            made.extend(row_of([run]) for run in group)
         else:
-            made.append(_row(sorted(group, key=lambda run: run.summary.run.training_seed or 0)))
+            made.append(row_of(sorted(group, key=lambda run: run.summary.run.training_seed or 0)))
     return made
 
 
-def _row(runs: Sequence[Run]) -> GroupedRow:
+def row_of(runs: Sequence[Run]) -> GroupedRow:
+    """The row of runs that differ in their training seed."""
     card = runs[0].summary.run
     label = f"{card.method} {card.variant}".strip()
     if card.kind == "run" and card.division == "open":

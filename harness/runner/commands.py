@@ -32,15 +32,16 @@ from kdbench.harness.runner.prepare import (
 )
 from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.session import Session, open_session
+from kdbench.harness.runner.task_data import check_task_data
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.store import is_done, make_folder, read_record, write_json
-from kdbench.harness.task_names import check_tasks
 from kdbench.trainers.models import load_model
 
 
 def run_command(request: Request) -> int:
     """Trains, evaluates the student and its references, prints the comparison; returns the exit code."""
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
+    check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     prepared, folder = _trained_run(session)
     _evaluate_run(session, prepared, folder)
@@ -69,7 +70,8 @@ def _trained_run(session: Session) -> tuple[Prepared, Path]:
     prepared = prepare(session)
     folder = make_folder(prepared.folder)
     with session.writing(folder):
-        if not is_done(folder / "train", "train"):
+        # the manifest comes last: a kill just before it left a training without its summary
+        if not (is_done(folder / "train", "train") and (folder / "manifest.json").is_file()):
             drift = check_drift(session, prepared)
             train_run(session, prepared, folder, drift)
     return prepared, folder
@@ -104,9 +106,10 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
             out=make_folder(folder / "train"),
         ),
     )
-    session.cost("train", time.perf_counter() - began, **info["tokens"])
     if not session.is_main:
         return
+    if not (folder / "summary.json").is_file():
+        session.cost("train", time.perf_counter() - began, **info["tokens"])
     card = run_card(session, prepared, folder, teacher.card)
     summary.write_summary(session, folder, card, learned(info))
     summary.write_manifest(
@@ -249,7 +252,7 @@ def evaluate_model(
 def eval_command(request: Request) -> int:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=request.teacher)
-    check_tasks(request.config.tasks)
+    check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     if request.run is not None:
         folder = request.run

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdbench.harness.records import Missing
+from kdbench.harness.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Planned
 from kdbench.harness.study.state import Place
+from kdbench.reports.ablation import Ablation, Given, build_ablation
+from kdbench.reports.load import read_summary
 
 
 class Results(NamedTuple):
@@ -21,36 +25,67 @@ class Results(NamedTuple):
 def make_results(
     study: Study, plan: Sequence[Planned], place: Place, out: Path, failures: Sequence[Failure]
 ) -> Results:
-    """Writes ``table.{md,tex,csv,json}`` and the figure into ``out``."""
-    folders = finished(plan)
+    """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}`` into ``out``."""
+    folders = [p.state.folder for p in plan if p.state.how == "cached" and p.state.folder]
     if not folders:
-        return Results("no run of this study is finished yet\n", {"board": None})
-    return _board(folders, place, out)
+        return Results("no run of this study is finished yet\n", {"table": None})
+    if study.base is None:
+        return _board(list(dict.fromkeys(folders)), place, out)
+    table = _table(study, study.base, plan, failures)
+    from kdbench.reports import ablation_text as text
+    from kdbench.reports.figures import save
+    from kdbench.reports.figures.ablation import differences
+
+    write_text(out / "table.md", text.render_markdown(table))
+    write_text(out / "table.tex", text.render_latex(table))
+    write_text(out / "table.csv", text.render_csv(table))
+    write_text(out / "table.json", text.render_json(table))
+    plot = differences(table)
+    if not isinstance(plot, Missing):
+        save(plot, out / "differences")
+    return Results(text.render_terminal(table), {"table": table.model_dump(mode="json")})
 
 
-def finished(plan: Sequence[Planned]) -> list[Path]:
-    """Folders of runs that have results."""
-    found = {p.state.folder: None for p in plan if p.state.folder is not None}
-    return [folder for folder in found if (folder / "summary.json").is_file()]
+def _table(
+    study: Study, base: str, plan: Sequence[Planned], failures: Sequence[Failure]
+) -> Ablation:
+    reasons = {failure.name: f"failed: {failure.reason}" for failure in failures}
+    given = []
+    for row in study.all_rows():
+        mine = [planned for planned in plan if planned.cell.label == row.label]
+        folders = [p.state.folder for p in mine if p.state.how == "cached" and p.state.folder]
+        absent = [
+            f"seed {p.cell.seed} {reasons.get(p.cell.name, 'has not run yet')}"
+            for p in mine
+            if p.state.how != "cached"
+        ]
+        given.append(Given(row.label, list(dict.fromkeys(folders)), "; ".join(absent)))
+    tasks = plan[0].cell.config.tasks
+    return build_ablation(
+        given,
+        title=study.title,
+        base=base,
+        suite=plan[0].cell.config.suite,
+        paper=study.paper,
+        published=study.published,
+        published_pair=study.published_pair,
+        tasks=tasks.names,
+        protocol=tasks.protocol,
+        edition=tasks.edition if tasks.limit is None else f"{tasks.edition}:{tasks.limit}",
+    )
 
 
 def _board(folders: list[Path], place: Place, out: Path) -> Results:
     from kdbench.reports.board import leaderboard
 
+    suite = read_summary(folders[0]).run.suite
     references = sorted(
         folder
         for folder in place.runs_dir.glob("eval-*")
-        if (folder / "summary.json").is_file() and _suite(folder) == _suite(folders[0])
+        if (folder / "summary.json").is_file() and read_summary(folder).run.suite == suite
     )
     paths = [*references, *folders]
     for kind, ending in (("md", "md"), ("latex", "tex"), ("csv", "csv"), ("json", "json")):
         leaderboard(paths, kind, out=out / f"table.{ending}")  # type: ignore[arg-type]
-    return Results(
-        leaderboard(paths, "terminal"), {"board": json.loads(leaderboard(paths, "json"))}
-    )
-
-
-def _suite(folder: Path) -> str:
-    from kdbench.reports.load import read_summary
-
-    return read_summary(folder).run.suite
+    board = json.loads(leaderboard(paths, "json"))
+    return Results(leaderboard(paths, "terminal"), {"table": board})

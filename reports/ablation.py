@@ -1,0 +1,279 @@
+"""A study's table: every row's difference to the base, paired by prompt, Holm-corrected by column.
+
+Like a board it is a pure function of finished run folders: no dates, no places.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kdbench.harness.records import Missing, Record
+from kdbench.reports import stats
+from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
+from kdbench.reports.group import GroupedRow, row_of
+from kdbench.reports.load import Run, read_summary
+from kdbench.reports.metrics import info
+from kdbench.reports.model import Cell, Column
+from kdbench.reports.pairs import Sample, resamples_for
+from kdbench.reports.ranking import row_sample
+from kdbench.reports.signature import version
+
+Published = Mapping[str, Mapping[str, float]]
+"""Row label -> task/metric -> the paper's own number."""
+
+
+class Given(NamedTuple):
+    """One row of a study as it is handed in: its run folders, or why there are none."""
+
+    label: str
+    folders: Sequence[Path]
+    reason: str = ""
+    """What runs are missing and why; empty if none."""
+
+
+class Effect(Record):
+    """A row minus the base."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n_prompts: int
+    seeds_measured: bool
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below 0.05."""
+        return self.p_holm < 1 - stats.LEVEL
+
+
+class Claim(Record):
+    """What the paper's own numbers say of the same difference."""
+
+    difference: float
+    same_sign: bool | None
+    """None: this table has no difference to compare with."""
+    significant: bool = False
+    """Whether this table's difference is."""
+
+
+class AblationCell(Record):
+    """A row in one column."""
+
+    value: Cell | Missing
+    effect: Effect | None = None
+    """None for the base and where one of the two is missing."""
+    paper: Claim | None = None
+
+
+class AblationRow(Record):
+    """One thing that was changed."""
+
+    label: str
+    training_seeds: list[int]
+    runs: list[str]
+
+
+class Ablation(Record):
+    """A study as data: what every renderer draws and what ``--json`` prints."""
+
+    title: str
+    paper: str
+    published_pair: str
+    suite: str
+    base: str
+    columns: list[Column]
+    rows: list[AblationRow]
+    """The base first."""
+    cells: list[list[AblationCell]]
+    notes: list[str]
+    signature: str
+
+
+def build_ablation(
+    given: Sequence[Given],
+    *,
+    title: str,
+    base: str,
+    suite: str,
+    paper: str = "",
+    published: Published | None = None,
+    published_pair: str = "",
+    tasks: Sequence[str] | None = None,
+    protocol: str | None = None,
+    edition: str | None = None,
+) -> Ablation:
+    """Compares rows with the base in all scores that have a better direction.
+
+    Args:
+        given: the rows; the base is one of them.
+        title: of the study.
+        base: label of the row that is subtracted.
+        suite: for the signature.
+        paper: whose ablation it is.
+        published: the paper's own numbers.
+        published_pair: what they are of.
+        tasks: only these; None: all that any row has.
+        protocol: only this one.
+        edition: only this one, limit included (``mini-test:8``).
+    """
+    order = sorted(given, key=lambda row: row.label != base)
+    grouped = [_grouped(row) for row in order]
+    identities: Identities = {}
+    found = [evaluations(row, identities) if row else {} for row in grouped]
+    columns = [
+        column
+        for column in columns_of(found, None, tasks)
+        if _compared(column)
+        and protocol in (None, column.protocol)
+        and edition in (None, column.edition)
+    ]
+    cells: list[list[AblationCell]] = [[] for _ in order]
+    for column in columns:
+        values = [_value(r, g, f, column) for r, g, f in zip(order, grouped, found, strict=True)]
+        effects = _effects(found, values, column)
+        for place, row in enumerate(order):
+            claim = _claim(published or {}, base, row.label, column, effects[place])
+            cells[place].append(
+                AblationCell(value=values[place], effect=effects[place], paper=claim)
+            )
+    rows = [
+        AblationRow(
+            label=row.label,
+            training_seeds=group.row.training_seeds if group else [],
+            runs=group.row.runs if group else [],
+        )
+        for row, group in zip(order, grouped, strict=True)
+    ]
+    notes = [f"{row.label}: {row.reason}" for row in order if row.reason]
+    return Ablation(
+        title=title,
+        paper=paper,
+        published_pair=published_pair,
+        suite=suite,
+        base=base,
+        columns=columns,
+        rows=rows,
+        cells=cells,
+        notes=notes,
+        signature=_signature(suite, columns, rows, cells),
+    )
+
+
+def _grouped(row: Given) -> GroupedRow | None:
+    runs = [Run(folder, read_summary(folder)) for folder in row.folders]
+    runs.sort(key=lambda run: run.summary.run.training_seed or 0)
+    return row_of(runs) if runs else None
+
+
+def _compared(column: Column) -> bool:
+    known = info(column.metric)
+    return known.kind == "score" and known.better != 0
+
+
+def _value(row: Given, grouped: GroupedRow | None, found: Found, column: Column) -> Cell | Missing:
+    if grouped is None:
+        return Missing(missing=row.reason or "no run of this row is finished")
+    return cell_of(grouped, found.get(task_key(column), []), column)
+
+
+def _effects(
+    found: Sequence[Found], values: Sequence[Cell | Missing], column: Column
+) -> list[Effect | None]:
+    """Each row against the first; p-values corrected over the rows of the column."""
+    samples: list[Sample | None] = []
+    for entries, value in zip(found, values, strict=True):
+        mine = entries.get(task_key(column), [])
+        samples.append(
+            row_sample(mine, column.metric) if mine and isinstance(value, Cell) else None
+        )
+    raw = [None, *(_effect(sample, samples[0]) for sample in samples[1:])]
+    tested = [place for place, effect in enumerate(raw) if effect]
+    adjusted = stats.holm([effect.p for effect in raw if effect]) if tested else []
+    for place, p in zip(tested, adjusted, strict=True):
+        effect = raw[place]
+        assert effect is not None
+        raw[place] = effect.model_copy(update={"p_holm": round(float(p), 9)})
+    return raw
+
+
+def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
+    common = sorted(set(sample.ids) & set(base.ids)) if sample and base else []
+    if sample is None or base is None or len(common) < 2:
+        return None
+    a_SP, b_SP = (_aligned(side, common) for side in (sample, base))
+    measured = sample.measured and base.measured
+    result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured, resamples=resamples_for(1))
+    return Effect(
+        difference=round(result.difference, 6),
+        low=round(result.low, 6),
+        high=round(result.high, 6),
+        p=round(result.p, 9),
+        p_holm=1.0,
+        n_prompts=len(common),
+        seeds_measured=result.seeds_measured,
+    )
+
+
+def _aligned(sample: Sample, common: Sequence[str]) -> stats.Array:
+    place = {name: column for column, name in enumerate(sample.ids)}
+    return np.asarray(sample.values_SP[:, [place[name] for name in common]])
+
+
+def _claim(
+    published: Published, base: str, label: str, column: Column, effect: Effect | None
+) -> Claim | None:
+    name = f"{column.task}/{column.metric}"
+    mine, theirs = published.get(label, {}).get(name), published.get(base, {}).get(name)
+    if label == base or mine is None or theirs is None:
+        return None
+    difference = round(mine - theirs, 6)
+    if effect is None:
+        return Claim(difference=difference, same_sign=None)
+    agrees = bool(np.sign(effect.difference) == np.sign(difference))
+    return Claim(difference=difference, same_sign=agrees, significant=effect.significant)
+
+
+def _signature(
+    suite: str,
+    columns: Sequence[Column],
+    rows: Sequence[AblationRow],
+    cells: Sequence[Sequence[AblationCell]],
+) -> str:
+    """One line that says how the numbers came about."""
+    values = [cell.value for row in cells for cell in row if isinstance(cell.value, Cell)]
+    effects = [cell.effect for row in cells for cell in row if cell.effect]
+    numbers = sorted({len(row.runs) for row in rows if row.runs})
+    seeds = ",".join(map(str, numbers)) or "none"
+    if numbers and numbers[0] < stats.MIN_TRAINING_SEEDS:
+        seeds += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
+    prompts = {
+        column.heading: str(cell.effect.n_prompts)
+        for row in cells
+        for column, cell in zip(columns, row, strict=True)
+        if cell.effect
+    }
+    kinds = {effect.seeds_measured for effect in effects}
+    tests = []
+    if False in kinds:
+        tests.append(
+            f"paired bootstrap interval and randomisation p over prompts ({stats.RESAMPLES})"
+        )
+    if True in kinds:
+        tests.append("paired t over prompts and training seeds")
+    decoding = sorted({",".join(map(str, v.decoding_seeds)) for v in values if v.decoding_seeds})
+    fields = {
+        "kdbench": version(),
+        "suite": suite,
+        "protocol": ",".join(sorted({column.protocol for column in columns})) or "none",
+        "training seeds": seeds,
+        "decoding seeds": " and ".join(decoding) or "none",
+        "prompts": ",".join(f"{head}={n}" for head, n in prompts.items()) or "none",
+        "difference": f"row minus base, 95% interval; {' and '.join(tests)}" if tests else "none",
+        "correction": f"Holm over the {len(rows) - 1} differences of a column",
+        "rng": f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}",
+    }
+    return " | ".join(f"{name}: {value}" for name, value in fields.items())

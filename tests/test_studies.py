@@ -1,0 +1,388 @@
+"""Studies: what they stand for, who runs them, what is retried and what never repeated."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import runs
+
+from kdbench.harness import cli
+from kdbench.harness.errors import InputError
+from kdbench.harness.locks import RunLock, lock_holder
+from kdbench.harness.registry import METHODS, study_names
+from kdbench.harness.study import driver as driving
+from kdbench.harness.study.definition import Cell, Study, expand, load_study
+from kdbench.harness.study.driver import Driver, shared
+from kdbench.harness.study.executors import local, make_executor
+from kdbench.harness.study.plan import make_cells
+from kdbench.harness.study.state import Place, State, missing_of
+
+SMALL = """
+title: Two methods
+suite: mini-test
+tasks: [dolly]
+seeds: [10]
+set: [train.steps=40, train.save_every=4]
+base: plain
+rows:
+  - {label: plain, method: sft}
+  - {label: taught, method: fkd}
+published_pair: somewhere else
+published: {plain: {dolly/rouge_l: 20.0}, taught: {dolly/rouge_l: 21.5}}
+"""
+
+
+# -- what a study stands for ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_row_of_a_shipped_study_is_a_valid_run(name: str) -> None:
+    study = load_study(name)
+    for suite in ("mini", "mini-test"):
+        cells = expand(study.model_copy(update={"suite": suite, "seeds": (10,)}))
+        assert {cell.config.suite for cell in cells} == {suite}
+        assert len({cell.key for cell in cells}) == len(cells), "two rows are the same run"
+    assert study.seeds == (10, 20, 30)
+
+
+def test_zoo_has_every_method() -> None:
+    study = load_study("zoo")
+    assert [row.method for row in study.all_rows()][: len(METHODS)] == list(METHODS)
+    cells = expand(study.model_copy(update={"methods": ("sft", "fkd")}))
+    assert [(c.label, c.seed) for c in cells[:3]] == [("sft", 10), ("fkd", 10), ("sft", 20)]
+    assert cells[0].config.tasks.probes == ("truth",)
+
+
+def test_axes_are_all_combinations() -> None:
+    study = load_study("sampling-divergence")
+    cells = expand(study.model_copy(update={"seeds": (10,)}))
+    assert len(cells) == 12
+    options = {cell.label: cell.config.method.options for cell in cells}
+    assert options["teacher, reverse KL"]["others"] == "teacher"
+    assert options["teacher, reverse KL"]["beta"] == 1
+    assert options["data set and student, JSD 0.5"]["student_share"] == 0.5
+
+
+def test_a_cell_is_the_run_of_its_command_line() -> None:
+    from kdbench.harness.resolve import resolve
+
+    cell = expand(load_study("dpkd"), ["train.lr=1e-3"])[1]
+    assert cell.arguments[:6] == ("--suite", "mini", "--method", "dpkd", "--seed", "10")
+    settings = [b for a, b in zip(cell.arguments, cell.arguments[1:], strict=False) if a == "--set"]
+    assert settings == ["train.lr=1e-3", "method.lm_coef=0"]
+    again = resolve(suite="mini", method="dpkd", assignments=settings, flags={"train.seed": 10})
+    assert cell.config == again
+
+
+def test_shared_parts_are_those_of_the_run() -> None:
+    cells = expand(load_study("minillm").model_copy(update={"seeds": (10, 20)}))
+    teachers = {shared(cell.config)[0] for cell in cells}
+    inits = {shared(cell.config)[1] for cell in cells}
+    assert (len(teachers), len(inits)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("base: plain", ["base", "no row"]),
+        ("label: taught", ["label 'plain' twice"]),
+        ("method: fkd", ["no method is called 'fkdd'", "row 'taught'"]),
+        ("seeds: [10]", ["seeds"]),
+        ("published: {plain", ["'plan' is no row"]),
+        ("title: Two methods", ["title"]),
+    ],
+)
+def test_a_bad_study_is_one_sentence(change: str, words: list[str], tmp_path: Path) -> None:
+    bad = {
+        "base: plain": "base: nothing",
+        "label: taught": "label: plain",
+        "method: fkd": "method: fkdd",
+        "seeds: [10]": "seeds: []",
+        "published: {plain": "published: {plan",
+        "title: Two methods": "titel: Two methods",
+    }[change]
+    path = tmp_path / "study.yaml"
+    path.write_text(SMALL.replace(change, bad))
+    with pytest.raises(InputError) as caught:
+        expand(load_study(str(path)))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for word in words:
+        assert word in sentence
+
+
+def test_rows_may_not_differ_in_how_they_are_evaluated(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    row = "{label: taught, method: fkd, set: [generate.temperature=0]}"
+    path.write_text(SMALL.replace("{label: taught, method: fkd}", row))
+    with pytest.raises(InputError, match="evaluated alike"):
+        load_study(str(path))
+
+
+def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study("dpkd")
+    first = make_cells(study, [], tmp_path)
+    monkeypatch.setattr("kdbench.harness.study.plan.expand", None)
+    assert make_cells(study, [], tmp_path) == first
+    with pytest.raises(TypeError):
+        make_cells(study, ["train.lr=1e-3"], tmp_path)
+
+
+# -- who runs what, with processes that only pretend -----------------------------------------------
+
+WORKER = """
+import os, pathlib, sys, time
+folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+script = folder / f"{name}.script"
+acts = script.read_text().split()
+script.write_text(" ".join(acts[1:]))
+with open(folder / "order", "a") as file:
+    file.write(f"+{name} ")
+time.sleep(0.3)
+act = acts[0]
+if act == "kill":
+    os.kill(os.getpid(), 9)
+if act == "refuse":
+    sys.exit("kdbench: no data folder x; give an existing one")
+if act == "locked":
+    print("kdbench: a is being written by process 1 on b; wait for it or stop it first")
+    sys.exit(2)
+if act == "crash":
+    raise ValueError("what a bug says")
+if act == "finish":
+    (folder / f"{name}.done").touch()
+with open(folder / "order", "a") as file:
+    file.write(f"-{name} ")
+sys.exit(2 if act == "refuse" else 0)
+"""
+
+
+@pytest.fixture
+def pretended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Driver, list[str]]]:
+    """Runs cells by scripted processes; returns the driver and the lines it said."""
+
+    def run(
+        cells: list[Cell], scripts: dict[str, str], *, jobs: int = 1, keep_going: bool = True
+    ) -> tuple[Driver, list[str]]:
+        for name, script in scripts.items():
+            (tmp_path / f"{name}.script").write_text(script)
+
+        def command(arguments: list[str]) -> list[str]:
+            return [sys.executable, "-c", WORKER, str(tmp_path), *arguments]
+
+        def look(cell: Cell, place: Place) -> State:
+            done = (tmp_path / f"{cell.label}.done").exists()
+            return State("cached" if done else "to do", None, tmp_path / cell.label)
+
+        monkeypatch.setattr(local, "command", command)
+        monkeypatch.setattr(driving, "state_of", look)
+        monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
+        place = Place(tmp_path, tmp_path, None, "cpu")
+        said: list[str] = []
+        executor = make_executor("local", jobs, tmp_path)
+        made = Driver(place, executor, lambda cell: [cell.label], said.append, keep_going)
+        made.run(cells, tmp_path / "logs")
+        return made, said
+
+    return run
+
+
+def cells_named(*names: str) -> list[Cell]:
+    """Cells that share teacher and init, as those of one seed do."""
+    study = Study.model_validate(
+        {"title": "t", "suite": "mini-test", "method": "sft", "seeds": [10], "base": names[0]}
+        | {"rows": [{"label": n, "set": [f"train.lr={i + 1}e-3"]} for i, n in enumerate(names)]}
+    )
+    return expand(study)
+
+
+def test_lost_workers_are_tried_again_and_errors_are_sentences(
+    pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
+) -> None:
+    scripts = {
+        "killed": "kill finish",
+        "hopeless": "kill kill kill",
+        "refused": "refuse",
+        "busy": "locked finish",
+        "buggy": "crash",
+        "lazy": "nothing",
+    }
+    driver, said = pretended(cells_named(*scripts), scripts)
+    failures = {failure.name.partition(",")[0]: failure.reason for failure in driver.failures}
+    assert set(failures) == {"hopeless", "refused", "buggy", "lazy"}
+    assert failures["hopeless"].startswith("lost 3 times")
+    assert failures["refused"] == "no data folder x; give an existing one"
+    assert failures["buggy"] == "ValueError: what a bug says"
+    assert "left undone" in failures["lazy"]
+    assert any("killed" in line and "starting it again" in line for line in said)
+    assert (tmp_path / "killed.done").exists() and (tmp_path / "busy.done").exists()
+    for failure in driver.failures:
+        assert failure.log.is_file()
+
+
+def test_the_first_failure_ends_it_unless_told_otherwise(
+    pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
+) -> None:
+    driver, _ = pretended(
+        cells_named("bad", "good"), {"bad": "refuse", "good": "finish"}, keep_going=False
+    )
+    assert [failure.name for failure in driver.failures] == ["bad, seed 10"]
+    assert not (tmp_path / "good.done").exists()
+
+
+def test_one_makes_what_the_others_share(
+    pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
+) -> None:
+    pretended(cells_named("a", "b", "c"), dict.fromkeys("abc", "finish"), jobs=3)
+    order = (tmp_path / "order").read_text().split()
+    assert order[:2] == ["+a", "-a"]  # alone until it is done: it never left a prepare.json
+    assert set(order[2:4]) == {"+b", "+c"}  # together
+
+
+def test_a_run_that_somebody_writes_is_waited_for(
+    pretended: Callable[..., tuple[Driver, list[str]]],
+    tmp_path: Path,
+    spawn: Callable[..., object],
+) -> None:
+    holder = (
+        "import sys, time, pathlib; from kdbench.harness.locks import RunLock\n"
+        "with RunLock(sys.argv[1]):\n"
+        "    print('held', flush=True); time.sleep(1.5)\n"
+        "    pathlib.Path(sys.argv[2]).touch()\n"
+    )
+    process = spawn(holder, tmp_path / "held", tmp_path / "held.done")
+    assert process.stdout.readline() == "held\n"  # type: ignore[attr-defined]
+    driver, said = pretended(
+        cells_named("held", "free"), {"held": "finish", "free": "finish"}, jobs=1
+    )
+    assert driver.failures == []
+    assert any("is making it; waiting" in line for line in said)
+    assert any("held" in line and "done by another process" in line for line in said)
+    assert (tmp_path / "order").read_text().split() == ["+free", "-free"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sun", "choose from local, ray, slurm"),
+        ("local:cores=2", "no setting 'cores'"),
+        ("local:threads", "key=value"),
+        ("local:threads=many", "must be a number"),
+    ],
+)
+def test_unknown_executors_are_sentences(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        make_executor(name, 1, tmp_path)
+
+
+# -- real runs --------------------------------------------------------------------------------------
+
+
+def start(study: Path, folder: Path, *more: str) -> "runs.subprocess.Popen[str]":
+    """A driver in a process of its own. What is tested is not drift: the code may change meanwhile."""
+    return runs.start(
+        *("ablate", str(study), "--runs-dir", str(folder / "runs"), "--out", str(folder / "out")),
+        *("--device", "cpu", "--accept-drift", *more),
+    )
+
+
+def until(ready: Callable[[], bool], process: "runs.subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 300
+    while not ready():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline, "it never got there"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(SMALL)
+
+    def run_folder(method: str) -> Path | None:
+        return next((tmp_path / "runs").glob(f"{method}-*"), None)
+
+    def training(method: str) -> bool:
+        folder = run_folder(method)
+        return folder is not None and runs.lines(folder / "train" / "metrics.jsonl") >= 6
+
+    # a worker is killed in the middle: the driver starts it again, and it continues
+    driver = start(study, tmp_path)
+    until(lambda: training("sft"), driver)
+    first = run_folder("sft")
+    assert first is not None
+    holder = lock_holder(first)
+    assert holder is not None
+    os.kill(holder.pid, signal.SIGKILL)
+
+    # the driver is killed in the middle of the second run, whose worker outlives it
+    until(lambda: training("fkd"), driver)
+    made = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+    os.kill(driver.pid, signal.SIGKILL)
+    said = driver.communicate()[0]
+    assert "lost" in said and "(try 2)" in said
+
+    driver = start(study, tmp_path)
+    said = driver.communicate(timeout=300)[0]
+    assert driver.returncode == 0, said[-3000:]
+    assert "1 cached, 1 to do" in said
+    after = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+    assert after == made  # a finished run is not touched again
+    (log,) = (tmp_path / "out" / "logs").glob("taught-*.log")
+    trained = [line for line in log.read_text().splitlines() if line.startswith("train fkd:")]
+    assert sum("step" in line and " in " in line for line in trained) == 1
+
+    # everything is there: the same command only draws the table
+    with pytest.raises(SystemExit) as caught:
+        cli.main(
+            [
+                *("ablate", str(study), "--runs-dir", str(tmp_path / "runs"), "--json"),
+                *("--out", str(tmp_path / "out"), "--device", "cpu"),
+            ]
+        )
+    assert caught.value.code == 0
+    table = json.loads(capsys.readouterr().out)["table"]
+    assert [row["label"] for row in table["rows"]] == ["plain", "taught"]
+    (cell,) = [
+        c
+        for c, k in zip(table["cells"][1], table["columns"], strict=True)
+        if k["metric"] == "rouge_l"
+    ]
+    assert cell["paper"]["difference"] == 1.5
+    assert cell["effect"]["low"] <= cell["effect"]["difference"] <= cell["effect"]["high"]
+    out = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "table.json",
+        "differences.svg",
+        "differences.png",
+        "differences.csv",
+    } <= out
+
+    # the plan knows the ids, and that asking for more makes a run partial
+    with pytest.raises(SystemExit):
+        cli.main(
+            [
+                *("ablate", str(study), "--runs-dir", str(tmp_path / "runs"), "--json"),
+                *("--dry-run", "--device", "cpu", "--tasks", "dolly,selfinst"),
+            ]
+        )
+    plan = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["state"] for run in plan] == ["partial", "partial"]
+    assert plan[0]["missing"] == ["selfinst"]
+    assert (tmp_path / "runs" / Path(plan[0]["folder"]).name) == first
+    cells = expand(load_study(str(study)))
+    assert missing_of(first, cells[0].config) == []
+    with RunLock(first):  # nobody holds it
+        pass
