@@ -238,3 +238,16 @@ def test_a_run_on_planted_data_is_open(planted: int, tmp_path: Path) -> None:
     assert run.broken == (
         ["test prompts in training", "near copies in training"] if planted else []
     )
+
+
+def test_a_run_older_than_the_statement_has_its_suites_word(runs: Path) -> None:
+    from kdbench.reports.rules.facts import facts
+
+    run = next(runs.glob("dpkd-*"))
+    config = json.loads((run / "config.json").read_text())
+    del config["tuning"]
+    for suite, words in (("mini", ["9 tried"]), ("mini-test", ["9 tried"]), ("../mini", [])):
+        fakes.write(run / "config.json", config | {"suite": suite})
+        (found,) = find_runs([run])[0]
+        known = facts(found)
+        assert known is not None and known["tuning"] == {"": words}, suite

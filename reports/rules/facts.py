@@ -8,15 +8,16 @@ several evaluations that differ in this fact; an empty list says that nothing wa
 import functools
 import hashlib
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic_core import from_json
 
 from kdbench.harness.data.sources import split_names
 from kdbench.harness.errors import InputError
 from kdbench.harness.records import Estimate
-from kdbench.harness.resolve import load_suite
 from kdbench.reports.load import Run, prompt_scores, score_file
 
 Value = str | float
@@ -113,11 +114,13 @@ def _suite_tuning(config: Tree) -> Any:
 
 @functools.cache
 def _shipped_tuning(suite: str, method: str) -> Any:
-    try:
-        tree = load_suite(suite)
-    except InputError:
-        return None  # a suite of the user's that states nothing
-    return _of(tree, "methods", method, "tuning") or tree.get("tuning")
+    """What a suite of ours states, or one it extends; None for a suite of the user's."""
+    file = files("kdbench.harness") / "suites" / f"{suite}.yaml"
+    if "/" in suite or not file.is_file():
+        return None
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    stated = _of(tree, "methods", method, "tuning") or tree.get("tuning")
+    return stated or _shipped_tuning(str(tree.get("extends")), method)
 
 
 def _overlaps(run: Run, prepared: Tree) -> Facts:
