@@ -201,8 +201,11 @@ def _effects(
 
 
 def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
-    common = sorted(set(sample.ids) & set(base.ids)) if sample and base else []
-    if sample is None or base is None or len(common) < 2:
+    if sample is None or base is None:
+        return None
+    shared = set(sample.ids) & set(base.ids)
+    common = [name for name in base.ids if name in shared]
+    if len(common) < 2:
         return None
     a_SP, b_SP = (_aligned(side, common) for side in (sample, base))
     measured = sample.measured and base.measured
