@@ -6,7 +6,8 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     prepare.json                             PrepareRecord
     train/metrics.jsonl                      TrainRow, one an optimiser step that was logged
     train/checkpoints/                       resumable state, newest kept
-    train/student/                           an ordinary Hugging Face folder (safetensors)
+    train/student/                           an ordinary Hugging Face folder (safetensors), with
+                                             the model card, README.md
     eval/<task>@<hash8>/evaluation.json      EvaluationRecord: what the hash stands for
     eval/<task>@<hash8>/samples.seed<k>.jsonl  SampleRow, appended one generation chunk at a time
     eval/<task>@<hash8>/scores.jsonl         ScoreRow, one a prompt
@@ -17,6 +18,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     eval/<task>@<hash8>/judge/<judge-id>/cost.jsonl      CostRow, appended before and after a call
     summary.json                             Summary: all that a board reads
     manifest.json                            Manifest, written last
+    report/                                  what kdbench report wrote; read by nobody
     <stage>.done                             stage markers: sha256 of the stage's outputs
     lock                                     host, pid, heartbeat of the one writer
 

@@ -46,7 +46,7 @@ def render_card(summary: Summary, manifest: Manifest | None = None) -> str:
     """Card from the records themselves, as Markdown."""
     sections = [
         Section("Run", [identity(summary)]),
-        Section("Scores", [_scores(summary), *signature(summary)]),
+        Section("Scores", [scores(summary), *signature(summary)]),
     ]
     if summary.learned:
         sections.append(Section("Learning", [learning(summary)]))
@@ -68,8 +68,8 @@ def identity(summary: Summary) -> Table:
     run = summary.run
     rows: list[list[Cell]] = [
         ["run", (Code(run.id), f" ({run.kind}, {run.regime}, {run.division})")],
-        ["teacher", _model(run.teacher)],
-        ["student", _model(run.student)],
+        ["teacher", model(run.teacher)],
+        ["student", model(run.student)],
         ["training seed", "none" if run.training_seed is None else str(run.training_seed)],
     ]
     return Table([], rows)
@@ -81,11 +81,12 @@ def model_name(name: str) -> str:
     return path.name if path.is_absolute() or len(path.parts) > 2 else name
 
 
-def _model(model: ModelRef | None) -> Cell:
-    if model is None:
+def model(ref: ModelRef | None) -> Cell:
+    """A model by name, size and content."""
+    if ref is None:
         return "none"
-    size = f"{model.parameters / 1e6:.4g}M parameters" if model.parameters else "no parameters"
-    return (f"{model_name(model.name)} ({size}, ", Code(model.fingerprint[:12]), ")")
+    size = f"{ref.parameters / 1e6:.4g}M parameters" if ref.parameters else "no parameters"
+    return (f"{model_name(ref.name)} ({size}, ", Code(ref.fingerprint[:12]), ")")
 
 
 def signature(summary: Summary) -> list[Part]:
@@ -93,13 +94,14 @@ def signature(summary: Summary) -> list[Part]:
     return [Paragraph(Code(summary.signature), note=True)] if summary.signature else []
 
 
-def _scores(summary: Summary) -> Part:
+def scores(summary: Summary) -> Part:
+    """Every metric of every evaluation with its interval."""
     rows: list[list[Cell]] = []
     for key in sorted(summary.scores):
-        scores = summary.scores[key]
-        name = f"{scores.task}[{scores.edition}] {scores.protocol}"
-        for metric in sorted(scores.metrics, key=rank):
-            rows.append([name, info(metric).label, *_value(scores.metrics[metric], metric)])
+        found = summary.scores[key]
+        name = f"{found.task}[{found.edition}] {found.protocol}"
+        for metric in sorted(found.metrics, key=rank):
+            rows.append([name, info(metric).label, *_value(found.metrics[metric], metric)])
     if not rows:
         return Paragraph("Nothing was evaluated.")
     head = ["task", "metric", "mean", "95% interval", "prompts", "decoding seeds"]
@@ -116,14 +118,13 @@ def _value(value: Estimate | Missing, metric: str) -> list[Cell]:
 
 def learning(summary: Summary) -> Table:
     """Development metrics before training, of the kept student and at the end."""
-    return Table(
-        ["dev set", "value"], [[name, f"{value:.4g}"] for name, value in summary.learned.items()]
-    )
+    rows: list[list[Cell]] = [[name, f"{value:.4g}"] for name, value in summary.learned.items()]
+    return Table(["dev set", "value"], rows)
 
 
 def cost(summary: Summary) -> Table:
     """Time, tokens and memory a stage."""
-    rows = [
+    rows: list[list[Cell]] = [
         [
             stage,
             f"{spent.wall_s:.1f} s",
@@ -141,10 +142,11 @@ def provenance(manifest: Manifest) -> list[Section]:
     commit: Cell = manifest.kdbench
     if manifest.git_commit:
         commit = (f"{manifest.kdbench} ", Code(manifest.git_commit[:12]), changed)
+    used: list[list[Cell]] = [[f"data: {k}", _data(entry)] for k, entry in manifest.data.items()]
     rows: list[list[Cell]] = [
         ["kdbench", commit],
         ["tokenizer", Code(manifest.tokenizer_sha256[:12])],
-        *[[f"data: {name}", _data(entry)] for name, entry in manifest.data.items()],
+        *used,
         ["versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items())],
         ["hardware", ", ".join(f"{k} {v}" for k, v in manifest.hardware.items())],
     ]

@@ -133,7 +133,7 @@ def _references(
     wanted = {model.fingerprint for model in (summary.run.teacher,) if model}
     if prepare and prepare.init:
         wanted.add(prepare.init.fingerprint)
-    found = {}
+    found: dict[str, Run] = {}
     for run in beside:
         card = run.summary.run
         truth = card.method == "truth" and card.student is None

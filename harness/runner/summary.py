@@ -9,6 +9,7 @@ from kdbench.harness.records import Manifest, ModelRef, PrepareRecord, RunCard, 
 from kdbench.harness.runner.evaluation import summarised
 from kdbench.harness.runner.probing import probes_below
 from kdbench.harness.runner.session import Session
+from kdbench.harness.runner.student_card import write_student_card
 from kdbench.harness.store import read_record, write_json
 
 
@@ -32,6 +33,7 @@ def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[s
         ),
     )
     session.costs.clear()
+    write_student_card(folder)
 
 
 def rescored(folder: Path) -> None:
@@ -41,6 +43,7 @@ def rescored(folder: Path) -> None:
         summary = read_record(path, Summary)
         renewed = {"scores": summarised(folder), "probes": probes_below(folder)}
         write_json(path, summary.model_copy(update=renewed))
+        write_student_card(folder)
 
 
 def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
@@ -105,6 +108,7 @@ def write_manifest(
             drift=drift,
         ),
     )
+    write_student_card(folder)  # it quotes the command
 
 
 def _sha256(text: str | None) -> str | None:

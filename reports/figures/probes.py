@@ -113,9 +113,9 @@ def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     label = plotting.text(f"{prefix}{SYMBOLS.get(name, '')}".removesuffix(": "))
     lengths = [row["length"] for row in rows]
-    edges = [[row[key] for row in rows] for key in ("low", "high")]
-    if all(value is not None for edge in edges for value in edge):
-        axes.fill_between(lengths, *edges, color=colour, alpha=0.18, linewidth=0)
+    low, high = ([row[key] for row in rows] for key in ("low", "high"))
+    if None not in low and None not in high:
+        axes.fill_between(lengths, low, high, color=colour, alpha=0.18, linewidth=0)
     dashes = (0, (4, 2)) if name == "L_eps" else "solid"
     values = [row["value"] for row in rows]
     axes.plot(lengths, values, color=colour, linestyle=dashes, label=label)
