@@ -3,7 +3,8 @@
     python benchmarks/board.py [--runs 1000] [--prompts 200] [--seeds 3] [--profile] [--json]
 
 The run folders are made in a temporary folder first (not timed). Reported: from summaries to
-Markdown with nothing remembered, the same again with the paired tests remembered, and HTML.
+Markdown with nothing remembered, the same again with the paired tests remembered, and the HTML page
+with its cards and samples.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from kdbench.harness.records import (
     Estimate,
     EvaluationRecord,
     EvaluationScores,
+    Manifest,
     ModelRef,
     RunCard,
     Summary,
@@ -70,8 +73,58 @@ def make_scores(
     return "".join(lines), estimates
 
 
-def make_run(folder: Path, method: str, seed: int, *, prompts: int, level: float) -> None:
-    """Writes what a board reads of a finished run."""
+def make_answers(folder: Path, prompts: int) -> list[Path]:
+    """A few files of answers that all runs share; their texts cost a board no more than others."""
+    made = []
+    for variant in range(8):
+        lines = [
+            json.dumps(
+                {
+                    "doc_id": i,
+                    "prompt_hash": f"{i:016x}",
+                    "seed": SEEDS[0],
+                    "prompt": f"Instruction {i}: " + "say what you know of it. " * 8,
+                    "references": [f"reference {i} " + "in some ten words or more. " * 4],
+                    "category": ("open_qa", "closed_qa", "summarization")[i % 3],
+                    "response": f"answer {variant}.{i} " + "that goes on for a while. " * 12,
+                    "response_tokens": 60,
+                    "finished": True,
+                    "reference_tokens": 20,
+                }
+            )
+            + "\n"
+            for i in range(prompts)
+        ]
+        made.append(folder / f"answers{variant}.jsonl")
+        made[-1].write_text("".join(lines))
+    return made
+
+
+def make_manifest(method: str, seed: int, model: ModelRef) -> Manifest:
+    """A manifest with a configuration of the usual size."""
+    sections = ("pair", "data", "train", "init_sft", "generate", "tasks")
+    return Manifest(
+        kdbench="0",
+        git_commit="c" * 40,
+        git_diff_sha256=None,
+        argv=["kdbench", "run", "--method", method, "--seed", str(seed)],
+        config={name: {f"setting_{i}": i * 0.1 for i in range(15)} for name in sections},
+        versions={"torch": "2"},
+        hardware={"cores": 2},
+        data={"train": {"sha256": "0" * 64, "rows": 12_000}},
+        tokenizer_sha256="0" * 64,
+        teacher=model,
+        init=model,
+        generation={},
+        seeds={},
+        cost={},
+    )
+
+
+def make_run(
+    folder: Path, method: str, seed: int, *, prompts: int, level: float, answers: Sequence[Path]
+) -> None:
+    """Writes what a board and its page read of a finished run."""
     model = ModelRef(name="teacher", fingerprint="t" * 16, parameters=10**6)
     student = ModelRef(name="student", fingerprint=f"{method}{seed}", parameters=10**5)
     rng = np.random.default_rng([seed, *method.encode()])
@@ -100,6 +153,9 @@ def make_run(folder: Path, method: str, seed: int, *, prompts: int, level: float
         place.mkdir(parents=True)
         (place / "evaluation.json").write_text(record.model_dump_json())
         (place / "scores.jsonl").write_text(text)
+        os.link(
+            answers[(seed + len(method)) % len(answers)], place / f"samples.seed{SEEDS[0]}.jsonl"
+        )
     card = RunCard(
         id=folder.name.rpartition("-")[2],
         kind="run",
@@ -112,6 +168,7 @@ def make_run(folder: Path, method: str, seed: int, *, prompts: int, level: float
         division="closed",
     )
     (folder / "summary.json").write_text(Summary(run=card, scores=scores).model_dump_json())
+    (folder / "manifest.json").write_text(make_manifest(method, seed, model).model_dump_json())
     (folder / "config.json").write_text(json.dumps({"method": method, "training_seed": seed}))
 
 
@@ -146,6 +203,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder, cache = Path(temporary) / "runs", Path(temporary) / "cache"
+        answers = make_answers(Path(temporary), arguments.prompts)
         for index in range(arguments.runs):
             number, seed = divmod(index, arguments.seeds)
             name = f"m{number:04d}"
@@ -155,6 +213,7 @@ def main() -> int:
                 seed,
                 prompts=arguments.prompts,
                 level=20 + 10 * number * arguments.seeds / arguments.runs,
+                answers=answers,
             )
         cold = timed(folder, cache, "md", arguments.profile)
         warm = timed(folder, cache, "md", False)
@@ -168,6 +227,7 @@ def main() -> int:
         "cpu_seconds": round(cold.cpu_s, 2),
         "seconds_again": round(warm.wall_s, 2),
         "seconds_html": round(html.wall_s, 2),
+        "cpu_seconds_html": round(html.cpu_s, 2),
         "html_mb": round(len(html.text.encode()) / 1e6, 2),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

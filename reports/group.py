@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdbench.harness.records import ModelRef, RunCard
-from kdbench.reports.load import Run, read_config
+from kdbench.reports.load import Run, read_config, read_init
 from kdbench.reports.model import Row
 from kdbench.reports.rules.check import with_divisions
 
+INIT = "sft-init"
+"""What the runner calls the student that methods start from."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
 """Reference rows in this order, then any other evaluated model by name, then methods."""
 
@@ -95,6 +97,11 @@ def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
     for run in runs:
         card = run.summary.run
         model = card.student.fingerprint if card.kind == "eval" and card.student else ""
+        if card.kind == "eval" and card.method == INIT and (init := read_init(run)):
+            # each training seed makes its own init: one row over seeds, as of a method
+            model, seed = init
+            seeded = card.model_copy(update={"training_seed": seed})
+            run = run._replace(summary=run.summary.model_copy(update={"run": seeded}))
         groups[(card.method, card.variant, card.regime, card.division, model)].append(run)
     made: list[GroupedRow] = []
     for group in groups.values():
@@ -109,7 +116,9 @@ def _by_config(runs: Sequence[Run]) -> list[GroupedRow]:
         return [row_of(runs)]
     by_config: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        by_config[read_config(run)].append(run)
+        # what a model was evaluated with may have been any method's configuration
+        config = read_config(run) if run.summary.run.kind == "run" else ""
+        by_config[config].append(run)
     made: list[GroupedRow] = []
     for group in by_config.values():
         seeds = [run.summary.run.training_seed for run in group]

@@ -154,14 +154,33 @@ def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
 
 def read_config(run: Run) -> str:
     """What was configured, as canonical JSON without the training seed; "" if not recorded."""
+    config = _config(run)
+    return "" if config is None else json.dumps(_without_seed(config), sort_keys=True)
+
+
+def read_init(run: Run) -> tuple[str, int] | None:
+    """How an evaluated init was made, as canonical JSON without its seed, and that seed.
+
+    None where the folder does not say.
+    """
+    config = _config(run) or {}
+    train = config.get("train") or {}
+    seed = train.get("init_seed") if train.get("init_seed") is not None else train.get("seed")
+    if not isinstance(seed, int) or "init_sft" not in config:
+        return None
+    made = {name: config.get(name) for name in ("pair", "data", "init_sft")}
+    return json.dumps(_without_seed(made), sort_keys=True), seed
+
+
+def _config(run: Run) -> dict[str, Any] | None:
     path = run.folder / "config.json"
     if not path.is_file():
-        return ""
+        return None
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON; the file was changed by hand") from error
-    return json.dumps(_without_seed(config), sort_keys=True)
+    return config if isinstance(config, dict) else {"config": config}
 
 
 def _without_seed(value: object) -> object:

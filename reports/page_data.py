@@ -11,7 +11,7 @@ from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, Row, Table
 from kdbench.reports.page_cards import card
 from kdbench.reports.page_samples import samples
-from kdbench.reports.text import Footnotes, footer
+from kdbench.reports.text import Footnotes, footer, interval, number
 
 Json = dict[str, Any]
 
@@ -42,9 +42,10 @@ def _summary(built: Built) -> str:
 def _table(built: Built, index: int, prompts: int) -> Json:
     table, section = built.board.tables[index], built.sections[index]
     reasons = Footnotes()
+    metrics = [column.metric for column in table.columns]
     groups, shown = samples(section, table, built.found[index], prompts)
     rows = [
-        _row(row, cells, reasons) | {"card": card(grouped), "sampled": place in shown}
+        _row(row, cells, metrics, reasons) | {"card": card(grouped), "sampled": place in shown}
         for place, (row, cells, grouped) in enumerate(
             zip(table.rows, table.cells, section.rows, strict=True)
         )
@@ -106,7 +107,7 @@ def _column(column: Column) -> Json:
     }
 
 
-def _row(row: Row, cells: list[Cell | Missing], reasons: Footnotes) -> Json:
+def _row(row: Row, cells: list[Cell | Missing], metrics: list[str], reasons: Footnotes) -> Json:
     label = row.label.replace(" (open)", "", 1) if row.division == "open" else row.label
     return {
         "label": row.label,
@@ -119,14 +120,16 @@ def _row(row: Row, cells: list[Cell | Missing], reasons: Footnotes) -> Json:
         "regime": row.regime,
         "student": row.student,
         "seeds": row.training_seeds,
-        "cells": [_cell(cell, reasons) for cell in cells],
+        "cells": [_cell(c, metric, reasons) for c, metric in zip(cells, metrics, strict=True)],
     }
 
 
-def _cell(cell: Cell | Missing, reasons: Footnotes) -> Json:
+def _cell(cell: Cell | Missing, metric: str, reasons: Footnotes) -> Json:
     if isinstance(cell, Missing):
         return {"missing": True, "note": reasons.index(cell.missing)}
     return {
+        "text": number(cell.mean, metric).replace("-", "−"),
+        "range": interval(cell, metric).replace("-", "−"),
         "mean": cell.mean,
         "low": cell.low,
         "high": cell.high,

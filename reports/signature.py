@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from kdbench.harness.records import Missing
 from kdbench.reports import stats
 from kdbench.reports.group import Section
+from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, PairTest
 from kdbench.reports.pairs import resamples_for
 
@@ -28,7 +29,8 @@ def table_signature(
         for row in cells:
             cell = row[index]
             if isinstance(cell, Cell):
-                prompts.setdefault(column.heading, set()).add(cell.n_prompts)
+                if info(column.metric).kind == "score":  # a probe may look at fewer
+                    prompts.setdefault(column.heading, set()).add(cell.n_prompts)
                 if cell.decoding_seeds:  # likelihoods and probes draw no answers
                     decoding.add(",".join(map(str, cell.decoding_seeds)))
     counts = [f"{head}={'/'.join(map(str, sorted(n)))}" for head, n in prompts.items()]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kdbench.harness.cli import app
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.records import Missing
+from kdbench.harness.records import Missing, ModelRef
 from kdbench.reports.board import FILES, build_board, leaderboard, leaderboard_folder
 from kdbench.reports.measured import Point, probe_values
 from kdbench.reports.model import Cell, Table
@@ -104,6 +104,26 @@ def test_three_seeds_give_a_bare_value_an_interval(tmp_path: Path) -> None:
     half = 4.302652729911275 / 3**0.5  # t quantile, 2 degrees of freedom; standard deviation 1
     assert value.mean == 31
     assert value.high - value.mean == pytest.approx(half, abs=1e-6)
+
+
+def test_inits_of_several_training_seeds_are_one_row(tmp_path: Path) -> None:
+    def write(seed: int, steps: int) -> None:
+        model = ModelRef(name="small", fingerprint=f"{seed}{steps}" * 8, parameters=100_000)
+        folder = write_run(
+            tmp_path, "sft-init", 20, kind="eval", division="reference", student=model,
+            training_seed=None,
+        )  # fmt: skip
+        config = {"train": {"seed": seed}, "init_sft": {"steps": steps, "seed": seed}}
+        (folder / "config.json").write_text(json.dumps(config | {"method": f"m{seed}"}))
+
+    write_run(tmp_path, "a", 40)
+    for seed in (1, 2, 3):
+        write(seed, 5)
+    write(1, 50)
+    (table,) = build_board(tmp_path).tables
+    seeds = [row.training_seeds for row in table.rows if row.reference]
+    assert sorted(seeds) == [[1], [1, 2, 3]]
+    assert all(row.reference for row in table.rows[:2])
 
 
 def test_calibration_of_a_label_task_is_no_probe_of_tokens() -> None:

@@ -10,8 +10,8 @@ function cardScores(table, row) {
     const name = el("th", { scope: "row" }, `${column.heading} ${column.label}`);
     if (cell.missing) return el("tr", {}, name, el("td", { colspan: 3, class: "dim" }, table.reasons[cell.note]));
     const note = cell.note === null ? "" : ` ${table.reasons[cell.note]}`;
-    return el("tr", {}, name, el("td", { class: cell.bold ? "best" : null }, number(cell.mean, column.digits)),
-      el("td", { class: "dim" }, interval(cell, column.digits)), el("td", { class: "dim" }, `${plural(cell.n, "prompt")}${note}`));
+    return el("tr", {}, name, el("td", { class: cell.bold ? "best" : null }, cell.text),
+      el("td", { class: "dim" }, cell.range), el("td", { class: "dim" }, `${cell.n ? plural(cell.n, "prompt") : ""}${note}`));
   });
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" }, el("table", { class: "plain" },
     el("thead", {}, el("tr", {}, ["", "mean", "95% interval", ""].map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, lines)));

@@ -25,10 +25,6 @@ function number(value, digits) {
   return value < 0 && Number(text) !== 0 ? `\u2212${text}` : text;
 }
 
-function interval(cell, digits) {
-  return cell.low === null ? "" : `[${number(cell.low, digits)}, ${number(cell.high, digits)}]`;
-}
-
 // a, b, … z, aa, ab … as in the other formats of a board
 function letter(index) {
   const first = index < 26 ? "" : String.fromCharCode(96 + Math.floor(index / 26));

@@ -92,22 +92,13 @@ function drawSection(table, place) {
   return table.section;
 }
 
-// The rows as they should be seen first: by the first of the columns that say most and have a better end.
-function firstSort(table) {
-  const filled = (index) => table.rows.filter((row) => !row.cells[index].missing).length;
-  const able = columnsShown(table).filter((index) => table.columns[index].better);
-  const most = Math.max(...able.map(filled));
-  const index = able.find((i) => filled(i) === most);
-  return index === undefined ? null : { index, direction: firstDirection(table, index) };
-}
-
 function start() {
   themeButton();
   closeOnBackdrop();
   drawControls();
   document.getElementById("summary").textContent = DATA.summary;
   document.getElementById("boards").append(...DATA.tables.map(drawSection));
-  for (const table of DATA.tables) table.sort = firstSort(table);
+  for (const table of DATA.tables) table.sort = firstSort(table, columnsShown(table));
   applyFilters(true);
   const out = document.getElementById("left-out");
   out.hidden = !DATA.leftOut.length;

@@ -37,9 +37,12 @@ function dots(cell, axis, reference) {
     svg.append(shape("line", { x1: axis.guide, x2: axis.guide, y1: 0, y2: 14, class: "guide" }));
   }
   if (cell.low !== null) {
-    const [x1, x2] = [axis.place(Math.max(cell.low, axis.low)), axis.place(Math.min(cell.high, axis.high))];
-    svg.append(shape("line", { x1, x2, y1: 7, y2: 7, class: "whisker" }));
-    for (const x of [x1, x2]) svg.append(shape("line", { x1: x, x2: x, y1: 4.5, y2: 9.5, class: "whisker" }));
+    // an interval that leaves the axis runs to the edge of the drawing and has no end there
+    const ends = [cell.low, cell.high].map((end) => (end < axis.low ? 0 : end > axis.high ? WIDTH : axis.place(end)));
+    svg.append(shape("line", { x1: ends[0], x2: ends[1], y1: 7, y2: 7, class: "whisker" }));
+    for (const x of ends.filter((end) => end > 0 && end < WIDTH)) {
+      svg.append(shape("line", { x1: x, x2: x, y1: 4.5, y2: 9.5, class: "whisker" }));
+    }
   }
   const name = reference ? "dot reference" : cell.bold ? "dot best" : "dot";
   svg.append(shape("circle", { cx: axis.place(cell.mean), cy: 7, r: 3.2, class: name }));
@@ -58,11 +61,11 @@ function drawCell(table, row, index, axis, widths) {
     return el("td", { class: "missing", title: reason },
       el("span", { "aria-hidden": "true" }, "–"), mark(table, cell.note), hidden);
   }
-  const mean = el("span", { class: cell.bold ? "mean best" : "mean" }, number(cell.mean, column.digits));
+  const mean = el("span", { class: cell.bold ? "mean best" : "mean" }, cell.text);
   mean.style.minWidth = `${widths[index]}ch`;
-  const line = el("div", { class: "value" }, mean, el("span", { class: "interval" }, interval(cell, column.digits)),
+  const line = el("div", { class: "value" }, mean, el("span", { class: "interval" }, cell.range),
     cell.note === null ? null : mark(table, cell.note));
-  const told = [`${column.heading} ${column.label}`, plural(cell.n, "prompt")];
+  const told = [`${column.heading} ${column.label}`, cell.n ? plural(cell.n, "prompt") : "number of prompts not recorded"];
   if (cell.low === null) told.push("no interval measured");
   if (cell.note !== null) told.push(table.reasons[cell.note]);
   return el("td", { title: told.join(" · ") }, line, dots(cell, axis, row.reference));
@@ -85,6 +88,15 @@ function ordered(table, sort) {
 
 function firstDirection(table, index) {
   return index >= 0 && table.columns[index].better >= 0 ? "descending" : "ascending";
+}
+
+// The rows as they should be seen first: by the first of the columns that say most and have a better end.
+function firstSort(table, shown) {
+  const filled = (index) => table.rows.filter((row) => !row.cells[index].missing).length;
+  const able = shown.filter((index) => table.columns[index].better);
+  const most = Math.max(...able.map(filled));
+  const index = able.find((i) => filled(i) === most);
+  return index === undefined ? null : { index, direction: firstDirection(table, index) };
 }
 
 function nextSort(table, index) {
@@ -136,7 +148,7 @@ function drawRow(table, row, shown, axes, widths) {
   if (row.seeds.length > 1) tags.push(el("span", { class: "tag", title: `training seeds ${row.seeds.join(", ")}` }, `×${row.seeds.length}`));
   if (row.division === "open") tags.push(el("span", { class: "tag", title: row.broken.join(", ") || row.regime }, "open"));
   const button = el("button", { type: "button", class: "open", "aria-haspopup": "dialog", "aria-expanded": "false" }, row.name);
-  const under = row.variant || tags.length ? el("span", { class: "variant" }, row.variant, tags) : null;
+  const under = row.variant || tags.length ? el("span", { class: "variant" }, el("span", {}, row.variant), tags) : null;
   row.element = el("tr", { class: row.reference ? "reference" : null, onclick: (event) => {
     if (!String(getSelection())) open(event);
   } }, el("th", { scope: "row", class: "name" }, button, under), shown.map((index) => drawCell(table, row, index, axes[index], widths)));
@@ -146,9 +158,9 @@ function drawRow(table, row, shown, axes, widths) {
 // (Re)draws the table with the columns of a view.
 function drawTable(table, shown) {
   const axes = table.columns.map((_, index) => axisOf(table, index));
-  const widths = table.columns.map((column, index) => Math.max(0, ...table.rows.map((row) => row.cells[index])
-    .filter((cell) => !cell.missing).map((cell) => number(cell.mean, column.digits).length)));
-  if (table.sort && table.sort.index >= 0 && !shown.includes(table.sort.index)) table.sort = null;
+  const widths = table.columns.map((_, index) => Math.max(0, ...table.rows.map((row) => row.cells[index])
+    .filter((cell) => !cell.missing).map((cell) => cell.text.length)));
+  if (table.sort && table.sort.index >= 0 && !shown.includes(table.sort.index)) table.sort = firstSort(table, shown);
   const caption = el("caption", { class: "unseen" }, `${table.title}. Press a column's name to sort, a row's name for its card.`);
   const body = el("tbody", {}, table.rows.map((row) => drawRow(table, row, shown, axes, widths)));
   const drawn = el("table", { class: "board" }, caption, drawHead(table, shown, axes), body);
