@@ -17,6 +17,7 @@ from kdbench.harness.records import Estimate, EvaluationRecord, Missing, ScoreRo
 from kdbench.harness.runner import probing
 from kdbench.harness.runner.intervals import SEED, calibration
 from kdbench.harness.runner.session import Session
+from kdbench.harness.runner.task_data import check_targets
 from kdbench.harness.store import (
     is_done,
     make_folder,
@@ -216,12 +217,14 @@ class _StockJob:
 
     def run(self, side: ModelSide) -> dict[str, Any]:
         """lm-eval's results."""
-        return lm.evaluate_stock(
+        found = lm.evaluate_stock(
             side,
             tasks=[self._name],
             limit=self._config.tasks.limit,
             include_paths=self._folders,
         )
+        check_targets(found)
+        return found
 
     def scores(self, results: dict[str, Any]) -> list[ScoreRow]:
         """Per-prompt values of every metric that is a number a document; groups are pooled."""

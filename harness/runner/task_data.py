@@ -1,0 +1,116 @@
+"""Every task's data and definition, looked at before anything is trained for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.data.labelled import load_labelled
+from kdbench.harness.data.sources import find_split
+from kdbench.harness.errors import InputError
+from kdbench.harness.loglikelihood import Likelihood
+from kdbench.harness.task_names import check_tasks, include_folders
+from kdbench.tasks.labels import LABEL_TASKS
+
+REHEARSED = 2
+"""Documents that a foreign task is tried with."""
+
+
+def check_task_data(config: RunConfig, data_dir: Path | None) -> None:
+    """Finds every task's data, and runs foreign tasks on two documents without a model.
+
+    A task of lm-eval's or of a third party loads data and runs code of its own: whatever is wrong
+    there would otherwise come up after the training, as a traceback.
+
+    Raises:
+        InputError: an unknown task, data out of reach, or a task that fails; one sentence.
+    """
+    ours, others = check_tasks(config.tasks)
+    if config.tasks.edition == "full":
+        for name in ours:
+            find_split(name, "test", data_dir)
+    for name in others:
+        if name not in LABEL_TASKS:
+            rehearse(name, config.tasks.include_path)
+        elif LABEL_TASKS[name].full:
+            load_labelled(name.removesuffix("-cal"), data_dir)
+
+
+def rehearse(name: str, include_path: str | None) -> None:
+    """Runs a foreign task from loading to its metrics on answers that say nothing.
+
+    Raises:
+        InputError: it cannot be loaded, or fails on the way.
+    """
+    from kdbench.harness import lm
+
+    mute: Any = _Mute()
+    try:
+        found = lm.evaluate_stock(
+            mute, tasks=[name], limit=REHEARSED, include_paths=include_folders(include_path)
+        )
+    except InputError:
+        raise
+    except Exception as error:  # code and data of somebody else: anything can come out of it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(
+            f"lm-eval task {name!r} fails on its first {REHEARSED} documents ({reason}); repair its "
+            "file or its data"
+        ) from error
+    check_targets(found)
+
+
+def check_targets(found: dict[str, Any]) -> None:
+    """Refuses multiple-choice results whose right answer is none of the choices.
+
+    lm-eval counts such a document as wrong and goes on.
+
+    Args:
+        found: `lm.evaluate_stock`'s results.
+
+    Raises:
+        InputError: names the task and the document.
+    """
+    for task, samples in found["samples"].items():
+        if found["configs"][task]["output_type"] != "multiple_choice":
+            continue
+        for sample in samples:
+            texts = [str(arguments[1]) for arguments in sample["arguments"]]
+            target = sample["target"]
+            for each in target if isinstance(target, list) else [target]:
+                inside = (
+                    0 <= each < len(texts)
+                    if isinstance(each, int)
+                    else any(text.endswith(str(each)) for text in texts)
+                )
+                if not inside:
+                    raise InputError(
+                        f"task {task}, document {sample['doc_id']}: the right answer "
+                        f"{str(each)[:60]!r} is none of its {len(texts)} choices; repair "
+                        "doc_to_target or the data"
+                    )
+
+
+class _Mute:
+    """In place of a `ModelSide`: a token a character, no preference, empty answers."""
+
+    end_id = 0
+    max_length = 1 << 20
+
+    class tokenizer:
+        """What is asked of a tokenizer."""
+
+        bos_token_id = 0
+        name_or_path = "none"
+
+    def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
+        """As many tokens as characters."""
+        return [1] * len(text)
+
+    def score(self, pairs: Sequence[Any]) -> list[Likelihood]:
+        """All alike."""
+        return [Likelihood(-1.0, False) for _ in pairs]
+
+    def answer(self, prompts: Sequence[str], settings: Sequence[Any]) -> list[str]:
+        """Nothing."""
+        return ["" for _ in prompts]
