@@ -115,7 +115,7 @@ def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
     lengths = [row["length"] for row in rows]
     low, high = ([row[key] for row in rows] for key in ("low", "high"))
     if None not in low and None not in high:
-        axes.fill_between(lengths, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
     dashes = (0, (4, 2)) if name == "L_eps" else "solid"
     values = [row["value"] for row in rows]
     axes.plot(lengths, values, color=colour, linestyle=dashes, label=label)

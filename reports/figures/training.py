@@ -48,12 +48,14 @@ def training_curves(rows: Sequence[TrainRow], selected: int | None) -> Drawable:
             if name in row.evaluation
         ]
     window = _window(len(trained))
-    thinned = f"Points are means over {window} steps. " if window > 1 else ""
+    thinned = f" Points are means over {window} steps." if window > 1 else ""
     kept = "" if selected is None else " The dashed line is the step whose student was kept."
-    caption = (
-        f"Training loss as optimised, and development scores. {thinned}The bold line is a running "
-        f"mean over 1/{SMOOTH} of the training.{kept}"
+    smoothed = (
+        f" The bold line is a running mean over 1/{SMOOTH} of the training."
+        if math.ceil(len(trained) / window) >= 2 * SMOOTH
+        else ""
     )
+    caption = f"Training loss as optimised, and development scores.{thinned}{smoothed}{kept}"
     return Plot(points, _draw_curves, caption)
 
 
