@@ -23,6 +23,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from kdbench.harness.store import write_bytes, write_text
 
+__all__ = [
+    "COLOURS", "DIM", "DPI", "GRID", "MARKERS", "Axes", "Figure", "canvas", "csv_text", "dots", "panels",
+    "short", "style", "text", "thousands", "write",
+]  # fmt: skip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 """Okabe and Ito's palette (2008), told apart under all common colour-vision deficiencies; the
 yellow, too pale for lines on white, comes last."""

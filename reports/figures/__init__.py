@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kdbench.harness.records import Missing
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Figure
 
 Rows = list[dict[str, Any]]
 

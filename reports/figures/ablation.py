@@ -8,7 +8,7 @@ from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 from kdbench.reports.metrics import info
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Figure
 
 METRIC = "rouge_l"
 PANELS = 6

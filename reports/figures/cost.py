@@ -7,7 +7,7 @@ from kdbench.harness.records import Missing, StageCost
 from kdbench.reports.figures import Drawable, Plot, Rows
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Figure
 
 
 def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:

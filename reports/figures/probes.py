@@ -7,8 +7,7 @@ from kdbench.harness.records import Missing
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Axes, Figure
 
 EXPOSURE = {
     "ex_acc_err": "ExAccErr (%)",

@@ -10,8 +10,7 @@ from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 from kdbench.reports.metrics import info
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Axes, Figure
 
 PAPERS = {"minillm": "MiniLLM", "dpkd": "DPKD"}
 """Whose bounds of reference length; the keys are those of the runner's text report."""

@@ -8,8 +8,7 @@ from kdbench.harness.records import Missing, TrainRow
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from kdbench.reports.plotting import Axes, Figure
 
 POINTS = 300
 """Most points of one curve; a longer training is drawn as means over equal windows of steps."""
