@@ -69,6 +69,8 @@ def _table(
             if known.better and known.kind == "score":
                 pairs[index] = compare_column(section, found, cells, index, column, cache, notes)
                 embolden(section, cells, index, column, pairs[index])
+            elif known.kind != "score":
+                notes.append("probes and judges are shown with intervals and not tested in pairs")
     return Table(
         suite=section.suite,
         teacher=section.teacher,

@@ -63,6 +63,7 @@ def _table(built: Built, index: int, prompts: int) -> Json:
             for pairs in table.pairs
         ],
         "legend": _legend(table),
+        "mixedSeeds": len(_seeds(table)) > 1,
         "notes": table.notes,
         "signature": table.signature,
         "samples": groups,
@@ -75,11 +76,20 @@ def _legend(table: Table) -> str:
     bold = "" if first.startswith("[95%") else first[0].upper() + first[1:] + ". "
     teacher = any(row.reference and row.method == "teacher" for row in table.rows)
     guide = " A dashed line is the teacher's mean." if teacher else ""
+    numbers = _seeds(table)
+    each = ""
+    if len(numbers) == 1 and numbers[0]:
+        each = f"{numbers[0]} training seed{'s' * (numbers[0] > 1)} a method. "
     return (
-        f"{bold}Dots are means, whiskers 95% intervals, on one axis a column that spans the methods "
+        f"{bold}{each}Dots are means, whiskers 95% intervals, on one axis a column that spans the methods "
         f"(its ends stand under the column's name; an arrow is a value beyond).{guide} "
         "Italic rows are references and are not ranked."
     )
+
+
+def _seeds(table: Table) -> list[int]:
+    """How many training seeds the methods have."""
+    return sorted({len(row.training_seeds) for row in table.rows if not row.reference})
 
 
 def _sample_note(groups: list[Json], shown: int, rows: int) -> str:

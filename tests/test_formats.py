@@ -154,6 +154,7 @@ def test_tasks_without_decoding_show_no_decoding_seed(tmp_path: Path) -> None:
 def test_every_format_shows_probes_and_reasons(runs: Path, format: Any) -> None:
     text = leaderboard(runs, format)
     assert "training variance unmeasured" in text
+    assert ("not tested in pairs" in text) == (format != "csv")
     if format == "terminal":  # headline columns only
         assert "feedback" in text
         assert "not judged" in text

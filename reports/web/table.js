@@ -145,10 +145,10 @@ function drawHead(table, shown, axes) {
 function drawRow(table, row, shown, axes, widths) {
   const open = (event) => openCard(table, row, event.currentTarget.querySelector("button.open"));
   const tags = [];
-  if (row.seeds.length > 1) tags.push(el("span", { class: "tag", title: `training seeds ${row.seeds.join(", ")}` }, `×${row.seeds.length}`));
+  if (table.mixedSeeds && row.seeds.length > 1) tags.push(el("span", { class: "tag", title: `training seeds ${row.seeds.join(", ")}` }, `×${row.seeds.length}`));
   if (row.division === "open") tags.push(el("span", { class: "tag", title: row.broken.join(", ") || row.regime }, "open"));
   const button = el("button", { type: "button", class: "open", "aria-haspopup": "dialog", "aria-expanded": "false" }, row.name);
-  const under = row.variant || tags.length ? el("span", { class: "variant" }, el("span", {}, row.variant), tags) : null;
+  const under = row.variant || tags.length ? el("span", { class: "variant" }, row.variant ? el("span", {}, row.variant) : null, tags) : null;
   row.element = el("tr", { class: row.reference ? "reference" : null, onclick: (event) => {
     if (!String(getSelection())) open(event);
   } }, el("th", { scope: "row", class: "name" }, button, under), shown.map((index) => drawCell(table, row, index, axes[index], widths)));
