@@ -153,9 +153,19 @@ def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
 
 
 def read_config(run: Run) -> str:
-    """What was configured, as canonical JSON without the training seed; "" if not recorded."""
+    """What decides the students of a row, as canonical JSON without the training seed.
+
+    Empty if not recorded. Out: how students are evaluated (evaluations have keys of their own) and
+    what is said about tuning.
+    """
     config = _config(run)
-    return "" if config is None else json.dumps(_without_seed(config), sort_keys=True)
+    if config is None:
+        return ""
+    deciding = {name: value for name, value in config.items() if name not in _BESIDE}
+    return json.dumps(_without_seed(deciding), sort_keys=True)
+
+
+_BESIDE = ("tasks", "generate", "judge", "tuning")
 
 
 def read_init(run: Run) -> tuple[str, int] | None:

@@ -251,3 +251,10 @@ def test_a_run_older_than_the_statement_has_its_suites_word(runs: Path) -> None:
         (found,) = find_runs([run])[0]
         known = facts(found)
         assert known is not None and known["tuning"] == {"": words}, suite
+
+
+def test_a_statement_about_tuning_or_other_tasks_split_no_row(runs: Path) -> None:
+    run = next(runs.glob("dpkd-*"))
+    fakes.edit(run / "config.json", {"tuning.trials": 8, "tasks": {"names": ["dolly"]}})
+    (table,) = build_board([runs], tests=False).tables
+    assert [row.training_seeds for row in table.rows if row.method == "dpkd"] == [[1, 2]]

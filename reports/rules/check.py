@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from kdbench.harness.records import Record
 from kdbench.reports.load import Run
 from kdbench.reports.rules.book import Rule, Rulebook, rulebook
-from kdbench.reports.rules.facts import Fact, Facts, Value, facts
+from kdbench.reports.rules.facts import Evaluations, Fact, Facts, Value, facts
 
 Division = Literal["closed", "open", "reference"]
 GroupKey = tuple[str, str, str]
@@ -71,9 +71,10 @@ def judge_runs(
     book = book or rulebook()
     groups: dict[GroupKey, list[_Known]] = defaultdict(list)
     judged: dict[Path, Judged] = {}
+    evaluations: Evaluations | None = None if strict else {}
     for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder))):
         card = run.summary.run
-        known = facts(run, prompts=strict) if card.kind == "run" else None
+        known = facts(run, evaluations) if card.kind == "run" else None
         if known is not None:
             groups[_group(run)].append(_Known(run, known))
             continue
@@ -157,7 +158,15 @@ class _References:
             for run, known in group:
                 for label, values in known.get(rule.fact, {}).items():
                     pools[label, self._seed(run)] += values
-        self.pools = pools
+        self.middle: dict[tuple[str, int | None], float] = {}
+        self.most: dict[tuple[str, int | None], tuple[Value, int]] = {}
+        for key, pool in pools.items():
+            if not pool:
+                continue
+            if rule.same:
+                self.most[key] = Counter(pool).most_common(1)[0]  # of equals, the first that came
+            else:
+                self.middle[key] = statistics.median(map(float, pool))
 
     def expected(self, run: Run, label: str, values: Sequence[Value]) -> str:
         """What was expected, in words; empty if the values are that."""
@@ -170,12 +179,12 @@ class _References:
         if rule.at_most is not None:
             worst = max(map(float, values))
             return f"at most {100 * rule.at_most:g}%" if worst > rule.at_most else ""
-        pool = self.pools[label, self._seed(run)]
+        key = (label, self._seed(run))
         if rule.within is not None:
-            middle = statistics.median(map(float, pool))
+            middle = self.middle[key]
             far = any(abs(float(value) - middle) > rule.within * middle for value in values)
             return f"{middle:g} ± {100 * rule.within:g}% (the group's median)" if far else ""
-        reference, count = Counter(pool).most_common(1)[0]  # of equals, the first that came
+        reference, count = self.most[key]
         if reference in values:
             return ""
         seed = " of this seed" if rule.per else ""

@@ -23,17 +23,20 @@ from kdbench.reports.load import Run, prompt_scores, score_file
 Value = str | float
 Fact = dict[str, list[Value]]
 Facts = dict[str, Fact]
+Evaluations = dict[str, dict[str, Value]]
+"""Facts of evaluations by key."""
 Tree = dict[str, Any]
 
 BUDGET = ("response_tokens", "steps", "epochs")
 
 
-def facts(run: Run, *, prompts: bool = False) -> Facts | None:
+def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
     """Facts of a trained run; None if its folder does not hold them (a summary alone).
 
     Args:
         run: a finished run.
-        prompts: also read which prompts were answered (every ``scores.jsonl``).
+        evaluations: what is known of evaluations by key, shared between runs: a key is the hash of
+            what it stands for. None: read each run's own records, and which prompts it answered.
 
     Raises:
         InputError: a file of the run is no JSON.
@@ -61,11 +64,11 @@ def facts(run: Run, *, prompts: bool = False) -> Facts | None:
         found[name] = {}
     for key, scores in sorted(run.summary.scores.items()):
         label = f"{scores.task}[{scores.edition}] {scores.protocol}"
-        for name, value in _evaluation(run, key).items():
+        for name, value in _evaluation(run, key, evaluations).items():
             values = found[name].setdefault(label, [])
             if value not in values:
                 values.append(value)
-        path = score_file(run, key) if prompts else None
+        path = score_file(run, key) if evaluations is None else None
         if path is not None:
             ids = prompt_scores(path).ids
             values = found["prompts"].setdefault(label, [])
@@ -146,17 +149,18 @@ def _prompts(metrics: Any) -> int:
     return max((value.n_prompts for value in metrics if isinstance(value, Estimate)), default=0)
 
 
-def _evaluation(run: Run, key: str) -> dict[str, Value]:
-    path = run.folder / "eval" / key / "evaluation.json"
-    return _evaluation_facts(path) if path.is_file() else {}
-
-
-@functools.lru_cache(maxsize=65536)
-def _evaluation_facts(path: Path) -> dict[str, Value]:
-    record = _read(path)
-    return {
-        "seeds": ",".join(map(str, record.get("seeds") or [])) or "none",
-        "decoding": json.dumps(record.get("decoding") or {}, sort_keys=True),
-        "test_data": str(record.get("data_sha256")),
-        "scorer": str(record.get("scorer")),
-    }
+def _evaluation(run: Run, key: str, known: Evaluations | None) -> dict[str, Value]:
+    if known is not None and key in known:
+        return known[key]
+    record = _read(run.folder / "eval" / key / "evaluation.json")
+    found: dict[str, Value] = {}
+    if record:
+        found = {
+            "seeds": ",".join(map(str, record.get("seeds") or [])) or "none",
+            "decoding": json.dumps(record.get("decoding") or {}, sort_keys=True),
+            "test_data": str(record.get("data_sha256")),
+            "scorer": str(record.get("scorer")),
+        }
+    if known is not None:
+        known[key] = found
+    return found
