@@ -78,6 +78,7 @@ class Driver:
     _made: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
+    _times: list[float] = field(default_factory=list)
     _looked: float = 0.0
     _spoke: float = 0.0
 
@@ -174,7 +175,8 @@ class Driver:
         if state.how == "cached" and (code == 0 or (lost and work.tries >= TRIES)):
             self._made.update(work.keys)
             self._done += 1
-            self.say(f"{work.cell.name}: done in {self._took(work)}")
+            self._times.append(time.monotonic() - work.began)
+            self.say(f"{work.cell.name}: done in {self._took(work)} ({self._progress()})")
             return
         sentence = last_words(work.log, work.read_from)
         if lost and work.tries < TRIES:
@@ -193,8 +195,16 @@ class Driver:
             self.say(f"{work.cell.name}: failed: {sentence} (log: {work.log})")
 
     def _took(self, work: Work) -> str:
-        taken = duration(time.monotonic() - work.began)
-        return f"{taken} ({self._done} of {self._total} done)"
+        return duration(time.monotonic() - work.began)
+
+    def _progress(self) -> str:
+        """How many are done, and about how long the others take if they are like those."""
+        left = len(self._waiting) + len(self._running)
+        text = f"{self._done} of {self._total} done"
+        if self._times and left:
+            mean = sum(self._times) / len(self._times)
+            text += f", about {duration(mean * left / min(self.executor.jobs, left))} left"
+        return text
 
     def _stop(self) -> None:
         """Ends what runs; all of it can be continued."""

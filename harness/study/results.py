@@ -25,12 +25,13 @@ class Results(NamedTuple):
 def make_results(
     study: Study, plan: Sequence[Planned], place: Place, out: Path, failures: Sequence[Failure]
 ) -> Results:
-    """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}`` into ``out``."""
+    """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
     folders = [p.state.folder for p in plan if p.state.how == "cached" and p.state.folder]
     if not folders:
         return Results("no run of this study is finished yet\n", {"table": None})
     if study.base is None:
-        return _board(list(dict.fromkeys(folders)), place, out)
+        tasks = plan[0].cell.config.tasks.names
+        return _board(list(dict.fromkeys(folders)), place, out, tasks)
     table = _table(study, study.base, plan, failures)
     from kdbench.reports import ablation_text as text
     from kdbench.reports.figures import save
@@ -75,8 +76,9 @@ def _table(
     )
 
 
-def _board(folders: list[Path], place: Place, out: Path) -> Results:
-    from kdbench.reports.board import leaderboard
+def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -> Results:
+    """The runs and the reference rows of their suite, in every format, below ``out/board``."""
+    from kdbench.reports.board import leaderboard, leaderboard_folder
 
     suite = read_summary(folders[0]).run.suite
     references = sorted(
@@ -85,7 +87,6 @@ def _board(folders: list[Path], place: Place, out: Path) -> Results:
         if (folder / "summary.json").is_file() and read_summary(folder).run.suite == suite
     )
     paths = [*references, *folders]
-    for kind, ending in (("md", "md"), ("latex", "tex"), ("csv", "csv"), ("json", "json")):
-        leaderboard(paths, kind, out=out / f"table.{ending}")  # type: ignore[arg-type]
-    board = json.loads(leaderboard(paths, "json"))
-    return Results(leaderboard(paths, "terminal"), {"table": board})
+    leaderboard_folder(paths, out / "board", tasks=tasks)
+    document = json.loads(leaderboard(paths, "json", tasks=tasks))
+    return Results(leaderboard(paths, "terminal", tasks=tasks), {"table": document})

@@ -176,7 +176,7 @@ def studies() -> Rows:
                 "title": study.title,
                 "suite": study.suite,
                 "base": study.base,
-                "rows": labels,
+                "rows": len(labels),
                 "runs": len(labels) * len(study.seeds),
                 "paper": study.paper,
             }
