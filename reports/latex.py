@@ -7,8 +7,8 @@ from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, Column, Table
 from kdbench.reports.text import Footnotes, blocks, code, footer, interval, number, row_label
 
-MOST = 8
-"""Columns a tabular; a table that has more becomes several."""
+MOST = 6
+"""Columns a tabular, as many as a page in landscape holds; a table with more becomes several."""
 
 
 def render_latex(board: Board) -> str:

@@ -33,9 +33,23 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
         "learned": [[name.replace("_", " "), f"{v:.4g}"] for name, v in first.learned.items()],
         "config": _config(manifest.config) if manifest else [],
         "provenance": _provenance(manifest) if manifest else [],
-        "command": shlex.join(manifest.argv) if manifest else "",
+        "command": shlex.join(_without_places(manifest.argv)) if manifest else "",
         "signature": " ; ".join(dict.fromkeys(run.summary.signature for run in runs)),
     }
+
+
+PLACES = ("--runs-dir", "--data-dir", "--out", "--device")
+"""Flags that say where things lay on one machine; the rest of a command makes the run anywhere."""
+
+
+def _without_places(argv: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if not skip and word not in PLACES and not word.startswith(tuple(f"{p}=" for p in PLACES)):
+            kept.append(word)
+        skip = word in PLACES
+    return kept
 
 
 def _manifest(run: Run) -> Manifest | None:
@@ -100,7 +114,8 @@ def _provenance(manifest: Manifest) -> Pairs:
         parts = [f"{k} {str(v)[:12] if k == 'sha256' else v}" for k, v in entry.items()]
         rows.append([f"data: {name}", ", ".join(parts)])
     rows.append(["versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items())])
-    rows.append(["hardware", ", ".join(f"{k} {v}" for k, v in manifest.hardware.items())])
+    hardware = {k: v for k, v in manifest.hardware.items() if k != "platform"}
+    rows.append(["hardware", ", ".join(f"{k} {v}" for k, v in hardware.items())])
     if manifest.drift:
         rows.append(["accepted drift", "; ".join(manifest.drift)])
     return rows

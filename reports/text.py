@@ -45,16 +45,17 @@ class Footnotes:
 
 
 def blocks(table: Table, most: int | None = None) -> list[list[int]]:
-    """Columns that are drawn together, by index: scores, judges and probes apart.
+    """Columns that are drawn together, by index: main scores, other scores, judges, probes.
 
     Args:
         table: the table.
         most: columns a block; a block that has more is cut between tasks where it can be.
     """
     made: list[list[int]] = []
-    for kind in ("score", "judge", "probe"):
+    known = [info(column.metric) for column in table.columns]
+    for kind, main in (("score", True), ("score", False), ("judge", None), ("probe", None)):
         block: list[int] = []
-        members = [i for i, c in enumerate(table.columns) if info(c.metric).kind == kind]
+        members = [i for i, k in enumerate(known) if k.kind == kind and main in (None, k.headline)]
         for heading in dict.fromkeys(table.columns[i].heading for i in members):
             group = [i for i in members if table.columns[i].heading == heading]
             if most and block and len(block) + len(group) > most:

@@ -186,7 +186,7 @@ def test_latex_compiles(runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "board.pdf").stat().st_size > 1000
     assert table.count("\\begin{tabular}") > 2
-    assert max(line.replace("\\&", "").count("&") for line in table.splitlines()) == 8
+    assert max(line.replace("\\&", "").count("&") for line in table.splitlines()) == 6
 
 
 def test_a_folder_holds_every_format_and_can_be_verified(runs: Path, tmp_path: Path) -> None:

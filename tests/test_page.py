@@ -324,6 +324,12 @@ def test_every_table_has_its_signature(open_page: Any) -> None:
         assert "training variance unmeasured" in section.locator("> .signature").inner_text()
 
 
+def test_a_command_names_no_place_of_the_machine(board_file: Path) -> None:
+    html = board_file.read_text()
+    assert "kdbench run --method alpha --set note=plain" in html
+    assert "/private" not in html
+
+
 def test_script_json_cannot_be_left(board_file: Path) -> None:
     assert json.loads(script_json({"a": EVIL})) == {"a": EVIL}
     assert not set("<>&\u2028") & set(script_json([EVIL]))

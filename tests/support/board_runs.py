@@ -24,6 +24,7 @@ TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
 STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)
 SEEDS = [10, 20]
 PROMPTS = 30
+PLACES = ("--runs-dir", "/private/place", "--data-dir=/private/data")
 
 
 def write_run(
@@ -75,7 +76,7 @@ def write_run(
         kdbench="0.1.0",
         git_commit="c" * 40,
         git_diff_sha256=None,
-        argv=["kdbench", "run", "--method", method, "--set", f"note={note}"],
+        argv=["kdbench", "run", *PLACES, "--method", method, "--set", f"note={note}"],
         config={"suite": "mini", "train": {"lr": 0.1, "note": note}, note: {"key": [note]}},
         versions={"torch": note},
         hardware={"cpu": note},
