@@ -35,12 +35,12 @@ def leaderboard(
 
     wanted = "json" if json_output else format_
     places = runs or [runs_dir]
-    chosen = {
-        "tasks": options.name_list(tasks, "--tasks"),
-        "metrics": options.name_list(metrics, "--metrics"),
-    }
+    named_tasks = options.name_list(tasks, "--tasks")
+    named_metrics = options.name_list(metrics, "--metrics")
     if out is not None and wanted is None and (out.is_dir() or out.suffix not in board.SUFFIXES):
-        files = board.leaderboard_folder(places, out, verify=verify, **chosen)
+        files = board.leaderboard_folder(
+            places, out, verify=verify, tasks=named_tasks, metrics=named_metrics
+        )
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
         return
@@ -50,6 +50,7 @@ def leaderboard(
         wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
         out=out,
         verify=verify,
-        **chosen,
+        tasks=named_tasks,
+        metrics=named_metrics,
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))
