@@ -15,6 +15,7 @@ from kdbench.harness.registry import METHODS, find_method
 from kdbench.tasks import mini
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.loop import Loop
+from kdbench.trainers.methods.dskd import DSKD
 from kdbench.trainers.types import Sequence
 
 LETTERS = (string.ascii_letters + string.digits + "-:;")[: tiny.VOCAB - 2]
@@ -126,6 +127,17 @@ def test_distance_falls(name: str, tmp_path: Path) -> None:
     key = "response/uld" if name == "uld-alone" else "response/t2s_nll"
     assert last[key] < first[key]
     assert last["response"] < first["response"]
+
+
+def test_dskd_learns_nothing_from_what_its_attention_got_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DSKD, "_divergence", lambda self, p, q: 1 + 0 * q.sum(-1))
+    alone = zoo.gradient(zoo.build("dskd", tmp_path / "alone"), 10_000)[1]
+    assert alone["response/t2s_kl"] == pytest.approx(1)
+    across = zoo.gradient(build("dskd", tmp_path / "across"), 10_000)[1]
+    assert across["response/t2s_kl"] < 0.5  # untrained, it is right by chance alone
+    assert across["response/s2t_kl"] == pytest.approx(1)
 
 
 def test_who_refuses_names_those_that_can(tmp_path: Path) -> None:

@@ -27,13 +27,14 @@ class DSKD(Method):
     t2s: teacher states projected to the student's space, read by the student's head (held fixed);
     s2t: student states projected to the teacher's space, read by the teacher's head. With two
     tokenizers, cross-model attention first brings states to the other's tokens: queries from the
-    student's, keys from the teacher's input and target embeddings, within each sequence.
+    student's, keys from the teacher's input and target embeddings, within each sequence; t2s then
+    starts from teacher states plus target embeddings, and D_KL(sg t2s ‖ q) counts only where t2s
+    has the target as its likeliest token.
 
     Source: Zhang et al., EMNLP 2024, arXiv:2406.17328, and songmzhang/DSKD@077337a (ρ 0.5, T 2).
-    Ours: keys are divided by the spread of all the teacher's embeddings (theirs: of the
-    micro-batch's); values are the teacher's states alone; one learning rate for projectors and
-    student; the s2t term of a sequence is rescaled from the teacher's to the student's number of
-    tokens.
+    Ours: embeddings are divided by the spread of all the teacher's, states by their own (theirs:
+    both by that of the micro-batch); one learning rate for projectors and student; the s2t term of
+    a sequence is rescaled from the teacher's to the student's number of tokens.
     """
 
     class Config(MethodConfig):
@@ -73,15 +74,17 @@ class DSKD(Method):
         """Summed cross-entropy and both spaces' terms."""
         nll = micro.sum(cross_entropy, teacher=False)
         own, other = micro.student_hidden(), micro.teacher_hidden()
-        other = other.to(own.dtype)
-        t2s, s2t = self.modules["t2s"](other), self.modules["s2t"](own)
+        other, s2t = other.to(own.dtype), self.modules["s2t"](own)
         packed, twin = micro.packed, micro.packed.twin
         weight = torch.ones_like(packed.target_N, dtype=own.dtype)
         if twin is None:
-            t2s = t2s + 0 * sum(p.sum() for p in self.modules["query"].parameters())
+            idle = 0 * sum(p.sum() for p in self.modules["query"].parameters())
+            t2s = self.modules["t2s"](other) + idle
         else:
             to_teacher = self._attention(micro)
-            t2s = to_teacher.softmax(-1) @ t2s
+            said = micro.embed(twin.target_N, teacher=True).detach() / _spread(micro)
+            values = other / other.std(-1, keepdim=True) + said.to(own.dtype)
+            t2s = to_teacher.softmax(-1) @ self.modules["t2s"](values)
             s2t = to_teacher.T.softmax(-1) @ s2t
             counts = [torch.bincount(x.owner_N, minlength=x.sequences) for x in (packed, twin)]
             weight = (counts[0] / counts[1]).to(own.dtype)[twin.owner_N]
@@ -100,6 +103,8 @@ class DSKD(Method):
             seen = fixed.logits(t2s[rows])
             nll = cross_entropy(seen, None, micro.packed.target_N[rows], {})["loss"]
             kl = self._divergence(seen.detach(), head.logits(hidden[rows]))
+            if micro.packed.twin is not None:  # what the attention got wrong teaches nothing
+                kl = kl * (seen.argmax(-1) == micro.packed.target_N[rows])
             sums.append((nll.sum(), kl.sum()))
         ce, kl = (torch.stack(list(x)).sum() for x in zip(*sums, strict=True))
         return {"t2s_nll": ce, "t2s_kl": kl}
@@ -123,20 +128,24 @@ class DSKD(Method):
         """Scores of each student target (rows) for each teacher target of its sequence (columns)."""
         packed, twin = micro.packed, micro.packed.twin
         assert twin is not None
-        mine, theirs = _tokens(micro, packed, False), _tokens(micro, twin, True).detach()
-        query = self.modules["query"](mine)
-        spread = micro.teacher.model.get_input_embeddings().weight.std()
-        key = (theirs / spread).to(query.dtype)
+        query = self.modules["query"](_tokens(micro, packed, False))
+        key = (_tokens(micro, twin, True) / _spread(micro)).to(query.dtype)
         scores = query @ key.T / key.shape[-1] ** 0.5
         apart = packed.owner_N[:, None] != twin.owner_N[None, :]
         return scores.masked_fill(apart, -torch.inf)
 
 
 def _tokens(micro: Micro, packed: Any, teacher: bool) -> Tensor:
-    """Input and target embeddings side by side, (N, 2D)."""
+    """Input and target embeddings side by side, held fixed, (N, 2D)."""
     inputs = packed.input_ids_RT.flatten()[packed.source_N]
     parts = [micro.embed(ids, teacher=teacher) for ids in (inputs, packed.target_N)]
-    return torch.cat(parts, -1)
+    return torch.cat(parts, -1).detach()
+
+
+def _spread(micro: Micro) -> Tensor:
+    """Standard deviation of all the teacher's embedding weights."""
+    weight: Tensor = micro.teacher.model.get_input_embeddings().weight
+    return weight.std()
 
 
 def _fixed(head: Any) -> Any:
