@@ -140,14 +140,7 @@ def build_ablation(
             cells[place].append(
                 AblationCell(value=values[place], effect=effects[place], paper=claim)
             )
-    rows = [
-        AblationRow(
-            label=row.label,
-            training_seeds=group.row.training_seeds if group else [],
-            runs=group.row.runs if group else [],
-        )
-        for row, group in zip(order, grouped, strict=True)
-    ]
+    rows = [_row(r, g) for r, g in zip(order, grouped, strict=True)]
     notes = [f"{row.label}: {row.reason}" for row in order if row.reason]
     return Ablation(
         title=title,
@@ -167,6 +160,13 @@ def _grouped(row: Given) -> GroupedRow | None:
     runs = [Run(folder, read_summary(folder)) for folder in row.folders]
     runs.sort(key=lambda run: run.summary.run.training_seed or 0)
     return row_of(runs) if runs else None
+
+
+def _row(row: Given, grouped: GroupedRow | None) -> AblationRow:
+    seeds = grouped.row.training_seeds if grouped else []
+    return AblationRow(
+        label=row.label, training_seeds=seeds, runs=grouped.row.runs if grouped else []
+    )
 
 
 def _compared(column: Column) -> bool:
