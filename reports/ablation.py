@@ -131,15 +131,8 @@ def build_ablation(
         and protocol in (None, column.protocol)
         and edition in (None, column.edition)
     ]
-    cells: list[list[AblationCell]] = [[] for _ in order]
-    for column in columns:
-        values = [_value(r, g, f, column) for r, g, f in zip(order, grouped, found, strict=True)]
-        effects = _effects(found, values, column)
-        for place, row in enumerate(order):
-            claim = _claim(published or {}, base, row.label, column, effects[place])
-            cells[place].append(
-                AblationCell(value=values[place], effect=effects[place], paper=claim)
-            )
+    by_column = [_column(order, grouped, found, c, published or {}) for c in columns]
+    cells = [list(row) for row in zip(*by_column, strict=True)] or [[] for _ in order]
     rows = [_row(r, g) for r, g in zip(order, grouped, strict=True)]
     notes = [f"{row.label}: {row.reason}" for row in order if row.reason]
     return Ablation(
@@ -160,6 +153,23 @@ def _grouped(row: Given) -> GroupedRow | None:
     runs = [Run(folder, read_summary(folder)) for folder in row.folders]
     runs.sort(key=lambda run: run.summary.run.training_seed or 0)
     return row_of(runs) if runs else None
+
+
+def _column(
+    order: Sequence[Given],
+    grouped: Sequence[GroupedRow | None],
+    found: Sequence[Found],
+    column: Column,
+    published: Published,
+) -> list[AblationCell]:
+    """One column of the table, the base first."""
+    values = [_value(r, g, f, column) for r, g, f in zip(order, grouped, found, strict=True)]
+    effects = _effects(found, values, column)
+    cells = []
+    for row, value, effect in zip(order, values, effects, strict=True):
+        claim = _claim(published, order[0].label, row.label, column, effect)
+        cells.append(AblationCell(value=value, effect=effect, paper=claim))
+    return cells
 
 
 def _row(row: Given, grouped: GroupedRow | None) -> AblationRow:
@@ -192,7 +202,7 @@ def _effects(
         )
     raw = [None, *(_effect(sample, samples[0]) for sample in samples[1:])]
     tested = [place for place, effect in enumerate(raw) if effect]
-    adjusted = stats.holm([effect.p for effect in raw if effect]) if tested else []
+    adjusted = stats.holm([effect.p for effect in raw if effect])
     for place, p in zip(tested, adjusted, strict=True):
         effect = raw[place]
         assert effect is not None
