@@ -7,7 +7,7 @@ with 64-bit hashes: the chance of a false match is about 1e-12 an n-gram.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ _SHIFT = np.uint64(29)
 
 
 def shared_ngrams(
-    train: Sequence[Example], tests: dict[str, Sequence[Example]], *, n: int = N
+    train: Sequence[Example], tests: Mapping[str, Sequence[Example]], *, n: int = N
 ) -> dict[str, int]:
     """Number of each test's prompts (instruction and input) found in the training rows.
 

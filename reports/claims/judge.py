@@ -293,6 +293,8 @@ def _verdict(
         if lacking:
             return "not measured", f"no run of {', '.join(lacking)}"
         what = info(claim.metric).label
+        if claim.references is not None:
+            what += f" on references of {claim.references[0]} tokens or more"
         return "not measured", f"no {what} of {', '.join(absent)}; {_remedy(claim)}"
     if counts["against"]:
         return "does not hold", said

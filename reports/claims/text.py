@@ -67,7 +67,9 @@ def _claim(judged: JudgedClaim) -> list[str]:
     lines = [title, *textwrap.wrap(says, WIDTH, initial_indent="  ", subsequent_indent="  ")]
     if judged.verdict == "not measured":
         lines += textwrap.wrap(judged.reason, WIDTH, initial_indent="  ", subsequent_indent="  ")
-    lines += [_test(judged, test) for test in judged.tests if not test.reason]
+    made = [test for test in judged.tests if not test.reason]
+    width = max((len(test.where) for test in made), default=0)
+    lines += [_test(judged, test, width) for test in made]
     if judged.tests and judged.not_evaluated:
         what = info(claim.metric).label + (
             " on references of that length" if claim.references else ""
@@ -76,13 +78,13 @@ def _claim(judged: JudgedClaim) -> list[str]:
     return list(map(printable, lines))
 
 
-def _test(judged: JudgedClaim, test: ClaimTest) -> str:
+def _test(judged: JudgedClaim, test: ClaimTest, width: int) -> str:
     claim = judged.claim
     values = _values(judged, test)
     scope = f" {test.pair}" if claim.pairs > 1 else ""
     what = f"{claim.method} - {test.rival}"
     return (
-        f"  {what:20} {test.where:16} {info(claim.metric).label:9}"
+        f"  {what:17} {test.where:{width}} {info(claim.metric).label:9}"
         f" {values:24} p {_p(test.p_holm):7} {test.outcome}{scope}"
     )
 
