@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import runs
@@ -131,6 +132,20 @@ def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert make_cells(study, [], tmp_path) == first
     with pytest.raises(TypeError):
         make_cells(study, ["train.lr=1e-3"], tmp_path)
+
+
+def test_a_remembered_plan_needs_no_torch(spawn: Callable[..., Any], tmp_path: Path) -> None:
+    code = (
+        "import sys; from kdbench.harness import cli\n"
+        "code = cli._run(['ablate', 'zoo', '--dry-run', '--json', '--runs-dir', sys.argv[1]])\n"
+        "sys.exit(code or ('torch' in sys.modules and sys.argv[2] == 'again'))"
+    )
+    for turn in ("first", "again"):
+        process = spawn(code, tmp_path / "runs", turn)
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
+        assert len(json.loads(out)["runs"]) == 3 * len(load_study("zoo").all_rows())
+    assert not (tmp_path / "runs").exists()  # looking changes nothing
 
 
 # -- who runs what, with processes that only pretend -----------------------------------------------
