@@ -2,11 +2,12 @@
 
     python benchmarks/kill_eval.py [--suite mini] [--model teacher] [--kills 10] [--json]
 
-One uninterrupted evaluation, then the same command with SIGKILL at moments drawn over its whole
-work (answers, contexts of exposure bias, scoring, probes) until ``--kills`` kills are made, and once
+One uninterrupted evaluation, then the same command with SIGKILL at random moments after it has begun
+to answer (answers, contexts of exposure bias, scoring, probes) until ``--kills`` kills are made, and once
 more to its end; should it end before, a fresh one follows. Every process writes down each answer its
 model finishes. Samples, scores and probes must be identical, whatever was stored at a kill must be in
-the end's files, and a kill may repeat the answers of one chunk, the one in flight, at most.
+the end's files, and a kill may repeat the answers of one chunk at most, the one in flight (exposure
+bias keeps all samples of a prompt in one chunk).
 """
 
 import argparse
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chunk", type=int, default=8, help="prompts a chunk")
+    parser.add_argument("--samples", type=int, default=4, help="exposure bias: answers a prompt")
     parser.add_argument("--set", action="append", default=[], help="passed on to kdbench eval")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -83,6 +85,7 @@ def killed_often(options: argparse.Namespace, scratch: Path) -> Row:
     command = ["eval", "--suite", options.suite, "--model", options.model, "--quiet"]
     command += ["--teacher", options.teacher, "--tasks", options.tasks]
     command += ["--probes", options.probes, "--set", f"generate.chunk={options.chunk}"]
+    command += ["--set", f"tasks.probe_samples={options.samples}"]
     for assignment in options.set:
         command += ["--set", assignment]
     os.environ.setdefault("KDBENCH_CACHE", str(scratch / "cache"))
@@ -93,7 +96,7 @@ def killed_often(options: argparse.Namespace, scratch: Path) -> Row:
         finish([*once, "--runs-dir", str(scratch / "before")], scratch / "before.count")
     whole, count = scratch / "whole", scratch / "whole.count"
     process = start([*command, "--runs-dir", str(whole)], count)
-    wait_for_work(process, whole, count)
+    wait_for_work(process, count)
     began = time.monotonic()
     end(process)
     row.seconds, row.answers = time.monotonic() - began, answers(count)
@@ -103,7 +106,7 @@ def killed_often(options: argparse.Namespace, scratch: Path) -> Row:
         arguments = [*command, "--runs-dir", str(runs_dir)]
         while row.kills < options.kills:
             process = start(arguments, count)
-            wait_for_work(process, runs_dir, count)
+            wait_for_work(process, count)
             process.join(dice.uniform(0, 2 * row.seconds / options.kills))
             if not process.is_alive():
                 end(process)
@@ -117,7 +120,8 @@ def killed_often(options: argparse.Namespace, scratch: Path) -> Row:
         row.generated += answers(count)
         compare(row, whole, runs_dir, stored)
     row.repeated = row.generated - row.evaluations * row.answers
-    row.allowed = row.kills * options.chunk
+    # exposure bias stores all samples of a prompt at once
+    row.allowed = row.kills * max(options.chunk, options.samples)
     return row
 
 
@@ -165,22 +169,11 @@ def answers(count: Path) -> int:
     return count.stat().st_size if count.exists() else 0
 
 
-def wait_for_work(process: BaseProcess, runs_dir: Path, count: Path) -> None:
-    """Returns when something new is done, or the process is through."""
-    before = written(runs_dir, count)
-    while process.is_alive() and written(runs_dir, count) == before:
+def wait_for_work(process: BaseProcess, count: Path) -> None:
+    """Returns when a new answer is finished, or the process is through."""
+    before = answers(count)
+    while process.is_alive() and answers(count) == before:
         time.sleep(0.005)
-
-
-def written(runs_dir: Path, count: Path) -> int:
-    """Grows when work is done."""
-    total = answers(count)
-    for path in runs_dir.rglob("*.json*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
 
 
 def whole_chunks(runs_dir: Path, chunk: int) -> dict[str, list[bytes]]:

@@ -184,6 +184,8 @@ def _yaml_text(kind: str, folder: str, name: str, example: str) -> tuple[str, st
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"cannot read the {kind} {name}: {reason}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"the {kind} {name} is not UTF-8; save it as UTF-8") from error
     known = _shipped(folder)
     if name not in known:
         raise unknown(kind, name, known, f" (or give a file: {example})")

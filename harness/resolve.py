@@ -64,7 +64,8 @@ def parse_yaml(text: str, where: str) -> Any:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{where}, line {line}: not valid YAML ({error.problem})") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML ({error})") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: not valid YAML ({reason})") from error
 
 
 def load_suite(name: str) -> Tree:

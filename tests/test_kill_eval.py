@@ -11,7 +11,7 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "kill_eval.py"
 
 def test_kills_of_eval_lose_nothing_and_repeat_at_most_the_chunk_in_flight(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARK, "--suite", "mini-test", "--kills", "3", "--chunk", "4"]
-    command += ["--set", "tasks.probe_samples=2", "--json"]
+    command += ["--samples", "2", "--json"]
     environment = {**os.environ, "KDBENCH_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import forks
+import own_task
 import pytest
 
 from kdbench.harness.config import TasksConfig
@@ -85,7 +86,7 @@ def test_a_foreign_task_that_cannot_work_is_refused_before_training(
     reason: str, tmp_path: Path
 ) -> None:
     changed, said = REFUSED[reason]
-    write_own(tmp_path, changed)
+    own_task.write(tmp_path, changed)
     config = resolved("mini-test", "sft", [], {"tasks.names": ["dolly", "own"]})
     tasks = TasksConfig(**{**config.tasks.model_dump(), "include_path": str(tmp_path)})
     with pytest.raises(InputError, match=said) as caught:
@@ -98,7 +99,7 @@ def test_nothing_is_written_for_a_task_whose_data_is_out_of_reach(
 ) -> None:
     from kdbench.harness import cli
 
-    write_own(tmp_path, REFUSED["no file"][0])
+    own_task.write(tmp_path, REFUSED["no file"][0])
     runs_dir = tmp_path / "runs"
     with pytest.raises(SystemExit) as ended:
         cli.main(
@@ -121,25 +122,3 @@ def test_real_sets_are_looked_for_before_training(
         config = resolved("smollm2", "sft", [], {"tasks.names": [name]})
         with pytest.raises(InputError, match=said):
             check_task_data(config, tmp_path)
-
-
-def write_own(folder: Path, changed: str) -> None:
-    """A working task, with one line of its file replaced by others."""
-    rows = [{"question": f"Word {n}", "choices": ["a", "b"], "gold": n % 2} for n in range(3)]
-    data = folder / "rows.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = {
-        "task": "own",
-        "dataset_path": "json",
-        "dataset_kwargs": json.dumps({"data_files": {"test": str(data)}}),
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "question",
-        "doc_to_target": "gold",
-        "doc_to_choice": "choices",
-        "metric_list": "[{metric: acc, aggregation: mean, higher_is_better: true}]",
-    }
-    for line in changed.splitlines():
-        key, value = line.split(": ", 1)
-        lines[key] = value
-    (folder / "own.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
