@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kdbench.harness.provenance import code_state
+from kdbench.harness.provenance import source_sha256
 
 METHODS = "sft,fkd,seqkd,minillm,minillm-code,dpkd,dpkd-token"
 KDBENCH = [sys.executable, "-c", "from kdbench.harness.cli import main; main()"]
@@ -86,7 +87,7 @@ class Job:
 
     def check_code(self) -> None:
         """Stops all if the code is no longer what this began with."""
-        now = code_state().sha256
+        now = code_hash()
         if now != self.code:
             raise SystemExit(
                 f"kdbench's code changed while this ran ({self.code[:8]} -> {now[:8]}), and runs "
@@ -99,7 +100,9 @@ class Job:
         if process.wait():
             self.check_code()
             said = self.said.read_text()[-4000:]
-            raise SystemExit(f"{self.command} ended with exit {process.returncode}:\n{said}")
+            raise SystemExit(
+                f"{shlex.join(self.command)} ended with exit {process.returncode}:\n{said}"
+            )
 
     def written(self) -> int:
         """Bytes of logs and samples: grows when work is done."""
@@ -134,7 +137,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="passed on to kdbench run")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    code = code_state().sha256
+    code = code_hash()
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for method in options.methods.split(","):
@@ -143,6 +146,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({"kill": [asdict(row) for row in found]}))
     sys.exit(any(row.different for row in found))
+
+
+def code_hash() -> str:
+    """Hash of the code as it is now (a process of kdbench remembers that of its start)."""
+    return source_sha256.__wrapped__()
 
 
 def one_method(options: argparse.Namespace, method: str, scratch: Path, code: str) -> Row:

@@ -1,5 +1,6 @@
 """Runs from the command line down, at test size: results, refusals, and what lies in a run folder."""
 
+import gc
 import json
 import os
 import subprocess
@@ -10,9 +11,13 @@ from pathlib import Path
 import pytest
 import runs
 import tiny
+import torch
+from transformers import PreTrainedModel
 
 from kdbench.harness import cli
+from kdbench.harness.errors import InputError
 from kdbench.harness.records import Manifest, Summary
+from kdbench.harness.runner import commands
 from kdbench.harness.store import read_record, read_rows
 
 Kdbench = Callable[..., tuple[int, str, str]]
@@ -43,6 +48,23 @@ def refused(result: tuple[int, str, str]) -> str:
     lines = [line for line in err.splitlines() if line.strip()]
     assert len(lines) == 1, err
     return lines[0]
+
+
+def test_training_is_out_of_memory_before_the_evaluation(
+    kdbench: Kdbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (PreTrainedModel, torch.optim.Optimizer)
+    alive: list[str] = []
+
+    def look(*_: object) -> None:
+        found = [type(o) for o in gc.get_objects() if issubclass(type(o), kinds)]
+        alive.extend(kind.__name__ for kind in found)
+        raise InputError("that was all")
+
+    monkeypatch.setattr(commands, "_evaluate_run", look)
+    code, _, said = kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)
+    assert code == 2 and "that was all" in said
+    assert alive == []
 
 
 def test_run_prints_the_comparison_and_leaves_a_whole_folder(
