@@ -202,3 +202,9 @@ def test_schedules(schedule: str, places: dict[float, float]) -> None:
         assert rate == pytest.approx(0.25 + share if schedule != "constant" else 1.25)
     warming = learning_rate(3, 0.9, peak=1.0, warmup_steps=9, schedule=schedule, floor=0.0)
     assert warming == pytest.approx(0.4)
+
+
+def test_tokens_are_counted_by_model(tmp_path: Path) -> None:
+    tokens = build("fkd", tmp_path / "fkd").run().tokens
+    assert tokens["teacher"] == tokens["student"] > tokens["response"] > 0
+    assert "teacher" not in build("sft", tmp_path / "sft").run().tokens

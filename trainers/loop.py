@@ -30,6 +30,7 @@ from kdbench.harness.store import append_rows, keep_rows, read_records
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro import (
     Layout,
+    MicroBatch,
     StudentModule,
     TeacherSide,
     extra_modules,
@@ -227,6 +228,15 @@ class Loop:
     def _gradients(self, mine: list[Piece]) -> dict[str, float]:
         """Backward of every micro-batch; returns the logged means of the global window."""
         sums: dict[str, torch.Tensor] = {}
+        taught = 0
+
+        def loss_of(piece: Piece, micro: MicroBatch) -> torch.Tensor:
+            nonlocal taught
+            value = self.method.loss(self.ctx, piece.stream, micro)
+            if piece.scale and micro.asked_teacher:
+                taught += sum(len(s) for s in piece.sequences)
+            return value
+
         for i, piece in enumerate(mine):
             last = i == len(mine) - 1
             sync = nullcontext() if last else self.accelerator.no_sync(self.module)
@@ -234,7 +244,7 @@ class Loop:
                 with self.accelerator.autocast():
                     loss, logged = self.module(
                         self.layout(piece.sequences),
-                        lambda micro, piece=piece: self.method.loss(self.ctx, piece.stream, micro),
+                        partial(loss_of, piece),
                     )
                 scaled = loss * piece.scale
                 self.accelerator.backward(scaled)
@@ -246,17 +256,26 @@ class Loop:
                 sums[key] = sums[key] + value if key in sums else value
             total = scaled.detach().to(torch.float64)
             sums["total"] = sums["total"] + total if "total" in sums else total
-        return self._reduced(sums)
+        return self._reduced(sums, taught)
 
-    def _reduced(self, sums: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _reduced(self, sums: dict[str, torch.Tensor], taught: int) -> dict[str, float]:
+        """Means over ranks; the teacher's tokens are added up and booked."""
         world = self.accelerator.num_processes
         values = {k: float(v) for k, v in sums.items()}
+        if world > 1:
+            gathered: list[Any] = [None] * world
+            torch.distributed.all_gather_object(gathered, (values, taught))
+            taught = sum(count for _, count in gathered)
+        if taught:
+            self._book("teacher", taught)
         if world == 1:
             return values
-        gathered: list[Any] = [None] * world
-        torch.distributed.all_gather_object(gathered, values)
-        names = dict.fromkeys(name for part in gathered for name in part)
-        return {n: sum(part.get(n, 0.0) for part in gathered) / world for n in names}
+        parts = [part for part, _ in gathered]
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {n: sum(part.get(n, 0.0) for part in parts) / world for n in names}
+
+    def _book(self, kind: str, tokens: int) -> None:
+        self.ctx.meter[kind] = self.ctx.meter.get(kind, 0) + tokens
 
     def _count(self, window: tuple[Any, ...]) -> None:
         tokens = self.state.tokens
@@ -265,10 +284,9 @@ class Loop:
             targets = sum(s.targets for g in stream.groups for s in g)
             tokens[kind] = tokens.get(kind, 0) + targets
             positions = sum(len(s) for g in stream.groups for s in g)
-            tokens["student"] = tokens.get("student", 0) + positions
+            self._book("student", positions)
         self.state.response_tokens = tokens.get("response", 0)
-        for kind, count in self.ctx.meter.items():
-            tokens[kind] = count
+        tokens.update(self.ctx.meter)
 
     def _progress(self) -> float:
         if self.settings.response_tokens:

@@ -105,6 +105,11 @@ class MicroBatch:
             self._teacher_hidden = self.teacher.hidden(self.packed)
         return self._teacher_hidden
 
+    @property
+    def asked_teacher(self) -> bool:
+        """Whether the loss made a forward pass of the teacher."""
+        return self._teacher_hidden is not None
+
     def sum(self, objective: Objective, *, teacher: bool | TeacherSide) -> torch.Tensor:
         """Sum of a token objective; see the protocol."""
         side = teacher if isinstance(teacher, TeacherSide) else self.teacher if teacher else None

@@ -193,7 +193,7 @@ def tiny_loop(
             meter=meter,
         ),
         teacher_answers=lambda indices: [taught[i] for i in indices],
-        score=Scorer(**shared, vocab=VOCAB, layout=layout, micro_tokens=64),
+        score=Scorer(**shared, vocab=VOCAB, layout=layout, micro_tokens=64, meter=meter),
         meter=meter,
         twin=twin,
     )

@@ -98,12 +98,14 @@ class Scorer:
     layout: Layout
     micro_tokens: int
     accelerator: Accelerator
+    meter: dict[str, int]
 
     @torch.no_grad()
     def __call__(self, sequences: Seq[Sequence], who: str) -> list[torch.Tensor]:
         """log-probability of each target token, one float32 CPU tensor a sequence."""
         model = self.student if who == "student" else self.teacher
         assert model is not None, "this method needs a teacher"
+        self.meter[who] = self.meter.get(who, 0) + sum(len(s) for s in sequences)
         head = head_of(model, self.vocab)
         bare = [replace(s, columns={}) for s in sequences]
         out: list[torch.Tensor] = []

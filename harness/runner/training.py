@@ -156,6 +156,7 @@ class _Training:
                 layout=self.layout,
                 micro_tokens=training.micro_tokens,
                 accelerator=self.accelerator,
+                meter=self.meter,
             ),
             meter=self.meter,
             twin=self.twins,
