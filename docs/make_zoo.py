@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from kdbench.harness.records import Missing, Summary
+from kdbench.harness.registry import METHODS
 from kdbench.harness.store import read_record
 from kdbench.reports.board import build_board
 from kdbench.reports.markdown import escape
@@ -23,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("dolly", "selfinst", "vicuna", "sni", "unni")
 TRUTH = ("kl_true_student", "kl_student_true", "modes_covered", "invalid")
 INIT = "sft-init"
+SEEDS = (10, 20, 30)
 
 
 def page(runs: Path) -> str:
@@ -35,6 +37,7 @@ def page(runs: Path) -> str:
         notes["intro"].strip(),
         "```bash\n" + notes["command"].strip() + "\n```",
         notes["setting"].strip(),
+        unfinished(table),
         "## ROUGE-L",
         scores(table, [(task, "rouge_l") for task in TASKS]),
         "## Exact match",
@@ -54,6 +57,22 @@ def page(runs: Path) -> str:
         notes["care"].strip(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def unfinished(table: Table) -> str:
+    """Which of the runs that the command makes are not there yet."""
+    seeds = {row.method: set(row.training_seeds) for row in table.rows if not row.reference}
+    lines = []
+    for seed in SEEDS:
+        absent = [f"`{name}`" for name in METHODS if seed not in seeds.get(name, set())]
+        if absent:
+            whole = len(absent) == len(METHODS)
+            lines.append(f"- training seed {seed}: {'all' if whole else ', '.join(absent)}")
+    if not lines:
+        return "All runs are there."
+    return "**Not all runs are there yet** (the same command makes them). Missing:\n\n" + "\n".join(
+        lines
+    )
 
 
 def scores(table: Table, wanted: list[tuple[str, str]]) -> str:
