@@ -19,8 +19,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Edition = Literal["mini", "mini-test", "full"]
 
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
-# micro-batch may take and how often a kill-safe state is written.
-NOT_HASHED = frozenset({"micro_tokens", "save_every"})
+# micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
+NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
 
 
 class Section(BaseModel):
@@ -85,6 +85,9 @@ class TrainConfig(Section):
     max_length: int = Field(512, gt=1, description="tokens of prompt and response")
     max_prompt: int = Field(256, gt=0, description="tokens of a prompt; longer rows are dropped")
     micro_tokens: int = Field(4096, gt=0, description="tokens of a micro-batch; memory, not result")
+    teacher_memory_gb: float = Field(
+        2.0, ge=0, description="host memory for the teacher's outputs on rows read again; 0: none"
+    )
     precision: Precision = Field("auto", description="auto: bf16 where the hardware has it")
     sample_precision: Precision = Field(
         "auto", description="arithmetic of sampling answers in training; auto: as precision"
@@ -116,6 +119,11 @@ class TrainConfig(Section):
     def identity(self) -> dict[str, Any]:
         """The fields that decide what is trained, as plain data: all but `NOT_HASHED`."""
         return self.model_dump(mode="json", exclude=set(NOT_HASHED))
+
+    @property
+    def seed_of_init(self) -> int:
+        """Seed of the init this training starts from."""
+        return self.seed if self.init_seed is None else self.init_seed
 
     @property
     def max_response(self) -> int:
@@ -235,10 +243,10 @@ def run_id(config: RunConfig, fingerprints: Mapping[str, str]) -> str:
     of the teacher's fine-tuning; training seed; precision as resolved.
 
     Out, because the student is the same: names and paths of models and data (contents decide),
-    ``micro_tokens`` and ``save_every``, device, log level. Out, because evaluations are added to a
-    run and have keys of their own: tasks, protocol, generate. Out, because it is a label:
-    suite, regime and tuning (what they set is in). Our own code's version is out too: a change of code
-    stops a run as drift instead of silently starting another.
+    the settings `NOT_HASHED`, device, log level. Out, because evaluations are added to a run and
+    have keys of their own: tasks, protocol, generate. Out, because it is a label: suite, regime and
+    tuning (what they set is in). Our own code's version is out too: a change of code stops a run as
+    drift instead of silently starting another.
 
     Args:
         config: resolved, ``precision`` included.

@@ -4,6 +4,9 @@ traceback.
 To add one: subclass the category whose exit code fits, write the message as *what, where, what to do*.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class KdbenchError(Exception):
     """Root of everything kdbench raises on purpose.
@@ -38,3 +41,12 @@ class CheckFailed(KdbenchError):
     """A fair-comparison rule, a reference number or a regenerated file does not match."""
 
     exit_code = 3
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
+    """The error for a name that is not there: offers the nearest ones, else lists all."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near += [n for n in names if n not in near and len(name) >= 3 and name in n][: 3 - len(near)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
+    return InputError(f"no {kind} is called {name!r}{where}; {hint}")

@@ -8,7 +8,6 @@ only while the files it was made from are as they were.
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from kdbench.harness.config import Precision, RunConfig, run_id, run_name, with_precision
 from kdbench.harness.errors import InputError
+from kdbench.harness.provenance import source_folders, tree_sha256
 from kdbench.harness.records import Record
 from kdbench.harness.store import read_record, write_json
 
@@ -88,7 +88,7 @@ def recall(cache: Path, asked: RunConfig, *, device: str, data_dir: Path | None)
 
 def _path(cache: Path, asked: RunConfig, device: str, data_dir: Path | None) -> Path:
     """Where the memory of a configuration is: named by all that its fingerprints follow from."""
-    seed = asked.train.seed if asked.train.init_seed is None else asked.train.init_seed
+    seed = asked.train.seed_of_init
     parts = {
         "pair": asked.pair.model_dump(mode="json"),
         "data": asked.data.model_dump(mode="json"),
@@ -126,10 +126,4 @@ def _stamps(paths: Iterable[Path | str]) -> dict[str, list[int]]:
 @functools.cache
 def _world_sources() -> str:
     """Hash of the generated world's code, from which its models and data follow."""
-    spec = importlib.util.find_spec("kdbench.tasks")
-    digest = hashlib.sha256()
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted((Path(root) / "mini").rglob("*")):
-            if path.suffix in (".py", ".yaml"):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return tree_sha256({"mini": source_folders()["tasks"] / "mini"})

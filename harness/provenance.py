@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def code_state() -> Code:
     """Commit, uncommitted changes and content hash of the kdbench that is running."""
-    folders = _source_folders()
+    folders = source_folders()
     root = folders["harness"].parent
     commit = diff = None
     # A wheel may be installed below someone else's repository: only a checkout of ours counts.
@@ -79,8 +79,13 @@ def code_state() -> Code:
 @functools.cache
 def source_sha256() -> str:
     """Hash of the source files of the kdbench that is running."""
+    return tree_sha256(source_folders())
+
+
+def tree_sha256(folders: Mapping[str, Path]) -> str:
+    """Hash of the Python and YAML files in some folders, by name of the folder."""
     digest = hashlib.sha256()
-    for name, folder in _source_folders().items():
+    for name, folder in folders.items():
         for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".yaml")):
             if "__pycache__" not in path.parts:
                 digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0".encode())
@@ -88,7 +93,7 @@ def source_sha256() -> str:
     return digest.hexdigest()
 
 
-def _source_folders() -> dict[str, Path]:
+def source_folders() -> dict[str, Path]:
     """Where our packages are installed, found without importing them."""
     found = {}
     for name in ("harness", "trainers", "tasks", "reports"):

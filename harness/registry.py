@@ -5,18 +5,15 @@ A third party adds a method without touching this file: a package with the entry
 that defines one subclass of `kdbench.trainers.method.Method`.
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
 from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from kdbench.trainers.method import Method
@@ -60,15 +57,6 @@ class Found(NamedTuple):
     source: str
     fingerprint: str
     method: "type[Method]"
-
-
-def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """The error for a name that is not there: offers the nearest ones, else lists all."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    near += [n for n in names if n not in near and len(name) >= 3 and name in n][: 3 - len(near)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
-    return InputError(f"no {kind} is called {name!r}{where}; {hint}")
 
 
 def third_party_methods() -> dict[str, str]:
@@ -146,48 +134,3 @@ def _from_file(path: Path) -> Found:
 
 def _source_hash(path: str | None) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
-
-
-def suite_names() -> list[str]:
-    """All suites that come with the package."""
-    return _shipped("suites")
-
-
-def study_names() -> list[str]:
-    """All studies that come with the package."""
-    return _shipped("studies")
-
-
-def suite_text(name: str) -> tuple[str, str]:
-    """Where a suite is and its YAML text. ``name`` is one of ours or the path of a ``.yaml`` file.
-
-    Raises:
-        InputError: neither.
-    """
-    return _yaml_text("suite", "suites", name, "--suite path/to/suite.yaml")
-
-
-def study_text(name: str) -> tuple[str, str]:
-    """Where a study is and its YAML text, as `suite_text`."""
-    return _yaml_text("study", "studies", name, "kdbench ablate path/to/study.yaml")
-
-
-def _shipped(folder: str) -> list[str]:
-    names = (entry.name for entry in (files("kdbench.harness") / folder).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def _yaml_text(kind: str, folder: str, name: str, example: str) -> tuple[str, str]:
-    if name.endswith((".yaml", ".yml")):
-        try:
-            return name, Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"cannot read the {kind} {name}: {reason}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"the {kind} {name} is not UTF-8; save it as UTF-8") from error
-    known = _shipped(folder)
-    if name not in known:
-        raise unknown(kind, name, known, f" (or give a file: {example})")
-    text = (files("kdbench.harness") / folder / f"{name}.yaml").read_text("utf-8")
-    return f"{kind} {name}", text

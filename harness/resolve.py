@@ -15,14 +15,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.config import RunConfig, TrainConfig
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.registry import (
     Found,
     check_method_name,
     find_method,
-    suite_text,
-    unknown,
 )
+from kdbench.harness.shipped import SUITES
 
 Tree = dict[str, Any]
 BUDGET = ("steps", "epochs", "response_tokens")
@@ -80,7 +79,7 @@ def load_suite(name: str) -> Tree:
 def _suite(name: str, above: tuple[str, ...]) -> Tree:
     if name in above:
         raise InputError(f"suite {name} extends itself through {' > '.join(above)}")
-    tree, where = _parsed(*suite_text(name))
+    tree, where = _parsed(*SUITES.text(name))
     if not isinstance(tree, dict):
         raise InputError(f"{where} must be a mapping of sections")
     _check_suite_keys(tree, where)

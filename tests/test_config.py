@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name, slug, with_precision
 from kdbench.harness.errors import InputError
-from kdbench.harness.registry import METHODS, find_method, suite_names
+from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.resolve import dotted_keys, load_suite, merge, overlay, resolve
+from kdbench.harness.shipped import SUITES
 from kdbench.harness.store import read_record, write_json
 
 PRINTS = {"teacher": "t", "student": "s", "train": "d"}
@@ -144,7 +145,7 @@ def test_unknown_names_offer_the_nearest(suite: str, method: str, sentence: str)
         resolve(suite=suite, method=method)
 
 
-@pytest.mark.parametrize("name", suite_names())
+@pytest.mark.parametrize("name", SUITES.names())
 def test_every_suite_resolves_for_every_method(name: str) -> None:
     assert load_suite(name)["suite"] == name
     assert set(load_suite(name).get("methods", {})) <= set(METHODS)

@@ -20,7 +20,7 @@ from judge_server import Action, Cut, Hang, JudgeServer, Raw, failure, say, show
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.definition import checked_url, judge_names, load_judge
+from kdbench.harness.judge.definition import checked_url, load_judge
 from kdbench.harness.judge.fencing import filled, neutralised
 from kdbench.harness.judge.parsing import Verdict, read
 from kdbench.harness.judge.results import pair_outcome
@@ -33,6 +33,7 @@ from kdbench.harness.records import (
     Summary,
     VerdictRow,
 )
+from kdbench.harness.shipped import JUDGES
 from kdbench.harness.store import append_rows, mark_done, read_records, write_json
 
 KEY = "sk-test-0123456789abcdefSECRET"
@@ -522,7 +523,7 @@ def fuzzed(random_: random.Random, body: bytes) -> bytes:
 
 def test_fuzzed_responses_end_in_a_recorded_state(judge: Judge, tmp_path: Path) -> None:
     random_ = random.Random(7)
-    definitions = [load_judge(name) for name in judge_names()]
+    definitions = [load_judge(name) for name in JUDGES.names()]
     for number in range(2000):
         whole = say(random_.choice(["SCORE: 7", "VERDICT: A", '{"reasons": "x", "verdict": "B"}']))
         text = fuzzed(random_, whole.body).decode("utf-8", "replace")
@@ -567,7 +568,7 @@ def test_a_bad_definition_is_one_sentence(text: str, judge: Judge, tmp_path: Pat
     assert code == 2 and err.startswith("kdbench: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", judge_names())
+@pytest.mark.parametrize("name", JUDGES.names())
 def test_every_shipped_judge_loads(name: str) -> None:
     definition = load_judge(name)
     assert definition.name == name and definition.prices is not None

@@ -9,7 +9,7 @@ import pytest
 
 from kdbench.harness import cli
 from kdbench.harness.records import ModelRef
-from kdbench.harness.registry import suite_names
+from kdbench.harness.shipped import SUITES
 from kdbench.reports.ledger import Ledger, LedgerRow, ledger, load_numbers, load_settings
 from kdbench.reports.ledger_text import render_markdown, render_terminal
 
@@ -40,7 +40,7 @@ def row(
 
 
 def test_data_is_sound() -> None:
-    numbers, settings, known = load_numbers(), load_settings(), set(suite_names())
+    numbers, settings, known = load_numbers(), load_settings(), set(SUITES.names())
     assert len(numbers) == 266
     for number in numbers:
         assert set(number.suites) <= known, number

@@ -43,7 +43,7 @@ def test_rows_are_few_and_never_too_long() -> None:
     assert packed.input_ids_RT.shape[1] <= 12
     assert packed.input_ids_RT.shape[0] == -(-sum(lengths) // 12)
     assert packed.attention_mask_RT is None
-    assert packed.sequences == 6
+    assert len(packed.sequences) == 6
 
 
 def test_too_long_sequence_is_refused() -> None:
@@ -64,7 +64,7 @@ def test_sequences_without_targets_take_no_room() -> None:
     empty = Sequence((), (7,))
     packed = pack([empty, Sequence((2,), (3, 1)), Sequence((4, 5), ())], max_tokens=9, pad_id=0)
     assert packed.input_ids_RT.tolist() == [[2, 3]]
-    assert packed.sequences == 3
+    assert len(packed.sequences) == 3
     assert packed.owner_N.tolist() == [1, 1]
     assert len(pack([empty], max_tokens=9, pad_id=0).target_N) == 0
 

@@ -156,7 +156,7 @@ def test_kdbench_check_exits_3_and_names_the_rule(
     document = json.loads(capsys.readouterr().out)
     assert [run["broken"] for run in document["runs"] if run["broken"]] == [["selection"]]
     assert kdbench("check", runs, "--rules", "closed-v9") == 2
-    assert "choose closed-v1" in capsys.readouterr().err
+    assert "did you mean closed-v1?" in capsys.readouterr().err
 
 
 def kdbench(*arguments: object) -> int:

@@ -15,7 +15,8 @@ import runs
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.locks import RunLock, lock_holder
-from kdbench.harness.registry import METHODS, study_names
+from kdbench.harness.registry import METHODS
+from kdbench.harness.shipped import STUDIES
 from kdbench.harness.study import driver as driving
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared
@@ -41,7 +42,7 @@ published: {plain: {dolly/rouge_l: 20.0}, taught: {dolly/rouge_l: 21.5}}
 # -- what a study stands for ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", study_names())
+@pytest.mark.parametrize("name", STUDIES.names())
 def test_every_row_of_a_shipped_study_is_a_valid_run(name: str) -> None:
     study = load_study(name)
     for suite in ("mini", "mini-test"):

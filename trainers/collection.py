@@ -1,5 +1,6 @@
 """Collect-then-optimise, as in PPO: roll out many answers, pass over them several times, repeat."""
 
+from collections.abc import Sequence as Seq
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ class Collection:
     def __init__(self, ppo: PPO) -> None:
         self.ppo = ppo
         self.items: list[Sequence] = []
+        self._announced = False
 
     def window(self, ctx: Context, step: int, *, teacher_mix: float) -> list[Sequence]:
         """The rollouts of optimiser step ``step``, with columns ``log_q`` and ``log_p``.
@@ -48,6 +50,9 @@ class Collection:
         number, inside = divmod(step, batches * self.ppo.inner_epochs)
         if inside == 0:
             self.items = collect(ctx, step, number, batches * size, teacher_mix)
+        elif not self._announced:  # resumed
+            announce(ctx, self.items)
+        self._announced = True
         epoch, batch = divmod(inside, batches)
         order = ctx.indices(epoch * batches + batch, size=size, salt=2 + number, n=len(self.items))
         return [self.items[i] for i in order]
@@ -101,11 +106,18 @@ def collect(ctx: Context, step: int, number: int, count: int, teacher_mix: float
         teacher_mix=teacher_mix,
     )
     rolled = [with_response(p, a.ids) for p, a in zip(prompts, answers, strict=True)]
+    announce(ctx, rolled)
     log_q, log_p = ctx.score(rolled, "student"), ctx.score(rolled, "teacher")
     return [
         with_response(s, s.response, log_q=q, log_p=p)
         for s, q, p in zip(rolled, log_q, log_p, strict=True)
     ]
+
+
+def announce(ctx: Context, rollouts: Seq[Sequence]) -> None:
+    """Says that the teacher will be asked about these rollouts in every inner epoch."""
+    size = ctx.batch_size
+    ctx.keep("rollouts", [rollouts[i : i + size] for i in range(0, len(rollouts), size)])
 
 
 def rollout_seed(seed: int, step: int) -> int:

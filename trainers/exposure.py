@@ -29,7 +29,8 @@ from kdbench.trainers.head import Head, backbone_hidden
 from kdbench.trainers.head_kernels import default_rows
 from kdbench.trainers.micro import Layout
 from kdbench.trainers.objectives import forward_kl
-from kdbench.trainers.services import micro_batches, split_by_owner
+from kdbench.trainers.plan import micro_batches
+from kdbench.trainers.services import split_by_owner
 from kdbench.trainers.types import Sequence
 
 Array = NDArray[np.float64]

@@ -30,7 +30,6 @@ from kdbench.harness.store import append_rows, keep_rows, read_records
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro import (
     Layout,
-    MicroBatch,
     StudentModule,
     TeacherSide,
     extra_modules,
@@ -229,27 +228,20 @@ class Loop:
         """Backward of every micro-batch; returns the logged means of the global window."""
         sums: dict[str, torch.Tensor] = {}
         taught = 0
-
-        def loss_of(piece: Piece, micro: MicroBatch) -> torch.Tensor:
-            nonlocal taught
-            value = self.method.loss(self.ctx, piece.stream, micro)
-            if piece.scale and micro.asked_teacher:
-                taught += sum(len(s) for s in piece.sequences)
-            return value
-
         for i, piece in enumerate(mine):
             last = i == len(mine) - 1
             sync = nullcontext() if last else self.accelerator.no_sync(self.module)
             with sync:
                 with self.accelerator.autocast():
-                    loss, logged = self.module(
+                    loss, logged, asked = self.module(
                         self.layout(piece.sequences),
-                        partial(loss_of, piece),
+                        partial(self.method.loss, self.ctx, piece.stream),
                     )
                 scaled = loss * piece.scale
                 self.accelerator.backward(scaled)
             if not piece.scale:
                 continue
+            taught += asked
             for name, value in logged.items():
                 key = piece.stream.name + ("" if name == "loss" else f"/{name}")
                 value = value * (piece.scale / piece.stream.weight if piece.stream.weight else 0)
@@ -261,21 +253,15 @@ class Loop:
     def _reduced(self, sums: dict[str, torch.Tensor], taught: int) -> dict[str, float]:
         """Means over ranks; the teacher's tokens are added up and booked."""
         world = self.accelerator.num_processes
-        values = {k: float(v) for k, v in sums.items()}
+        gathered: list[Any] = [({k: float(v) for k, v in sums.items()}, taught)]
         if world > 1:
-            gathered: list[Any] = [None] * world
-            torch.distributed.all_gather_object(gathered, (values, taught))
-            taught = sum(count for _, count in gathered)
-        if taught:
-            self._book("teacher", taught)
-        if world == 1:
-            return values
+            gathered *= world
+            torch.distributed.all_gather_object(gathered, gathered[0])
+        if total := sum(count for _, count in gathered):
+            self.ctx.meter["teacher"] += total
         parts = [part for part, _ in gathered]
         names = dict.fromkeys(name for part in parts for name in part)
         return {n: sum(part.get(n, 0.0) for part in parts) / world for n in names}
-
-    def _book(self, kind: str, tokens: int) -> None:
-        self.ctx.meter[kind] = self.ctx.meter.get(kind, 0) + tokens
 
     def _count(self, window: tuple[Any, ...]) -> None:
         tokens = self.state.tokens
@@ -283,8 +269,7 @@ class Loop:
             kind = "text" if stream.name == "text" else "response"
             targets = sum(s.targets for g in stream.groups for s in g)
             tokens[kind] = tokens.get(kind, 0) + targets
-            positions = sum(len(s) for g in stream.groups for s in g)
-            self._book("student", positions)
+            self.ctx.meter["student"] += sum(len(s) for g in stream.groups for s in g)
         self.state.response_tokens = tokens.get("response", 0)
         tokens.update(self.ctx.meter)
 
@@ -358,6 +343,7 @@ class Loop:
             step, state = found
             for name, value in state["loop"].items():
                 setattr(self.state, name, value)
+            self.ctx.meter.clear()
             self.ctx.meter.update(state["meter"])
             self.method.load_state_dict(state["method"])
         metrics = self.out / "metrics.jsonl"

@@ -9,6 +9,7 @@ To add a method, write one file with a subclass of :class:`Method`; ``kdbench ne
 CONTRIBUTING show how.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
@@ -161,6 +162,8 @@ class Context:
         meter: counts tokens by kind: "sampled", "teacher" …
         copy_student: the student as it is now, or with weights it had, frozen, for `Micro.sum`; its
             ``model.state_dict()`` are such weights. Set by the loop.
+        keep: announces rows whose teacher outputs will be needed several times (see
+            `kdbench.trainers.teacher_memory.TeacherMemory.keep`).
         twin: a sequence in the teacher's tokens (see `kdbench.trainers.alignment`); None if the two
             share a tokenizer.
     """
@@ -177,8 +180,9 @@ class Context:
     score: Callable[[Seq[Sequence], str], list[torch.Tensor]]
     lookahead: int = 1
     progress: float = 0.0
-    meter: dict[str, int] = field(default_factory=dict)
+    meter: Counter[str] = field(default_factory=Counter)
     copy_student: Callable[..., Any] | None = None
+    keep: Callable[[str, Seq[Seq[Sequence]]], None] = lambda name, blocks: None
     twin: Callable[[Sequence], Sequence] | None = None
 
     def indices(

@@ -14,6 +14,7 @@ from kdbench.trainers.head import Head, backbone_hidden, head_of, tiled_sum, tok
 from kdbench.trainers.method import Method, Objective, Widths
 from kdbench.trainers.packing import pack, pad
 from kdbench.trainers.projection import sum_dtype
+from kdbench.trainers.teacher_memory import TeacherMemory
 from kdbench.trainers.types import Packed, Sequence
 
 
@@ -51,14 +52,17 @@ class Layout:
 
 @dataclass(slots=True)
 class TeacherSide:
-    """The frozen teacher; ``autocast`` is entered around its forward."""
+    """A frozen model; ``autocast`` is entered around its forward, which ``memory`` may save."""
 
     model: PreTrainedModel
     head: Head
+    memory: TeacherMemory | None = None
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:
         """Hidden states that predict the targets (of the twins, if there are any), (N, D)."""
+        if self.memory is not None:
+            return self.memory.hidden(packed)
         return backbone_hidden(self.model, packed.twin or packed)
 
 
@@ -106,9 +110,10 @@ class MicroBatch:
         return self._teacher_hidden
 
     @property
-    def asked_teacher(self) -> bool:
-        """Whether the loss made a forward pass of the teacher."""
-        return self._teacher_hidden is not None
+    def teacher_tokens(self) -> int:
+        """Tokens about which the loss asked the teacher, remembered ones included."""
+        asked = self._teacher_hidden is not None
+        return sum(len(s) for s in self.packed.sequences) if asked else 0
 
     def sum(self, objective: Objective, *, teacher: bool | TeacherSide) -> torch.Tensor:
         """Sum of a token objective; see the protocol."""
@@ -179,7 +184,7 @@ class MicroBatch:
         flat = packed.input_ids_RT.flatten()
         begin_N = packed.source_N - packed.position_ids_RT.flatten()[packed.source_N]
         out = []
-        for i in range(packed.sequences):
+        for i in range(len(packed.sequences)):
             mine = packed.owner_N == i
             out.append(flat[int(begin_N[mine][0]) : int(packed.source_N[mine][-1]) + 1])
         return out
@@ -203,7 +208,7 @@ class MicroBatch:
 
     def sum_by_sequence(self, values_N: torch.Tensor) -> torch.Tensor:
         """Token values summed a sequence, (B,)."""
-        out = values_N.new_zeros(self.packed.sequences)
+        out = values_N.new_zeros(len(self.packed.sequences))
         return out.index_add(0, self.packed.owner_N, values_N)
 
     def log(self, **sums: torch.Tensor) -> None:
@@ -241,13 +246,13 @@ class StudentModule(torch.nn.Module):
 
     def forward(
         self, packed: Packed, loss: Callable[[MicroBatch], torch.Tensor]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Runs ``loss`` on the micro-batch; returns its scalar and the logged sums."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+        """Runs ``loss`` on the micro-batch; returns its scalar, the logged sums, teacher tokens."""
         head = self._bound_head()
         hidden = backbone_hidden(self.student, packed)
         micro = MicroBatch(packed, hidden, head, self._teacher[0], self.tile, self.student)
         value = loss(micro)
-        return value, micro.logged
+        return value, micro.logged, micro.teacher_tokens
 
     def _bound_head(self) -> Head:
         """The head with today's parameters (FSDP swaps them in and out around forward)."""

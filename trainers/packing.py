@@ -84,7 +84,7 @@ def _lay_out(
         position_ids,
         attention_mask if mask else None,
         *_targets(sequences, begins),
-        sequences=len(sequences),
+        sequences=tuple(sequences),
         columns=_columns(sequences, begins),
     )
 

@@ -37,7 +37,12 @@ def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> 
     return mine
 
 
-def _fill(groups: Seq[tuple[Sequence, ...]], budget: int) -> list[tuple[Sequence, ...]]:
+def micro_batches(sequences: Seq[Sequence], budget: int) -> list[tuple[Sequence, ...]]:
+    """Consecutive sequences in batches of at most ``budget`` tokens (at least one sequence each)."""
+    return _fill([(s,) for s in sequences], budget)
+
+
+def _fill(groups: Seq[Seq[Sequence]], budget: int) -> list[tuple[Sequence, ...]]:
     batches: list[list[Sequence]] = []
     used = budget
     for group in groups:

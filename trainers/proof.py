@@ -4,6 +4,7 @@ Everything happens on random data with tiny random models: seconds on one core. 
 AssertionError with a sentence.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kdbench.trainers.micro import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.plan import pieces
 from kdbench.trainers.services import Rollouts, Scorer
+from kdbench.trainers.teacher_memory import TeacherMemory, announce_data
 from kdbench.trainers.types import Decoding, Sequence
 
 VOCAB = 67
@@ -173,9 +175,12 @@ def tiny_loop(
     layout = Layout(row=64, pad_id=0, packed=packed, device=accelerator.device, tile=tile)
     train, answers = random_sequences(24, seed=1), random_sequences(24, seed=2)
     taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]
-    meter: dict[str, int] = {}
-    one = None if twin is not None else teacher  # answers and scores only in the student's tokens
-    shared: dict[str, Any] = {"student": student, "teacher": one, "accelerator": accelerator}
+    meter: Counter[str] = Counter()
+    side = None
+    if teacher is not None:
+        memory = TeacherMemory(teacher, layout, micro_tokens=64, limit=1 << 20)
+        side = TeacherSide(teacher, head_of(teacher, teacher_vocab), None if twin else memory)
+    foreign = twin is not None  # answers and scores only in the student's tokens
     ctx = Context(
         train=train,
         text=random_sequences(10, seed=3, text=True),
@@ -185,7 +190,9 @@ def tiny_loop(
         eos_id=EOS,
         decoding=Decoding(max_new_tokens=12),
         answer=Rollouts(
-            **shared,
+            student=student,
+            teacher=None if foreign else teacher,
+            accelerator=accelerator,
             vocabulary=Vocabulary(VOCAB, (EOS,), 0),
             batch_size=4,
             chunk=4,
@@ -193,10 +200,22 @@ def tiny_loop(
             meter=meter,
         ),
         teacher_answers=lambda indices: [taught[i] for i in indices],
-        score=Scorer(**shared, vocab=VOCAB, layout=layout, micro_tokens=64, meter=meter),
+        score=Scorer(
+            student=student,
+            teacher=None if foreign else side,
+            accelerator=accelerator,
+            vocab=VOCAB,
+            layout=layout,
+            micro_tokens=64,
+            meter=meter,
+        ),
         meter=meter,
         twin=twin,
     )
+    if side is not None and side.memory is not None:
+        ctx.keep = side.memory.keep
+        if accelerator.num_processes == 1:
+            announce_data(ctx)
     options: dict[str, Any] = {"steps": 4, "lr": 1e-2, "select": "last", "micro_tokens": 64}
     return Loop(
         LoopSettings(**(options | settings)),
@@ -204,9 +223,7 @@ def tiny_loop(
         ctx=ctx,
         student=student,
         tokenizer=None,
-        teacher=TeacherSide(teacher, head_of(teacher, teacher_vocab))
-        if teacher is not None
-        else None,
+        teacher=side,
         layout=layout,
         evaluator=None,
         out=out,

@@ -1,5 +1,6 @@
 """What the loop lends to methods: sampled answers and log-probabilities, the same on every rank."""
 
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,8 +10,9 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from kdbench.trainers.head import backbone_hidden, head_of, token_logprobs
-from kdbench.trainers.micro import Layout
+from kdbench.trainers.micro import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.plan import micro_batches
 from kdbench.trainers.rollout import generate
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
@@ -31,7 +33,7 @@ class Rollouts:
     batch_size: int
     chunk: int
     dtype: torch.dtype | None
-    meter: dict[str, int]
+    meter: Counter[str]
 
     def __call__(
         self,
@@ -61,8 +63,7 @@ class Rollouts:
             torch.distributed.all_gather_object(parts, sampled)
             sampled = [parts[i % world][i // world] for i in range(len(chunks))]
         answers = [a for chunk in sampled for a in chunk]
-        count = sum(len(a.ids) for a in answers)
-        self.meter["sampled"] = self.meter.get("sampled", 0) + count
+        self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
 
     def local(self, prompts: Seq[Prompt], decoding: Decoding) -> list[Answer]:
@@ -93,42 +94,29 @@ class Scorer:
     """Log-probabilities of responses without gradient, computed in micro-batches."""
 
     student: PreTrainedModel
-    teacher: PreTrainedModel | None
+    teacher: TeacherSide | None
     vocab: int
     layout: Layout
     micro_tokens: int
     accelerator: Accelerator
-    meter: dict[str, int]
+    meter: Counter[str]
 
     @torch.no_grad()
     def __call__(self, sequences: Seq[Sequence], who: str) -> list[torch.Tensor]:
         """log-probability of each target token, one float32 CPU tensor a sequence."""
-        model = self.student if who == "student" else self.teacher
-        assert model is not None, "this method needs a teacher"
-        self.meter[who] = self.meter.get(who, 0) + sum(len(s) for s in sequences)
-        head = head_of(model, self.vocab)
+        student = TeacherSide(self.student, head_of(self.student, self.vocab))
+        side = student if who == "student" else self.teacher
+        assert side is not None, "this method needs a teacher"
+        self.meter[who] += sum(len(s) for s in sequences)
         bare = [replace(s, columns={}) for s in sequences]
         out: list[torch.Tensor] = []
         for batch in micro_batches(bare, self.micro_tokens):
             packed = self.layout(batch)
             with self.accelerator.autocast():
-                hidden = backbone_hidden(model, packed)
-                values = token_logprobs(hidden, head, packed.target_N, tile=self.layout.tile)
+                hidden = side.hidden(packed)
+                values = token_logprobs(hidden, side.head, packed.target_N, tile=self.layout.tile)
             out += split_by_owner(values, packed.owner_N, len(batch))
         return out
-
-
-def micro_batches(sequences: Seq[Sequence], budget: int) -> list[list[Sequence]]:
-    """Consecutive sequences in batches of at most ``budget`` tokens (at least one each)."""
-    batches: list[list[Sequence]] = []
-    used = budget
-    for sequence in sequences:
-        if not batches or used + len(sequence) > budget:
-            batches.append([])
-            used = 0
-        batches[-1].append(sequence)
-        used += len(sequence)
-    return batches
 
 
 def split_by_owner(

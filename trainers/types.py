@@ -53,7 +53,7 @@ class Packed(NamedTuple):
     target_N: torch.Tensor
     owner_N: torch.Tensor
     place_N: torch.Tensor
-    sequences: int
+    sequences: tuple[Sequence, ...]
     columns: dict[str, torch.Tensor]
     twin: "Packed | None" = None
 

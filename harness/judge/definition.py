@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -14,9 +13,9 @@ import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from kdbench.harness.config import Section, slug
-from kdbench.harness.errors import InputError
-from kdbench.harness.registry import unknown
+from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.resolve import parse_yaml
+from kdbench.harness.shipped import JUDGES
 
 OPENAI_URL = "https://api.openai.com/v1"
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
@@ -141,38 +140,20 @@ def judge_id(judge: JudgeDefinition, base_url: str, against: str | None) -> str:
     return f"{slug(judge.name)}.{slug(judge.model)}@{_digest(decides)[:8]}"
 
 
-def judge_names() -> list[str]:
-    """Names of the judges that come with kdbench."""
-    folder = files("kdbench.harness").joinpath("judges")
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
-
-
 def load_judge(
     name: str, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> JudgeDefinition:
     """A judge by name or YAML file, with some fields replaced.
 
     Args:
-        name: one of `judge_names`, or a path that ends in .yaml or .yml.
+        name: one that comes with kdbench, or a path that ends in .yaml or .yml.
         assignments: ``field=value`` or ``field.key=value`` with a YAML value.
         flags: fields to replace, None: as it is. Another model clears prices that are not replaced.
 
     Raises:
         InputError: no such judge, malformed YAML, an unknown field or a value that does not fit.
     """
-    if name.endswith((".yaml", ".yml")):
-        where = name
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the judge {name}: {error}") from error
-    elif name in judge_names():
-        where = f"judge {name}"
-        text = files("kdbench.harness").joinpath("judges", f"{name}.yaml").read_text("utf-8")
-    else:
-        raise unknown("judge", name, judge_names(), "or give a .yaml file")
+    where, text = JUDGES.text(name)
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise InputError(f"{where} is not a mapping of a judge's fields")

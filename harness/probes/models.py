@@ -16,8 +16,8 @@ from kdbench.trainers.head_kernels import default_rows
 from kdbench.trainers.micro import Layout
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.packing import is_packable
+from kdbench.trainers.plan import micro_batches
 from kdbench.trainers.rollout import generate
-from kdbench.trainers.services import micro_batches
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt
 from kdbench.trainers.types import Sequence as Tokens
 

@@ -61,7 +61,7 @@ def reference_tokens(
     seen, batch = 0, None
     for packed, start, logits_NV in student.logit_tiles(sequences):
         if batch is not None and packed is not batch:
-            seen += batch.sequences
+            seen += len(batch.sequences)
         batch = packed
         stop = start + len(logits_NV)
         target_N = packed.target_N[start:stop, None]

@@ -102,7 +102,7 @@ def parameters(path: Path) -> int:
 def base_student(session: Session, config: RunConfig, teacher: Located) -> Located:
     """The student before any training, as a folder: existing, pruned or random."""
     spec = config.pair.student
-    seed = config.train.init_seed if config.train.init_seed is not None else config.train.seed
+    seed = config.train.seed_of_init
     if PRUNE.match(spec):
         identity = combined([("recipe", spec), ("teacher", teacher.card.fingerprint)])
     elif world_model(spec):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.packing import is_packable
 from kdbench.trainers.services import Rollouts, Scorer, reference_loss
 from kdbench.trainers.teacher_answers import TeacherAnswers
+from kdbench.trainers.teacher_memory import TeacherMemory, announce_data
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 DEV_SEED = 10
@@ -116,7 +118,8 @@ class _Training:
             packed=all(is_packable(m, min(self.vocab.size, self.teacher_vocab)) for m in models),
             device=device,
         )
-        self.meter: dict[str, int] = {}
+        self.teacher_side = self._teacher_side()
+        self.meter: Counter[str] = Counter()
         generate = session.config.generate
         self.rollouts = Rollouts(
             student=self.student,
@@ -151,7 +154,7 @@ class _Training:
             lookahead=max(1, self.rollouts.chunk // training.batch_size),
             score=Scorer(
                 student=self.student,
-                teacher=self.teacher,
+                teacher=self.teacher_side,
                 vocab=self.vocab.size,
                 layout=self.layout,
                 micro_tokens=training.micro_tokens,
@@ -161,6 +164,11 @@ class _Training:
             meter=self.meter,
             twin=self.twins,
         )
+        memory = self.teacher_side.memory if self.teacher_side else None
+        if memory is not None:
+            ctx.keep = memory.keep
+            if self.accelerator.num_processes == 1:
+                announce_data(ctx)
         steps = self._steps()
         with self.session.progress.stage(f"train {job.name}", steps) as live:
 
@@ -174,7 +182,7 @@ class _Training:
                 ctx=ctx,
                 student=self.student,
                 tokenizer=job.tokenizer,
-                teacher=self._teacher_side(),
+                teacher=self.teacher_side,
                 layout=self.layout,
                 evaluator=self._evaluate if job.data.dev else None,
                 out=job.out,
@@ -186,7 +194,16 @@ class _Training:
     def _teacher_side(self) -> TeacherSide | None:
         if self.teacher is None:
             return None
-        return TeacherSide(self.teacher, head_of(self.teacher, self.teacher_vocab))
+        head = head_of(self.teacher, self.teacher_vocab)
+        if self.twins is not None:  # aligning texts costs more than it could save
+            return TeacherSide(self.teacher, head)
+        memory = TeacherMemory(
+            self.teacher,
+            self.layout,
+            micro_tokens=self.job.training.micro_tokens,
+            limit=int(self.job.training.teacher_memory_gb * 2**30),
+        )
+        return TeacherSide(self.teacher, head, memory)
 
     def _steps(self) -> int | None:
         training = self.job.training
@@ -238,7 +255,7 @@ class _Training:
 
     def _dev_rouge_l(self, model: PreTrainedModel) -> float:
         data = self.job.data
-        sampler = replace(self.rollouts, student=model, teacher=None, meter={})
+        sampler = replace(self.rollouts, student=model, teacher=None, meter=Counter())
         decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=DEV_SEED)
         answers = sampler.local(as_prompts(data.dev), decoding)
         texts = self.job.tokenizer.batch_decode(
@@ -249,13 +266,10 @@ class _Training:
 
     def _sample_teacher(self, prompts: list[Prompt]) -> list[Answer]:
         """Answers of the teacher; booked apart, since all runs share them."""
-        before = dict(self.meter)
         decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=SAMPLING_SEED)
-        answers = self.rollouts(prompts, decoding, model="teacher")
-        self.meter.clear()
-        self.meter.update(before)
-        count = sum(len(a.ids) for a in answers)
-        self.meter["teacher_answers"] = self.meter.get("teacher_answers", 0) + count
+        apart: Counter[str] = Counter()
+        answers = replace(self.rollouts, meter=apart)(prompts, decoding, model="teacher")
+        self.meter["teacher_answers"] += apart["sampled"]
         return answers
 
 

@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
-from kdbench.harness.registry import method_names, study_text
+from kdbench.harness.registry import method_names
 from kdbench.harness.resolve import parse_yaml
+from kdbench.harness.shipped import STUDIES
 
 Settings = tuple[str, ...]
 Values = dict[str, float]
@@ -114,7 +115,7 @@ def load_study(name: str) -> Study:
     Raises:
         InputError: no such study, not YAML, or not a study.
     """
-    where, text = study_text(name)
+    where, text = STUDIES.text(name)
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise InputError(f"{where} must be a mapping with title, base and rows")

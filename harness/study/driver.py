@@ -235,7 +235,7 @@ def shared(config: RunConfig) -> tuple[str, ...]:
         "teacher": config.pair.teacher,
         "sft": config.teacher_sft and {**config.teacher_sft.identity(), **data},
     }
-    seed = config.train.seed if config.train.init_seed is None else config.train.init_seed
+    seed = config.train.seed_of_init
     init = {
         "student": config.pair.student,
         "seed": seed,

@@ -141,11 +141,11 @@ def tasks() -> Rows:
 
 def suites() -> Rows:
     """Suites and their pairs."""
-    from kdbench.harness.registry import suite_names
     from kdbench.harness.resolve import load_suite
+    from kdbench.harness.shipped import SUITES
 
     rows = []
-    for name in suite_names():
+    for name in SUITES.names():
         suite = load_suite(name)
         rows.append(
             {
@@ -163,11 +163,11 @@ def suites() -> Rows:
 
 def studies() -> Rows:
     """Studies, what each compares, and how many runs it has."""
-    from kdbench.harness.registry import study_names
+    from kdbench.harness.shipped import STUDIES
     from kdbench.harness.study.definition import load_study
 
     rows = []
-    for name in study_names():
+    for name in STUDIES.names():
         study = load_study(name)
         labels = [row.label for row in study.all_rows()]
         rows.append(

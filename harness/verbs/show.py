@@ -37,8 +37,7 @@ def find_run(run: Path, runs_dir: Path) -> Path:
     Raises:
         InputError: none, or several.
     """
-    from kdbench.harness.errors import InputError
-    from kdbench.harness.registry import unknown
+    from kdbench.harness.errors import InputError, unknown
 
     for folder in (run, runs_dir / run):
         if (folder / "config.json").is_file():

@@ -1,8 +1,5 @@
 """The rules as data: ``<version>.yaml`` beside this file, or a file of the user's."""
 
-from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
@@ -10,6 +7,7 @@ from pydantic import ValidationError, model_validator
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.records import Record
+from kdbench.harness.shipped import RULES
 
 DEFAULT = "closed-v1"
 TESTS = ("same", "within", "one_of", "at_most", "stated")
@@ -50,7 +48,7 @@ def rulebook(name: str = DEFAULT) -> Rulebook:
     Raises:
         InputError: no such version or file, or it is no rulebook.
     """
-    where, text = _text(name)
+    where, text = RULES.text(name)
     try:
         return Rulebook.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
@@ -60,26 +58,6 @@ def rulebook(name: str = DEFAULT) -> Rulebook:
         place = ".".join(str(part) for part in problem["loc"]) or "document"
         message = problem["msg"].removeprefix("Value error, ").lower()
         raise InputError(f"{where} is no rulebook ({place}: {message})") from error
-
-
-def versions() -> Sequence[str]:
-    """Names of the rulebooks that come with kdbench."""
-    names = [entry.name for entry in files("kdbench.reports.rules").iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def _text(name: str) -> tuple[str, str]:
-    if name.endswith((".yaml", ".yml")):
-        try:
-            return name, Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"cannot read the rules {name}: {reason}") from error
-    if name not in versions():
-        known = ", ".join(versions())
-        raise InputError(f"no rules are called {name!r}; choose {known} or give a YAML file")
-    file = files("kdbench.reports.rules") / f"{name}.yaml"
-    return f"rules {name}", file.read_text(encoding="utf-8")
 
 
 def _line(error: yaml.YAMLError) -> Any:

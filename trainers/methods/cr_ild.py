@@ -81,7 +81,7 @@ class CRILD(Method):
         ild = (micro.sum_by_sequence(square) / ones).sum() / 2  # every example is in two pairs
         mixed = own.new_zeros(())
         inputs = micro.inputs()
-        for i in range(0, micro.packed.sequences, 2):
+        for i in range(0, len(micro.packed.sequences), 2):
             pair = [own[owner == j].detach() for j in (i, i + 1)]
             share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
             mixed = mixed + consistency(micro, inputs[i : i + 2], pair, share)

@@ -86,7 +86,7 @@ class DSKD(Method):
             values = other / other.std(-1, keepdim=True) + said.to(own.dtype)
             t2s = to_teacher.softmax(-1) @ self.modules["t2s"](values)
             s2t = to_teacher.T.softmax(-1) @ s2t
-            counts = [torch.bincount(x.owner_N, minlength=x.sequences) for x in (packed, twin)]
+            counts = [torch.bincount(x.owner_N, minlength=len(x.sequences)) for x in (packed, twin)]
             weight = (counts[0] / counts[1]).to(own.dtype)[twin.owner_N]
         terms = self._student_space(micro, t2s) | self._teacher_space(micro, s2t, weight)
         kd = sum(terms.values(), nll.new_zeros(()))

@@ -65,9 +65,8 @@ class OPD(Method):
         log_q, log_p = micro.logprobs(), micro.teacher_logprobs()
         owner = micro.packed.owner_N
         surrogate = reward_to_go if self.config.estimator == "k1" else reward_to_go_k3
-        value = torch.stack(
-            [surrogate(log_q[owner == i], log_p[owner == i]) for i in range(micro.packed.sequences)]
-        ).sum()
+        each = (owner == i for i in range(len(micro.packed.sequences)))
+        value = torch.stack([surrogate(log_q[mine], log_p[mine]) for mine in each]).sum()
         micro.log(loss=value, k1=(log_q - log_p).sum(), nll=-log_q.sum())
         return value
 

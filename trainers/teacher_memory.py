@@ -1,0 +1,125 @@
+"""The teacher's hidden states of rows that are read many times: its forward pass is paid once.
+
+Papers train ten epochs and more on the same rows, and PPO passes four times over its rollouts; the
+teacher is frozen, so every pass but the first repeats what is known. Kept are final hidden states
+at the targets, (targets, D), never logits.
+
+A resumed run starts with an empty memory, and a forward pass rounds differently in other company.
+Rows are therefore computed in *blocks* that are fixed beforehand, whenever one of the block's rows
+is first asked for: what is remembered does not depend on when it was computed.
+"""
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from kdbench.trainers.head import backbone_hidden
+from kdbench.trainers.method import Context
+from kdbench.trainers.plan import micro_batches
+from kdbench.trainers.types import Packed, Sequence
+
+Key = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class TeacherMemory:
+    """Hidden states by the content of a sequence.
+
+    Args:
+        model: the frozen teacher.
+        layout: lays sequences out in rows, on the teacher's device.
+        micro_tokens: tokens of one forward pass.
+        limit: bytes that may be kept, on the host; rows that do not fit are not kept at all.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: Callable[[Seq[Sequence]], Packed],
+        *,
+        micro_tokens: int,
+        limit: int,
+    ) -> None:
+        self.model = model
+        self.layout = layout
+        self.micro_tokens = micro_tokens
+        self.limit = limit
+        self._shelves: dict[str, _Shelf] = {}
+
+    def keep(self, name: str, blocks: Seq[Seq[Sequence]]) -> None:
+        """Announces rows that will be read several times; replaces what was announced as ``name``.
+
+        Args:
+            name: of the collection of rows.
+            blocks: what is computed together; of equal rows the first counts.
+        """
+        shelf = _Shelf([[replace(s, columns={}) for s in block] for block in blocks])
+        self._shelves.pop(name, None)
+        if sum(s.size(self.model) for s in (shelf, *self._shelves.values())) <= self.limit:
+            self._shelves[name] = shelf
+
+    def hidden(self, packed: Packed) -> torch.Tensor:
+        """The teacher's hidden states for the targets of a micro-batch, (N, D); (N', D) of twins."""
+        known = [self._recall(s) for s in packed.sequences]
+        fresh = [s for s, k in zip(packed.sequences, known, strict=True) if k is None]
+        if len(fresh) == len(known):
+            return backbone_hidden(self.model, packed.twin or packed)
+        computed = iter(self._forward(fresh))
+        device = packed.target_N.device
+        return torch.cat([next(computed) if k is None else k.to(device) for k in known])
+
+    def _recall(self, sequence: Sequence) -> torch.Tensor | None:
+        for shelf in self._shelves.values():
+            if (place := shelf.places.get(_key(sequence))) is not None:
+                number, inside = place
+                if number not in shelf.hidden:
+                    shelf.hidden[number] = [h.cpu() for h in self._forward(shelf.blocks[number])]
+                return shelf.hidden[number][inside]
+        return None
+
+    def _forward(self, sequences: Seq[Sequence]) -> list[torch.Tensor]:
+        """Hidden states of each sequence."""
+        out: list[torch.Tensor] = []
+        for batch in micro_batches([replace(s, columns={}) for s in sequences], self.micro_tokens):
+            packed = self.layout(batch)
+            hidden = backbone_hidden(self.model, packed.twin or packed)
+            out += hidden.split([(s.twin or s).targets for s in batch])
+        return out
+
+
+def announce_data(ctx: Context) -> None:
+    """Announces training and plain-text rows, each block being a batch of the first epoch.
+
+    So the first epoch costs what it would cost anyway, and nothing is computed that is not needed.
+    That holds for one process; of several, each would have to compute the rows of all.
+    """
+    for name, rows, batch in (
+        ("train", ctx.train, ctx.batch),
+        ("text", ctx.text, ctx.text_batch),
+    ):
+        ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
+
+
+class _Shelf:
+    """Announced rows, and the blocks computed so far."""
+
+    def __init__(self, blocks: list[list[Sequence]]) -> None:
+        self.blocks = blocks
+        self.places: dict[Key, tuple[int, int]] = {}
+        for number, block in enumerate(blocks):
+            for inside, sequence in enumerate(block):
+                self.places.setdefault(_key(sequence), (number, inside))
+        self.hidden: dict[int, list[torch.Tensor]] = {}
+
+    def size(self, model: PreTrainedModel) -> int:
+        """Bytes when all blocks are computed."""
+        targets = sum((s.twin or s).targets for block in self.blocks for s in block)
+        width = model.config.get_text_config().hidden_size
+        return targets * width * next(model.parameters()).element_size()
+
+
+def _key(sequence: Sequence) -> Key:
+    return sequence.prompt, sequence.response
