@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import lm_eval
 import pytest
 import runs
 import tiny
 import torch
-from transformers import PreTrainedModel
+import yaml
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
@@ -116,6 +119,40 @@ def test_train_then_run_goes_on(kdbench: Kdbench, tmp_path: Path) -> None:
     weights = (student / "model.safetensors").read_bytes()
     assert kdbench("run", *MINI, "--method", "sft", "--runs-dir", tmp_path)[0] == 0
     assert (student / "model.safetensors").read_bytes() == weights
+
+
+def test_students_load_without_kdbench(kdbench: Kdbench, tmp_path: Path) -> None:
+    """With plain transformers, and with lm-eval's own ``hf`` model on a task of its own."""
+    kdbench("train", "--suite", "mini-test", "--method", "sft", "--runs-dir", tmp_path / "runs")
+    (student,) = tmp_path.glob("runs/sft-*/train/student")
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    ids = tokenizer("Name a feast.", return_tensors="pt")
+    answer = AutoModelForCausalLM.from_pretrained(student).generate(**ids, max_new_tokens=4)
+    assert answer.shape[1] > ids.input_ids.shape[1]
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "Name a feast.", "answer": " the lamp feast."}\n' * 3)
+    task = {
+        "task": "from_outside",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(rows)}, "cache_dir": str(tmp_path / "hf")},
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(student)},
+        tasks=["from_outside"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        device="cpu",
+        bootstrap_iters=0,
+    )
+    answers = [sample["resps"][0][0] for sample in found["samples"]["from_outside"]]
+    assert len(answers) == 3 and len(set(answers)) == 1  # greedy, so equal prompts agree
 
 
 def test_metrics_rows_are_complete(kdbench: Kdbench, tmp_path: Path) -> None:
