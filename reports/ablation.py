@@ -16,7 +16,7 @@ from kdbench.reports.group import GroupedRow, row_of
 from kdbench.reports.load import Run, read_summary
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
-from kdbench.reports.pairs import Sample, resamples_for
+from kdbench.reports.pairs import Sample, aligned, resamples_for
 from kdbench.reports.ranking import row_sample
 from kdbench.reports.signature import version
 
@@ -217,7 +217,7 @@ def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
     common = [name for name in base.ids if name in shared]
     if len(common) < 2:
         return None
-    a_SP, b_SP = (_aligned(side, common) for side in (sample, base))
+    a_SP, b_SP = (aligned(side, common) for side in (sample, base))
     measured = sample.measured and base.measured
     result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured, resamples=resamples_for(1))
     return Effect(
@@ -229,11 +229,6 @@ def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
         n_prompts=len(common),
         seeds_measured=result.seeds_measured,
     )
-
-
-def _aligned(sample: Sample, common: Sequence[str]) -> stats.Array:
-    place = {name: column for column, name in enumerate(sample.ids)}
-    return np.asarray(sample.values_SP[:, [place[name] for name in common]])
 
 
 def _claim(

@@ -104,12 +104,15 @@ def _shared_prompts(a: Sample, b: Sample, i: int, j: int, number: int) -> list[P
     common = sorted(set(a.ids) & set(b.ids))
     if len(common) < 2:
         return []
-    both = []
-    for sample in (a, b):
-        place = {name: column for column, name in enumerate(sample.ids)}
-        columns = [place[name] for name in common]
-        both.append(sample._replace(ids=tuple(common), values_SP=sample.values_SP[:, columns]))
+    ids = tuple(common)
+    both = [side._replace(ids=ids, values_SP=aligned(side, ids)) for side in (a, b)]
     return _same_prompts(both, [i, j], number)
+
+
+def aligned(sample: Sample, ids: Sequence[str]) -> Array:
+    """The values of a sample (training seeds by prompts) for these prompts, in this order."""
+    place = {name: column for column, name in enumerate(sample.ids)}
+    return np.asarray(sample.values_SP[:, [place[name] for name in ids]])
 
 
 def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) -> list[PairResult]:

@@ -11,8 +11,7 @@ Random numbers: ``numpy.random.Generator(PCG64(seed))`` where the seed is the fi
 number of prompts and nothing else, so equal inputs give equal bytes, and methods scored on the same
 prompts are resampled with the same draws (common random numbers).
 
-Axes: ``S`` training seeds, ``P`` prompts, ``K`` independent columns, ``R`` resamples, ``C``
-clusters.
+Axes: ``S`` training seeds, ``P`` prompts, ``K`` independent columns, ``R`` resamples.
 """
 
 import hashlib
@@ -148,51 +147,6 @@ def bootstrap(values_P: ArrayLike, *, resamples: int = RESAMPLES, level: float =
     columns = np.asarray(values_P, dtype=float)[:, None]
     mean, low, high = bootstrap_columns(columns, resamples=resamples, level=level)
     return Interval(float(mean[0]), float(low[0]), float(high[0]))
-
-
-def paired_bootstrap(
-    a_P: ArrayLike, b_P: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Percentile bootstrap of mean(a - b) over the same prompts in the same order."""
-    return bootstrap(
-        np.asarray(a_P, dtype=float) - np.asarray(b_P, dtype=float),
-        resamples=resamples,
-        level=level,
-    )
-
-
-def clustered_bootstrap(
-    values_N: ArrayLike,
-    clusters_N: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-) -> Interval:
-    """Percentile bootstrap of a mean over values that come in clusters; whole clusters are drawn.
-
-    Args:
-        values_N: one value each; clusters may differ in size (the mean is over values).
-        clusters_N: the cluster each value belongs to, any hashable numpy type.
-        resamples: number of resamples.
-        level: nominal coverage.
-    """
-    values = _check(values_N)
-    _, index = np.unique(np.asarray(clusters_N), return_inverse=True)
-    sums_C = np.bincount(index, weights=values)
-    sizes_C = np.bincount(index).astype(float)
-    n = len(sums_C)
-    mean = float(values.mean())
-    if n < 2:
-        return Interval(mean, mean, mean)
-    both = np.stack([sums_C, sizes_C], axis=1)
-    ratio = _ratio(_counts(n, resamples, f"clusters:{n}"), both)
-    low, high = percentiles(ratio, n, level=level)
-    return Interval(mean, float(low), float(high))
-
-
-def _ratio(blocks: Iterator[Array], both_C2: Array) -> Array:
-    totals = np.concatenate([counts @ both_C2 for counts in blocks])
-    return np.asarray(totals[:, 0] / totals[:, 1])
 
 
 def nested_bootstrap(

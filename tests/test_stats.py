@@ -8,7 +8,7 @@ import pytest
 
 from kdbench.harness.records import Estimate, Missing, ScoreRow
 from kdbench.reports import coverage, stats
-from kdbench.reports.pairs import Sample, paired_tests
+from kdbench.reports.pairs import Sample, aligned, paired_tests
 from kdbench.reports.summarise import evaluation_scores
 
 
@@ -54,15 +54,6 @@ def test_no_silent_number_from_bad_input(bad: list[float]) -> None:
 def test_expanded_tail_goes_to_the_nominal_one() -> None:
     assert stats.expanded_tail(10**6) == pytest.approx(0.025, abs=1e-6)
     assert stats.expanded_tail(5) < 0.01
-
-
-def test_clusters_of_one_are_plain_and_clusters_of_copies_do_not_help() -> None:
-    values = normal("d", 40)
-    plain = stats.bootstrap(values)
-    single = stats.clustered_bootstrap(values, np.arange(40))
-    copies = stats.clustered_bootstrap(np.repeat(values, 5), np.repeat(np.arange(40), 5))
-    assert single == pytest.approx(copies)
-    assert single.high - single.low == pytest.approx(plain.high - plain.low, rel=0.05)
 
 
 def test_nested_bootstrap_variance_is_the_sum_of_both_sources() -> None:
@@ -158,6 +149,11 @@ def test_pairs_match_prompts_by_id_and_ignore_the_others() -> None:
     assert (found[0, 1].difference, found[0, 1].p) == (0.0, 1.0)
     assert (found[0, 3].n_prompts, found[0, 3].difference) == (5, -1.0)
     assert found[0, 3].p == 2 / 32
+
+
+def test_values_are_aligned_by_prompt_for_every_seed() -> None:
+    sample = Sample(("a", "b", "c"), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), False)
+    assert aligned(sample, ["c", "a"]).tolist() == [[3.0, 1.0], [6.0, 4.0]]
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 5, 10])
