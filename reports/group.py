@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdbench.harness.records import ModelRef, RunCard
-from kdbench.reports.load import Run, read_config, read_init
+from kdbench.reports.load import Run, read_changes, read_config, read_init
 from kdbench.reports.model import Row
 from kdbench.reports.rules.check import with_divisions
 
 INIT = "sft-init"
 """What the runner calls the student that methods start from."""
+SHOWN = 3
+"""Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
 """Reference rows in this order, then any other evaluated model by name, then methods."""
 
@@ -135,6 +137,8 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
     label = f"{card.method} {card.variant}".strip()
     if card.kind == "run" and card.division == "open":
         label += " (open)"
+    changes = read_changes(runs[0]) if card.kind == "run" else ()
+    label = ", ".join([label, *changes[:SHOWN], *(["…"] if len(changes) > SHOWN else [])])
     seeds = [run.summary.run.training_seed for run in runs]
     ids = [run.summary.run.id for run in runs]
     row = Row(
@@ -147,6 +151,7 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         division=card.division,
         broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
         student=card.student.name if card.student else "",
+        changes=list(changes),
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,
     )

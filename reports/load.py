@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from kdbench.harness.config import NOT_HASHED
 from kdbench.harness.errors import InputError
 from kdbench.harness.records import SCHEMA, Summary
 from kdbench.harness.store import read_rows, sha256_file
@@ -155,17 +157,41 @@ def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
 def read_config(run: Run) -> str:
     """What decides the students of a row, as canonical JSON without the training seed.
 
-    Empty if not recorded. Out: how students are evaluated (evaluations have keys of their own) and
-    what is said about tuning.
+    Empty if not recorded. Out: how students are evaluated (evaluations have keys of their own), what
+    is said about tuning, and what leaves a student as it is: limits of memory, where files lie.
     """
     config = _config(run)
     if config is None:
         return ""
-    deciding = {name: value for name, value in config.items() if name not in _BESIDE}
-    return json.dumps(_without_seed(deciding), sort_keys=True)
+    deciding = _deciding({name: part for name, part in config.items() if name not in _BESIDE})
+    used = _manifest(run).get("data") or {}
+    contents = {name: part.get("sha256") for name, part in used.items() if isinstance(part, dict)}
+    return json.dumps([deciding, contents], sort_keys=True)
 
 
 _BESIDE = ("tasks", "generate", "judge", "tuning")
+_LEAVE = {"seed", "training_seed", "source", *NOT_HASHED}
+_FILES = ("teacher", "student", "train", "dev", "text")
+"""Settings that are names or paths: of the latter, the last part (contents are compared by hash)."""
+
+
+def read_changes(run: Run) -> tuple[str, ...]:
+    """What the run's command changed in the training its suite describes, as ``setting=value``.
+
+    Settings of the method come without their section. Empty if the command is not recorded.
+    """
+    words = [str(word) for word in _manifest(run).get("argv") or ()]
+    given = [value for word, value in pairwise(words) if word == "--set"]
+    given += [word.removeprefix("--set=") for word in words if word.startswith("--set=")]
+    return tuple(sorted(text.removeprefix("method.") for text in given if _changes_training(text)))
+
+
+def _changes_training(assignment: str) -> bool:
+    section, _, name = assignment.partition("=")[0].partition(".")
+    return section in _TRAINING and name not in _LEAVE | {"init_seed"}
+
+
+_TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")
 
 
 def read_init(run: Run) -> tuple[str, int] | None:
@@ -179,13 +205,20 @@ def read_init(run: Run) -> tuple[str, int] | None:
     if not isinstance(seed, int) or "init_sft" not in config:
         return None
     made = {name: config.get(name) for name in ("pair", "data", "init_sft")}
-    return json.dumps(_without_seed(made), sort_keys=True), seed
+    return json.dumps(_deciding(made), sort_keys=True), seed
 
 
 def _config(run: Run) -> dict[str, Any] | None:
     path = run.folder / "config.json"
-    if not path.is_file():
-        return None
+    return _json_object(path) if path.is_file() else None
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    path = run.folder / "manifest.json"
+    return _json_object(path) if path.is_file() else {}
+
+
+def _json_object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
@@ -193,9 +226,11 @@ def _config(run: Run) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else {"config": config}
 
 
-def _without_seed(value: object) -> object:
+def _deciding(value: object, name: str = "") -> object:
     if isinstance(value, dict):
-        return {k: _without_seed(v) for k, v in value.items() if k not in ("seed", "training_seed")}
+        return {k: _deciding(v, k) for k, v in value.items() if k not in _LEAVE}
+    if name in _FILES and isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2]
     return value
 
 

@@ -32,6 +32,8 @@ class Row(Record):
     broken: list[str] = []
     """Names of the fair-comparison rules that put the row into the open division."""
     student: str
+    changes: list[str] = []
+    """What the command changed in its suite's training, as ``setting=value``."""
     training_seeds: list[int]
     runs: list[str]
     """Ids of the runs behind the row, in the order of ``training_seeds``."""

@@ -234,6 +234,28 @@ def test_runs_with_another_configuration_are_another_row(
     assert len({row.label for row in table.rows}) == 2
 
 
+def test_what_leaves_a_student_as_it_is_makes_no_row(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    """Limits of memory and folders of another machine; the files there are compared by content."""
+    pair = {"teacher": "/here/big", "student": "small"}
+    make("dpkd", 1, config={"pair": pair, "train": {"lr": 1e-3, "micro_tokens": 64}})
+    moved = {"teacher": "/there/big/", "student": "small"}
+    make("dpkd", 2, config={"pair": moved, "train": {"lr": 1e-3, "teacher_memory_gb": 1.0}})
+    (table,) = board_of().tables
+    assert [row.training_seeds for row in table.rows] == [[1, 2]]
+
+
+def test_labels_say_what_was_changed(make: Make, board_of: Callable[..., Board]) -> None:
+    words = ["--set", "method.teacher_mix=0", "--set=train.lr=1", "--set", "tasks.limit=2"]
+    for folder, extra in ((make("a", config={"x": 1}), words), (make("a", config={"x": 2}), [])):
+        argv = ["kdbench", "run", "--set", "train.seed=3", *extra]
+        (folder / "manifest.json").write_text(json.dumps({"argv": argv}))
+    (table,) = board_of().tables
+    assert [row.label for row in table.rows] == ["a", "a, teacher_mix=0, train.lr=1"]
+    assert [row.changes for row in table.rows] == [[], ["teacher_mix=0", "train.lr=1"]]
+
+
 def test_the_same_seed_twice_without_configuration_is_not_averaged(
     make: Make, board_of: Callable[..., Board]
 ) -> None:
