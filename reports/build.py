@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.records import Missing
+from kdbench.reports import stats
 from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
 from kdbench.reports.group import Section, sections
 from kdbench.reports.load import find_runs
@@ -12,6 +13,14 @@ from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, PairTest, Table
 from kdbench.reports.ranking import compare_column, embolden
 from kdbench.reports.signature import table_signature
+
+
+MIXED = (
+    f"not all pairs are tested alike: with a method of fewer than {stats.MIN_TRAINING_SEEDS} training "
+    "seeds over prompts only, so about these students and significant more easily; else over "
+    "prompts and training seeds"
+)
+"""The note of a table with both kinds of test, since bold and the matrix show them as one."""
 
 
 class Built(NamedTuple):
@@ -71,6 +80,8 @@ def _table(
                 embolden(section, cells, index, column, pairs[index])
             elif known.kind != "score":
                 notes.append("probes and judges are shown with intervals and not tested in pairs")
+    if len({pair.seeds_measured for column in pairs for pair in column}) > 1:
+        notes.append(MIXED)
     return Table(
         suite=section.suite,
         teacher=section.teacher,

@@ -36,17 +36,17 @@ _FIELDS: dict[str, Callable[[Table, Row, Column, Cell | None], object]] = {
 
 
 def render_csv(board: Board) -> str:
-    """One line a cell, so that a data frame reads it as it is; reasons and signature included."""
+    """One line a cell, so that a data frame reads it as it is; reasons, signature and notes included."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([*_FIELDS, "reason", "signature"])
+    writer.writerow([*_FIELDS, "reason", "signature", "notes"])
     for table in board.tables:
         for row, cells in zip(table.rows, table.cells, strict=True):
             for column, cell in zip(table.columns, cells, strict=True):
                 value = cell if isinstance(cell, Cell) else None
                 reason = cell.missing if isinstance(cell, Missing) else cell.note
                 values = [field(table, row, column, value) for field in _FIELDS.values()]
-                writer.writerow([*values, reason, table.signature])
+                writer.writerow([*values, reason, table.signature, "; ".join(table.notes)])
     return sink.getvalue()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from kdbench.harness.records import Missing
 from kdbench.reports.build import Built
 from kdbench.reports.metrics import info
-from kdbench.reports.model import Cell, Column, Row, Table
+from kdbench.reports.model import Cell, Column, PairTest, Row, Table
 from kdbench.reports.page_cards import card
 from kdbench.reports.page_samples import samples
 from kdbench.reports.text import Footnotes, footer, interval, number
@@ -59,7 +59,7 @@ def _table(built: Built, index: int, prompts: int) -> Json:
         "rows": rows,
         "reasons": list(reasons.letters),
         "pairs": [
-            [[positions[p.a], positions[p.b], p.difference, p.p_holm, p.n_prompts] for p in pairs]
+            [_pair(pair, positions[pair.a], positions[pair.b]) for pair in pairs]
             for pairs in table.pairs
         ],
         "legend": _legend(table),
@@ -69,6 +69,10 @@ def _table(built: Built, index: int, prompts: int) -> Json:
         "samples": groups,
         "sampleNote": _sample_note(groups, len(shown), len(table.rows)),
     }
+
+
+def _pair(pair: PairTest, a: int, b: int) -> list[float]:
+    return [a, b, pair.difference, pair.p_holm, pair.n_prompts, pair.seeds_measured]
 
 
 def _legend(table: Table) -> str:

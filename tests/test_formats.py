@@ -154,7 +154,7 @@ def test_tasks_without_decoding_show_no_decoding_seed(tmp_path: Path) -> None:
 def test_every_format_shows_probes_and_reasons(runs: Path, format: Any) -> None:
     text = leaderboard(runs, format)
     assert "training variance unmeasured" in text
-    assert ("not tested in pairs" in text) == (format != "csv")
+    assert "not tested in pairs" in text
     if format == "terminal":  # headline columns only
         assert "feedback" in text
         assert "not judged" in text
@@ -166,6 +166,18 @@ def test_every_format_shows_probes_and_reasons(runs: Path, format: Any) -> None:
         (row,) = [r for r in rows if r["metric"] == "self_bleu" and r["row"] == "a" and r["mean"]
                   and r["task"] == "dolly"]  # fmt: skip
         assert (row["mean"], row["low"], row["high"]) == ("31.5", "", "")
+
+
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json", "html"])
+def test_every_format_says_that_pairs_are_not_all_tested_alike(tmp_path: Path, format: Any) -> None:
+    runs = tmp_path / "seeds"
+    for method, seeds in (("a", 3), ("b", 3), ("c", 1)):
+        for seed in range(seeds):
+            write_run(runs, method, 30, training_seed=seed)
+    assert "not all pairs are tested alike" in leaderboard(runs, format)
+    for folder in build_board(runs).tables[0].rows[-1].runs:
+        shutil.rmtree(runs / f"run-{folder}")
+    assert "not all pairs are tested alike" not in leaderboard(runs, format)
 
 
 def test_latex_compiles(runs: Path, tmp_path: Path) -> None:

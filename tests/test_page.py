@@ -287,6 +287,37 @@ def test_matrix_follows_the_visible_rows(open_page: Any) -> None:
     assert "gamma (open)" not in page.locator("table.matrix tbody th").all_text_contents()
 
 
+@pytest.fixture(scope="module")
+def seeds_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two methods of three training seeds and one of a single seed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for method, level, seeds in (
+        ("alpha", 40, (1, 2, 3)),
+        ("beta", 30, (1, 2, 3)),
+        ("one", 20, (1,)),
+    ):
+        for seed in seeds:
+            write_run(folder / "runs", method, level, training_seed=seed, note=f"note{seed}")
+    out = folder / "index.html"
+    leaderboard(folder / "runs", "html", out=out, cache=folder / "cache")
+    return out
+
+
+def test_pairs_tested_over_prompts_only_are_told_apart(browser: Any, seeds_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(seeds_file.as_uri())
+    cells = page.locator("table.matrix tbody tr").first.locator("td.ahead")
+    with_seeds, without = cells.all()
+    assert "these students only" not in with_seeds.get_attribute("title")
+    assert without.get_attribute("title").endswith("significantly better (these students only)")
+    look = "(node) => [getComputedStyle(node).fontWeight, getComputedStyle(node).backgroundImage]"
+    assert with_seeds.evaluate(look) == ["600", "none"]
+    assert without.evaluate(look)[0] == "400"
+    assert "gradient" in without.evaluate(look)[1]
+    assert "Hatched or dashed" in page.locator("section").first.inner_text()
+    page.close()
+
+
 def test_dark_mode_by_system_and_by_button(open_page: Any) -> None:
     paper = "getComputedStyle(document.body).backgroundColor"
     light, dark = open_page(color_scheme="light"), open_page(color_scheme="dark")

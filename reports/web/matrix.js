@@ -2,6 +2,8 @@
 
 const MOST = 50;
 const ALPHA = 0.05;
+// Of a pair tested over prompts alone: it says nothing about other training seeds.
+const SCOPE = "(these students only)";
 
 function testedColumns(table) {
   return table.shown.filter((index) => table.pairs[index].length);
@@ -24,8 +26,9 @@ function pairCell(pair, sign, column, a, b) {
   const name = significant ? (better ? "ahead" : "behind") : "same";
   const p = pair[3] < 0.001 ? "p < 0.001" : `p = ${pair[3].toFixed(3)}`;
   const verdict = significant ? (better ? "significantly better" : "significantly worse") : "no significant difference";
-  const title = `${a} minus ${b}: ${number(difference, column.digits)}, ${p} (Holm), ${plural(pair[4], "prompt")}: ${verdict}`;
-  return el("td", { class: name, title }, `${difference > 0 ? "+" : ""}${number(difference, column.digits)}`);
+  const scope = pair[5] ? "" : ` ${SCOPE}`;
+  const title = `${a} minus ${b}: ${number(difference, column.digits)}, ${p} (Holm), ${plural(pair[4], "prompt")}: ${verdict}${scope}`;
+  return el("td", { class: pair[5] ? name : `${name} weak`, title }, `${difference > 0 ? "+" : ""}${number(difference, column.digits)}`);
 }
 
 function drawMatrix(table, index) {
@@ -48,12 +51,15 @@ function matrixSection(table) {
   const place = el("div");
   const choice = select([], () => draw());
   const draw = () => place.replaceChildren(drawMatrix(table, Number(choice.value)));
+  const weak = table.pairs.some((pairs) => pairs.some((pair) => !pair[5]));
   const small = table.rows.length <= 15 && matchMedia("(min-width: 641px)").matches;
   const details = el("details", { class: "fold", open: small, ontoggle: () => table.updateMatrix() },
     el("summary", {}, "Which differences are significant?"),
     el("p", { class: "note" }, "Row minus column, best first. ", el("span", { class: "key ahead" }, "filled"),
       " row significantly better, ", el("span", { class: "key behind" }, "outlined"),
-      " significantly worse (paired, Holm-corrected, p < 0.05); grey: no significant difference."),
+      " significantly worse (paired, Holm-corrected, p < 0.05); grey: no significant difference.",
+      weak ? [" ", el("span", { class: "key ahead weak" }, "Hatched"), " or ", el("span", { class: "key behind weak" }, "dashed"),
+        `: tested over prompts without training seeds ${SCOPE}.`] : null),
     el("div", { class: "controls" }, field("Column", choice)), place);
   table.updateMatrix = () => {
     const columns = testedColumns(table);
