@@ -78,7 +78,7 @@ def test_missing_measurements_name_their_remedy(runs: Path) -> None:
         ("minillm-exposure", "--probes exposure"),
         ("minillm-calibration", "--tasks cls"),
         ("reverse-kl-precision", "--probes truth"),
-        ("minillm-scales", "needs 2 pairs of models, the runs have 1"),
+        ("minillm-scales", "needs 2 pairs of models, the runs have these methods on 1"),
     ):
         found = judged(runs, name)
         assert found.verdict == "not measured" and words in found.reason, name
@@ -122,6 +122,33 @@ def test_seeds_enter_and_the_closed_row_is_taken(runs: Path) -> None:
     fakes.edit(odd / "config.json", {"train.response_tokens": 1, "method.options": {"x": 1}})
     found = judged(runs, "minillm-rouge")
     assert found.verdict == "holds" and all(test.seeds_measured for test in found.tests)
+
+
+def test_an_ablation_does_not_stand_for_its_method(runs: Path) -> None:
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
+    ablated = fakes.make_run(runs, "minillm", 1, level=10)
+    fakes.edit(ablated / "config.json", {"method.options": {"teacher_mix": 0}})
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == "not measured" and "several configurations of minillm" in found.reason
+    argv = ["kdbench", "run", "--method", "minillm", "--set", "method.teacher_mix=0"]
+    (ablated / "manifest.json").write_text(json.dumps({"argv": argv}))
+    found = judged(runs, "minillm-rouge")
+    assert found.verdict == "holds" and "minillm" in found.students
+
+
+def test_lost_score_files_leave_the_others(runs: Path) -> None:
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}, prompts=60)
+    lost = fakes.make_run(runs, "rkd", 1, prompts=60)
+    for path in lost.rglob("scores.jsonl"):
+        path.unlink()
+    assert judged(runs, "minillm-long").verdict == "holds"
+
+
+def test_a_pair_without_the_methods_is_no_pair(runs: Path) -> None:
+    other = ModelRef(name="other", fingerprint="o" * 64, parameters=50_000)
+    board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
+    board(runs, {"akl": 36}, card={"student": other})
+    assert judged(runs, "minillm-scales").verdict == "not measured"
 
 
 def test_a_claim_about_all_pairs_needs_each(runs: Path) -> None:

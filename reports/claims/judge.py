@@ -1,6 +1,7 @@
 """The claims on a board: every test of a claim's family, and the verdict that follows."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -53,6 +54,8 @@ class JudgedClaim(Record):
     tests: list[ClaimTest]
     not_evaluated: list[str] = []
     """Tasks of the claim without the metric, or without references of the claim's length."""
+    students: dict[str, list[str]] = {}
+    """Ids of the runs that stood for each method, by the board's title and the row's label."""
 
 
 class ClaimsReport(Record):
@@ -66,14 +69,23 @@ class _Board(NamedTuple):
     """The rows of one table that claims may be about."""
 
     title: str
+    pair: tuple[str, str]
     rows: dict[str, GroupedRow]
     found: dict[str, Found]
+    undecided: dict[str, str]
+    """Methods with several rows of which none is plainly the method's, and a sentence on each."""
+
+    def absence(self, method: str) -> str:
+        """Why no row stands for a method."""
+        return self.undecided.get(method, f"no run of {method}")
 
 
 def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
 
-    Of several rows of a method, the closed one with most training seeds is taken.
+    Of several rows of a method, a closed one is taken before an open one, one with the suite's
+    settings before one whose command changed some, then the one with most training seeds. If that
+    leaves several, none is taken.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
@@ -85,29 +97,48 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
     judged = []
     for claim in book.claims:
         if claim.pairs > 1:
-            judged.append(_judge(claim, boards, f"{len(boards)} pairs of models"))
+            judged.append(_judge(claim, boards, "across pairs of models"))
         else:
             judged += [_judge(claim, [board], board.title) for board in boards]
     return ClaimsReport(version=book.version, claims=judged)
 
 
 def _board(section: Section, identities: dict[str, Identity]) -> _Board:
-    rows: dict[str, GroupedRow] = {}
+    candidates: dict[str, list[GroupedRow]] = defaultdict(list)
     for grouped in section.rows:
-        best = rows.get(grouped.row.method)
-        if not grouped.row.reference and (best is None or _worth(grouped) > _worth(best)):
-            rows[grouped.row.method] = grouped
-    title = f"{section.suite}: {section.teacher} → {section.student}"
-    return _Board(title, rows, {name: evaluations(row, identities) for name, row in rows.items()})
+        if not grouped.row.reference:
+            candidates[grouped.row.method].append(grouped)
+    rows: dict[str, GroupedRow] = {}
+    undecided: dict[str, str] = {}
+    for method, several in candidates.items():
+        most = max(map(_worth, several))
+        best = [grouped for grouped in several if _worth(grouped) == most]
+        if len(best) == 1:
+            rows[method] = best[0]
+        else:
+            labels = ", ".join(grouped.row.label for grouped in best)
+            undecided[method] = (
+                f"several configurations of {method} ({labels}): give the runs of one"
+            )
+    return _Board(
+        title=f"{section.suite}: {section.teacher} → {section.student}",
+        pair=(section.teacher, section.student),
+        rows=rows,
+        found={name: evaluations(row, identities) for name, row in rows.items()},
+        undecided=undecided,
+    )
 
 
-def _worth(grouped: GroupedRow) -> tuple[bool, int]:
-    return (grouped.row.division == "closed", len(grouped.runs))
+def _worth(grouped: GroupedRow) -> tuple[bool, bool, int]:
+    row = grouped.row
+    return (row.division == "closed", not row.changes, len(grouped.runs))
 
 
 def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
     tests: list[ClaimTest] = []
-    for board in boards if len(boards) >= claim.pairs else []:
+    for board in boards:
+        if claim.pairs > 1 and claim.method not in board.rows:
+            continue  # a pair of models that the method was not tried on
         for task in claim.tasks:
             key = _shared_key(claim, task, board)
             if key is not None and _has_references(claim, key, board):
@@ -116,6 +147,7 @@ def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
     tested = {test.where.partition("[")[0] for test in tests}
     absent = [task for task in claim.tasks if task not in tested]
     verdict, reason = _verdict(claim, tests, boards, absent)
+    used = {name for test in tests if not test.reason for name in (claim.method, test.rival)}
     return JudgedClaim(
         claim=claim,
         board=title,
@@ -123,6 +155,11 @@ def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
         reason=reason,
         tests=tests,
         not_evaluated=absent,
+        students={
+            board.rows[name].row.label: board.rows[name].row.runs
+            for board in boards
+            for name in sorted(used & board.rows.keys())
+        },
     )
 
 
@@ -141,9 +178,9 @@ def _has_references(claim: Claim, key: TaskKey, board: _Board) -> bool:
     """Whether the task has prompts of the claim's reference lengths at all."""
     if claim.references is None:
         return True
-    entries = next(found[key] for found in board.found.values() if key in found)
-    lengths = _reference_tokens(entries[0]).values()
-    return sum(_fits(claim, tokens) for tokens in lengths) >= 2
+    named = (claim.method, *claim.against)
+    entries = [entry for name in named for entry in board.found.get(name, {}).get(key, ())]
+    return sum(_fits(claim, tokens) for tokens in _reference_tokens(entries).values()) >= 2
 
 
 def _fits(claim: Claim, tokens: int) -> bool:
@@ -155,7 +192,7 @@ def _test(claim: Claim, rival: str, key: TaskKey, board: _Board) -> ClaimTest:
     where = f"{key[0]}[{key[1]}]"
     for name in (claim.method, rival):
         if name not in board.rows:
-            return _unmade(board, rival, where, f"no run of {name}")
+            return _unmade(board, rival, where, board.absence(name))
         if key not in board.found[name]:
             return _unmade(board, rival, where, f"{name} was not evaluated alike")
     entries = [board.found[name][key] for name in (claim.method, rival)]
@@ -181,8 +218,8 @@ def _paired(
     samples = [row_sample(found, claim.metric) for found in entries]
     common = sorted(set(samples[0].ids) & set(samples[1].ids))
     if claim.references is not None:
-        lengths = _reference_tokens(entries[0][0])
-        common = [name for name in common if _fits(claim, lengths[name])]
+        lengths = _reference_tokens([entry for row in entries for entry in row])
+        common = [name for name in common if name in lengths and _fits(claim, lengths[name])]
     if len(common) < 2:
         return _unmade(board, rival, where, f"{claim.method} and {rival} share no prompts")
     a_SP, b_SP = (_aligned(sample, common) for sample in samples)
@@ -210,10 +247,15 @@ def _aligned(sample: Sample, common: Sequence[str]) -> stats.Array:
     return np.asarray(sample.values_SP[:, [place[name] for name in common]])
 
 
-def _reference_tokens(entry: Entry) -> dict[str, int]:
-    path = score_file(entry.run, entry.key)
-    rows = read_rows(path) if path else []
-    return {f"{row['doc_id']}:{row['prompt_hash']}": int(row["reference_tokens"]) for row in rows}
+def _reference_tokens(entries: Sequence[Entry]) -> dict[str, int]:
+    """Length of each prompt's shortest reference, from whichever score files are still there."""
+    paths = [score_file(entry.run, entry.key) for entry in entries]
+    return {
+        f"{row['doc_id']}:{row['prompt_hash']}": int(row["reference_tokens"])
+        for path in paths
+        if path
+        for row in read_rows(path)
+    }
 
 
 def _unpaired(
@@ -285,13 +327,20 @@ def _verdict(
     counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in outcomes}
     made = counts["for"] + counts["against"] + counts["unclear"]
     said = f"of {made} tests {counts['for']} for, {counts['against']} against"
-    if len(boards) < claim.pairs:
-        return "not measured", f"needs {claim.pairs} pairs of models, the runs have {len(boards)}"
+    titles = {test.pair for test in tests if not test.reason}
+    pairs = {board.pair for board in boards if board.title in titles}
+    if len(pairs) < claim.pairs and claim.pairs > 1:
+        had = f"the runs have these methods on {len(pairs)}"
+        return "not measured", f"needs {claim.pairs} pairs of models, {had}"
     if not tests:
-        rows = {name for board in boards for name in board.rows}
-        lacking = [name for name in (claim.method, *claim.against) if name not in rows]
+        lacking = [
+            board.absence(name)
+            for board in boards
+            for name in (claim.method, *claim.against)
+            if name not in board.rows
+        ]
         if lacking:
-            return "not measured", f"no run of {', '.join(lacking)}"
+            return "not measured", _joined(lacking)
         what = info(claim.metric).label
         if claim.references is not None:
             what += f" on references of {claim.references[0]} tokens or more"
@@ -304,9 +353,14 @@ def _verdict(
 
 
 def _reasons(tests: Sequence[ClaimTest]) -> str:
-    """Why tests could not be made, each reason once, missing runs together."""
+    """Why tests could not be made."""
+    return _joined([test.reason for test in tests if test.reason])
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    """Each reason once, missing runs together."""
     prefix = "no run of "
-    reasons = list(dict.fromkeys(test.reason for test in tests if test.reason))
+    reasons = list(dict.fromkeys(reasons))
     lacking = [reason.removeprefix(prefix) for reason in reasons if reason.startswith(prefix)]
     others = [reason for reason in reasons if not reason.startswith(prefix)]
     return "; ".join([prefix + ", ".join(lacking), *others] if lacking else others)

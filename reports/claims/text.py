@@ -40,13 +40,14 @@ def render_markdown(report: ClaimsReport) -> str:
             "|:---|:---|:---|:---|",
         ]
         for judged in claims:
-            cells = [judged.claim.paper, judged.claim.says, f"**{judged.verdict}**", judged.reason]
+            why = "; ".join([judged.reason, *_gaps(judged)])
+            cells = [judged.claim.paper, judged.claim.says, f"**{judged.verdict}**", why]
             kept = [cell if cell.startswith("**") else escape(cell) for cell in cells]
             lines.append("| " + " | ".join(kept) + " |")
         parts.append("\n".join(lines))
         tests = _tests_table(claims)
         if tests:
-            parts.append(tests)
+            parts += [tests, _students(claims)]
     parts += [escape(RULE), f"`{_signature(report)}`"]
     return "\n\n".join(parts) + "\n"
 
@@ -70,12 +71,30 @@ def _claim(judged: JudgedClaim) -> list[str]:
     made = [test for test in judged.tests if not test.reason]
     width = max((len(test.where) for test in made), default=0)
     lines += [_test(judged, test, width) for test in made]
-    if judged.tests and judged.not_evaluated:
-        what = info(claim.metric).label + (
-            " on references of that length" if claim.references else ""
-        )
-        lines.append(f"  no {what}: {', '.join(judged.not_evaluated)}")
+    lines += [f"  {gap}" for gap in _gaps(judged)]
     return list(map(printable, lines))
+
+
+def _gaps(judged: JudgedClaim) -> list[str]:
+    """What a claim that was tested was not tested on, and why."""
+    if not any(not test.reason for test in judged.tests):
+        return []
+    found = []
+    if judged.not_evaluated:
+        length = " on references of that length" if judged.claim.references else ""
+        what = f"{info(judged.claim.metric).label}{length}"
+        found.append(f"no {what}: {', '.join(judged.not_evaluated)}")
+    unmade = [f"{t.where}: {t.reason}" for t in judged.tests if t.reason]
+    return found + list(dict.fromkeys(unmade)) if judged.verdict != "not measured" else found
+
+
+def _students(claims: list[JudgedClaim]) -> str:
+    """Which runs stood for each method."""
+    used = {label: runs for judged in claims for label, runs in judged.students.items()}
+    said = [
+        f"{escape(label)} ({', '.join(run[:4] for run in used[label])})" for label in sorted(used)
+    ]
+    return f"Students (runs): {'; '.join(said)}"
 
 
 def _test(judged: JudgedClaim, test: ClaimTest, width: int) -> str:
@@ -109,7 +128,7 @@ def _tests_table(claims: list[JudgedClaim]) -> str:
             *(number(v, judged.claim.metric) for v in (test.method_value, test.rival_value)),
             _values(judged, test),
             _p(test.p_holm),
-            test.outcome,
+            test.outcome + ("" if test.seeds_measured or not test.paired else " (these students)"),
         ]
         for judged in claims
         for test in judged.tests
