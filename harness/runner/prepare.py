@@ -119,13 +119,6 @@ def raw_teacher(session: Session) -> Located:
     training = TrainConfig.model_validate(teacher_training(size))
     identity = training_identity({"world": fingerprint(size), "training": training.identity()})
     out = session.cached("teachers", identity)
-    config = session.config.model_copy(
-        update={
-            "data": session.config.data.model_copy(
-                update={"train": size, "dev": size, "text": None, "limit": None, "dev_limit": 64}
-            )
-        }
-    )
     tokenizer = mini.build_tokenizer()
 
     def job() -> Job:
@@ -136,14 +129,27 @@ def raw_teacher(session: Session) -> Located:
             student=lambda: initialise(mini.teacher_config(size), training.seed),
             teacher=None,
             tokenizer=tokenizer,
-            data=prepare_data(
-                load_rows(config, None), config, training, tokenizer, tokenizer.eos_token_id, None
-            ),
+            data=world_data(session.config, size, training, tokenizer),
             teacher_samples=out / "unused.jsonl",
             out=out,
         )
 
     return trained(session, ref, out, job)
+
+
+def world_data(
+    config: RunConfig, size: str, training: TrainConfig, tokenizer: PreTrainedTokenizerBase
+) -> TrainingData:
+    """What a world's teacher learns from: the same whatever the run that comes first asks for."""
+    data = {"train": size, "dev": size, "text": None, "limit": None, "dev_limit": 64}
+    whole = config.model_copy(
+        update={
+            "pair": config.pair.model_copy(update={"template": "mini"}),
+            "data": config.data.model_copy(update={**data, "boundary": "apart"}),
+        }
+    )
+    end_id = tokenizer.eos_token_id
+    return prepare_data(load_rows(whole, None), whole, training, tokenizer, end_id, None)
 
 
 def trained(session: Session, name: str, out: Path, job: Any) -> Located:
