@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from kdbench.harness.records import Missing, Record
 from kdbench.harness.store import read_rows
 from kdbench.reports import stats
@@ -17,7 +15,7 @@ from kdbench.reports.group import GroupedRow, Section, sections
 from kdbench.reports.load import Identity, find_runs, score_file
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
-from kdbench.reports.pairs import Sample
+from kdbench.reports.pairs import aligned
 from kdbench.reports.ranking import row_sample
 
 Verdict = Literal["holds", "does not hold", "not significant", "not measured"]
@@ -222,7 +220,7 @@ def _paired(
         common = [name for name in common if name in lengths and _fits(claim, lengths[name])]
     if len(common) < 2:
         return _unmade(board, rival, where, f"{claim.method} and {rival} share no prompts")
-    a_SP, b_SP = (_aligned(sample, common) for sample in samples)
+    a_SP, b_SP = (aligned(sample, common) for sample in samples)
     measured = samples[0].measured and samples[1].measured
     result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured)
     return ClaimTest(
@@ -240,11 +238,6 @@ def _paired(
         p=result.p,
         n_prompts=len(common),
     )
-
-
-def _aligned(sample: Sample, common: Sequence[str]) -> stats.Array:
-    place = {name: column for column, name in enumerate(sample.ids)}
-    return np.asarray(sample.values_SP[:, [place[name] for name in common]])
 
 
 def _reference_tokens(entries: Sequence[Entry]) -> dict[str, int]:
