@@ -1,8 +1,9 @@
-"""Writes docs/board/ from a folder of runs: every format, and pictures of the page.
+"""Writes docs/board/ from a folder of runs: every format, the claims, and pictures of the page.
 
     python docs/make_board.py RUNS [--out docs/board] [--no-pictures]
 
-The formats are those of ``kdbench leaderboard RUNS --out DIR``; the pictures need playwright and a
+The formats are those of ``kdbench leaderboard RUNS --out DIR``, the claims those of ``kdbench claims
+RUNS --format md``; the pictures need playwright and a
 Chromium (``--browser``, else the one of Debian, else playwright's own) and are made of the page as
 it opens from disk, with no network. ``kdbench leaderboard RUNS --out DIR --verify`` checks the text
 formats afterwards.
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 
 from kdbench.reports.board import leaderboard_folder
+from kdbench.reports.claims.judge import judge_claims
+from kdbench.reports.claims.text import render_markdown
 
 DEBIAN = Path("/usr/bin/chromium")
 PICTURES = (
@@ -67,6 +70,9 @@ def main() -> int:
     parser.add_argument("--no-pictures", action="store_true")
     arguments = parser.parse_args()
     files = leaderboard_folder(arguments.runs, arguments.out)
+    claims = arguments.out / "claims.md"
+    claims.write_text(render_markdown(judge_claims(arguments.runs)), encoding="utf-8")
+    files.append(claims)
     if not arguments.no_pictures:
         files += pictures(arguments.out / "index.html", arguments.out, arguments.browser)
     for file in files:
