@@ -143,13 +143,14 @@ def _cache() -> Path:
 
 def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:
     from kdbench.reports import page, table  # rich and jinja2 only when a board is drawn
+    from kdbench.reports.document import visible
 
     width = FILE_WIDTH if to_file else None
     renderers: dict[str, Callable[[Built], str]] = {
         "terminal": lambda built: table.render_terminal(built.board, width=width),
-        "md": lambda built: table.render_markdown(built.board),
-        "csv": lambda built: table.render_csv(built.board),
-        "latex": lambda built: table.render_latex(built.board),
+        "md": lambda built: visible(table.render_markdown(built.board)),
+        "csv": lambda built: visible(table.render_csv(built.board)),
+        "latex": lambda built: visible(table.render_latex(built.board)),
         "json": lambda built: table.render_json(built.board),
         "html": page.render_html,
     }

@@ -46,10 +46,32 @@ def render_csv(board: Board) -> str:
                 value = cell if isinstance(cell, Cell) else None
                 reason = cell.missing if isinstance(cell, Missing) else cell.note
                 values = [field(table, row, column, value) for field in _FIELDS.values()]
-                writer.writerow([*values, reason, table.signature, "; ".join(table.notes)])
+                values += [reason, table.signature, "; ".join(table.notes)]
+                writer.writerow(map(_no_formula, values))
     return sink.getvalue()
+
+
+def _no_formula(value: object) -> object:
+    """Text that a spreadsheet would run gets a ``'`` in front, which makes it text there too."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    return value if all(map(_is_number, value.split())) else f"'{value}"
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def render_json(board: Board) -> str:
     """The board as it is (``model.Board``)."""
-    return json.dumps(board.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    return visible_json(board.model_dump(mode="json"), indent=1) + "\n"
+
+
+def visible_json(value: object, *, indent: int) -> str:
+    """JSON with every invisible character as an escape; it reads back as the same value."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

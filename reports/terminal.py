@@ -10,11 +10,14 @@ from rich.text import Text
 from kdbench.harness.records import Missing
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, Table
+from kdbench.reports.printable import printable
 from kdbench.reports.text import Footnotes, footer, interval, number, row_label
 
 
 def render_terminal(board: Board, *, width: int | None = None, colour: bool = False) -> str:
     """Tables as a person reads them after a run: headline metrics, lines within ``width``.
+
+    Names and reasons come from users and models; a control character in them is shown, not sent.
 
     Args:
         board: what to draw.
@@ -24,7 +27,7 @@ def render_terminal(board: Board, *, width: int | None = None, colour: bool = Fa
     width = width or shutil.get_terminal_size((100, 24)).columns
     parts = [_terminal_table(table, width, colour) for table in board.tables]
     if board.left_out:
-        parts.append("left out: " + "; ".join(board.left_out) + "\n")
+        parts.append(printable("left out: " + "; ".join(board.left_out)) + "\n")
     return "\n".join(parts)
 
 
@@ -34,7 +37,8 @@ def _terminal_table(table: Table, width: int, colour: bool) -> str:
     blocks = _fit(table, known or list(range(len(table.columns))), width, footnotes)
     body = "\n".join(_draw(drawn, width, colour) for drawn in blocks)
     lines_below = [*footer(table, footnotes, "terminal"), f"signature: {table.signature}"]
-    return "\n".join([table.title, body.rstrip("\n"), *lines_below]) + "\n"
+    lines = [printable(table.title), body.rstrip("\n"), *map(printable, lines_below)]
+    return "\n".join(lines) + "\n"
 
 
 def _fit(table: Table, indices: list[int], width: int, footnotes: Footnotes) -> list[RichTable]:
@@ -56,14 +60,13 @@ def _rich(table: Table, indices: list[int], separator: str, footnotes: Footnotes
     drawn.add_column("", no_wrap=True)
     for index in indices:
         column = table.columns[index]
-        drawn.add_column(
-            Text(f"{column.heading}\n{info(column.metric).label}"), justify="right", no_wrap=True
-        )
+        label = f"{printable(column.heading)}\n{printable(info(column.metric).label)}"
+        drawn.add_column(Text(label), justify="right", no_wrap=True)
     for row, cells in zip(table.rows, table.cells, strict=True):
         texts = [
             _terminal_cell(cells[i], table.columns[i].metric, separator, footnotes) for i in indices
         ]
-        drawn.add_row(Text(row_label(row)), *texts, style="dim" if row.reference else "")
+        drawn.add_row(Text(printable(row_label(row))), *texts, style="dim" if row.reference else "")
     return drawn
 
 

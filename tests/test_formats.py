@@ -180,6 +180,40 @@ def test_every_format_says_that_pairs_are_not_all_tested_alike(tmp_path: Path, f
     assert "not all pairs are tested alike" not in leaderboard(runs, format)
 
 
+@pytest.mark.parametrize("format", ["terminal", "md", "csv", "latex", "json"])
+def test_no_format_sends_control_characters(tmp_path: Path, format: Any) -> None:
+    runs = tmp_path / "odd"
+    write_run(runs, "a", 40, variant="red\x1b[31m\x9b1m\u202e", suite="suite\x1b[2J")
+    folder = write_run(runs, "b\nforged line", 30)
+    (runs / "half\x1b[2K").mkdir()
+    (runs / "half\x1b[2K" / "config.json").write_text("{}")
+    summary = json.loads((folder / "summary.json").read_text())
+    (scores,) = summary["scores"].values()
+    scores["metrics"] |= {
+        "rouge_l": {"missing": "why\x1b]0;title\x07"},
+        "odd\x1bmetric": estimate(1),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = leaderboard(runs, format)
+    assert all(character.isprintable() or character in "\n\t" for character in text)
+    if format == "terminal":
+        assert r"a red\x1b[31m\x9b1m\u202e" in text
+        assert r"left out: half\x1b[2K: not finished" in text
+        assert not any(line.startswith("forged line") for line in text.splitlines())
+    if format == "json":
+        assert json.loads(text) == build_board(runs).model_dump(mode="json")
+
+
+def test_a_spreadsheet_runs_no_text_of_a_csv(tmp_path: Path) -> None:
+    runs = tmp_path / "odd"
+    write_run(runs, "=HYPERLINK(1)", 40, training_seed=-1, variant="-x")
+    write_run(runs, "+cmd|' /C calc'!A0", 40)
+    (row, *_, other) = csv.DictReader(io.StringIO(leaderboard(runs, "csv")))
+    assert {row["method"], other["method"]} == {"'=HYPERLINK(1)", "'+cmd|' /C calc'!A0"}
+    assert {row["variant"], other["variant"]} == {"'-x", ""}
+    assert {row["training_seeds"], other["training_seeds"]} == {"-1", "1"}
+
+
 def test_latex_compiles(runs: Path, tmp_path: Path) -> None:
     pdflatex = shutil.which("pdflatex")
     finder = shutil.which("kpsewhich")

@@ -1,6 +1,8 @@
-"""``kdbench show``: one run's card, or one prompt with every stored answer."""
+"""``kdbench show``: one run's card, or one prompt with every stored answer.
 
-import json
+What users and models wrote is printed with its control characters shown, not sent to the terminal.
+"""
+
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +26,9 @@ def show(
     folder = find_run(run, runs_dir)
     document = card(folder) if sample is None else answers(folder, sample, task)
     if json_output:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        from kdbench.reports.data import visible_json
+
+        typer.echo(visible_json(document, indent=2))
     elif sample is None:
         _print_card(document)
     else:
@@ -122,6 +126,8 @@ def answers(folder: Path, doc_id: int, task: str | None = None) -> Document:
 
 
 def _print_card(document: Document) -> None:
+    from kdbench.reports.printable import printable
+
     scores = document.pop("scores", {})
     training = document.pop("training")
     for key, value in document.items():
@@ -129,8 +135,9 @@ def _print_card(document: Document) -> None:
             value = ", ".join(f"{k} {_brief(v)}" for k, v in value.items())
         elif isinstance(value, list):
             value = ", ".join(value)
-        typer.echo(f"{key:12} {value}")
-    typer.echo(f"{'training':12} " + ", ".join(f"{k} {_brief(v)}" for k, v in training.items()))
+        typer.echo(printable(f"{key:12} {value}"))
+    settings = ", ".join(f"{k} {_brief(v)}" for k, v in training.items())
+    typer.echo(printable(f"{'training':12} {settings}"))
     for entry in scores.values():
         title = f"{entry['task']}[{entry['edition']}] {entry['protocol']}"
         for metric, value in entry["metrics"].items():
@@ -138,7 +145,7 @@ def _print_card(document: Document) -> None:
                 text = f"missing: {value['missing']}"
             else:
                 text = f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-            typer.echo(f"{title:36} {metric:16} {text}")
+            typer.echo(printable(f"{title:36} {metric:16} {text}"))
 
 
 def _brief(value: Any) -> str:
@@ -151,15 +158,18 @@ def _brief(value: Any) -> str:
 
 
 def _print_answers(document: Document) -> None:
+    from kdbench.reports.document import visible
+    from kdbench.reports.printable import printable
+
     for entry in document["prompts"]:
-        typer.secho(f"{entry['task']} {document['doc_id']}", bold=True)
-        typer.echo(entry["prompt"])
+        typer.secho(printable(f"{entry['task']} {document['doc_id']}"), bold=True)
+        typer.echo(visible(entry["prompt"]))
         for reference in entry["references"]:
             typer.secho("\nreference", bold=True)
-            typer.echo(reference)
+            typer.echo(visible(reference))
         for answer in entry["answers"]:
             end = "" if answer["finished"] else ", cut at the length limit"
             title = f"{answer['evaluation']} seed {answer['seed']} ({answer['tokens']} tokens{end})"
-            typer.secho(f"\n{title}", bold=True)
-            typer.echo(answer["response"])
+            typer.secho(f"\n{printable(title)}", bold=True)
+            typer.echo(visible(answer["response"]))
         typer.echo()
