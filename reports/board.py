@@ -6,7 +6,9 @@ place of the folders, so the same runs give the same bytes. The page also shows 
 beside it: configuration, provenance, and some stored answers.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -75,14 +77,15 @@ def leaderboard(
         verify: change nothing, compare with ``out``.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
-        cache: folder that remembers paired tests.
+        cache: folder that remembers paired tests; ``verify`` computes them afresh.
 
     Raises:
         InputError: no finished run, an unknown format, ``verify`` without an existing ``out``.
         CheckFailed: under ``verify``, a byte of ``out`` would change.
     """
     render = _renderer(format, to_file=out is not None)
-    text = render(build(_listed(paths), metrics=metrics, tasks=tasks, cache=cache or _cache()))
+    with _remembering(cache, verify) as folder:
+        text = render(build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder))
     if verify:
         if out is None or not out.is_file():
             raise InputError("--verify compares with an existing file; name it with --out")
@@ -109,7 +112,7 @@ def leaderboard_folder(
         verify: change nothing, compare with those of the files that are there.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
-        cache: folder that remembers paired tests.
+        cache: folder that remembers paired tests; ``verify`` computes them afresh.
 
     Raises:
         InputError: no finished run, ``verify`` without a file to compare with.
@@ -122,7 +125,8 @@ def leaderboard_folder(
             raise InputError(
                 f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
             )
-    built = build(_listed(paths), metrics=metrics, tasks=tasks, cache=cache or _cache())
+    with _remembering(cache, verify) as folder:
+        built = build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder)
     texts = {format: _renderer(format, to_file=True)(built) for format in files}
     if verify:
         _compare_all(texts, files)
@@ -139,6 +143,19 @@ def _listed(paths: Iterable[Path | str] | Path | str) -> list[Path | str]:
 
 def _cache() -> Path:
     return cache_folder() / "board"
+
+
+@contextlib.contextmanager
+def _remembering(cache: Path | None, verify: bool) -> Iterator[Path]:
+    """The folder of paired tests: an empty one under ``verify``.
+
+    Remembered tests are found by their input, so they would not show that the tests have changed.
+    """
+    if not verify:
+        yield cache or _cache()
+        return
+    with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as folder:
+        yield Path(folder)
 
 
 def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:

@@ -253,6 +253,22 @@ def test_a_folder_holds_every_format_and_can_be_verified(runs: Path, tmp_path: P
         leaderboard_folder(runs, tmp_path / "nowhere", verify=True)
 
 
+def test_verify_trusts_no_remembered_test(runs: Path, tmp_path: Path) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "board"
+    leaderboard_folder(runs, out, cache=cache)
+    for file in cache.iterdir():  # as an older version of the tests would have left them
+        results = json.loads(file.read_text())
+        file.write_text(
+            json.dumps([[a, b, d, 0.123, 0.456, *rest] for a, b, d, _, _, *rest in results])
+        )
+    assert leaderboard_folder(runs, out, cache=cache, verify=True)
+    json_file = out / "board.json"
+    assert (
+        leaderboard(runs, "json", out=json_file, cache=cache, verify=True) == json_file.read_text()
+    )
+    assert "0.456" in leaderboard(runs, "json", cache=cache)  # which is what would have been read
+
+
 def test_the_command_line(runs: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["leaderboard", str(runs), *arguments])
