@@ -170,8 +170,10 @@ if act == "locked":
     sys.exit(2)
 if act == "crash":
     raise ValueError("what a bug says")
-if act == "finish":
+if act in ("finish", "evaluate"):
     (folder / f"{name}.done").touch()
+if act == "evaluate":  # killed after its own folder was whole, before the references were
+    os.kill(os.getpid(), 9)
 with open(folder / "order", "a") as file:
     file.write(f"-{name} ")
 sys.exit(2 if act == "refuse" else 0)
@@ -243,6 +245,15 @@ def test_lost_workers_are_tried_again_and_errors_are_sentences(
         assert failure.log.is_file()
 
 
+def test_a_run_lost_while_it_evaluated_references_is_run_again(
+    pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
+) -> None:
+    driver, said = pretended(cells_named("a"), {"a": "evaluate finish"})
+    assert driver.failures == []
+    assert (tmp_path / "order").read_text().split() == ["+a", "+a", "-a"]
+    assert not any("done by another process" in line for line in said)
+
+
 def test_the_first_failure_ends_it_unless_told_otherwise(
     pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
 ) -> None:
@@ -296,6 +307,28 @@ def test_a_run_that_somebody_writes_is_waited_for(
 def test_unknown_executors_are_sentences(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         make_executor(name, 1, tmp_path)
+
+
+VISIBLE = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+
+
+@pytest.mark.parametrize(
+    ("device", "seen"), [("auto", ["4", "7"]), ("cuda", ["4", "7"]), ("cuda:1", ["4,7", "4,7"])]
+)
+def test_gpus_are_divided_unless_one_is_named(
+    device: str, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(local, "command", lambda arguments: [sys.executable, "-c", VISIBLE])
+    executor = make_executor("local", 2, tmp_path, device)
+    found = []
+    for slot in range(2):
+        log = tmp_path / f"{slot}.log"
+        handle = executor.start([], log, slot)
+        while handle.poll() is None:
+            time.sleep(0.01)
+        found.append(log.read_text().strip())
+    assert found == seen
 
 
 # -- real runs --------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def _run(wanted: Wanted, plan: list[Planned], place: Place, out: Path) -> list[F
         return []
     make_folder(place.runs_dir)
     make_folder(place.cache_dir)
-    executor = make_executor(wanted.executor, wanted.jobs, out)
+    executor = make_executor(wanted.executor, wanted.jobs, out, place.device)
     seconds = total([planned.estimate for planned in todo], executor.jobs)
     progress.say(f"about {duration(seconds)} ({todo[0].estimate.source})" if seconds else "")
 

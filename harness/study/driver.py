@@ -117,7 +117,8 @@ class Driver:
             if self._is_written(work, state):
                 continue
             self._waiting.remove(work)
-            if state.how == "cached":
+            # one that was lost may lack what is not in its folder: evaluations of shared references
+            if state.how == "cached" and not work.tries:
                 self._done += 1
                 self.say(f"{work.cell.name}: done by another process")
             else:

@@ -49,8 +49,14 @@ class Executor(Protocol):
         """Lets go of what the executor holds; workers may live on."""
 
 
-def make_executor(name: str, jobs: int | None, out: Path) -> Executor:
+def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") -> Executor:
     """``local``, ``ray`` or ``slurm``, with settings after a colon: ``slurm:partition=gpu``.
+
+    Args:
+        name: kind and settings.
+        jobs: workers at once; None: as many as the executor has room for.
+        out: folder of the study.
+        device: what the workers are told to use.
 
     Raises:
         InputError: no such executor, a malformed setting, or an extra that is not installed.
@@ -62,7 +68,7 @@ def make_executor(name: str, jobs: int | None, out: Path) -> Executor:
     if kind == "local":
         from kdbench.harness.study.executors.local import LocalExecutor
 
-        return LocalExecutor(jobs, settings)
+        return LocalExecutor(jobs, settings, device)
     if kind == "ray":
         from kdbench.harness.study.executors.ray_cluster import RayExecutor
 

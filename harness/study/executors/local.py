@@ -34,15 +34,16 @@ class LocalExecutor:
     Args:
         jobs: how many at once; None: one for each GPU, else one.
         settings: ``threads``, of each process; default: an equal share of the cores.
+        device: what the processes are told to use; GPUs are divided unless it names one device.
     """
 
-    def __init__(self, jobs: int | None, settings: dict[str, str]) -> None:
+    def __init__(self, jobs: int | None, settings: dict[str, str], device: str) -> None:
         strange = sorted(settings.keys() - set(SETTINGS))
         if strange:
             raise InputError(
                 f"executor local has no setting {strange[0]!r}; it has {', '.join(SETTINGS)}"
             )
-        self._devices = _gpus()
+        self._devices = _gpus() if device in ("auto", "cuda") else []
         self.jobs = jobs or max(1, len(self._devices))
         share = max(1, available_cores() // self.jobs)
         self._threads = max(1, int(number_setting(settings, "threads", share)))
