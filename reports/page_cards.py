@@ -5,26 +5,36 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdbench.harness.records import Manifest, ModelRef, StageCost
-from kdbench.harness.store import read_record
+from kdbench.harness.records import StageCost
+from kdbench.reports.card import model, provenance, read_manifest
+from kdbench.reports.document import Cell, Code, Section, Table
 from kdbench.reports.group import GroupedRow
-from kdbench.reports.load import Run
+from kdbench.reports.model_card import command
 
 Pairs = list[list[str]]
 
 
 def card(grouped: GroupedRow) -> dict[str, Any]:
-    """Facts, cost, configuration and provenance of one row, ready to be shown."""
+    """Facts, cost, configuration and provenance of one row, ready to be shown.
+
+    What no mean can be taken of is the first run's; ``whose`` names it where there are more.
+    """
     runs, row = grouped.runs, grouped.row
     first = runs[0].summary
-    manifest = _manifest(runs[0])
+    manifest = read_manifest(runs[0].folder)
+    seeds = [f" (training seed {run.summary.run.training_seed})" for run in runs]
+    whose = seeds if len(runs) > 1 else [""]
     return {
+        "whose": whose[0],
         "facts": [
             ["division", f"{row.division} (regime {row.regime})"],
-            ["student", _model(first.run.student)],
-            ["teacher", _model(first.run.teacher)],
+            [f"student{whose[0]}", _text(model(first.run.student))],
+            ["teacher", _text(model(first.run.teacher))],
             ["training seeds", ", ".join(map(str, row.training_seeds)) or "none"],
-            ["runs", ", ".join(row.runs)],
+            [
+                "runs",
+                ", ".join(f"{run}{which}" for run, which in zip(row.runs, whose, strict=True)),
+            ],
         ],
         "cost": _costs([run.summary.cost for run in runs]),
         "costTitle": f"Cost by stage, mean of {len(runs)} runs"
@@ -32,36 +42,10 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
         else "Cost by stage",
         "learned": [[name.replace("_", " "), f"{v:.4g}"] for name, v in first.learned.items()],
         "config": _config(manifest.config) if manifest else [],
-        "provenance": _provenance(manifest) if manifest else [],
-        "command": shlex.join(_without_places(manifest.argv)) if manifest else "",
+        "provenance": _rows(provenance(manifest)) if manifest else [],
+        "command": shlex.join(command(manifest.argv)) if manifest else "",
         "signature": " ; ".join(dict.fromkeys(run.summary.signature for run in runs)),
     }
-
-
-PLACES = ("--runs-dir", "--data-dir", "--out", "--device")
-"""Flags that say where things lay on one machine; the rest of a command makes the run anywhere."""
-
-
-def _without_places(argv: list[str]) -> list[str]:
-    kept: list[str] = []
-    skip = False
-    for word in argv:
-        if not skip and word not in PLACES and not word.startswith(tuple(f"{p}=" for p in PLACES)):
-            kept.append(word)
-        skip = word in PLACES
-    return kept
-
-
-def _manifest(run: Run) -> Manifest | None:
-    path = run.folder / "manifest.json"
-    return read_record(path, Manifest) if path.is_file() else None
-
-
-def _model(model: ModelRef | None) -> str:
-    if model is None:
-        return "none"
-    size = f"{model.parameters / 1e6:.3g}M parameters" if model.parameters else "no parameters"
-    return f"{model.name}, {size}, fingerprint {model.fingerprint[:12]}"
 
 
 def _costs(costs: list[dict[str, StageCost]]) -> Pairs:
@@ -91,7 +75,7 @@ def _config(config: Mapping[str, Any]) -> list[list[Any]]:
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     parts: dict[str, Mapping[str, Any]] = {"run": plain}
     parts |= {key: value for key, value in config.items() if isinstance(value, Mapping)}
-    return [[name, list(_flat(values))] for name, values in parts.items() if values]
+    return [[_placeless(name), list(_flat(values))] for name, values in parts.items() if values]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[list[str]]:
@@ -100,22 +84,21 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[list[str]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield [f"{prefix}{key}", text]
+            yield [_placeless(f"{prefix}{key}"), _placeless(text)]
 
 
-def _provenance(manifest: Manifest) -> Pairs:
-    commit = manifest.git_commit[:12] if manifest.git_commit else "no commit"
-    changed = " with changes" if manifest.git_diff_sha256 else ""
-    rows = [
-        ["kdbench", f"{manifest.kdbench} ({commit}{changed})"],
-        ["tokenizer", f"sha256 {manifest.tokenizer_sha256[:12]}"],
-    ]
-    for name, entry in manifest.data.items():
-        parts = [f"{k} {str(v)[:12] if k == 'sha256' else v}" for k, v in entry.items()]
-        rows.append([f"data: {name}", ", ".join(parts)])
-    rows.append(["versions", ", ".join(f"{k} {v}" for k, v in manifest.versions.items())])
-    hardware = {k: v for k, v in manifest.hardware.items() if k != "platform"}
-    rows.append(["hardware", ", ".join(f"{k} {v}" for k, v in hardware.items())])
-    if manifest.drift:
-        rows.append(["accepted drift", "; ".join(manifest.drift)])
-    return rows
+def _rows(sections: Iterable[Section]) -> Pairs:
+    """The rows of all tables in sections of a document."""
+    tables = [part for section in sections for part in section.parts if isinstance(part, Table)]
+    return [[_text(cell) for cell in row] for table in tables for row in table.rows]
+
+
+def _text(cell: Cell) -> str:
+    """A cell of a document as plain text, without the folders of the machine."""
+    pieces = (cell,) if isinstance(cell, str | Code) else cell
+    return _placeless("".join(p.text if isinstance(p, Code) else p for p in pieces))
+
+
+def _placeless(text: str) -> str:
+    """Text without the folders of the machine: what a command is shown without."""
+    return " ".join(command([text]))

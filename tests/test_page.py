@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from board_runs import estimate, write_run
 
+from kdbench.harness.records import ModelRef
 from kdbench.reports import page as page_module
 from kdbench.reports.board import leaderboard
+from kdbench.reports.build import build
 from kdbench.reports.page import script_json
+from kdbench.reports.page_data import page_data
 
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = (
@@ -108,7 +111,7 @@ def test_planted_scripts_stay_text(open_page: Any) -> None:
         if summary.locator("xpath=..").get_attribute("open") is None:
             summary.click()
     shown = card.inner_text()
-    assert shown.count("window.hacked=1") > 12  # configuration, cost, provenance, samples …
+    assert shown.count("window.hacked=2") > 12  # configuration, cost, provenance, samples …
     assert "{{7*7}}${7*7}" in shown
     for tag in ("img", "iframe", "script", "link", "a"):
         assert card.locator(tag).count() == 0
@@ -359,6 +362,36 @@ def test_a_command_names_no_place_of_the_machine(board_file: Path) -> None:
     html = board_file.read_text()
     assert "kdbench run --method alpha --set note=plain" in html
     assert "/private" not in html
+
+
+def test_a_card_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    place = "/private/models"
+    student = ModelRef(name=f"{place}/small", fingerprint="s" * 16, parameters=1)
+    write_run(tmp_path / "runs", "alpha", 40, note=f"{place}/note", student=student)
+    (table,) = page_data(build([tmp_path / "runs"]), 0)["tables"]
+    (row,) = table["rows"]
+    shown = json.dumps({name: row["card"][name] for name in ("facts", "config", "provenance")})
+    assert place not in shown
+    assert "small (1e-06M parameters" in shown
+    assert '["note", "note"]' in shown
+    assert row["card"]["command"] == "kdbench run --method alpha --set note=note"
+
+
+def test_a_card_says_which_run_it_shows(browser: Any, seeds_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(seeds_file.as_uri())
+    page.get_by_role("button", name="alpha", exact=True).click()
+    card = page.locator("#card")
+    text = card.inner_text()
+    for part in ("Learning", "Configuration", "Provenance", "To reproduce", "student"):
+        assert f"{part} (training seed 1)" in text
+    assert "note=note1" in text
+    for seed in (1, 2, 3):
+        assert f"{seed - 1:012x} (training seed {seed})" in text
+    card.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="one", exact=True).click()
+    assert "(training seed" not in card.inner_text()
+    page.close()
 
 
 def test_script_json_cannot_be_left(board_file: Path) -> None:

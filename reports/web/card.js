@@ -39,10 +39,10 @@ function openCard(table, row, opener) {
     row.sampled ? fold("Answers", true, sampleViewer(table, row)) : null,
     fold("Scores", true, cardScores(table, row)),
     card.cost.length ? fold(card.costTitle, true, grid("Cost by stage", ["stage", "time", "tokens", "peak memory"], card.cost)) : null,
-    card.learned.length ? fold("Learning", false, facts(card.learned)) : null,
-    card.config.length ? fold("Configuration", false, card.config.map(([name, pairs]) => [el("h4", {}, name), facts(pairs)])) : null,
-    card.provenance.length ? fold("Provenance", false, facts(card.provenance)) : null,
-    card.command ? el("div", {}, el("h4", {}, "To reproduce"), el("pre", { tabindex: 0 }, card.command)) : null,
+    card.learned.length ? fold(`Learning${card.whose}`, false, facts(card.learned)) : null,
+    card.config.length ? fold(`Configuration${card.whose}`, false, card.config.map(([name, pairs]) => [el("h4", {}, name), facts(pairs)])) : null,
+    card.provenance.length ? fold(`Provenance${card.whose}`, false, facts(card.provenance)) : null,
+    card.command ? el("div", {}, el("h4", {}, `To reproduce${card.whose}`), el("pre", { tabindex: 0 }, card.command)) : null,
     el("p", { class: "signature" }, card.signature),
   ];
   dialog.replaceChildren(...parts.filter(Boolean));
