@@ -14,7 +14,6 @@ from kdbench.reports.model import Board, Cell, PairTest, Table
 from kdbench.reports.ranking import compare_column, embolden
 from kdbench.reports.signature import table_signature
 
-
 MIXED = (
     f"not all pairs are tested alike: with a method of fewer than {stats.MIN_TRAINING_SEEDS} training "
     "seeds over prompts only, so about these students and significant more easily; else over "
