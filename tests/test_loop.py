@@ -170,6 +170,16 @@ def test_budget_in_response_tokens(tmp_path: Path) -> None:
     assert rows[-1]["tokens"]["response"] >= 150 > rows[-2]["tokens"]["response"]
 
 
+@pytest.mark.parametrize(
+    ("budgets", "end"),
+    [({"steps": 2, "response_tokens": 1000}, 2), ({"steps": 50, "response_tokens": 1}, 1)],
+)
+def test_the_first_budget_that_is_reached_ends_it(
+    budgets: dict[str, int], end: int, tmp_path: Path
+) -> None:
+    assert build("sft", tmp_path, **budgets).run().steps == end
+
+
 def test_training_learns(tmp_path: Path) -> None:
     loop = build("fkd", tmp_path, steps=40)
     loop.run()

@@ -46,9 +46,9 @@ class LoopSettings:
     """What the loop needs of the run's configuration.
 
     Args:
-        steps: optimiser steps; None if the budget is in response tokens.
-        response_tokens: budget of trained response tokens; training stops after the step that
-            reaches it.
+        steps: budget of optimiser steps, or None.
+        response_tokens: budget of trained response tokens, or None. Training stops after the step
+            that first reaches one of the budgets.
         lr, warmup_steps, schedule, lr_floor: see :func:`kdbench.trainers.plan.learning_rate`.
         betas, eps, weight_decay, decay_all: AdamW; norms and biases decay only if ``decay_all``.
         clip: gradient norm limit (0: none).
@@ -274,9 +274,10 @@ class Loop:
         tokens.update(self.ctx.meter)
 
     def _progress(self) -> float:
-        if self.settings.response_tokens:
-            return self.state.response_tokens / self.settings.response_tokens
-        return self.state.step / (self.settings.steps or 1)
+        """Fraction used of the budget that will end the training, as far as can be told now."""
+        state, settings = self.state, self.settings
+        pairs = (state.step, settings.steps), (state.response_tokens, settings.response_tokens)
+        return max(used / budget for used, budget in pairs if budget)
 
     def _finished(self) -> bool:
         return self._progress() >= 1.0

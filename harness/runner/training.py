@@ -170,7 +170,8 @@ class _Training:
             if self.accelerator.num_processes == 1:
                 announce_data(ctx)
         steps = self._steps()
-        with self.session.progress.stage(f"train {job.name}", steps) as live:
+        total = None if training.response_tokens else steps  # tokens may end it at any step
+        with self.session.progress.stage(f"train {job.name}", total) as live:
 
             def show(state: State, row: TrainRow) -> None:
                 tokens = state.tokens.get("student", 0)
