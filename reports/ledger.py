@@ -3,18 +3,19 @@
 A number **agrees** when the published value, give or take half a unit of its last digit, lies in our
 95% interval; it **differs** when it does not. The interval is the board's: over prompts, and over
 training seeds from three seeds on. A run counts when its suite, method, method options and model sizes
-are the row's, and its evaluation is of the full task under the row's protocol.
+are the row's, nothing that decides its student was changed from what the suite says, and its
+evaluation is of the full task under the row's protocol, decoded as the suite does. Of several such
+evaluations one counts: that with the suite's decoding seeds, else that with most.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from kdbench.harness.config import RunConfig
 from kdbench.harness.records import Estimate, Missing, Record
 from kdbench.harness.store import read_json
 from kdbench.reports.columns import Entry, cell_of, evaluations
@@ -22,6 +23,9 @@ from kdbench.reports.group import GroupedRow, Section, sections
 from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.measured import Point, Value
 from kdbench.reports.model import Cell, Column
+from kdbench.reports.numbers import Number, Settings, load_numbers, load_settings
+from kdbench.reports.signature import RNG, interval_text, joined, seeds_text, version
+from kdbench.reports.suite import decoding_changes, training_changes
 
 RULE = (
     "agrees: the published value (half a unit of its last digit allowed) lies in our 95% interval"
@@ -29,38 +33,15 @@ RULE = (
 TOLERANCE = 0.05
 """Share by which a model's parameters may differ from the paper's."""
 
+SHOWN = 3
+"""Changed settings named in a reason."""
+
 Verdict = Literal["agrees", "differs", "undecided", "not run"]
 """``undecided``: measured, but without an interval."""
 
 
-class Number(Record):
-    """One row of ``published/numbers.csv``."""
-
-    paper: str
-    pair: str
-    method: str
-    setting: str
-    task: str
-    metric: str
-    value: float
-    digits: int
-    status: str
-    suites: list[str]
-    options: dict[str, str]
-    measure: str
-    bucket: str
-    factor: float
-    causes: list[str]
-
-
-class Settings(Record):
-    """``published/ledger.yaml``."""
-
-    edition: str
-    protocol: str
-    parameters: dict[str, float]
-    prompts: dict[str, int]
-    causes: dict[str, str]
+Resolve = Callable[[str, str], RunConfig]
+"""What a suite says for a method, by their names (`kdbench.harness.resolve`)."""
 
 
 class LedgerRow(Record):
@@ -72,6 +53,9 @@ class LedgerRow(Record):
     low: float | None = None
     high: float | None = None
     n_prompts: int = 0
+    n_runs: int = 0
+    """Training seeds behind the value."""
+    decoding_seeds: list[int] = []
     runs: list[str] = []
     reason: str = ""
     causes: list[str] = []
@@ -83,13 +67,18 @@ class Ledger(Record):
     rule: str
     rows: list[LedgerRow]
     unreproducible: list[LedgerRow]
+    signature: str
+    """How our numbers came about."""
 
 
-def ledger(paths: Iterable[Path | str], *, suites: Sequence[str] | None = None) -> Ledger:
+def ledger(
+    paths: Iterable[Path | str], resolve: Resolve, *, suites: Sequence[str] | None = None
+) -> Ledger:
     """Puts the finished runs under ``paths`` beside the published numbers.
 
     Args:
         paths: run folders or folders of runs; none: every number is not run.
+        resolve: what runs are compared with (given, as reports may not load methods).
         suites: only numbers that one of these suites reproduces; None: all.
 
     Raises:
@@ -97,50 +86,53 @@ def ledger(paths: Iterable[Path | str], *, suites: Sequence[str] | None = None) 
     """
     places = list(paths)
     made = sections(find_runs(places)[0]) if places else []
-    settings = load_settings()
-    identities: dict[str, Identity] = {}
+    known = _Known(load_settings(), functools.cache(resolve), {})
+    settings = known.settings
     rows, left = [], []
     for number in load_numbers():
         if not number.suites:
             left.append(_row(number, settings, "no suite reproduces it"))
         elif suites is None or set(suites) & set(number.suites):
-            rows.append(_compare(number, settings, made, identities))
-    return Ledger(rule=RULE, rows=rows, unreproducible=left if suites is None else [])
-
-
-def load_settings() -> Settings:
-    """``ledger.yaml`` of the package."""
-    return Settings.model_validate(yaml.safe_load(_data("ledger.yaml")))
-
-
-def load_numbers() -> list[Number]:
-    """``numbers.csv`` of the package."""
-    return [_number(row) for row in csv.DictReader(io.StringIO(_data("numbers.csv")))]
-
-
-def _data(name: str) -> str:
-    return (files("kdbench.reports.published") / name).read_text(encoding="utf-8")
-
-
-def _number(row: Mapping[str, str]) -> Number:
-    value = row["value"]
-    return Number(
-        paper=row["paper"],
-        pair=row["pair"],
-        method=row["method"],
-        setting=row["setting"],
-        task=row["task"],
-        metric=row["metric"],
-        value=float(value),
-        digits=len(value.partition(".")[2]),
-        status=row["status"],
-        suites=row["suite"].split(),
-        options=dict(part.split("=", 1) for part in row["options"].split()),
-        measure=row["measure"],
-        bucket=row["bucket"],
-        factor=float(row["factor"]),
-        causes=row["cause"].split(),
+            rows.append(_compare(number, made, known))
+    return Ledger(
+        rule=RULE,
+        rows=rows,
+        unreproducible=left if suites is None else [],
+        signature=_signature(settings, rows),
     )
+
+
+def _signature(settings: Settings, rows: Sequence[LedgerRow]) -> str:
+    """One line that says how our numbers came about."""
+    measured = [row for row in rows if row.ours is not None]
+    prompts: dict[str, set[int]] = {}
+    for row in measured:
+        if not row.number.bucket:
+            prompts.setdefault(row.number.task, set()).add(row.n_prompts)
+    counts = [f"{task}={'/'.join(map(str, sorted(n)))}" for task, n in prompts.items()]
+    decoding = sorted({",".join(map(str, r.decoding_seeds)) for r in measured if r.decoding_seeds})
+    numbers = {row.n_runs for row in measured if row.number.method != "teacher"}
+    return joined(
+        {
+            "kdbench": version(),
+            "edition": settings.edition,
+            "protocol": settings.protocol,
+            "training seeds": seeds_text(numbers),
+            "decoding seeds": " and ".join(decoding) or "none",
+            "prompts": ",".join(counts) or "none",
+            "interval": interval_text(numbers),
+            "test": "none",
+            "rng": RNG,
+        }
+    )
+
+
+class _Known(NamedTuple):
+    """What every number is compared by."""
+
+    settings: Settings
+    resolve: Resolve
+    identities: dict[str, Identity]
 
 
 class _Ours(NamedTuple):
@@ -151,10 +143,9 @@ class _Ours(NamedTuple):
     reason: str
 
 
-def _compare(
-    number: Number, settings: Settings, made: Sequence[Section], identities: dict[str, Identity]
-) -> LedgerRow:
-    found = [_ours(number, settings, row, identities) for row in _candidates(number, made)]
+def _compare(number: Number, made: Sequence[Section], known: _Known) -> LedgerRow:
+    settings = known.settings
+    found = [_ours(number, row, known) for row in _candidates(number, made)]
     best = next((ours for ours in found if ours.cell), None)
     if best is None or best.cell is None:
         reasons = dict.fromkeys(ours.reason for ours in found)
@@ -181,6 +172,8 @@ def _compare(
             "low": low,
             "high": high,
             "n_prompts": cell.n_prompts,
+            "n_runs": cell.n_runs,
+            "decoding_seeds": cell.decoding_seeds,
             "runs": best.runs,
         }
     )
@@ -201,34 +194,64 @@ def _candidates(number: Number, made: Sequence[Section]) -> list[GroupedRow]:
     ]
 
 
-def _ours(
-    number: Number, settings: Settings, grouped: GroupedRow, identities: dict[str, Identity]
-) -> _Ours:
+def _ours(number: Number, grouped: GroupedRow, known: _Known) -> _Ours:
     """Our value of a number in one row of a board."""
     runs = [run.folder.name for run in grouped.runs]
-    reason = _other_models(number, settings, grouped) or _other_options(number, grouped)
+    card, settings = grouped.runs[0].summary.run, known.settings
+    # a teacher is evaluated under any method's configuration: the suite says the same of it for all
+    suite = known.resolve(card.suite, card.method if card.kind == "run" else "sft")
+    reason = (
+        _other_models(number, settings, grouped)
+        or _other_options(number, grouped)
+        or _other_training(number, grouped, suite)
+    )
     if reason:
         return _Ours(None, runs, reason)
-    entries: list[Entry] = []
-    seen: set[str] = set()
     task = number.task.removesuffix(" dev")
-    for key, found in evaluations(grouped, identities).items():
-        if key[0] != task:
-            continue
-        seen.add(f"{key[1]} under {key[2]}")
-        if key[1:3] == (settings.edition, settings.protocol):
-            judge = key[3].partition(" ")[2]
-            entries += [entry._replace(metrics=_measured(number, entry, judge)) for entry in found]
+    entries, others = _evaluation(number, grouped, known, task, suite)
     if not entries:
         wanted = f"{task}[{settings.edition}] under {settings.protocol}"
-        instead = f", only on {', '.join(sorted(seen))}" if seen else ""
+        instead = f", only on {', '.join(sorted(others))}" if others else ""
         return _Ours(None, runs, f"not evaluated on {wanted}{instead}")
-    column = _column(number, settings, task)
-    usable = [e for e in entries if not isinstance(e.metrics[number.measure], Missing)]
-    cell = cell_of(grouped, usable or entries, column)
+    cell = cell_of(grouped, entries, _column(number, settings, task))
     if isinstance(cell, Missing):
         return _Ours(None, runs, f"{number.metric} not measured: {cell.missing}")
     return _Ours(cell, runs, "")
+
+
+def _evaluation(
+    number: Number, grouped: GroupedRow, known: _Known, task: str, suite: RunConfig
+) -> tuple[list[Entry], set[str]]:
+    """The evaluation of a row that counts, one entry a run; and in words those that cannot count.
+
+    Several evaluations of one run, or several judges of one, are no training seeds.
+    """
+    best: list[Entry] = []
+    best_rank: tuple[bool, bool, bool, int, int] | None = None
+    others: set[str] = set()
+    for key, found in sorted(evaluations(grouped, known.identities).items()):
+        judge = key[3].partition(" ")[2]
+        if key[0] != task or (judge and not number.measure.startswith("judge_")):
+            continue
+        record = _record(found[0])
+        changes = decoding_changes(record.get("decoding") or {}, suite)
+        if key[1:3] != (known.settings.edition, known.settings.protocol) or changes:
+            others.add(" with ".join([f"{key[1]} under {key[2]}", *changes]))
+            continue
+        entries = [entry._replace(metrics=_measured(number, entry, judge)) for entry in found]
+        usable = sum(not isinstance(e.metrics[number.measure], Missing) for e in entries)
+        seeds = record.get("seeds") or []
+        rank = (usable > 0, bool(judge), seeds == list(suite.generate.seeds), len(seeds), usable)
+        if best_rank is None or rank > best_rank:
+            best, best_rank = entries, rank
+    return best, others
+
+
+def _record(entry: Entry) -> Mapping[str, Any]:
+    """What an evaluation's key stands for; empty if the folder does not say."""
+    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
+    record = read_json(path) if path.is_file() else {}
+    return record if isinstance(record, Mapping) else {}
 
 
 def _other_models(number: Number, settings: Settings, grouped: GroupedRow) -> str:
@@ -259,6 +282,20 @@ def _other_options(number: Number, grouped: GroupedRow) -> str:
         if name in options and yaml.safe_load(wanted) != options[name]
     ]
     return f"only with another setting than {', '.join(wrong)}" if wrong else ""
+
+
+def _other_training(number: Number, grouped: GroupedRow, suite: RunConfig) -> str:
+    """What of a row's training is not as its suite says (but for the number's options), or nothing."""
+    options = {name: yaml.safe_load(value) for name, value in number.options.items()}
+    for run in grouped.runs:
+        path = run.folder / "config.json"
+        if not path.is_file():
+            return "the run's configuration is not recorded"
+        trained = run.summary.run.kind == "run"
+        changes = training_changes(read_json(path), suite, options, trained=trained)
+        if changes:
+            return f"trained otherwise than its suite says: {', '.join(changes[:SHOWN])}"
+    return ""
 
 
 def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:

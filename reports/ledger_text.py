@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
 from kdbench.reports.markdown import escape
 from kdbench.reports.printable import printable
-from kdbench.reports.text import Footnotes
+from kdbench.reports.text import Footnotes, code
 
 VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "not run")
 LABELS = {
@@ -39,7 +39,7 @@ def render_terminal(found: Ledger, *, everything: bool = False) -> str:
         parts.append(
             "\n".join(f"{letter}: {printable(why)}" for why, letter in footnotes.letters.items())
         )
-    return "\n\n".join([*parts, *_below(found)]) + "\n"
+    return "\n\n".join([*parts, *_below(found), f"signature: {found.signature}"]) + "\n"
 
 
 def render_markdown(found: Ledger) -> str:
@@ -57,7 +57,8 @@ def render_markdown(found: Ledger) -> str:
     notes = [f"{letter}: {escape(why)}  " for why, letter in footnotes.letters.items()]
     if notes:
         parts.append("\n".join(notes))
-    return "\n\n".join([*parts, *map(escape, _below(found))]) + "\n"
+    below = [*map(escape, _below(found)), f"`{code(found.signature)}`"]
+    return "\n\n".join([*parts, *below]) + "\n"
 
 
 def _groups(rows: Iterable[LedgerRow]) -> list[tuple[str, list[LedgerRow]]]:

@@ -1,7 +1,7 @@
 """The line under a table that says how its numbers came about."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kdbench.harness.records import Missing
 from kdbench.reports import stats
@@ -9,6 +9,9 @@ from kdbench.reports.group import Section
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, PairTest
 from kdbench.reports.pairs import resamples_for
+
+INTERVAL = f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
+RNG = f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}"
 
 
 def table_signature(
@@ -20,9 +23,6 @@ def table_signature(
     """One line that says how the numbers of a table came about."""
     trained = [grouped.row for grouped in section.rows if not grouped.row.reference]
     numbers = sorted({len(row.runs) for row in trained})
-    seeds = ",".join(map(str, numbers)) or "none"
-    if numbers and numbers[0] < stats.MIN_TRAINING_SEEDS:
-        seeds += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
     prompts: dict[str, set[int]] = {}
     decoding: set[str] = set()
     for index, column in enumerate(columns):
@@ -45,17 +45,36 @@ def table_signature(
         "kdbench": version(),
         "suite": section.suite,
         "protocol": ",".join(sorted({column.protocol for column in columns})) or "none",
-        "training seeds": seeds,
+        "training seeds": seeds_text(numbers),
         "decoding seeds": " and ".join(sorted(decoding)) or "none",
         "prompts": ",".join(counts) or "none",
-        "interval": f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
-        + (", t over seed means" if numbers and numbers[-1] >= stats.MIN_TRAINING_SEEDS else ""),
+        "interval": interval_text(numbers),
         "test": f"{' and '.join(tests)}, Holm over at most {most} pairs a column"
         if tests
         else "none",
-        "rng": f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}",
+        "rng": RNG,
     }
+    return joined(fields)
+
+
+def joined(fields: Mapping[str, str]) -> str:
+    """The fields of a signature as its one line."""
     return " | ".join(f"{name}: {value}" for name, value in fields.items())
+
+
+def seeds_text(numbers: Collection[int]) -> str:
+    """Numbers of training seeds a row, and whether the fewest are too few."""
+    text = ",".join(map(str, sorted(numbers))) or "none"
+    if numbers and min(numbers) < stats.MIN_TRAINING_SEEDS:
+        text += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
+    return text
+
+
+def interval_text(numbers: Collection[int]) -> str:
+    """What an interval of rows with so many training seeds is."""
+    if numbers and max(numbers) >= stats.MIN_TRAINING_SEEDS:
+        return f"{INTERVAL}, t over seed means"
+    return INTERVAL
 
 
 def version() -> str:

@@ -9,14 +9,33 @@ import pytest
 
 from kdbench.harness import cli
 from kdbench.harness.records import ModelRef
+from kdbench.harness.resolve import resolve
 from kdbench.harness.shipped import SUITES
-from kdbench.reports.ledger import Ledger, LedgerRow, ledger, load_numbers, load_settings
+from kdbench.reports import ledger as module
+from kdbench.reports.ledger import Ledger, LedgerRow
 from kdbench.reports.ledger_text import render_markdown, render_terminal
+from kdbench.reports.numbers import load_numbers, load_settings
 
 XL = ModelRef(name="gpt2-xl", fingerprint="x" * 64, parameters=1_557_611_200)
 BASE = ModelRef(name="gpt2", fingerprint="y" * 64, parameters=124_439_808)
 CARD = {"suite": "minillm-gpt2-120m", "regime": "paper", "teacher": XL, "student": BASE}
 FULL: dict[str, Any] = {"edition": "full", "protocol": "minillm-compat", "card": CARD}
+
+
+def ledger(paths: list[Path]) -> Ledger:
+    return module.ledger(paths, lambda suite, method: resolve(suite=suite, method=method))
+
+
+def make_run(
+    runs: Path, method: str, *args: Any, changes: list[str] | None = None, **k: Any
+) -> Path:
+    """A run of a published suite: its configuration is the suite's, but for ``--set`` changes."""
+    run = fakes.make_run(runs, method, *args, **(FULL | k))
+    suite = json.loads((run / "summary.json").read_text())["run"]["suite"]
+    trained = "sft" if method == "teacher" else method
+    config = resolve(suite=suite, method=trained, assignments=changes or [])
+    fakes.write(run / "config.json", config.model_dump(mode="json"))
+    return run
 
 
 @pytest.fixture
@@ -70,15 +89,15 @@ def test_without_runs_every_number_is_not_run() -> None:
 
 
 def test_agrees_and_differs(runs: Path) -> None:
-    fakes.make_run(runs, "fkd", level=22.8, prompts=500, **FULL)
-    fakes.make_run(runs, "seqkd", level=30, prompts=500, **FULL)
-    fakes.make_run(
+    make_run(runs, "fkd", level=22.8, prompts=500)
+    make_run(runs, "seqkd", level=30, prompts=500)
+    make_run(
         runs,
         "teacher",
         None,
         level=27.6,
         prompts=400,
-        **(FULL | {"card": CARD | {"student": XL, "teacher": None}}),
+        card=CARD | {"student": XL, "teacher": None},
     )
     found = ledger([runs])
     agrees, differs = row(found, "fkd"), row(found, "seqkd")
@@ -111,14 +130,14 @@ def test_agrees_and_differs(runs: Path) -> None:
 def test_a_run_that_is_not_the_papers_does_not_count(
     runs: Path, change: dict[str, Any], reason: str
 ) -> None:
-    fakes.make_run(runs, "fkd", level=22.8, **(FULL | change))
+    make_run(runs, "fkd", level=22.8, **change)
     found = row(ledger([runs]), "fkd")
     assert found.verdict == "not run" and reason in found.reason
 
 
 def test_options_decide_between_a_method_and_its_ablations(runs: Path) -> None:
     for level, options in ((24.6, {}), (14.7, {"length_norm": False})):
-        run = fakes.make_run(runs, "minillm", level=level, prompts=500, **FULL)
+        run = make_run(runs, "minillm", level=level, prompts=500)
         settings = {"length_norm": True, "teacher_mix": 0.2, "single_step": True} | options
         fakes.edit(run / "config.json", {"method.options": settings})
     found = ledger([runs])
@@ -130,7 +149,7 @@ def test_options_decide_between_a_method_and_its_ablations(runs: Path) -> None:
 
 
 def test_only_a_gpt4_judge_counts(runs: Path) -> None:
-    run = fakes.make_run(runs, "fkd", level=22.8, **FULL)
+    run = make_run(runs, "fkd", level=22.8)
     (place,) = run.glob("eval/*")
     estimate = {"mean": 41.0, "low": 39.0, "high": 43.0, "n_prompts": 500}
     entry = {"task": "dolly", "edition": "full", "protocol": "minillm-compat"}
@@ -151,9 +170,7 @@ def test_length_buckets_and_values_without_an_interval(runs: Path) -> None:
     card = CARD | {"suite": "dpkd-gpt2-120m"}
     estimate = {"mean": 5.5, "low": 4.0, "high": 7.0, "n_prompts": 250}
     buckets = {"student": {"dpkd": {"(0,30)": {"n": 250, "metrics": {"exact_match": estimate}}}}}
-    run = fakes.make_run(
-        runs, "dpkd", probes={"text": {"buckets": buckets}}, **(FULL | {"card": card})
-    )
+    run = make_run(runs, "dpkd", probes={"text": {"buckets": buckets}}, card=card)
     options = {"form": "dpo", "length_norm": True, "lm_coef": 0.5}
     fakes.edit(run / "config.json", {"method.options": options})
     verdicts = {
@@ -163,14 +180,14 @@ def test_length_buckets_and_values_without_an_interval(runs: Path) -> None:
     }
     assert verdicts["references of under 30 tokens"] == "agrees"
     assert verdicts["references of over 70 tokens"] == "not run"
-    one = fakes.make_run(runs, "minillm", **FULL)
+    one = make_run(runs, "minillm")
     fakes.edit(one / "summary.json", {"learned": {"dev_rouge_l_selected": 27.0}})
     dev = row(ledger([runs]), "minillm", "dolly dev", setting="ablation: full")
     assert (dev.verdict, dev.ours, dev.low) == ("undecided", 27.0, None)
 
 
 def test_verb(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fakes.make_run(runs, "fkd", level=22.8, **FULL)
+    make_run(runs, "fkd", level=22.8)
     out = tmp_path / "ledger.md"
     for arguments, code in (
         (["ledger", runs], 0),
@@ -186,3 +203,59 @@ def test_verb(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert int(caught.value.code or 0) == code, arguments
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 48
     assert out.read_text().startswith("# Published numbers and ours")
+
+
+def place_again(run: Path, level: float, seeds: list[int], **decoding: Any) -> None:
+    """Another evaluation of the same task in a run folder, under other decoding seeds."""
+    fields = {"seeds": seeds, "decoding": {"temperature": 1.0} | decoding}
+    twin = fakes.make_run(
+        run.parent / "twins", "fkd", level=level, prompts=500, evaluation=fields, **FULL
+    )
+    (place,) = twin.glob("eval/*")
+    place.rename(run / "eval" / place.name)
+    scores = json.loads((twin / "summary.json").read_text())["scores"]
+    summary = json.loads((run / "summary.json").read_text())
+    fakes.write(run / "summary.json", summary | {"scores": summary["scores"] | scores})
+
+
+def test_evaluations_and_judges_of_one_run_are_no_training_seeds(runs: Path) -> None:
+    run = make_run(runs, "fkd", level=25, prompts=500)
+    entry = {"task": "dolly", "edition": "full", "protocol": "minillm-compat", "metrics": {}}
+    (key,) = (place.name for place in run.glob("eval/*"))
+    judges = {name: {"model": name, "evaluations": {key: entry}} for name in ("a", "b")}
+    fakes.edit(run / "summary.json", {"judge": judges})
+    place_again(run, 22.8, [10, 20, 30, 40, 50])
+    place_again(run, 30, [10, 20, 30, 40, 50, 60])
+    place_again(run, 40, [10, 20, 30, 40, 50], temperature=0.0)
+    found = row(ledger([runs]), "fkd")
+    assert (found.n_runs, found.decoding_seeds) == (1, [10, 20, 30, 40, 50]), "the suite's own"
+    assert found.verdict == "agrees" and found.ours == pytest.approx(22.8, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "change", ["data.limit=100", "train.lr=1e-3", "method.kd_ratio=1.0", "init_sft.epochs=1"]
+)
+def test_a_run_trained_otherwise_than_its_suite_says_does_not_count(
+    runs: Path, change: str
+) -> None:
+    method = "minillm" if "init" in change else "fkd"
+    make_run(runs, method, changes=[change])
+    found = row(ledger([runs]), method)
+    assert found.verdict == "not run" and change.partition("=")[0] in found.reason
+    make_run(runs, method, changes=["train.seed=3", "train.micro_tokens=512"])
+    assert row(ledger([runs]), method).verdict != "not run"
+
+
+def test_a_teacher_of_less_data_does_not_count(runs: Path) -> None:
+    card = CARD | {"student": XL, "teacher": None}
+    make_run(runs, "teacher", None, card=card, changes=["data.limit=100"])
+    assert "data.limit 100" in render_terminal(ledger([runs]), everything=True)
+
+
+def test_every_form_has_the_signature(runs: Path) -> None:
+    make_run(runs, "fkd", prompts=500)
+    found = ledger([runs])
+    for field in ("training seeds: 1 (below 3", "decoding seeds: 10,20", "prompts: dolly=500"):
+        assert field in found.signature
+    for text in (render_terminal(found), render_markdown(found), found.model_dump_json()):
+        assert found.signature in text

@@ -25,11 +25,16 @@ def ledger(
     json_output: options.Json = False,
 ) -> None:
     """Put published numbers beside ours: agrees, differs or not run, with known causes."""
+    from kdbench.harness.resolve import resolve
     from kdbench.reports.ledger import ledger as make
     from kdbench.reports.ledger_text import render_markdown, render_terminal
 
     places = runs or ([runs_dir] if runs_dir.is_dir() else [])
-    found = make(places, suites=options.name_list(suite, "--suite"))
+    found = make(
+        places,
+        lambda suite, method: resolve(suite=suite, method=method),
+        suites=options.name_list(suite, "--suite"),
+    )
     renderers = {
         "terminal": lambda: render_terminal(found, everything=everything),
         "md": lambda: render_markdown(found),
