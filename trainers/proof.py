@@ -173,49 +173,11 @@ def tiny_loop(
     """A loop over 24 random examples in batches of 8, without evaluation."""
     accelerator = accelerator or Accelerator(cpu=True)
     layout = Layout(row=64, pad_id=0, packed=packed, device=accelerator.device, tile=tile)
-    train, answers = random_sequences(24, seed=1), random_sequences(24, seed=2)
-    taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]
-    meter: Counter[str] = Counter()
     side = None
     if teacher is not None:
         memory = TeacherMemory(teacher, layout, micro_tokens=64, limit=1 << 20)
         side = TeacherSide(teacher, head_of(teacher, teacher_vocab), None if twin else memory)
-    foreign = twin is not None  # answers and scores only in the student's tokens
-    ctx = Context(
-        train=train,
-        text=random_sequences(10, seed=3, text=True),
-        batch_size=8,
-        seed=5,
-        vocab=VOCAB,
-        eos_id=EOS,
-        decoding=Decoding(max_new_tokens=12),
-        answer=Rollouts(
-            student=student,
-            teacher=None if foreign else teacher,
-            accelerator=accelerator,
-            vocabulary=Vocabulary(VOCAB, (EOS,), 0),
-            batch_size=4,
-            chunk=4,
-            dtype=dtype,
-            meter=meter,
-        ),
-        teacher_answers=lambda indices: [taught[i] for i in indices],
-        score=Scorer(
-            student=student,
-            teacher=None if foreign else side,
-            accelerator=accelerator,
-            vocab=VOCAB,
-            layout=layout,
-            micro_tokens=64,
-            meter=meter,
-        ),
-        meter=meter,
-        twin=twin,
-    )
-    if side is not None and side.memory is not None:
-        ctx.keep = side.memory.keep
-        if accelerator.num_processes == 1:
-            announce_data(ctx)
+    ctx = _tiny_context(student, side, layout, accelerator, dtype, twin)
     options: dict[str, Any] = {"steps": 4, "lr": 1e-2, "select": "last", "micro_tokens": 64}
     return Loop(
         LoopSettings(**(options | settings)),
@@ -229,3 +191,54 @@ def tiny_loop(
         out=out,
         accelerator=accelerator,
     )
+
+
+def _tiny_context(
+    student: PreTrainedModel,
+    side: TeacherSide | None,
+    layout: Layout,
+    accelerator: Accelerator,
+    dtype: torch.dtype | None,
+    twin: Callable[[Sequence], Sequence] | None,
+) -> Context:
+    """Data and services; answers and scores only in the student's tokens."""
+    train, answers = random_sequences(24, seed=1), random_sequences(24, seed=2)
+    taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]
+    meter: Counter[str] = Counter()
+    native = side if twin is None else None
+    ctx = Context(
+        train=train,
+        text=random_sequences(10, seed=3, text=True),
+        batch_size=8,
+        seed=5,
+        vocab=VOCAB,
+        eos_id=EOS,
+        decoding=Decoding(max_new_tokens=12),
+        answer=Rollouts(
+            student=student,
+            teacher=native.model if native else None,
+            accelerator=accelerator,
+            vocabulary=Vocabulary(VOCAB, (EOS,), 0),
+            batch_size=4,
+            chunk=4,
+            dtype=dtype,
+            meter=meter,
+        ),
+        teacher_answers=lambda indices: [taught[i] for i in indices],
+        score=Scorer(
+            student=student,
+            teacher=native,
+            accelerator=accelerator,
+            vocab=VOCAB,
+            layout=layout,
+            micro_tokens=64,
+            meter=meter,
+        ),
+        meter=meter,
+        twin=twin,
+    )
+    if side is not None and side.memory is not None:
+        ctx.keep = side.memory.keep
+        if accelerator.num_processes == 1:
+            announce_data(ctx)
+    return ctx
