@@ -17,6 +17,7 @@ from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.metrics import info
 from kdbench.reports.pairs import Sample, resamples_for
 from kdbench.reports.ranking import row_sample
+from kdbench.reports.signature import RNG, joined, seeds_text, version
 
 MOST = 10
 """Number of prompts shown that differ most."""
@@ -68,6 +69,8 @@ class Comparison(Record):
     a: str
     b: str
     columns: list[ColumnComparison]
+    signature: str
+    """How the numbers came about."""
     left_out: list[str] = []
     """Tasks that both have, but not the same evaluation of, and how they differ."""
 
@@ -119,16 +122,67 @@ def compare(
             made.append(_column(column.heading, column.metric, entries, samples))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
-    return Comparison(a=one.label, b=two.label, columns=made, left_out=left_out)
+    same = one.label == two.label
+    return Comparison(
+        a=_name(one, full=same),
+        b=_name(two, full=same),
+        columns=made,
+        signature=_signature((one, two), made, {key[2] for key in shared}),
+        left_out=left_out,
+    )
+
+
+def _name(side: _Side, *, full: bool) -> str:
+    """A row's label; with the id of its first run where the other side has the same."""
+    return f"{side.label} {side.grouped.row.runs[0]}" if full else side.label
+
+
+def _signature(
+    sides: Sequence[_Side], columns: Sequence[ColumnComparison], protocols: Iterable[str]
+) -> str:
+    """One line that says how the numbers came about."""
+    rows = [side.grouped.row for side in sides]
+    decoding = {",".join(map(str, c.decoding_seeds)) for c in columns if c.decoding_seeds}
+    prompts = {column.heading: str(column.n_prompts) for column in columns}
+    tests = {
+        False: "paired bootstrap interval and randomisation p over prompts "
+        f"({resamples_for(1)} resamples)",
+        True: "paired t over prompts and training seeds",
+    }
+    used = sorted({column.seeds_measured for column in columns})
+    suites = dict.fromkeys(side.grouped.runs[0].summary.run.suite for side in sides)
+    return joined(
+        {
+            "kdbench": version(),
+            "suite": ",".join(suites),
+            "protocol": ",".join(sorted(protocols)),
+            "training seeds": seeds_text({len(row.runs) for row in rows if not row.reference}),
+            "decoding seeds": " and ".join(sorted(decoding)) or "none",
+            "prompts": ",".join(f"{heading}={n}" for heading, n in prompts.items()),
+            "difference": f"a minus b, 95% interval; {' and '.join(tests[kind] for kind in used)}",
+            "correction": "none",
+            "rng": RNG,
+        }
+    )
 
 
 def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identity]) -> _Side:
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     rows = [row for section in sections(find_runs(paths)[0]) for row in section.rows]
     if len(rows) != 1:
-        where = ", ".join(map(str, paths))
-        raise InputError(f"{where} holds {len(rows)} different rows; name the run folders of one")
+        where = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+        raise InputError(
+            f"{where} holds {len(rows)} different rows; name the run folders of one, separated by "
+            f"commas, or its method with the first digits of a run's id: {_choices(rows)}"
+        )
     return _Side(rows[0], evaluations(rows[0], identities))
+
+
+def _choices(rows: Sequence[GroupedRow]) -> str:
+    """Rows as ``method:digits``, with as few digits as tell them apart, and what boards call them."""
+    ids = [grouped.row.runs[0] for grouped in rows]
+    length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), 12)
+    return "; ".join(f"{g.row.method}:{g.row.runs[0][:length]} ({g.row.label})" for g in rows)
 
 
 def _left_out(a: _Side, b: _Side, shared: set[TaskKey], tasks: Sequence[str] | None) -> list[str]:

@@ -23,6 +23,7 @@ def render_comparison(comparison: Comparison) -> str:
             "p and intervals hold for these students only: below 3 training seeds a method,\n"
             "training variance is unmeasured. They are not corrected for several columns."
         )
+    parts.append(f"signature: {printable(comparison.signature)}")
     return "\n\n".join(parts) + "\n"
 
 

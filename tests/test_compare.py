@@ -1,6 +1,7 @@
 """``kdbench compare``: paired numbers, the prompts behind them, and refusals in one sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import fakes
@@ -117,3 +118,46 @@ def test_verb_finds_runs_and_methods(runs: Path, capsys: pytest.CaptureFixture[s
     assert code == 2 and "nobody" in err
     code, _, err = kdbench(capsys, "compare", "dpkd", "fkd", "--task", "x", "--runs-dir", runs)
     assert code == 2 and err.startswith("kdbench: dpkd and fkd cannot be compared")
+
+
+@pytest.fixture
+def ablated(runs: Path) -> Path:
+    """A method with two rows of two training seeds each, and another method."""
+    for options in ({}, {"teacher_mix": 0.0}):
+        for seed in (1, 2):
+            run = fakes.make_run(runs, "minillm", seed, level=32)
+            fakes.edit(run / "config.json", {"method.options": options})
+    fakes.make_run(runs, "sft")
+    return runs
+
+
+def test_a_method_with_several_rows_is_named_by_digits_of_a_run(
+    ablated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = kdbench(capsys, "compare", "minillm", "sft", "--runs-dir", ablated)
+    names = re.findall(r"minillm:[0-9a-f]+", err)
+    assert code == 2 and len(set(names)) == 2 and "separated by commas" in err
+    for first, second in (names, [name.replace(":", "@") for name in names]):
+        arguments = ["compare", first, second, "--runs-dir", ablated, "--json"]
+        code, out, _ = kdbench(capsys, *arguments)
+        document = json.loads(out)
+        assert code == 0 and document["a"] != document["b"], "equal labels are told apart"
+        assert "training seeds: 2 (below 3" in document["signature"]
+    code, _, err = kdbench(capsys, "compare", "minillm:ffff", "sft", "--runs-dir", ablated)
+    assert code == 2 and "minillm:ffff" in err
+
+
+def test_a_side_may_be_several_run_folders(
+    ablated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = sorted(ablated.glob("minillm-*"))[2:]
+    side = ",".join([str(folders[0]), folders[1].name])
+    code, out, _ = kdbench(capsys, "compare", side, "sft", "--runs-dir", ablated, "--json")
+    assert code == 0 and "training seeds: 1,2 (below 3" in json.loads(out)["signature"]
+
+
+def test_text_has_the_signature(runs: Path) -> None:
+    found = compare(fakes.make_run(runs, "dpkd"), fakes.make_run(runs, "fkd"))
+    for field in ("suite: fake", "protocol: strict", "decoding seeds: 10,20", "dolly[mini]=40"):
+        assert field in found.signature
+    assert render_comparison(found).rstrip().endswith(f"signature: {found.signature}")

@@ -1,17 +1,23 @@
 """``kdbench compare``: two runs, or two methods over their training seeds, prompt by prompt."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdbench.harness.verbs import options
 from kdbench.harness.verbs.show import find_run
 
+if TYPE_CHECKING:
+    from kdbench.reports.load import Run
+
 Side = Annotated[
-    Path,
+    str,
     typer.Argument(
-        help="Run folder, its name (or a part) in --runs-dir, or a method: all its training seeds.",
+        help="Run folder, its name (or a part) in --runs-dir, several of one row separated by commas, "
+        "or a method: all its training seeds. A method with several rows needs the first digits of a "
+        "run's id too, as boards show them: minillm:d4d1.",
         show_default=False,
     ),
 ]
@@ -43,13 +49,35 @@ def compare(
     typer.echo(text.rstrip("\n"))
 
 
-def _folders(name: Path, runs_dir: Path) -> list[Path]:
-    """Run folders of one side: one run, or all of the method that ``name`` is the label of."""
+def _folders(side: str, runs_dir: Path) -> list[Path]:
+    """Run folders of one side."""
+    names = options.name_list(side, "a side of the comparison") or []
+    return [folder for name in names for folder in _named(name, runs_dir)]
+
+
+def _named(name: str, runs_dir: Path) -> list[Path]:
+    """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
     from kdbench.reports.load import find_runs
 
-    if not any((folder / "config.json").is_file() for folder in (name, runs_dir / name)):
+    if not any((folder / "config.json").is_file() for folder in (Path(name), runs_dir / name)):
         runs = find_runs([runs_dir])[0] if runs_dir.is_dir() else []
-        labelled = [run.folder for run in runs if run.summary.run.method == str(name)]
-        if labelled:
-            return labelled
-    return [find_run(name, runs_dir)]
+        labelled = [run.folder for run in runs if run.summary.run.method == name]
+        return labelled or _row(name, runs) or [find_run(Path(name), runs_dir)]
+    return [find_run(Path(name), runs_dir)]
+
+
+def _row(name: str, runs: "list[Run]") -> list[Path]:
+    """Run folders of the row ``method:digits``, where a run's id starts with these digits."""
+    from kdbench.reports.group import sections
+
+    label = re.fullmatch(r"(.+)[:@ ]([0-9a-f]{4,12})", name)
+    if label is None:
+        return []
+    method, digits = label.groups()
+    return [
+        run.folder
+        for section in sections(runs)
+        for grouped in section.rows
+        if grouped.row.method == method and any(i.startswith(digits) for i in grouped.row.runs)
+        for run in grouped.runs
+    ]
