@@ -86,14 +86,30 @@ def test_run_prints_the_comparison_and_leaves_a_whole_folder(
     manifest = read_record(run / "manifest.json", Manifest)
     assert manifest.init is not None and manifest.data["train"]["kept"] > 0
 
-    before = runs.results(run)
+    for reference in tmp_path.glob("eval-*"):
+        assert "train_seed" not in read_record(reference / "summary.json", Summary).signature
+
+    def written() -> dict[Path, int]:
+        names = ("summary.json", "manifest.json", "config.json")
+        return {p: p.stat().st_mtime_ns for name in names for p in tmp_path.glob(f"*/{name}")}
+
+    before, as_written = runs.results(run), written()
+    assert len(as_written) == 12
     assert kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)[0] == 0
     assert runs.results(run) == before  # the same command is the same run, already done
+    assert written() == as_written  # nor does it sign what others evaluated
+
+    for name in ("summary.json", "manifest.json"):  # as if killed before it could write them
+        (run / name).unlink()
+    assert kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)[0] == 0
+    costs = read_record(run / "summary.json", Summary).cost
+    for stage, cost in summary.cost.items():
+        assert (costs[stage].wall_s, costs[stage].tokens) == (cost.wall_s, cost.tokens)
 
     code, out, _ = kdbench("score", tmp_path)
     assert code == 0 and "scored 4 evaluations of 4 runs" in out
     assert runs.results(run) == before  # scores from stored samples equal those of the run
-    assert read_record(run / "summary.json", Summary) == summary
+    assert read_record(run / "summary.json", Summary).scores == summary.scores
 
     code, out, _ = kdbench("eval", run, "--tasks", "selfinst")
     assert code == 0 and "selfinst[mini-test:8]" in out

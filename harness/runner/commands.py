@@ -1,15 +1,12 @@
 """run, train, eval and score as lists of stages."""
 
-import contextlib
 import json
 import shlex
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
-from kdbench.harness.folders import settle_folder
 from kdbench.harness.locks import RunLock
 from kdbench.harness.progress import Progress
 from kdbench.harness.provenance import combined
@@ -89,8 +86,6 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
     write_json(folder / "prepare.json", record)
     method = find_method(config.method.source or config.method.name).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
-    settle_folder(folder / "train" / "student")
-    began = time.perf_counter()
     info = train(
         session,
         Job(
@@ -109,7 +104,7 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
     if not session.is_main:
         return
     if not (folder / "summary.json").is_file():
-        session.cost("train", time.perf_counter() - began, **info["tokens"])
+        session.cost("train", info["wall_s"], **info["tokens"])  # of all processes that trained it
     card = run_card(session, prepared, folder, teacher.card)
     summary.write_summary(session, folder, card, learned(info))
     summary.write_manifest(
@@ -181,18 +176,27 @@ def _evaluate_into(
     wait: float,
     teacher: Located | None = None,
 ) -> None:
-    """Evaluates a model (None: the truth) and renews the folder's summary."""
+    """Evaluates a model (None: the truth) and renews the folder's summary if that adds anything.
+
+    ``card`` is that of a reference row, which has no training before it; None: a trained run's.
+    """
+    manifest = folder / "manifest.json"
     with session.writing(folder, wait=wait):
         if session.is_main:
+            if card is not None and not (folder / "config.json").is_file():
+                write_json(folder / "config.json", session.config)
             subject = (
                 evaluation.truth_subject(session)
                 if model is None
                 else evaluation.model_subject(session, label, model)
             )
             evaluation.evaluate(session, subject, folder, teacher)
-            if card is None:
-                card = read_record(folder / "summary.json", Summary).run
-            summary.write_summary(session, folder, card, {})
+            whose = card or read_record(folder / "summary.json", Summary).run
+            added = summary.write_summary(session, folder, whose, {})
+            if card is not None and (added or not manifest.is_file()):
+                summary.write_manifest(
+                    session, folder, prepared=None, generation={}, extra={"label": label}, drift=[]
+                )
 
 
 def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
@@ -238,14 +242,7 @@ def evaluate_model(
     card = summary.reference_card(
         session, label, identifier, model.card if model else None, teacher
     )
-    if not (folder / "config.json").is_file() and session.is_main:
-        write_json(folder / "config.json", session.config)
     _evaluate_into(session, folder, label, model, card, wait=WAIT, teacher=against)
-    if session.is_main:
-        with contextlib.suppress(FileNotFoundError):
-            summary.write_manifest(
-                session, folder, prepared=None, generation={}, extra={"label": label}, drift=[]
-            )
     return folder
 
 

@@ -10,30 +10,39 @@ from kdbench.harness.runner.evaluation import summarised
 from kdbench.harness.runner.probing import probes_below
 from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.student_card import write_student_card
-from kdbench.harness.store import read_record, write_json
+from kdbench.harness.store import read_marker, read_record, write_json
 
 
-def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[str, float]) -> None:
-    """summary.json: adds this command's costs to those booked before."""
+def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[str, float]) -> bool:
+    """summary.json: adds this command's costs to those booked before.
+
+    Returns whether there was anything to add: what other commands measured is left as they wrote it.
+    """
     path = folder / "summary.json"
     before = read_record(path, Summary) if path.is_file() else None
+    scores, probes = summarised(folder), probes_below(folder)
+    said = (before.scores, before.probes) if before else None
+    if said == (scores, probes) and not (session.costs or learned):
+        return False
     cost = dict(before.cost) if before else {}
     for stage, new in session.costs.items():
         cost[stage] = add_cost(cost.get(stage), new)
+    cost |= generated(folder, cost.get("generate"))
     write_json(
         path,
         Summary(
             run=card,
-            scores=summarised(folder),
-            probes=probes_below(folder),
+            scores=scores,
+            probes=probes,
             judge=before.judge if before else {},
             cost=cost,
             learned=learned or (before.learned if before else {}),
-            signature=signature(session),
+            signature=signature(session, card),
         ),
     )
     session.costs.clear()
     write_student_card(folder)
+    return True
 
 
 def rescored(folder: Path) -> None:
@@ -44,6 +53,21 @@ def rescored(folder: Path) -> None:
         renewed = {"scores": summarised(folder), "probes": probes_below(folder)}
         write_json(path, summary.model_copy(update=renewed))
         write_student_card(folder)
+
+
+def generated(folder: Path, booked: StageCost | None) -> dict[str, StageCost]:
+    """What all samples of a run folder cost, by their markers: a killed command booked nothing."""
+    markers = [read_marker(out, "generate") for out in sorted((folder / "eval").glob("*@*"))]
+    found = [marker.info for marker in markers if marker]
+    if not found:
+        return {}
+    return {
+        "generate": StageCost(
+            wall_s=sum(info["wall_s"] for info in found),
+            tokens={"sampled": sum(info["sampled"] for info in found)},
+            peak_mb=booked.peak_mb if booked else 0.0,
+        )
+    }
 
 
 def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
@@ -58,15 +82,16 @@ def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
     )
 
 
-def signature(session: Session) -> str:
+def signature(session: Session, card: RunCard) -> str:
     """What a reader needs to know to compare: versions, suite, protocol, decoding, seeds."""
     config = session.config
+    trained = "" if card.training_seed is None else f"train_seed:{card.training_seed}|"
     seeds = ",".join(map(str, config.generate.seeds))
     return (
         f"kdbench:{versions().get('kdbench', '?')}|suite:{config.suite}|regime:{config.regime}|"
         f"protocol:{config.tasks.protocol}|decoding:T{config.generate.temperature:g},"
         f"p{config.generate.top_p:g},k{config.generate.top_k}|seeds:{seeds}|"
-        f"train_seed:{config.train.seed}|precision:{config.train.precision}"
+        f"{trained}precision:{config.train.precision}"
     )
 
 
@@ -88,7 +113,7 @@ def write_manifest(
         Manifest(
             kdbench=versions().get("kdbench", "?"),
             git_commit=code.commit,
-            git_diff_sha256=_sha256(code.diff),
+            git_diff_sha256=code.diff_sha256 if code.diff else None,
             argv=list(session.request.argv or sys.argv),
             config=config.model_dump(mode="json"),
             versions=versions(),
@@ -109,12 +134,6 @@ def write_manifest(
         ),
     )
     write_student_card(folder)  # it quotes the command
-
-
-def _sha256(text: str | None) -> str | None:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest() if text else None
 
 
 def reference_card(
