@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,9 @@ import tiny
 import torch
 import zoo
 from accelerate.utils import DistributedType
+from safetensors.torch import load_file
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.store import read_rows
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
@@ -178,6 +180,54 @@ def test_the_first_budget_that_is_reached_ends_it(
     budgets: dict[str, int], end: int, tmp_path: Path
 ) -> None:
     assert build("sft", tmp_path, **budgets).run().steps == end
+
+
+def test_a_sequence_longer_than_a_row_makes_a_longer_row(tmp_path: Path) -> None:
+    loop = build("fkd", tmp_path)
+    rows = tiny.sequences(6)
+    short = replace(loop.layout, row=4)(rows)
+    assert short.target_N.tolist() == loop.layout(rows).target_N.tolist()
+    assert short.input_ids_RT.shape[1] == max(len(s) for s in rows) - 1
+
+
+def test_divergence_is_one_sentence_and_leaves_the_weights(tmp_path: Path) -> None:
+    loop = build("sft", tmp_path, lr=1e30, schedule="constant")
+    with pytest.raises(CellFailed, match=r"diverged at step 2: loss .*nan; lower train.lr"):
+        loop.run()
+    assert all(p.isfinite().all() for p in loop.student.parameters())
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_an_evaluation_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    loop = build("sft", tmp_path, eval_every=1, select="min:dev_loss")
+    losses = {0: 3.0, 1: 2.0, 2: float("nan")}
+    loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+    with pytest.raises(CellFailed, match="diverged at step 2: dev_loss nan"):
+        loop.run()
+    assert loop.state.best_step == 1
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1]
+
+
+def test_the_student_is_that_of_the_best_step_of_the_checkpoint(tmp_path: Path) -> None:
+    """Also if a lost step was better and, with other micro-batches, does not come out so again."""
+
+    def made(losses: list[float]) -> Loop:
+        settings = {"eval_every": 1, "save_every": 2, "select": "min:dev_loss"}
+        loop = build("sft", tmp_path, **settings)
+        loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+        return loop
+
+    first = made([9, 5, 4, 1])
+    for _ in range(2):
+        first._step()
+    best = {name: weight.clone() for name, weight in first.student.state_dict().items()}
+    first._step()  # better than any, and lost
+    trained = made([9, 5, 4, 7, 6]).run()
+    assert trained.best_step == 2
+    exported = load_file(trained.student / "model.safetensors")
+    assert all(torch.equal(weight, best[name]) for name, weight in exported.items())
+    folders = [p.name for p in (tmp_path / "checkpoints").glob("best-*")]
+    assert folders == ["best-00000002"]
 
 
 def test_training_learns(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ On disk, in the folder it is given::
 
     metrics.jsonl               TrainRow, one a logged step
     checkpoints/step-<n>/       newest resumable state
-    checkpoints/best/           weights of the best evaluation so far
+    checkpoints/best-<n>/       weights of the best evaluation so far
     student/                    the selected student, an ordinary Hugging Face folder; written last
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.records import TrainRow
 from kdbench.harness.store import append_rows, keep_rows, read_records
 from kdbench.trainers.method import Context, Method
@@ -204,9 +205,11 @@ class Loop:
                 world=self.accelerator.num_processes,
             )
         )
-        norm = self.accelerator.clip_grad_norm_(
+        clipped = self.accelerator.clip_grad_norm_(
             self.module.parameters(), settings.clip if settings.clip > 0 else float("inf")
         )
+        norm = {} if clipped is None else {"gradient norm": float(clipped)}
+        refuse_divergence(step + 1, {"loss": terms["total"], **norm}, settings.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
@@ -217,7 +220,7 @@ class Loop:
             step=state.step,
             loss=terms.pop("total"),
             terms=terms,
-            grad_norm=float(norm) if norm is not None else None,
+            grad_norm=norm.get("gradient norm"),
             lr=rate,
             tokens=dict(state.tokens),
             wall_s=state.wall_s,
@@ -306,6 +309,7 @@ class Loop:
             found = [self.evaluator(self.student, self.state.step)]
         broadcast_object_list(found)
         metrics: dict[str, float] = found[0]
+        refuse_divergence(self.state.step, metrics, self.settings.lr)
         self.state.evaluations[str(self.state.step)] = metrics
         self._select(metrics)
         self.method.on_evaluation(self.ctx, metrics)
@@ -325,7 +329,7 @@ class Loop:
         if self.state.best is not None and value <= self.state.best:
             return
         self.state.best, self.state.best_step = value, self.state.step
-        self.snapshots.save_best()
+        self.snapshots.save_best(self.state.step)
 
     # -- checkpoints ---------------------------------------------------------------------------
 
@@ -336,6 +340,7 @@ class Loop:
             "meter": dict(self.ctx.meter),
         }
         self.snapshots.save(self.state.step, state)
+        self.snapshots.drop_best(but=self.state.best_step)
 
     def _resume(self) -> None:
         found = self.snapshots.resume()
@@ -354,9 +359,22 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
     def _write_student(self) -> Path:
-        if self.settings.select == "last" or not self.snapshots.load_best():
+        if self.state.best is None:  # "last", or nothing was evaluated
             self.state.best_step = self.state.step
+        else:
+            self.snapshots.load_best(self.state.best_step)
         return self.snapshots.export(self.student, self.tokenizer)
+
+
+def refuse_divergence(step: int, found: dict[str, float], lr: float) -> None:
+    """Ends a training whose numbers have left the finite ones, before they reach weights or files.
+
+    Raises:
+        CellFailed: one of the numbers found at this step is infinite or not a number.
+    """
+    if not all(map(math.isfinite, found.values())):
+        values = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        raise CellFailed(f"training diverged at step {step}: {values}; lower train.lr (now {lr:g})")
 
 
 def _no_copies(*_: Any) -> Any:

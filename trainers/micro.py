@@ -20,7 +20,12 @@ from kdbench.trainers.types import Packed, Sequence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How sequences become rows. ``row`` is the longest packed row; ``packed`` False pads instead."""
+    """How sequences become rows.
+
+    Args:
+        row: input tokens of a packed row; a longer sequence makes longer rows.
+        packed: False pads instead, one sequence a row.
+    """
 
     row: int
     pad_id: int
@@ -34,13 +39,14 @@ class Layout:
         twins = [s.twin for s in sequences if s.twin is not None]
         if not twins:
             return rows
-        longest = max(len(t) for t in twins)
-        other = replace(self, row=max(self.row, longest), pad_id=0)  # an id of any vocabulary
+        other = replace(self, pad_id=0)  # an id of any vocabulary
         return rows._replace(twin=other._rows(twins))
 
     def _rows(self, sequences: Seq[Sequence]) -> Packed:
         if self.packed:
-            rows = pack(list(sequences), max_tokens=self.row, pad_id=self.pad_id)
+            longest = max((len(s) - 1 for s in sequences), default=0)  # the last is no input
+            row = max(self.row, longest)
+            rows = pack(list(sequences), max_tokens=row, pad_id=self.pad_id)
         else:
             rows = pad(list(sequences), pad_id=self.pad_id)
         moved = {k: v.to(self.device) for k, v in rows.columns.items()}

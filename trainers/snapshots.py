@@ -4,6 +4,7 @@
 whether the module is bare, DDP or FSDP; the main rank writes them.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,27 @@ class Snapshots:
             )
         return found
 
-    def save_best(self) -> None:
-        """Keeps today's weights as the best."""
+    def _best(self, step: int) -> Path:
+        return self.out / "checkpoints" / f"best-{step:08d}"
+
+    def save_best(self, step: int) -> None:
+        """Keeps today's weights as the best, beside those that the newest checkpoint names."""
         weights = self._weights()
         if self.accelerator.is_main_process:
-            with new_folder(self.out / "checkpoints" / "best") as folder:
+            with new_folder(self._best(step)) as folder:
                 save_file(weights, folder / "model.safetensors")
 
-    def load_best(self) -> bool:
-        """Puts the best weights into the module; False if none were kept."""
-        best = self.out / "checkpoints" / "best" / "model.safetensors"
-        if best.is_file():
-            weights: dict[str, Any] = load_file(best)
-            set_model_state_dict(self._bare, weights, options=LOAD)
-        return best.is_file()
+    def load_best(self, step: int) -> None:
+        """Puts the weights that were the best at ``step`` into the module."""
+        weights: dict[str, Any] = load_file(self._best(step) / "model.safetensors")
+        set_model_state_dict(self._bare, weights, options=LOAD)
+
+    def drop_best(self, *, but: int) -> None:
+        """Removes all best weights but those of one step, once a checkpoint that names it stands."""
+        if self.accelerator.is_main_process:
+            for folder in (self.out / "checkpoints").glob("best-*"):
+                if folder != self._best(but):
+                    shutil.rmtree(folder)
 
     def export(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Path:
         """``student/``: an ordinary Hugging Face folder of the trained model."""
