@@ -67,7 +67,7 @@ def identity(summary: Summary) -> Table:
     """Who made the student, from what."""
     run = summary.run
     rows: list[list[Cell]] = [
-        ["run", (Code(run.id), f" ({run.kind}, {run.regime}, {run.division})")],
+        ["run", (Code(run.id), f" ({run.kind}, regime {run.regime})")],
         ["teacher", model(run.teacher)],
         ["student", model(run.student)],
         ["training seed", "none" if run.training_seed is None else str(run.training_seed)],

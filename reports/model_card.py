@@ -145,7 +145,7 @@ def _training(
         ["tokens", tokens or "not booked"],
         ["selection", "the last step" if select == "last" else f"{select}, on development data"],
         ["training seed", str(summary.run.training_seed)],
-        ["suite", f"{summary.run.suite} ({summary.run.regime}, {summary.run.division} division)"],
+        ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],
     ]
     return Table([], rows)
 
@@ -190,8 +190,8 @@ def _limitations(summary: Summary, config: dict[str, Any]) -> list[str]:
     ]
     if missing:
         lines.append(f"Not measured: {'; '.join(missing)}.")
-    if summary.run.division == "open":
-        lines.append("Open division: not every rule of a fair comparison holds for it.")
+    # no division: that is a relation to other runs, which a folder on its own does not know
+    lines.append("Whether a comparison with another student is fair: kdbench check, on both runs.")
     return lines
 
 

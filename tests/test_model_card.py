@@ -48,6 +48,8 @@ def test_card_says_how_the_student_came_about(run: Path) -> None:
     assert "AutoModelForCausalLM.from_pretrained" in body
     assert "```\nkdbench run --method fkd\n```" in body
     assert "One training seed" in body
+    assert "| suite | mini (regime matched) |" in body
+    assert not re.search(r"(closed|open) division", body, re.IGNORECASE), "a relation between runs"
 
 
 def test_card_names_no_folder_of_this_machine_and_no_date(run: Path) -> None:
