@@ -126,8 +126,15 @@ def _label(run: RunFiles) -> str:
 
 
 def _heading(summary: Summary, key: str) -> str:
-    scores = summary.scores.get(key)
-    return f"{scores.task}[{scores.edition}]" if scores else key
+    """Task and edition; protocol, then the key's digits too, where that names several evaluations."""
+    if key not in summary.scores:
+        return key
+    names = {k: f"{s.task}[{s.edition}]" for k, s in summary.scores.items()}
+    if list(names.values()).count(names[key]) > 1:
+        names = {k: f"{name} {summary.scores[k].protocol}" for k, name in names.items()}
+    if list(names.values()).count(names[key]) > 1:
+        names[key] += f" @{key.rpartition('@')[2]}"
+    return names[key]
 
 
 def _slug(key: str) -> str:

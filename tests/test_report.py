@@ -1,5 +1,6 @@
 """The report of a run: equal bytes, inert text, reasons for what is missing, exit codes."""
 
+import csv
 import json
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import append_rows, write_json
+from kdbench.harness.store import append_rows, read_json, write_json
 from kdbench.reports.document import Code, Document, Paragraph, Section, Table, render_markdown
 from kdbench.reports.run_report import write_report
 from kdbench.reports.run_samples import choose
@@ -97,6 +98,27 @@ def test_report_shows_the_run_and_its_references(runs: Path, tmp_path: Path) -> 
     assert text.index("**reference**") < text.index("**fkd**") < text.index("**teacher**")
     assert "a better one" in text
     assert "a weaker one" in text
+
+
+def test_evaluations_of_one_task_stay_apart(runs: Path, tmp_path: Path) -> None:
+    """Two protocols of a task, and two sets of decoding seeds under one of them."""
+    run = trained_run(runs)
+    summary = read_json(run / "summary.json")
+    (key,) = summary["scores"]
+    for twin, protocol in (("dolly@00000000", "minillm-compat"), ("dolly@11111111", "strict")):
+        summary["scores"][twin] = summary["scores"][key] | {"protocol": protocol}
+        summary["probes"][twin] = summary["probes"][key]
+    write_json(run / "summary.json", summary)
+    write_report(run, tmp_path)
+    text = (tmp_path / "figures" / "length-buckets.csv").read_text()
+    tasks = {row["task"] for row in csv.DictReader(text.splitlines())}
+    digits = key.rpartition("@")[2]
+    assert tasks == {
+        "dolly[mini] minillm-compat",
+        "dolly[mini] strict @11111111",
+        f"dolly[mini] strict @{digits}",
+    }
+    assert "closed" not in (tmp_path / "report.md").read_text(), "of a run alone nothing is known"
 
 
 def test_hostile_text_is_inert(hostile: Path) -> None:
