@@ -11,6 +11,7 @@ import pytest
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
+from kdbench.harness.store import make_folder
 from kdbench.reports.board import build_board
 from kdbench.reports.load import find_runs
 from kdbench.reports.rules.book import rulebook
@@ -157,6 +158,32 @@ def test_kdbench_check_exits_3_and_names_the_rule(
     assert [run["broken"] for run in document["runs"] if run["broken"]] == [["selection"]]
     assert kdbench("check", runs, "--rules", "closed-v9") == 2
     assert "did you mean closed-v1?" in capsys.readouterr().err
+
+
+def test_a_run_alone_is_compared_with_those_beside_it(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (broken,) = runs.glob("fkd-*")
+    change(broken, BREAKERS["budget"])
+    assert kdbench("check", broken) == 3
+    out = capsys.readouterr().out
+    assert f"budget: {broken.name}: found" in out and "dpkd" not in out and "not tested" not in out
+    (other,) = runs.glob("sft-*")
+    assert kdbench("check", other) == 0, "only the run that was asked for is reported"
+
+
+def test_rules_of_sameness_are_not_passed_by_a_run_without_others(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = runs.glob("sft-*")
+    run.rename(make_folder(tmp_path / "alone") / run.name)
+    assert kdbench("check", tmp_path / "alone" / run.name) == 0
+    out = capsys.readouterr().out
+    assert "teacher and student: teacher, init, training data" in out
+    assert "1 closed, 0 open; 1 compared with no other run" in out
+    (judged,) = check_runs([tmp_path / "alone"], "closed-v1").runs
+    assert "tokens trained" in judged.untested and "regime" not in judged.untested
+    assert not any(judged.untested for judged in check_runs([runs], "closed-v1").runs)
 
 
 def kdbench(*arguments: object) -> int:

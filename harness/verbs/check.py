@@ -20,7 +20,10 @@ def check(
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
 ) -> int:
-    """Check runs against the fair-comparison rules: closed or open division, and why."""
+    """Check runs against the fair-comparison rules: closed or open division, and why.
+
+    Runs are compared with each other; one run alone with the finished ones beside its folder.
+    """
     from kdbench.reports.rules.report import check_runs, render_check
 
     report: CheckReport = check_runs(runs or [runs_dir], rules)

@@ -27,6 +27,11 @@ class Rule(Record):
     stated: bool = False
     unrecorded: Literal["breaks", "passes"] = "breaks"
 
+    @property
+    def compares(self) -> bool:
+        """Whether it compares runs with each other; of a run alone it says nothing."""
+        return self.same or self.within is not None
+
     @model_validator(mode="after")
     def _one_test(self) -> Self:
         given = [name for name in TESTS if name in self.model_fields_set]

@@ -42,6 +42,8 @@ class Judged(Record):
     division: Division
     broken: list[str]
     findings: list[Finding] = []
+    untested: list[str] = []
+    """Rules that compare runs, where there was no other run of the group to compare with."""
 
 
 class _Known(NamedTuple):
@@ -76,7 +78,7 @@ def judge_runs(
         card = run.summary.run
         known = facts(run, evaluations) if card.kind == "run" else None
         if known is not None:
-            groups[_group(run)].append(_Known(run, known))
+            groups[group_of(run)].append(_Known(run, known))
             continue
         findings = []
         if strict and card.kind == "run":
@@ -85,9 +87,11 @@ def judge_runs(
         judged[run.folder] = _judged(run, findings, card.division if not findings else "open")
     for group in groups.values():
         found = [f for rule in book.rules for f in _apply(rule, group)]
+        untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
         for run, _ in group:
             mine = [finding for folder, finding in found if folder == run.folder]
-            judged[run.folder] = _judged(run, mine, "open" if mine else "closed")
+            verdict = _judged(run, mine, "open" if mine else "closed")
+            judged[run.folder] = verdict.model_copy(update={"untested": untested})
     return judged
 
 
@@ -104,7 +108,8 @@ def with_divisions(runs: Iterable[Run], book: Rulebook | None = None) -> list[Ru
     return made
 
 
-def _group(run: Run) -> GroupKey:
+def group_of(run: Run) -> GroupKey:
+    """The runs that it is compared with."""
     card = run.summary.run
     return (
         card.suite,
@@ -114,7 +119,7 @@ def _group(run: Run) -> GroupKey:
 
 
 def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
-    suite, teacher, student = _group(run)
+    suite, teacher, student = group_of(run)
     return Judged(
         run=run.folder.name,
         folder=str(run.folder),
@@ -154,7 +159,7 @@ class _References:
     def __init__(self, rule: Rule, group: Sequence[_Known]) -> None:
         self.rule = rule
         pools: dict[tuple[str, int | None], list[Value]] = defaultdict(list)
-        if rule.same or rule.within is not None:
+        if rule.compares:
             for run, known in group:
                 for label, values in known.get(rule.fact, {}).items():
                     pools[label, self._seed(run)] += values

@@ -1,14 +1,14 @@
 """What ``kdbench check`` prints: the division of every run, and one line for each broken rule."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdbench.harness.records import Record
-from kdbench.reports.load import find_runs
+from kdbench.reports.load import Run, find_runs
 from kdbench.reports.printable import printable
 from kdbench.reports.rules.book import rulebook
-from kdbench.reports.rules.check import Judged, judge_runs
+from kdbench.reports.rules.check import Judged, group_of, judge_runs
 
 
 class CheckReport(Record):
@@ -27,13 +27,30 @@ class CheckReport(Record):
 def check_runs(paths: Iterable[Path | str], rules: str) -> CheckReport:
     """Judges the finished runs under ``paths``, prompts included.
 
+    They are compared with each other; a run that is given without any other of its suite, teacher and
+    student is compared with the finished ones beside its folder.
+
     Raises:
         InputError: no finished run, no such rules, or a file that cannot be read.
     """
     book = rulebook(rules)
     runs, left_out = find_runs(paths)
-    judged = judge_runs(runs, book, strict=True)
-    return CheckReport(rules=book.version, runs=list(judged.values()), left_out=left_out)
+    judged = judge_runs([*runs, *_company(runs)], book, strict=True)
+    asked = {run.folder for run in runs}
+    found = [verdict for folder, verdict in judged.items() if folder in asked]
+    return CheckReport(rules=book.version, runs=found, left_out=left_out)
+
+
+def _company(runs: Sequence[Run]) -> list[Run]:
+    """Finished runs beside those of ``runs`` that nothing else of ``runs`` is compared with."""
+    trained = [run for run in runs if run.summary.run.kind == "run"]
+    groups = Counter(group_of(run) for run in trained)
+    found: dict[Path, Run] = {}
+    for run in trained:
+        if groups[group_of(run)] == 1:
+            beside = find_runs([run.folder.parent])[0]
+            found |= {b.folder: b for b in beside if group_of(b) == group_of(run)}
+    return [run for folder, run in found.items() if folder not in {r.folder for r in runs}]
 
 
 def render_check(report: CheckReport) -> str:
@@ -57,6 +74,10 @@ def render_check(report: CheckReport) -> str:
         parts.append("\n".join(lines))
         if findings:
             parts.append("\n".join(printable(finding.sentence) for finding in findings))
+        parts += [
+            f"not tested, as no other finished run has this suite, teacher and student: {rules}"
+            for rules in dict.fromkeys(printable(", ".join(r.untested)) for r in runs if r.untested)
+        ]
     if report.left_out:
         parts.append("left out: " + printable("; ".join(report.left_out)))
     parts.append(_count(report, references))
@@ -66,6 +87,9 @@ def render_check(report: CheckReport) -> str:
 def _count(report: CheckReport, references: int) -> str:
     number = {d: sum(run.division == d for run in report.runs) for d in ("closed", "open")}
     words = [f"{number['closed']} closed, {number['open']} open"]
+    alone = sum(bool(run.untested) for run in report.runs)
+    if alone:
+        words.append(f"{alone} compared with no other run")
     if references:
         models = "reference models are" if references > 1 else "reference model is"
         words.append(f"{references} {models} not judged")
