@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from kdbench.harness.config import TrainConfig
+from kdbench.harness.runner.training import teacher_side
 from kdbench.trainers import teacher_memory
-from kdbench.trainers.head import backbone_hidden
+from kdbench.trainers.head import Head, backbone_hidden, head_of
 from kdbench.trainers.micro import Layout
 from kdbench.trainers.packing import pack
 from kdbench.trainers.teacher_memory import TeacherMemory
@@ -70,6 +72,29 @@ def test_rows_that_do_not_fit_are_computed_each_time(forwards):
     for _ in range(2):
         kept.hidden(LAYOUT(ROWS[:3]))
     assert forwards == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "size"),
+    [
+        (torch.bfloat16, "cpu", 2),
+        (torch.bfloat16, "cuda", 4),  # a last LayerNorm gives float32 under autocast
+        (torch.float64, "cuda", 8),
+    ],
+)
+def test_bytes_are_those_of_what_a_forward_pass_gives(dtype, device, size):
+    assert teacher_memory.element_size(dtype, device) == size
+
+
+def test_memory_is_only_for_hidden_states_in_the_students_tokens():
+    teacher = tiny.model()
+    plain, dense = head_of(teacher, tiny.VOCAB), Head(None, None, 1.0, None, tiny.VOCAB)
+    training = TrainConfig(steps=1)
+    made = [
+        teacher_side(teacher, head, LAYOUT, training, alike=alike)
+        for head, alike in ((plain, True), (plain, False), (dense, True))
+    ]
+    assert [side.memory is not None for side in made] == [True, False, False]
 
 
 def test_a_new_collection_replaces_the_old_one(forwards):

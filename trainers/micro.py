@@ -58,7 +58,7 @@ class Layout:
 
 @dataclass(slots=True)
 class TeacherSide:
-    """A frozen model; ``autocast`` is entered around its forward, which ``memory`` may save."""
+    """A frozen model with its head; ``memory`` may save its forward pass."""
 
     model: PreTrainedModel
     head: Head

@@ -29,7 +29,7 @@ class TeacherMemory:
     """Hidden states by the content of a sequence.
 
     Args:
-        model: the frozen teacher.
+        model: the frozen teacher, with the student's tokenizer and a head that is not dense.
         layout: lays sequences out in rows, on the teacher's device.
         micro_tokens: tokens of one forward pass.
         limit: bytes that may be kept, on the host; rows that do not fit are not kept at all.
@@ -62,11 +62,11 @@ class TeacherMemory:
             self._shelves[name] = shelf
 
     def hidden(self, packed: Packed) -> torch.Tensor:
-        """The teacher's hidden states for the targets of a micro-batch, (N, D); (N', D) of twins."""
+        """The teacher's hidden states for the targets of a micro-batch, (N, D)."""
         known = [self._recall(s) for s in packed.sequences]
         fresh = [s for s, k in zip(packed.sequences, known, strict=True) if k is None]
         if len(fresh) == len(known):
-            return backbone_hidden(self.model, packed.twin or packed)
+            return backbone_hidden(self.model, packed)
         computed = iter(self._forward(fresh))
         device = packed.target_N.device
         return torch.cat([next(computed) if k is None else k.to(device) for k in known])
@@ -84,9 +84,8 @@ class TeacherMemory:
         """Hidden states of each sequence."""
         out: list[torch.Tensor] = []
         for batch in micro_batches([replace(s, columns={}) for s in sequences], self.micro_tokens):
-            packed = self.layout(batch)
-            hidden = backbone_hidden(self.model, packed.twin or packed)
-            out += hidden.split([(s.twin or s).targets for s in batch])
+            hidden = backbone_hidden(self.model, self.layout(batch))
+            out += hidden.split([s.targets for s in batch])
         return out
 
 
@@ -115,10 +114,19 @@ class _Shelf:
         self.hidden: dict[int, list[torch.Tensor]] = {}
 
     def size(self, model: PreTrainedModel) -> int:
-        """Bytes when all blocks are computed."""
-        targets = sum((s.twin or s).targets for block in self.blocks for s in block)
+        """Bytes when all blocks are computed, at most."""
+        targets = sum(s.targets for block in self.blocks for s in block)
+        weight = next(model.parameters())
         width = model.config.get_text_config().hidden_size
-        return targets * width * next(model.parameters()).element_size()
+        return targets * width * element_size(weight.dtype, weight.device.type)
+
+
+def element_size(dtype: torch.dtype, device: str) -> int:
+    """Bytes of an element of hidden states, at most, for a model of this dtype on this device type.
+
+    Under autocast on CUDA a last LayerNorm gives float32 whatever its weights are.
+    """
+    return max(dtype.itemsize, 4) if device == "cuda" else dtype.itemsize
 
 
 def _key(sequence: Sequence) -> Key:

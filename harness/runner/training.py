@@ -20,7 +20,7 @@ from kdbench.harness.store import is_done, mark_done, read_marker
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.head import head_of
+from kdbench.trainers.head import Head, head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
 from kdbench.trainers.method import Context, Method, as_prompts
 from kdbench.trainers.micro import Layout, TeacherSide
@@ -118,7 +118,11 @@ class _Training:
             packed=all(is_packable(m, min(self.vocab.size, self.teacher_vocab)) for m in models),
             device=device,
         )
-        self.teacher_side = self._teacher_side()
+        self.teacher_side = None
+        if self.teacher is not None:
+            head = head_of(self.teacher, self.teacher_vocab)
+            alike = self.twins is None
+            self.teacher_side = teacher_side(self.teacher, head, self.layout, training, alike=alike)
         self.meter: Counter[str] = Counter()
         generate = session.config.generate
         self.rollouts = Rollouts(
@@ -192,20 +196,6 @@ class _Training:
             )
             return loop.run()
 
-    def _teacher_side(self) -> TeacherSide | None:
-        if self.teacher is None:
-            return None
-        head = head_of(self.teacher, self.teacher_vocab)
-        if self.twins is not None:  # aligning texts costs more than it could save
-            return TeacherSide(self.teacher, head)
-        memory = TeacherMemory(
-            self.teacher,
-            self.layout,
-            micro_tokens=self.job.training.micro_tokens,
-            limit=int(self.job.training.teacher_memory_gb * 2**30),
-        )
-        return TeacherSide(self.teacher, head, memory)
-
     def _steps(self) -> int | None:
         training = self.job.training
         per_epoch = math.ceil(len(self.job.data.train) / training.batch_size)
@@ -272,6 +262,25 @@ class _Training:
         answers = replace(self.rollouts, meter=apart)(prompts, decoding, model="teacher")
         self.meter["teacher_answers"] += apart["sampled"]
         return answers
+
+
+def teacher_side(
+    teacher: PreTrainedModel, head: Head, layout: Layout, training: TrainConfig, *, alike: bool
+) -> TeacherSide:
+    """The frozen teacher, with a memory where one can pay.
+
+    Not with a tokenizer of its own (``alike`` False), since aligning texts costs more than could be
+    saved, nor with a dense head, since what would be kept are logits, as wide as the vocabulary.
+    """
+    if head.dense or not alike:
+        return TeacherSide(teacher, head)
+    memory = TeacherMemory(
+        teacher,
+        layout,
+        micro_tokens=training.micro_tokens,
+        limit=int(training.teacher_memory_gb * 2**30),
+    )
+    return TeacherSide(teacher, head, memory)
 
 
 def training_identity(parts: dict[str, Any]) -> str:
