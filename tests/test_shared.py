@@ -1,10 +1,28 @@
 """What runs share: the world's teacher, inits and teacher answers are the same for whoever comes."""
 
-from kdbench.harness.config import TrainConfig
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdbench.harness.config import Request, TrainConfig
+from kdbench.harness.progress import Progress
+from kdbench.harness.records import ModelRef
 from kdbench.harness.resolve import resolve
-from kdbench.harness.runner.prepare import world_data
+from kdbench.harness.runner.commands import _teacher_samples
+from kdbench.harness.runner.data import Rows
+from kdbench.harness.runner.models import Located
+from kdbench.harness.runner.prepare import Prepared, world_data
+from kdbench.harness.runner.session import open_session
+from kdbench.harness.store import append_rows, read_rows, write_json
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
+from kdbench.trainers.teacher_answers import TeacherAnswers
+from kdbench.trainers.types import Answer, Prompt, Sequence
 
 
 def test_the_world_teacher_learns_the_same_whatever_the_run_asks_for() -> None:
@@ -19,3 +37,108 @@ def test_the_world_teacher_learns_the_same_whatever_the_run_asks_for() -> None:
     made = [world_data(run, "mini-test", training, tokenizer) for run in (plain, other)]
     assert made[0] == made[1]
     assert len(made[0].train) > 100
+
+
+# -- teacher answers ------------------------------------------------------------------------------
+
+
+def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
+    """Where a run with these settings keeps its teacher's answers."""
+    write_json(folder / "base" / "generation_config.json", {"eos_token_id": ends})
+    config = resolve(suite="mini-test", method="seqkd", assignments=settings)
+    session = open_session(
+        Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu"),
+        Progress(quiet=True),
+    )
+    base = Located(str(folder / "base"), ModelRef(name="base", fingerprint="b", parameters=1))
+    teacher = Located("teacher", ModelRef(name="teacher", fingerprint="t", parameters=1))
+    rows = Rows([], [], [], {"train": "r"})
+    tokenizer = mini.build_tokenizer()
+    prepared = Prepared(folder, "id", teacher, base, rows, tokenizer, "tokenizer")
+    return _teacher_samples(session, prepared, teacher)
+
+
+def test_answers_are_shared_by_runs_that_would_sample_the_same(tmp_path: Path) -> None:
+    plain = answers_file(tmp_path)
+    assert answers_file(tmp_path, "train.seed=11", "train.lr=1e-4") == plain
+    others = [
+        answers_file(tmp_path, "train.sample_precision=fp32"),
+        answers_file(tmp_path, "generate.batch_size=3"),
+        answers_file(tmp_path, "generate.chunk=8"),
+        answers_file(tmp_path, "train.max_length=100"),
+        answers_file(tmp_path, ends=[2, 3]),
+    ]
+    assert len({plain, *others}) == 6
+
+
+TRAIN = [Sequence((i, 7), (2,), key=100 + i) for i in range(4)]
+
+
+def sampler(token: int) -> Callable[[list[Prompt]], list[Answer]]:
+    """A teacher that answers every prompt with one token."""
+    return lambda prompts: [Answer((token,), True) for _ in prompts]
+
+
+def responses(answers: TeacherAnswers, *indices: int) -> list[tuple[int, ...]]:
+    return [s.response for s in answers.pick(indices)]
+
+
+def test_the_first_answer_in_the_file_is_everybodys(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    one = TeacherAnswers(TRAIN, path, sampler(1), writes=True)
+    two = TeacherAnswers(TRAIN, path, sampler(2), writes=True)
+    assert responses(one, 0, 1) == [(1,), (1,)]
+    assert responses(two, 1, 2) == [(1,), (2,)]  # 1 was missing when the second began
+    assert responses(two, 0) == [(1,)]
+    assert [row["index"] for row in read_rows(path)] == [0, 1, 2]
+    append_rows(path, [{"index": 0, "key": 100, "response": [9]}])
+    assert responses(TeacherAnswers(TRAIN, path, sampler(3), writes=True), 0, 3) == [(1,), (3,)]
+
+
+WORKER = """
+import sys, torch
+sys.path[:0] = sys.argv[1].split(":")
+from pathlib import Path
+import test_shared
+from kdbench.trainers.teacher_answers import TeacherAnswers
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+# each rank sees a file of its own, as a slow network file system may show it; they must not diverge
+path = Path(sys.argv[2]) / f"rank{rank}.jsonl"
+asked = []
+def sample(prompts):
+    asked.append(len(prompts))
+    everybody = [None, None]
+    torch.distributed.all_gather_object(everybody, len(prompts))
+    assert len(set(everybody)) == 1, everybody
+    return test_shared.sampler(5)(prompts)
+answers = TeacherAnswers(test_shared.TRAIN, path, sample, writes=rank == 0)
+print(test_shared.responses(answers, 0, 1), test_shared.responses(answers, 1, 2), asked)
+"""
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_ranks_agree_on_what_is_there(seen: int, tmp_path: Path) -> None:
+    append_rows(tmp_path / f"rank{seen}.jsonl", [{"index": 0, "key": 100, "response": [4]}])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    here = Path(__file__).parent
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-c", WORKER, f"{here}:{here / 'support'}", str(tmp_path)]
+    workers = [
+        subprocess.Popen(
+            command,
+            env={**shared, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = set()
+    for worker in workers:
+        out, errors = worker.communicate(timeout=240)
+        assert worker.returncode == 0, errors[-2000:]
+        said.add(out.strip())
+    assert said == {("[(4,), (5,)] [(5,), (5,)] [1, 1]", "[(5,), (5,)] [(5,), (5,)] [2, 1]")[seen]}

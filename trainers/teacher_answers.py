@@ -2,12 +2,15 @@
 
 One answer a prompt, the same for every method, step and training seed, because the sampler's noise
 depends on the prompt alone. The file has one row an answer, appended a batch at a time; several runs
-may use it at once (the lock is held while appending only; what two of them sample twice is equal).
+may use it at once. The lock is held while appending only, so two of them may sample one answer: the
+first in the file is that of both. With several ranks the main one alone looks at the file.
 """
 
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from pathlib import Path
+
+import torch
 
 from kdbench.harness.locks import RunLock
 from kdbench.harness.store import append_rows, read_rows
@@ -24,7 +27,7 @@ class TeacherAnswers:
         train: training examples.
         path: JSONL file of the answers so far.
         sample: answers prompts with the teacher, the same on every rank.
-        writes: whether this rank appends to the file.
+        writes: whether this rank is the one that reads and appends to the file.
     """
 
     def __init__(
@@ -39,8 +42,7 @@ class TeacherAnswers:
         self._path = path
         self._sample = sample
         self._writes = writes
-        self._found: dict[int, tuple[int, ...]] = {}
-        self._read()
+        self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if writes else {})
 
     def __len__(self) -> int:
         return len(self._train)
@@ -55,16 +57,32 @@ class TeacherAnswers:
 
     def _add(self, indices: list[int]) -> None:
         answers = self._sample(as_prompts([self._train[i] for i in indices]))
-        rows = []
-        for i, answer in zip(indices, answers, strict=True):
-            self._found[i] = answer.ids
-            rows.append({"index": i, "key": self._train[i].key, "response": list(answer.ids)})
+        found = {i: answer.ids for i, answer in zip(indices, answers, strict=True)}
         if self._writes:
             with RunLock(self._path.parent, wait=WAIT):
+                there = self._read()
+                rows = [
+                    {"index": i, "key": self._train[i].key, "response": list(ids)}
+                    for i, ids in found.items()
+                    if i not in there
+                ]
                 append_rows(self._path, rows)
+            found |= {i: ids for i, ids in there.items() if i not in self._found}
+        self._found |= _of_main(found)
 
-    def _read(self) -> None:
-        for row in read_rows(self._path) if self._path.exists() else []:
+    def _read(self) -> dict[int, tuple[int, ...]]:
+        found: dict[int, tuple[int, ...]] = {}
+        for row in read_rows(self._path):
             index = row["index"]
             if index < len(self._train) and self._train[index].key == row["key"]:
-                self._found[index] = tuple(row["response"])
+                found.setdefault(index, tuple(row["response"]))
+        return found
+
+
+def _of_main(found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """What the main rank found: each rank's own look at a shared file could differ."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return found
+    box = [found]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]

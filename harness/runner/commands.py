@@ -14,7 +14,13 @@ from kdbench.harness.records import ModelRef, RunCard, Summary
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner import evaluation, summary
 from kdbench.harness.runner.data import run_overlaps
-from kdbench.harness.runner.models import Located, locate, other_tokenizer, world_model
+from kdbench.harness.runner.models import (
+    Located,
+    end_tokens,
+    locate,
+    other_tokenizer,
+    world_model,
+)
 from kdbench.harness.runner.prepare import (
     WAIT,
     Prepared,
@@ -30,7 +36,7 @@ from kdbench.harness.runner.prepare import (
 from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.runner.task_data import check_task_data
-from kdbench.harness.runner.training import Job, train
+from kdbench.harness.runner.training import Job, train, training_identity
 from kdbench.harness.store import is_done, make_folder, read_record, write_json
 from kdbench.trainers.models import load_model
 
@@ -118,10 +124,17 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
 
 
 def _teacher_samples(session: Session, prepared: Prepared, teacher: Located) -> Path:
-    config = session.config
-    identity = shared_identity(config, prepared, None, teacher)
-    lengths = f"{config.train.max_prompt}-{config.train.max_length}-{config.generate.chunk}"
-    return session.cached("teacher-answers", identity) / f"answers-{lengths}.jsonl"
+    """File of the teacher's answers to the training prompts, named by all that decides them."""
+    training, generate = session.config.train, session.config.generate
+    decides = {
+        "data": shared_identity(session.config, prepared, None, teacher),
+        "tokenizer": prepared.tokenizer_sha256,
+        "ends": end_tokens(prepared.base),
+        "lengths": [training.max_prompt, training.max_length],
+        "precision": [training.precision, training.sample_precision],
+        "company": [generate.chunk, generate.batch_size],  # decoded together; decides the last bits
+    }
+    return session.cached("teacher-answers", training_identity(decides)) / "answers.jsonl"
 
 
 def learned(info: dict[str, object]) -> dict[str, float]:

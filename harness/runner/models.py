@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +16,7 @@ from kdbench.harness.records import ModelRef
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.runner.session import Session
+from kdbench.harness.store import read_json
 from kdbench.tasks import mini
 from kdbench.trainers.models import (
     PRUNE,
@@ -97,6 +99,15 @@ def parameters(path: Path) -> int:
                     size *= n
                 total += size
     return total
+
+
+def end_tokens(model: Located) -> list[Any]:
+    """What a model's own files say ends an answer; a .gguf file's fingerprint, for it says it inside."""
+    folder = Path(model.ref)
+    if not folder.is_dir():
+        return [model.card.fingerprint]
+    files = [folder / name for name in ("generation_config.json", "config.json")]
+    return [read_json(file).get("eos_token_id") for file in files if file.is_file()]
 
 
 def base_student(session: Session, config: RunConfig, teacher: Located) -> Located:
