@@ -92,6 +92,9 @@ class EvaluationScores(Record):
     protocol: str
     metrics: dict[str, Estimate | Missing]
     prompts_dropped: int = 0
+    scorer: str = Field(
+        "", description="version that made these scores; empty: that of the evaluation's record"
+    )
 
 
 class ModelRef(Record):
@@ -226,7 +229,11 @@ class TrainRow(Record):
 
 
 class EvaluationRecord(Record):
-    """What an evaluation's key stands for; the first eight hex digits of its hash are in the key."""
+    """What an evaluation's key stands for; the first eight hex digits of its hash are in the key.
+
+    ``scorer`` is that of the first scoring: samples that are scored again keep their key, and what
+    scored them last is in the marker of stage ``score`` and in `EvaluationScores`.
+    """
 
     task: str
     edition: str

@@ -13,7 +13,7 @@ from kdbench.reports.model import Cell, Column
 from kdbench.reports.summarise import DECIMALS
 
 Identities = dict[str, Identity]
-"""Evaluation key -> what its column shares; equal keys stand for equal evaluations."""
+"""Evaluation key and scorer -> what its column shares; equal ones stand for equal evaluations."""
 
 
 class Entry(NamedTuple):
@@ -40,9 +40,10 @@ def evaluations(grouped: GroupedRow, identities: Identities) -> Found:
         seen: set[TaskKey] = set()
         for key in sorted(run.summary.scores):
             scores = run.summary.scores[key]
-            if key not in identities:
-                identities[key] = evaluation_identity(run, key)
-            identity = identities[key]
+            known = f"{key} {scores.scorer}"
+            if known not in identities:
+                identities[known] = evaluation_identity(run, key)
+            identity = identities[known]
             values: dict[str, Value] = dict(scores.metrics)
             if not identity.sampled:
                 values = {name: _unsampled(value) for name, value in values.items()}

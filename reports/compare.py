@@ -214,7 +214,7 @@ def _described(side: _Side, task: str) -> dict[str, str]:
         described |= {
             "decoding seeds": ",".join(map(str, record.get("seeds", []))),
             "test data": str(record.get("data_sha256"))[:12],
-            "scorer": str(record.get("scorer")),
+            "scorer": entry.run.summary.scores[entry.key].scorer or str(record.get("scorer")),
             "decoding": json.dumps(record.get("decoding"), sort_keys=True),
         }
     return described

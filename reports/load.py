@@ -245,7 +245,8 @@ def evaluation_identity(run: Run, key: str) -> Identity:
     """Digest of an evaluation in 8 hex digits.
 
     Includes task, edition, protocol, limit, data, decoding, seeds, scorer and lm-eval's version;
-    excludes batch size and chunk, on which answers do not depend. Falls back to the key itself.
+    excludes batch size and chunk, on which answers do not depend. The scorer is the one that made the
+    summary's scores. Falls back to the key itself.
     """
     path = run.folder / "eval" / key / "evaluation.json"
     if not path.is_file():
@@ -254,8 +255,9 @@ def evaluation_identity(run: Run, key: str) -> Identity:
         record = json.loads(path.read_bytes())
         for free in ("batch_size", "chunk"):
             record.pop(free, None)
+        record["scorer"] = run.summary.scores[key].scorer or record["scorer"]
         decoding = record.get("decoding", {})
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{path} is no evaluation record; it was changed by hand") from error
     text = json.dumps(record, sort_keys=True)
     # label and stock tasks read likelihoods: they have no decoding settings but a data type

@@ -1,6 +1,7 @@
 """Fair-comparison rules: each is broken by some run and then named; closed and open on the board."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import make_folder
+from kdbench.harness.store import make_folder, mark_done, read_json
 from kdbench.reports.board import build_board
+from kdbench.reports.compare import compare
 from kdbench.reports.load import find_runs
 from kdbench.reports.rules.book import rulebook
 from kdbench.reports.rules.check import judge_runs
 from kdbench.reports.rules.report import check_runs, render_check
+from kdbench.tasks.scoring import SCORER
 
 Edit = Mapping[str, Mapping[str, Any]]
 """File of the run folder -> dotted key -> new value."""
@@ -285,3 +288,25 @@ def test_a_statement_about_tuning_or_other_tasks_split_no_row(runs: Path) -> Non
     fakes.edit(run / "config.json", {"tuning.trials": 8, "tasks": {"names": ["dolly"]}})
     (table,) = build_board([runs], tests=False).tables
     assert [row.training_seeds for row in table.rows if row.method == "dpkd"] == [[1, 2]]
+
+
+def test_scoring_again_by_another_scorer_is_seen(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples keep their key, so what scored them last is known from the scores alone."""
+    (run,), (other,) = runs.glob("fkd-*"), runs.glob("sft-*")
+    (place,) = run.glob("eval/*")
+    mark_done(place, "generate", info={"counts": {"dropped": 0}})
+    assert kdbench("score", run) == 0
+    assert read_json(place / "evaluation.json")["scorer"] == "1"
+    (scores,) = read_json(run / "summary.json")["scores"].values()
+    assert scores["scorer"] == SCORER
+    assert place.name == next(other.glob("eval/*")).name, "the same key"
+    for book in (True, False):
+        judged = judge_runs(find_runs([runs])[0], strict=book)
+        broken = {verdict.run: verdict.broken for verdict in judged.values() if verdict.broken}
+        assert broken == {run.name: ["scorer"]}
+    (table,) = build_board([runs], tests=False).tables
+    assert len({column.identity for column in table.columns}) == 2
+    with pytest.raises(InputError, match=f"scorer {re.escape(SCORER)} and 1"):
+        compare(run, other)

@@ -249,7 +249,7 @@ def score(out: Path) -> None:
     lines = [row.model_dump_json() for row in scored]
     write_text(out / "scores.jsonl", "".join(f"{line}\n" for line in lines))
     probing.keep_text(out, rows, scored)
-    mark_done(out, "score", ["scores.jsonl"])
+    mark_done(out, "score", ["scores.jsonl"], {"scorer": SCORER})
 
 
 def summarised(folder: Path) -> dict[str, EvaluationScores]:
@@ -258,7 +258,8 @@ def summarised(folder: Path) -> dict[str, EvaluationScores]:
 
     found = {}
     for out in sorted((folder / "eval").glob("*@*")):
-        if not is_done(out, "score"):
+        scored = read_marker(out, "score")
+        if scored is None or not is_done(out, "score"):
             continue
         record = read_record(out / "evaluation.json", EvaluationRecord)
         marker = read_marker(out, "generate")
@@ -271,5 +272,6 @@ def summarised(folder: Path) -> dict[str, EvaluationScores]:
             dropped=counts.get("dropped", 0),
         )
         metrics = choices.whole_set_metrics(out) | scores.metrics
-        found[out.name] = scores.model_copy(update={"metrics": metrics})
+        scorer = scored.info.get("scorer", record.scorer)
+        found[out.name] = scores.model_copy(update={"metrics": metrics, "scorer": scorer})
     return found

@@ -24,7 +24,7 @@ Value = str | float
 Fact = dict[str, list[Value]]
 Facts = dict[str, Fact]
 Evaluations = dict[str, dict[str, Value]]
-"""Facts of evaluations by key."""
+"""Facts of evaluations by key and scorer."""
 Tree = dict[str, Any]
 
 BUDGET = ("response_tokens", "steps", "epochs")
@@ -35,8 +35,9 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
 
     Args:
         run: a finished run.
-        evaluations: what is known of evaluations by key, shared between runs: a key is the hash of
-            what it stands for. None: read each run's own records, and which prompts it answered.
+        evaluations: what is known of evaluations by key and scorer, shared between runs: a key is the
+            hash of what it stands for, but for what scored it again. None: read each run's own
+            records, and which prompts it answered.
 
     Raises:
         InputError: a file of the run is no JSON.
@@ -150,8 +151,10 @@ def _prompts(metrics: Any) -> int:
 
 
 def _evaluation(run: Run, key: str, known: Evaluations | None) -> dict[str, Value]:
-    if known is not None and key in known:
-        return known[key]
+    scorer = run.summary.scores[key].scorer
+    name = f"{key} {scorer}"
+    if known is not None and name in known:
+        return known[name]
     record = _read(run.folder / "eval" / key / "evaluation.json")
     found: dict[str, Value] = {}
     if record:
@@ -159,8 +162,8 @@ def _evaluation(run: Run, key: str, known: Evaluations | None) -> dict[str, Valu
             "seeds": ",".join(map(str, record.get("seeds") or [])) or "none",
             "decoding": json.dumps(record.get("decoding") or {}, sort_keys=True),
             "test_data": str(record.get("data_sha256")),
-            "scorer": str(record.get("scorer")),
+            "scorer": scorer or str(record.get("scorer")),
         }
     if known is not None:
-        known[key] = found
+        known[name] = found
     return found
