@@ -88,7 +88,8 @@ class CRILD(Method):
         rising = self.config.consistency * ctx.progress / self.config.first_phase
         value = ild + rising * mixed
         micro.log(loss=value, ild=ild, consistency=mixed)
-        return value
+        head = (micro.student_head.weight, micro.student_head.bias)  # no logits in this phase
+        return value + sum(0 * t.sum() for t in head if t is not None)
 
 
 def consistency(micro: Micro, inputs: list[Tensor], hidden: list[Tensor], share: Tensor) -> Tensor:
