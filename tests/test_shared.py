@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdbench.harness.config import Request, TrainConfig
 from kdbench.harness.progress import Progress
@@ -17,7 +18,7 @@ from kdbench.harness.runner.commands import _teacher_samples
 from kdbench.harness.runner.data import Rows
 from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.prepare import Prepared, world_data
-from kdbench.harness.runner.session import open_session
+from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.store import append_rows, read_rows, write_json
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
@@ -46,10 +47,8 @@ def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
     """Where a run with these settings keeps its teacher's answers."""
     write_json(folder / "base" / "generation_config.json", {"eos_token_id": ends})
     config = resolve(suite="mini-test", method="seqkd", assignments=settings)
-    session = open_session(
-        Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu"),
-        Progress(quiet=True),
-    )
+    request = Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu")
+    session = open_session(request, Progress(quiet=True))
     base = Located(str(folder / "base"), ModelRef(name="base", fingerprint="b", parameters=1))
     teacher = Located("teacher", ModelRef(name="teacher", fingerprint="t", parameters=1))
     rows = Rows([], [], [], {"train": "r"})
@@ -117,28 +116,95 @@ print(test_shared.responses(answers, 0, 1), test_shared.responses(answers, 1, 2)
 """
 
 
-@pytest.mark.parametrize("seen", [0, 1])
-def test_ranks_agree_on_what_is_there(seen: int, tmp_path: Path) -> None:
-    append_rows(tmp_path / f"rank{seen}.jsonl", [{"index": 0, "key": 100, "response": [4]}])
+def two_ranks(code: str, *arguments: object) -> list[str]:
+    """What each of two processes that know of each other printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     here = Path(__file__).parent
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "-c", WORKER, f"{here}:{here / 'support'}", str(tmp_path)]
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true",
+    }
+    command = [sys.executable, "-c", code, f"{here}:{here / 'support'}", *map(str, arguments)]
     workers = [
         subprocess.Popen(
             command,
-            env={**shared, "RANK": str(rank)},
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    said = set()
-    for worker in workers:
-        out, errors = worker.communicate(timeout=240)
-        assert worker.returncode == 0, errors[-2000:]
-        said.add(out.strip())
-    assert said == {("[(4,), (5,)] [(5,), (5,)] [1, 1]", "[(5,), (5,)] [(5,), (5,)] [2, 1]")[seen]}
+    said = []
+    try:
+        for worker in workers:
+            out, errors = worker.communicate(timeout=240)
+            assert worker.returncode == 0, errors[-2000:]
+            said.append(out.strip())
+    finally:
+        for worker in workers:
+            worker.kill()
+    return said
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+def test_ranks_agree_on_what_is_there(seen: int, tmp_path: Path) -> None:
+    append_rows(tmp_path / f"rank{seen}.jsonl", [{"index": 0, "key": 100, "response": [4]}])
+    expected = ["[(4,), (5,)] [(5,), (5,)] [1, 1]", "[(5,), (5,)] [(5,), (5,)] [2, 1]"][seen]
+    assert two_ranks(WORKER, tmp_path) == [expected, expected]
+
+
+# -- sessions -------------------------------------------------------------------------------------
+
+
+def session_of(folder: Path) -> Session:
+    config = resolve(suite="mini-test", method="sft")
+    request = Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu")
+    return open_session(request, Progress(quiet=True))
+
+
+def in_precision(precision: str) -> TrainConfig:
+    return TrainConfig.model_validate({"steps": 1, "precision": precision})
+
+
+def test_trainings_of_one_command_may_differ_in_precision(tmp_path: Path) -> None:
+    session = session_of(tmp_path)
+    found = []
+    for precision in ("bf16", "fp32", "bf16", "fp32"):
+        with session.accelerator(in_precision(precision)).autocast():
+            found.append((torch.eye(2) @ torch.eye(2)).dtype)
+        assert session.is_main
+    assert found == [torch.bfloat16, torch.float32] * 2
+
+
+RANKS = """
+import sys
+sys.path[:0] = sys.argv[1].split(":")
+from pathlib import Path
+import test_shared
+from kdbench.harness.errors import InputError
+from kdbench.harness.runner.prepare import trained
+from kdbench.harness.store import mark_done, write_json
+session = test_shared.session_of(Path(sys.argv[2]))
+out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
+write_json(out / "student" / "config.json", {})
+if session.is_main:  # the other does not see it yet
+    mark_done(out, "train")
+print(trained(session, "shared", out, None).card.name)
+try:
+    session.accelerator(test_shared.in_precision("bf16"))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_ranks_agree_on_what_is_trained_and_have_one_precision(tmp_path: Path) -> None:
+    for said in two_ranks(RANKS, tmp_path):
+        name, sentence = said.splitlines()
+        assert name == "shared"
+        assert "has one precision" in sentence

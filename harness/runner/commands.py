@@ -74,7 +74,8 @@ def _trained_run(session: Session) -> tuple[Prepared, Path]:
     folder = make_folder(prepared.folder)
     with session.writing(folder):
         # the manifest comes last: a kill just before it left a training without its summary
-        if not (is_done(folder / "train", "train") and (folder / "manifest.json").is_file()):
+        whole = is_done(folder / "train", "train") and (folder / "manifest.json").is_file()
+        if not session.agreed(whole):
             drift = check_drift(session, prepared)
             train_run(session, prepared, folder, drift)
     return prepared, folder

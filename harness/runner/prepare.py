@@ -154,7 +154,7 @@ def world_data(
 
 def trained(session: Session, name: str, out: Path, job: Any) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    if not is_done(out, "train"):
+    if not session.agreed(is_done(out, "train")):
         with session.writing(out, wait=WAIT):
             train(session, job())
     return locate(name, str(out / "student"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from kdbench.harness.config import Request, RunConfig, with_precision
 from kdbench.harness.errors import InputError
@@ -39,20 +40,42 @@ class Session:
     config: RunConfig
     progress: Progress
     costs: dict[str, StageCost] = field(default_factory=dict)
-    _accelerators: dict[str, Accelerator] = field(default_factory=dict)
+    _accelerator: Accelerator | None = None
 
     def accelerator(self, training: "TrainConfig | None" = None) -> Accelerator:
-        """The accelerator for a precision; made once (accelerate keeps process-wide state)."""
-        precision = (training or self.config.train).precision
-        mixed = MIXED[precision]
-        if mixed not in self._accelerators:
-            self._accelerators[mixed] = Accelerator(
-                cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
-                mixed_precision=mixed,
-                # evaluation runs on the main rank while the others wait for it
-                kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
+        """The accelerator of this process, in a training's precision if one is given.
+
+        accelerate keeps one state a process: another precision makes another accelerator, and what
+        the one before prepared must be done with.
+
+        Raises:
+            InputError: several processes, which hold on to the state they met in.
+        """
+        mixed = MIXED[(training or self.config.train).precision]
+        made = self._accelerator
+        if made is not None and (training is None or mixed == made.mixed_precision):
+            return made
+        if made is not None and made.num_processes > 1:
+            raise InputError(
+                "a run on several processes has one precision, but its trainings (teacher, init and "
+                "student) have different ones; set them alike, or run it with one process until "
+                "the shared ones are made"
             )
-        return self._accelerators[mixed]
+        AcceleratorState._reset_state()
+        self._accelerator = Accelerator(
+            cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
+            mixed_precision=mixed,
+            # evaluation runs on the main rank while the others wait for it
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
+        )
+        return self._accelerator
+
+    def agreed(self, found: bool) -> bool:
+        """What the main rank found: each rank's own look at a file could differ."""
+        self.accelerator()  # the ranks meet when it is made
+        box = [found]
+        broadcast_object_list(box)
+        return box[0]
 
     @property
     def device(self) -> torch.device:
