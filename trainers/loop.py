@@ -51,11 +51,11 @@ class LoopSettings:
         response_tokens: budget of trained response tokens, or None. Training stops after the step
             that first reaches one of the budgets.
         lr, warmup_steps, schedule, lr_floor: see :func:`kdbench.trainers.plan.learning_rate`.
-        betas, eps, weight_decay, decay_all: AdamW; norms and biases decay only if ``decay_all``.
+        betas, weight_decay: AdamW; norms and biases do not decay.
         clip: gradient norm limit (0: none).
         micro_tokens: tokens of a micro-batch.
         dropout: whether the student trains with dropout.
-        eval_every, save_every, log_every: in optimiser steps; evaluation also first and last.
+        eval_every, save_every: in optimiser steps; evaluation also first and last.
         select: metric that picks the student, "max:dev_rouge_l", "min:dev_loss" or "last".
         seed: seeds dropout.
     """
@@ -67,15 +67,12 @@ class LoopSettings:
     schedule: str = "cosine"
     lr_floor: float = 1e-7
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
     weight_decay: float = 0.01
-    decay_all: bool = False
     clip: float = 1.0
     micro_tokens: int = 4096
     dropout: bool = False
     eval_every: int = 0
     save_every: int = 50
-    log_every: int = 1
     select: str = "max:dev_rouge_l"
     seed: int = 0
 
@@ -118,6 +115,9 @@ class Loop:
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
         progress: called as ``progress(state, row)`` after each step.
+
+    Raises:
+        InputError: the accelerator shards models (FSDP).
     """
 
     def __init__(
@@ -135,6 +135,11 @@ class Loop:
         accelerator: Accelerator,
         progress: Callable[[State, TrainRow], None] | None = None,
     ) -> None:
+        if accelerator.distributed_type == DistributedType.FSDP:
+            raise InputError(
+                "training cannot run under FSDP: evaluation and sampling need the whole student in "
+                "one process; use plain data parallelism (accelerate launch --multi_gpu) or one GPU"
+            )
         self.settings = settings
         self.method = method
         self.ctx = ctx
@@ -147,14 +152,12 @@ class Loop:
         self.progress = progress
         self.state = State()
         extra = extra_modules(method, student, teacher, settings.seed)
-        whole = accelerator.distributed_type != DistributedType.FSDP
-        ctx.copy_student = partial(frozen_copy, student, ctx.vocab) if whole else _no_copies
+        ctx.copy_student = partial(frozen_copy, student, ctx.vocab)
         module = StudentModule(student, ctx.vocab, teacher, extra, layout.tile)
         optimizer = torch.optim.AdamW(
-            parameter_groups(module, settings),
+            parameter_groups(module, settings.weight_decay),
             lr=settings.lr,
             betas=settings.betas,
-            eps=settings.eps,
             fused=True,
         )
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
@@ -196,7 +199,7 @@ class Loop:
             floor=settings.lr_floor,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("rate", 1.0)
+            group["lr"] = rate
         terms = self._gradients(
             pieces(
                 window,
@@ -247,7 +250,7 @@ class Loop:
             taught += asked
             for name, value in logged.items():
                 key = piece.stream.name + ("" if name == "loss" else f"/{name}")
-                value = value * (piece.scale / piece.stream.weight if piece.stream.weight else 0)
+                value = value * (piece.scale / piece.stream.weight)
                 sums[key] = sums[key] + value if key in sums else value
             total = scaled.detach().to(torch.float64)
             sums["total"] = sums["total"] + total if "total" in sums else total
@@ -293,8 +296,7 @@ class Loop:
         if done or (settings.eval_every and state.step % settings.eval_every == 0):
             row = row.model_copy(update={"evaluation": self._evaluate(row)})
         if self.accelerator.is_main_process:
-            if row.evaluation or state.step % settings.log_every == 0:
-                append_rows(self.out / "metrics.jsonl", [row])
+            append_rows(self.out / "metrics.jsonl", [row])
             if self.progress:
                 self.progress(state, row)
         if done or state.step % settings.save_every == 0:
@@ -377,22 +379,11 @@ def refuse_divergence(step: int, found: dict[str, float], lr: float) -> None:
         raise CellFailed(f"training diverged at step {step}: {values}; lower train.lr (now {lr:g})")
 
 
-def _no_copies(*_: Any) -> Any:
-    raise InputError(
-        "this method keeps whole copies of the student, but under FSDP no process has a whole one; "
-        "run it on one GPU or with plain data parallelism (accelerate launch --multi_gpu)"
-    )
-
-
-def parameter_groups(module: torch.nn.Module, settings: LoopSettings) -> list[dict[str, Any]]:
-    """AdamW groups: matrices decay; vectors (norms, biases) do not, unless ``decay_all``."""
-    decayed = [
-        p for p in module.parameters() if p.requires_grad and (p.ndim > 1 or settings.decay_all)
-    ]
-    plain = [
-        p for p in module.parameters() if p.requires_grad and not (p.ndim > 1 or settings.decay_all)
-    ]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}]
+def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW groups: matrices decay, vectors (norms, biases) do not."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": weight_decay}]
     if plain:
         groups.append({"params": plain, "weight_decay": 0.0})
     return groups

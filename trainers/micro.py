@@ -225,12 +225,12 @@ class MicroBatch:
 
 
 class StudentModule(torch.nn.Module):
-    """What DDP and FSDP wrap: backbone and head run inside ``forward`` so that their hooks fire.
+    """What DDP wraps: backbone and head run inside ``forward`` so that their hooks fire.
 
     Args:
         student: the model being trained.
         vocab: number of real tokens.
-        teacher: frozen teacher, or None; not a sub-module (its weights are not ours to shard).
+        teacher: frozen teacher, or None; not a sub-module (its weights are not ours to train).
         extra: further trainable modules of the method.
     """
 
@@ -254,16 +254,8 @@ class StudentModule(torch.nn.Module):
         self, packed: Packed, loss: Callable[[MicroBatch], torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
         """Runs ``loss`` on the micro-batch; returns its scalar, the logged sums, teacher tokens."""
-        head = self._bound_head()
+        head = self._head[0]
         hidden = backbone_hidden(self.student, packed)
         micro = MicroBatch(packed, hidden, head, self._teacher[0], self.tile, self.student)
         value = loss(micro)
         return value, micro.logged, micro.teacher_tokens
-
-    def _bound_head(self) -> Head:
-        """The head with today's parameters (FSDP swaps them in and out around forward)."""
-        head = self._head[0]
-        if head.dense:
-            return head
-        embedding = self.student.get_output_embeddings()
-        return replace(head, weight=embedding.weight, bias=getattr(embedding, "bias", None))

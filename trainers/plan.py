@@ -24,7 +24,6 @@ def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> 
     group stands alone). ``scale`` = weight · world / count: backends average gradients over ranks.
     """
     mine: list[Piece] = []
-    most = 0
     for stream in window:
         if not stream.count:
             continue

@@ -1,7 +1,7 @@
 """Weights and resumable state of a training on disk, for any accelerate backend.
 
 ``torch.distributed.checkpoint``'s state-dict functions give whole, unsharded tensors by plain names
-whether the module is bare, DDP or FSDP; the main rank writes them.
+whether the module is bare or wrapped; the main rank writes them.
 """
 
 import shutil
