@@ -5,23 +5,30 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from kdbench.harness.config import Request, TrainConfig
 from kdbench.harness.progress import Progress
+from kdbench.harness.provenance import TOKENIZER_FILES
 from kdbench.harness.records import ModelRef
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.commands import _teacher_samples
 from kdbench.harness.runner.data import Rows
-from kdbench.harness.runner.models import Located
+from kdbench.harness.runner.models import HUB_FILES, Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
 from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.store import append_rows, read_rows, write_json
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
+from kdbench.trainers.models import load_tokenizer
 from kdbench.trainers.teacher_answers import TeacherAnswers
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
@@ -38,6 +45,29 @@ def test_the_world_teacher_learns_the_same_whatever_the_run_asks_for() -> None:
     made = [world_data(run, "mini-test", training, tokenizer) for run in (plain, other)]
     assert made[0] == made[1]
     assert len(made[0].train) > 100
+
+
+def test_a_random_student_is_remade_for_a_teacher_with_another_tokenizer(tmp_path: Path) -> None:
+    write_json(tmp_path / "student.json", tiny.config("llama").to_dict())
+    session = session_of(tmp_path, f"pair.student={tmp_path / 'student.json'}")
+    card = ModelRef(name="teacher", fingerprint="t", parameters=1)
+    made = []
+    for pad in ("<pad>", "<blank>"):
+        words = {pad: 0, "<eos>": 1, "word": 2}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(WordLevel(words, unk_token=pad)), eos_token="<eos>"
+        )
+        tokenizer.save_pretrained(tmp_path / pad)
+        teacher = Located(str(tmp_path / pad), card)
+        made += [base_student(session, session.config, teacher) for _ in range(2)]
+        assert pad in load_tokenizer(made[-1].ref).get_vocab()
+    assert made[0] == made[1] and made[2] == made[3]
+    assert made[0].card == made[2].card  # the same weights, so the same model
+
+
+def test_all_files_of_a_tokenizer_are_fetched() -> None:
+    for name in TOKENIZER_FILES:
+        assert any(fnmatch(name, pattern) for pattern in HUB_FILES), name
 
 
 # -- teacher answers ------------------------------------------------------------------------------
@@ -162,8 +192,8 @@ def test_ranks_agree_on_what_is_there(seen: int, tmp_path: Path) -> None:
 # -- sessions -------------------------------------------------------------------------------------
 
 
-def session_of(folder: Path) -> Session:
-    config = resolve(suite="mini-test", method="sft")
+def session_of(folder: Path, *settings: str) -> Session:
+    config = resolve(suite="mini-test", method="sft", assignments=settings)
     request = Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu")
     return open_session(request, Progress(quiet=True))
 

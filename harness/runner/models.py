@@ -29,6 +29,9 @@ from kdbench.trainers.models import (
     same_tokenizer,
 )
 
+# What is fetched of a model on the hub: weights, configurations, tokenizers, chat templates; no code.
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -75,9 +78,7 @@ def local_copy(ref: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(ref, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
-        )
+        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -119,11 +120,10 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
     elif world_model(spec):
         identity = combined([("recipe", spec), ("seed", str(seed)), ("world", _world_config(spec))])
     elif spec.endswith(".json"):
-        identity = combined(
-            [("config", Path(spec).read_text()), ("seed", str(seed))]
-            if Path(spec).is_file()
-            else [("missing", spec)]
-        )
+        # a tokenizer comes from the teacher; a file that is missing is reported by who loads it
+        text = Path(spec).read_text() if Path(spec).is_file() else ""
+        tokenizer = tokenizer_fingerprint(teacher.ref)
+        identity = combined([("config", text), ("seed", str(seed)), ("tokenizer", tokenizer)])
     else:
         return locate(spec, spec)
 
