@@ -135,6 +135,23 @@ def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         make_cells(study, ["train.lr=1e-3"], tmp_path)
 
 
+def test_an_edited_installed_method_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "theirs.py"
+    module.write_text("from kdbench.trainers.methods.sft import SFT\nclass Theirs(SFT): pass\n")
+    package = tmp_path / "theirs-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[kdbench.methods]\ntheirs = theirs:Theirs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    study = Study(title="t", suite="mini-test", method="sft", seeds=(10,), methods=("theirs",))
+    (before,) = make_cells(study, [], tmp_path / "cache")
+    module.write_text(module.read_text() + "# edited\n")
+    (after,) = make_cells(study, [], tmp_path / "cache")
+    assert after.config.method.fingerprint != before.config.method.fingerprint
+
+
 def test_a_remembered_plan_needs_no_torch(spawn: Callable[..., Any], tmp_path: Path) -> None:
     code = (
         "import sys; from kdbench.harness import cli\n"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kdbench.harness.errors import InputError
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
+from kdbench.harness.registry import METHODS
 from kdbench.harness.store import write_text
 from kdbench.harness.study.definition import Cell, Study, cells_json, cells_of, expand
 from kdbench.harness.study.estimate import Estimate, Estimates, total
@@ -32,13 +33,14 @@ def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]
     parts = [source_sha256(), study.model_dump_json(), list(settings)]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     path = cache / "studies" / f"{digest[:32]}.json"
-    methods = [study.method, *(row.method or "" for row in study.all_rows())]
-    own_files = study.suite.endswith((".yaml", ".yml")) or any(m.endswith(".py") for m in methods)
-    if not own_files and path.is_file():
+    named = {row.method or study.method for row in study.all_rows()}
+    # a suite file and methods of others, in a file or installed, may be edited meanwhile
+    others = study.suite.endswith((".yaml", ".yml")) or not named <= METHODS.keys()
+    if not others and path.is_file():
         with contextlib.suppress(ValueError):
             return cells_of(path.read_text(encoding="utf-8"))
     cells = expand(study, settings)
-    if not own_files:
+    if not others:
         with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
             write_text(path, cells_json(cells))
     return cells
