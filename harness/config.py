@@ -40,7 +40,16 @@ class PairConfig(Section):
     template: Literal["alpaca", "chat", "mini"] = Field(
         "alpaca", description="prompt template of teacher and student alike; chat: the tokenizer's"
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with a model")
+    trust_remote_code: bool = Field(False, description="always false; in older files")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.trust_remote_code:
+            raise ValueError(
+                "trust_remote_code: kdbench runs no code that comes with a model; choose one whose "
+                "architecture is in transformers"
+            )
+        return self
 
 
 class DataConfig(Section):

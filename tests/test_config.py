@@ -101,6 +101,7 @@ def test_full_sft_init_is_the_sft_method_of_the_suite() -> None:
         ("train.lr=[1", "line 1: not valid YAML"),
         ("generate.seeds=[1, 1]", "seeds must be distinct"),
         ("tasks.edition=big", "tasks.edition: input should be"),
+        ("pair.trust_remote_code=true", "runs no code that comes with a model"),
     ],
 )
 def test_wrong_assignments_are_one_sentence(suite: str, assignment: str, sentence: str) -> None:
