@@ -25,6 +25,7 @@ Edit = Mapping[str, Mapping[str, Any]]
 """File of the run folder -> dotted key -> new value."""
 
 OTHER = "f" * 64
+DOLLY = "dolly@ef4a3252"
 BREAKERS: dict[str, Edit] = {
     "regime": {"config.json": {"regime": "paper"}},
     "teacher": {"prepare.json": {"teacher.fingerprint": OTHER}},
@@ -45,6 +46,7 @@ BREAKERS: dict[str, Edit] = {
     "scorer": {"evaluation.json": {"scorer": "2"}},
     "prompts": {},  # a row taken away, see below
     "judge": {"summary.json": {"judge": {"other-judge": {"mode": "pointwise"}}}},
+    "probes": {"summary.json": {f"probes.{DOLLY}.exposure.samples": 1}},
     "test prompts in training": {"prepare.json": {"overlaps.train&dolly": 5}},
     "near copies in training": {"prepare.json": {"overlaps.train~dolly": 11}},
 }
@@ -56,7 +58,7 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     judged = {"a-judge": {"mode": "pointwise"}}
     for method in ("dpkd", "fkd", "sft"):
-        fakes.make_run(folder, method, judge=judged)
+        fakes.make_run(folder, method, judge=judged, probes={"exposure": {"samples": 10}})
     fakes.make_run(folder, "dpkd", 2, judge=judged)
     fakes.make_run(folder, "teacher", None)
     return folder

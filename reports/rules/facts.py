@@ -27,6 +27,7 @@ Evaluations = dict[str, dict[str, Value]]
 """Facts of evaluations by key and scorer."""
 Tree = dict[str, Any]
 
+MEASURED_WITH = ("teacher", "samples", "seed")
 BUDGET = ("response_tokens", "steps", "epochs")
 
 
@@ -59,6 +60,7 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
         "select": _one(_of(config, "train", "select")),
         "tuning": _one(_tuning(config)),
         "judge": {"": sorted(run.summary.judge)} if run.summary.judge else {},
+        "probes": _probes(run),
     }
     found |= _overlaps(run, prepared)
     for name in ("seeds", "decoding", "test_data", "scorer", "prompts"):
@@ -75,6 +77,18 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
             values = found["prompts"].setdefault(label, [])
             digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
             values.append(f"{len(ids)} prompts {digest[:12]}")
+    return found
+
+
+def _probes(run: Run) -> Fact:
+    """What each probe of each evaluation was measured with."""
+    found: dict[str, list[Value]] = {}
+    for key, scores in sorted(run.summary.scores.items()):
+        for probe, report in sorted(run.summary.probes.get(key, {}).items()):
+            told = [f"{name} {_of(report, name)}" for name in MEASURED_WITH if name in report]
+            if told:
+                place = f"{scores.task}[{scores.edition}] {scores.protocol} {probe}"
+                found.setdefault(place, []).append(", ".join(told))
     return found
 
 
