@@ -183,7 +183,13 @@ def read_changes(run: Run) -> tuple[str, ...]:
     words = [str(word) for word in _manifest(run).get("argv") or ()]
     given = [value for word, value in pairwise(words) if word == "--set"]
     given += [word.removeprefix("--set=") for word in words if word.startswith("--set=")]
-    return tuple(sorted(text.removeprefix("method.") for text in given if _changes_training(text)))
+    return tuple(sorted(_short(text) for text in given if _changes_training(text)))
+
+
+def _short(assignment: str) -> str:
+    """Without the method's section, and of a path the last part."""
+    name, _, value = assignment.removeprefix("method.").partition("=")
+    return f"{name}={value.rstrip('/').rpartition('/')[2]}"
 
 
 def _changes_training(assignment: str) -> bool:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -237,9 +236,8 @@ def test_training_learns(tmp_path: Path) -> None:
 
 
 def test_a_sharded_student_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sharded = SimpleNamespace(FSDP=DistributedType.NO)  # what one process has, taken for FSDP
-    monkeypatch.setattr("kdbench.trainers.loop.DistributedType", sharded)
-    with pytest.raises(InputError, match=r"cannot run under FSDP.*--multi_gpu"):
+    monkeypatch.setattr("kdbench.trainers.loop.SHARDED", (DistributedType.NO,))  # one process
+    with pytest.raises(InputError, match=r"cannot run under NO.*--multi_gpu"):
         build("fkd", tmp_path)
 
 

@@ -39,6 +39,7 @@ from kdbench.trainers.micro import (
 from kdbench.trainers.plan import Piece, learning_rate, pieces
 from kdbench.trainers.snapshots import Snapshots
 
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluator = Callable[[PreTrainedModel, int], dict[str, float]]
 
 
@@ -117,7 +118,7 @@ class Loop:
         progress: called as ``progress(state, row)`` after each step.
 
     Raises:
-        InputError: the accelerator shards models (FSDP).
+        InputError: the accelerator may shard models.
     """
 
     def __init__(
@@ -135,10 +136,11 @@ class Loop:
         accelerator: Accelerator,
         progress: Callable[[State, TrainRow], None] | None = None,
     ) -> None:
-        if accelerator.distributed_type == DistributedType.FSDP:
+        if accelerator.distributed_type in SHARDED:
             raise InputError(
-                "training cannot run under FSDP: evaluation and sampling need the whole student in "
-                "one process; use plain data parallelism (accelerate launch --multi_gpu) or one GPU"
+                f"training cannot run under {accelerator.distributed_type.value}: evaluation and "
+                "sampling need the whole student in one process; use plain data parallelism "
+                "(accelerate launch --multi_gpu) or one GPU"
             )
         self.settings = settings
         self.method = method

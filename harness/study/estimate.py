@@ -73,9 +73,11 @@ def _runs(number: int) -> str:
 
 
 def _budget_tokens(config: RunConfig) -> float | None:
+    """The smaller one where steps and tokens are given: the first reached ends a training."""
     train = config.train
+    budgets = []
     if train.response_tokens is not None:
-        return float(train.response_tokens)
+        budgets.append(float(train.response_tokens))
     if train.steps is not None:
-        return float(train.steps * train.batch_size * TOKENS_PER_ROW)
-    return None
+        budgets.append(float(train.steps * train.batch_size * TOKENS_PER_ROW))
+    return min(budgets, default=None)

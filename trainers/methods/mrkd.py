@@ -18,7 +18,7 @@ class MrKD(Method):
 
     Source: arXiv:2009.11545, from the abstract, which is about classification; the form at token
     level, the turns and all values are ours. Copies cost memory, one whole student each on every
-    process; under FSDP the method refuses.
+    process.
     """
 
     class Config(MethodConfig):
