@@ -12,7 +12,7 @@ from kdbench.harness.records import Record, SampleRow
 from kdbench.harness.store import read_records
 from kdbench.reports import stats
 from kdbench.reports.columns import Entry, Found, TaskKey, columns_of, evaluations, task_key
-from kdbench.reports.group import GroupedRow, sections
+from kdbench.reports.group import GroupedRow, sections, standing
 from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.metrics import info
 from kdbench.reports.pairs import Sample, resamples_for
@@ -169,6 +169,8 @@ def _signature(
 def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identity]) -> _Side:
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     rows = [row for section in sections(find_runs(paths)[0]) for row in section.rows]
+    if len({row.row.method for row in rows}) == 1:
+        rows = standing(rows)
     if len(rows) != 1:
         where = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
         raise InputError(

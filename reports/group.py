@@ -158,6 +158,20 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
     return GroupedRow(row, tuple(runs))
 
 
+def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
+    """Of several rows of a method those that may stand for it; one, unless they are equally plain.
+
+    A closed row before an open one, the suite's settings before changed ones, then the most training
+    seeds.
+    """
+
+    def worth(grouped: GroupedRow) -> tuple[bool, bool, int]:
+        return (grouped.row.division == "closed", not grouped.row.changes, len(grouped.runs))
+
+    most = max(map(worth, rows))
+    return [grouped for grouped in rows if worth(grouped) == most]
+
+
 def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
     """Rows whose labels would be the same get the id of their first run, as short as it can be."""
     by_label: dict[str, list[GroupedRow]] = defaultdict(list)

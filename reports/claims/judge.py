@@ -11,7 +11,7 @@ from kdbench.harness.store import read_rows
 from kdbench.reports import stats
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Entry, Found, TaskKey, cell_of, evaluations
-from kdbench.reports.group import GroupedRow, Section, sections
+from kdbench.reports.group import GroupedRow, Section, sections, standing
 from kdbench.reports.load import Identity, find_runs, score_file
 from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
@@ -81,9 +81,8 @@ class _Board(NamedTuple):
 def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
 
-    Of several rows of a method, a closed one is taken before an open one, one with the suite's
-    settings before one whose command changed some, then the one with most training seeds. If that
-    leaves several, none is taken.
+    Of several rows of a method the plainest is taken (`kdbench.reports.group.standing`), or none if
+    several are.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
@@ -109,8 +108,7 @@ def _board(section: Section, identities: dict[str, Identity]) -> _Board:
     rows: dict[str, GroupedRow] = {}
     undecided: dict[str, str] = {}
     for method, several in candidates.items():
-        most = max(map(_worth, several))
-        best = [grouped for grouped in several if _worth(grouped) == most]
+        best = standing(several)
         if len(best) == 1:
             rows[method] = best[0]
         else:
@@ -125,11 +123,6 @@ def _board(section: Section, identities: dict[str, Identity]) -> _Board:
         found={name: evaluations(row, identities) for name, row in rows.items()},
         undecided=undecided,
     )
-
-
-def _worth(grouped: GroupedRow) -> tuple[bool, bool, int]:
-    row = grouped.row
-    return (row.division == "closed", not row.changes, len(grouped.runs))
 
 
 def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
