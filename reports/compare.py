@@ -12,7 +12,7 @@ from kdbench.harness.records import Record, SampleRow
 from kdbench.harness.store import read_records
 from kdbench.reports import stats
 from kdbench.reports.columns import Entry, Found, TaskKey, columns_of, evaluations, task_key
-from kdbench.reports.group import GroupedRow, sections, standing
+from kdbench.reports.group import GroupedRow, sections, short_ids, standing
 from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.metrics import info
 from kdbench.reports.pairs import Sample, resamples_for
@@ -182,9 +182,8 @@ def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identi
 
 def _choices(rows: Sequence[GroupedRow]) -> str:
     """Rows as ``method:digits``, with as few digits as tell them apart, and what boards call them."""
-    ids = [grouped.row.runs[0] for grouped in rows]
-    length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), 12)
-    return "; ".join(f"{g.row.method}:{g.row.runs[0][:length]} ({g.row.label})" for g in rows)
+    named = zip(rows, short_ids(rows), strict=True)
+    return "; ".join(f"{g.row.method}:{digits} ({g.row.label})" for g, digits in named)
 
 
 def _left_out(a: _Side, b: _Side, shared: set[TaskKey], tasks: Sequence[str] | None) -> list[str]:

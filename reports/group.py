@@ -172,6 +172,13 @@ def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
     return [grouped for grouped in rows if worth(grouped) == most]
 
 
+def short_ids(rows: Sequence[GroupedRow]) -> list[str]:
+    """The id of each row's first run, cut to as few digits (at least four) as tell them apart."""
+    ids = [grouped.row.runs[0] for grouped in rows]
+    length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), None)
+    return [i[:length] for i in ids]
+
+
 def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
     """Rows whose labels would be the same get the id of their first run, as short as it can be."""
     by_label: dict[str, list[GroupedRow]] = defaultdict(list)
@@ -179,10 +186,8 @@ def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
         by_label[grouped.row.label].append(grouped)
     made: list[GroupedRow] = []
     for label, group in by_label.items():
-        ids = [grouped.row.runs[0] for grouped in group]
-        length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), None)
-        for grouped, first in zip(group, ids, strict=True):
-            name = f"{label} {first[:length]}" if len(group) > 1 else label
+        for grouped, digits in zip(group, short_ids(group), strict=True):
+            name = f"{label} {digits}" if len(group) > 1 else label
             made.append(grouped._replace(row=grouped.row.model_copy(update={"label": name})))
     return made
 

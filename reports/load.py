@@ -171,6 +171,8 @@ def read_config(run: Run) -> str:
 
 _BESIDE = ("tasks", "generate", "judge", "tuning")
 _LEAVE = {"seed", "training_seed", "source", *NOT_HASHED}
+FREE = _LEAVE | {"init_seed"}
+"""Settings in which runs trained as their suite says may differ."""
 _FILES = ("teacher", "student", "train", "dev", "text")
 """Settings that are names or paths: of the latter, the last part (contents are compared by hash)."""
 
@@ -194,7 +196,7 @@ def _short(assignment: str) -> str:
 
 def _changes_training(assignment: str) -> bool:
     section, _, name = assignment.partition("=")[0].partition(".")
-    return section in _TRAINING and name not in _LEAVE | {"init_seed"}
+    return section in _TRAINING and name not in FREE
 
 
 _TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")

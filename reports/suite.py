@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdbench.harness.config import NOT_HASHED, RunConfig
+from kdbench.harness.config import RunConfig
+from kdbench.reports.load import FREE
 
 REFERENCE = ("data", "teacher_sft")
 """Sections that decide a teacher, whichever method's configuration it was evaluated under."""
 STUDENT = (*REFERENCE, "init_sft", "train", "method")
-FREE = {"seed", "init_seed", "source", *NOT_HASHED}
-"""Settings in which runs of one suite may differ."""
 
 
 def training_changes(

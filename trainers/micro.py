@@ -185,15 +185,12 @@ class MicroBatch:
         return result
 
     def inputs(self) -> list[torch.Tensor]:
-        """Input ids of each sequence (all but its last token), cut out of the rows again."""
-        packed = self.packed
-        flat = packed.input_ids_RT.flatten()
-        begin_N = packed.source_N - packed.position_ids_RT.flatten()[packed.source_N]
-        out = []
-        for i in range(len(packed.sequences)):
-            mine = packed.owner_N == i
-            out.append(flat[int(begin_N[mine][0]) : int(packed.source_N[mine][-1]) + 1])
-        return out
+        """Input ids of each sequence (all but its last token)."""
+        device = self.packed.input_ids_RT.device
+        return [
+            torch.tensor((*s.prompt, *s.response)[:-1], device=device)
+            for s in self.packed.sequences
+        ]
 
     def embed(self, ids: torch.Tensor, *, teacher: bool = False) -> torch.Tensor:
         """Input embeddings of token ids under the student or the teacher."""

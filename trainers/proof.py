@@ -20,7 +20,7 @@ from kdbench.trainers.micro import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.plan import pieces
 from kdbench.trainers.services import Rollouts, Scorer
-from kdbench.trainers.teacher_memory import TeacherMemory, announce_data
+from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Decoding, Sequence
 
 VOCAB = 67
@@ -238,7 +238,5 @@ def _tiny_context(
         twin=twin,
     )
     if side is not None and side.memory is not None:
-        ctx.keep = side.memory.keep
-        if accelerator.num_processes == 1:
-            announce_data(ctx)
+        lend_memory(ctx, side.memory, accelerator.num_processes)
     return ctx

@@ -89,12 +89,16 @@ class TeacherMemory:
         return out
 
 
-def announce_data(ctx: Context) -> None:
-    """Announces training and plain-text rows, each block being a batch of the first epoch.
+def lend_memory(ctx: Context, memory: TeacherMemory, processes: int) -> None:
+    """Lets methods announce rows, and announces training and plain-text rows for them.
 
-    So the first epoch costs what it would cost anyway, and nothing is computed that is not needed.
-    That holds for one process; of several, each would have to compute the rows of all.
+    Each block of those is a batch of the first epoch, so that epoch costs what it would cost anyway,
+    and nothing is computed that is not needed. That holds for one process; of several, each would
+    have to compute the rows of all, so there they are not announced.
     """
+    ctx.keep = memory.keep
+    if processes > 1:
+        return
     for name, rows, batch in (
         ("train", ctx.train, ctx.batch),
         ("text", ctx.text, ctx.text_batch),

@@ -28,7 +28,7 @@ from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.packing import is_packable
 from kdbench.trainers.services import Rollouts, Scorer, reference_loss
 from kdbench.trainers.teacher_answers import TeacherAnswers
-from kdbench.trainers.teacher_memory import TeacherMemory, announce_data
+from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 DEV_SEED = 10
@@ -170,9 +170,7 @@ class _Training:
         )
         memory = self.teacher_side.memory if self.teacher_side else None
         if memory is not None:
-            ctx.keep = memory.keep
-            if self.accelerator.num_processes == 1:
-                announce_data(ctx)
+            lend_memory(ctx, memory, self.accelerator.num_processes)
         steps = self._steps()
         total = None if training.response_tokens else steps  # tokens may end it at any step
         with self.session.progress.stage(f"train {job.name}", total) as live:
