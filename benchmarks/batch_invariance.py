@@ -45,7 +45,7 @@ def answers(options: argparse.Namespace, batch_size: int) -> list[tuple[int, ...
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kdbench.trainers.rollout import generate
+    from kdbench.trainers.sampler.sampler import generate
     from kdbench.trainers.types import Decoding, Prompt
 
     torch.set_num_threads(options.threads)

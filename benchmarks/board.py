@@ -25,7 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from kdbench.harness.records import (
+from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
     EvaluationScores,

@@ -112,7 +112,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kdbench.trainers.rollout import generate
+    from kdbench.trainers.sampler.sampler import generate
     from kdbench.trainers.types import Decoding, Prompt
 
     torch.set_num_threads(options.threads)

@@ -138,7 +138,7 @@ def counted(arguments: list[str], environment: dict[str, str], count: str) -> No
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     from kdbench.harness import cli
-    from kdbench.trainers import rollout
+    from kdbench.trainers.sampler import sampler as rollout
 
     tally = os.open(count, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     collect = rollout._Sampler._collect

@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kdbench.harness.records import TrainRow
-from kdbench.harness.store import read_records
+from kdbench.harness.files.records import TrainRow
+from kdbench.harness.files.store import read_records
 
 KDBENCH = [sys.executable, "-c", "from kdbench.harness.cli import main; main()"]
 SIDES = {"kept": "2", "computed": "0"}

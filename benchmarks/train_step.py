@@ -108,11 +108,11 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
     import torch
     from accelerate import Accelerator
 
-    from kdbench.trainers.head import head_of
+    from kdbench.trainers.head.head import head_of
     from kdbench.trainers.loop import Loop, LoopSettings
     from kdbench.trainers.method import Context, singles
     from kdbench.trainers.methods.fkd import ForwardKD
-    from kdbench.trainers.micro import Layout, TeacherSide
+    from kdbench.trainers.micro_batch import Layout, TeacherSide
     from kdbench.trainers.models import load_model, load_tokenizer
     from kdbench.trainers.packing import is_packable
 

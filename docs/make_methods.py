@@ -64,8 +64,8 @@ def _bias() -> str:
 
     from kdbench.trainers.methods.minillm import MiniLLM
     from kdbench.trainers.methods.opd import reward_to_go
-    from kdbench.trainers.objectives import reverse_kl
-    from kdbench.trainers.policy import importance_weight, returns_after
+    from kdbench.trainers.objectives.divergences import reverse_kl
+    from kdbench.trainers.objectives.policy import importance_weight, returns_after
 
     def minillm(length_norm: bool) -> Any:
         method = MiniLLM(MiniLLM.Config(teacher_mix=0.0, length_norm=length_norm))

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from kdbench.harness.records import Missing, Summary
+from kdbench.harness.files.records import Missing, Summary
+from kdbench.harness.files.store import read_record
+from kdbench.harness.metrics import info
 from kdbench.harness.registry import METHODS
-from kdbench.harness.store import read_record
 from kdbench.reports.board import build_board
 from kdbench.reports.markdown import escape
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Row, Table
 from kdbench.reports.text import interval, number
 

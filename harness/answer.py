@@ -10,7 +10,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.samples import Answerer, Request, Response
 from kdbench.tasks.protocols import Protocol
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.rollout import generate
+from kdbench.trainers.sampler.sampler import generate
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 
@@ -44,7 +44,7 @@ def model_answerer(
         vocab: real tokens, end tokens and padding of the model.
         batch_size: rows decoded at once; changes speed only (exactly so in float64).
         chunk: prompts a chunk, in each of which finished rows are refilled.
-        dtype: compute type of decoding, see `kdbench.trainers.rollout.generate`.
+        dtype: compute type of decoding, see `kdbench.trainers.sampler.sampler.generate`.
         decoding: decoding seed -> sampling settings; default `protocol_decoding`.
         on_progress: passed to the sampler.
     """

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from kdbench.harness.config import Precision, RunConfig, run_id, run_name, with_precision
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.provenance import source_folders, tree_sha256
-from kdbench.harness.records import Record
-from kdbench.harness.store import read_record, write_json
 
 
 class Known(Record):

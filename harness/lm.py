@@ -28,9 +28,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kdbench.harness.data.tokens import TokenizerLike
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import SampleRow
 from kdbench.harness.model_side import GenerationSettings, ModelSide
 from kdbench.harness.prompts import PreparedTask, PromptDoc, prepare_task
-from kdbench.harness.records import SampleRow
 from kdbench.harness.samples import Answerer, collect, samples_file
 from kdbench.tasks.catalogue import METRICS, YAML_FOLDER, lm_eval_name
 from kdbench.tasks.docs import Doc

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head import Head, head_of
+from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.models import Vocabulary
 
 

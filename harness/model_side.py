@@ -77,7 +77,7 @@ class ModelSide:
 
         Prompts too long for the context lose tokens on the left, as in lm-eval.
         """
-        from kdbench.trainers.rollout import generate
+        from kdbench.trainers.sampler.sampler import generate
 
         groups: dict[GenerationSettings, list[int]] = defaultdict(list)
         for index, setting in enumerate(settings):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import sha256_file
+from kdbench.harness.files.store import sha256_file
 
 PACKAGES = (
     "kdbench", "torch", "transformers", "accelerate", "lm-eval", "datasets", "tokenizers",

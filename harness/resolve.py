@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.registry import (
     Found,
     check_method_name,
     find_method,
 )
-from kdbench.harness.shipped import SUITES
 
 Tree = dict[str, Any]
 BUDGET = ("steps", "epochs", "response_tokens")

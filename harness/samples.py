@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import SampleRow
+from kdbench.harness.files.store import append_rows, keep_rows, make_folder, read_records
 from kdbench.harness.prompts import PromptDoc
-from kdbench.harness.records import SampleRow
-from kdbench.harness.store import append_rows, keep_rows, make_folder, read_records
 
 
 class Request(NamedTuple):

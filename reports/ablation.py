@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdbench.harness.records import Missing, Record
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.metrics import info
 from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
 from kdbench.reports.group import GroupedRow, row_of
 from kdbench.reports.load import Run, read_summary
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.pairs import Sample, aligned, resamples_for
 from kdbench.reports.ranking import row_sample

@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation, AblationCell, AblationRow, Claim, Effect
 from kdbench.reports.latex import tex
 from kdbench.reports.markdown import escape
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.text import Footnotes, code, interval, number
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.folders import cache_folder
-from kdbench.harness.store import make_folder, write_text
+from kdbench.harness.files.folders import cache_folder
+from kdbench.harness.files.store import make_folder, write_text
 from kdbench.reports.build import Built, build
 from kdbench.reports.model import Board
 

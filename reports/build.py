@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.harness.records import Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
 from kdbench.reports.group import Section, sections
 from kdbench.reports.load import find_runs
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Board, Cell, PairTest, Table
 from kdbench.reports.ranking import compare_column, embolden
 from kdbench.reports.signature import table_signature

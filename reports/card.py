@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Estimate, Manifest, Missing, ModelRef, Summary
-from kdbench.harness.store import read_record
+from kdbench.harness.files.records import Estimate, Manifest, Missing, ModelRef, Summary
+from kdbench.harness.files.store import read_record
+from kdbench.harness.metrics import info, rank
 from kdbench.reports.document import (
     Block,
     Cell,
@@ -20,7 +21,6 @@ from kdbench.reports.document import (
     render_markdown,
 )
 from kdbench.reports.load import read_summary
-from kdbench.reports.metrics import info, rank
 from kdbench.reports.text import number
 
 

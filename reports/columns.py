@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdbench.harness.records import Estimate, Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Estimate, Missing
+from kdbench.harness.metrics import Kind, clamp, info, rank
 from kdbench.reports.group import GroupedRow
 from kdbench.reports.load import Identity, Run, evaluation_identity
 from kdbench.reports.measured import Point, Value, Values, judged_values, probe_values
-from kdbench.reports.metrics import Kind, clamp, info, rank
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.summarise import DECIMALS
 

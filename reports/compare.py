@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdbench.harness import stats
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Record, SampleRow
-from kdbench.harness.store import read_records
-from kdbench.reports import stats
+from kdbench.harness.files.records import Record, SampleRow
+from kdbench.harness.files.store import read_records
+from kdbench.harness.metrics import info
 from kdbench.reports.columns import Entry, Found, TaskKey, columns_of, evaluations, task_key
 from kdbench.reports.group import GroupedRow, sections, short_ids, standing
 from kdbench.reports.load import Identity, find_runs
-from kdbench.reports.metrics import info
 from kdbench.reports.pairs import Sample, resamples_for
 from kdbench.reports.ranking import row_sample
 from kdbench.reports.signature import RNG, joined, seeds_text, version

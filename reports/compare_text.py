@@ -1,7 +1,7 @@
 """A comparison as a person reads it on a terminal. Texts of models cannot touch the terminal."""
 
+from kdbench.harness.metrics import info
 from kdbench.reports.compare import ColumnComparison, Comparison, PromptDifference
-from kdbench.reports.metrics import info
 from kdbench.reports.printable import printable
 from kdbench.reports.text import number
 

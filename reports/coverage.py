@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdbench.reports import stats
+from kdbench.harness import stats
 
 TRUE_MEAN = 30.0
 FLOOR = 0.93

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
 from kdbench.reports.model import Board, Cell, Column, Row, Table
 
 _FIELDS: dict[str, Callable[[Table, Row, Column, Cell | None], object]] = {

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdbench.harness.records import ModelRef, RunCard
+from kdbench.harness.files.records import ModelRef, RunCard
 from kdbench.reports.load import Run, read_changes, read_config, read_init
 from kdbench.reports.model import Row
 from kdbench.reports.rules.check import with_divisions

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.records import Estimate, Missing, Record
-from kdbench.harness.store import read_json
+from kdbench.harness.files.records import Estimate, Missing, Record
+from kdbench.harness.files.store import read_json
 from kdbench.reports.columns import Entry, cell_of, evaluations
 from kdbench.reports.group import GroupedRow, Section, sections
 from kdbench.reports.load import Identity, find_runs

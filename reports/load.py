@@ -14,9 +14,9 @@ from pydantic_core import from_json
 
 from kdbench.harness.config import NOT_HASHED
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import SCHEMA, Summary
-from kdbench.harness.store import read_rows, sha256_file
-from kdbench.reports.stats import Array
+from kdbench.harness.files.records import SCHEMA, Summary
+from kdbench.harness.files.store import read_rows, sha256_file
+from kdbench.harness.stats import Array
 
 
 class Run(NamedTuple):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from kdbench.harness.records import Missing
-from kdbench.reports.metrics import info
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.model import Board, Cell, Table
 from kdbench.reports.text import Footnotes, blocks, code, footer, interval, number, row_label
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from kdbench.harness.records import Estimate, Missing, Summary
+from kdbench.harness.files.records import Estimate, Missing, Summary
 
 
 class Point(NamedTuple):

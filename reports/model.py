@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from kdbench.harness.records import Missing, Record
+from kdbench.harness.files.records import Missing, Record
 
 
 class Column(Record):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from kdbench.harness.records import Manifest, Missing, PrepareRecord, Summary
+from kdbench.harness.files.records import Manifest, Missing, PrepareRecord, Summary
 from kdbench.reports import card
 from kdbench.reports.document import (
     Block,

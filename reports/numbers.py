@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import yaml
 
-from kdbench.harness.records import Record
+from kdbench.harness.files.records import Record
 
 
 class Number(Record):

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kdbench.harness.records import StageCost
+from kdbench.harness.files.records import StageCost
 from kdbench.reports.card import model, provenance, read_manifest
 from kdbench.reports.document import Cell, Code, Section, Table
 from kdbench.reports.group import GroupedRow

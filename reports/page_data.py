@@ -5,9 +5,9 @@ Every reason for an empty or partial cell is listed once a table; cells point at
 
 from typing import Any
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.build import Built
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, PairTest, Row, Table
 from kdbench.reports.page_cards import card
 from kdbench.reports.page_samples import samples

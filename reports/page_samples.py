@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import SampleRow
+from kdbench.harness.files.records import SampleRow
+from kdbench.harness.metrics import info
 from kdbench.reports.columns import Found, TaskKey, task_key
 from kdbench.reports.group import Section
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Table
 from kdbench.reports.pairs import MAX_ROWS
 

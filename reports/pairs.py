@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kdbench.harness import stats
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import write_json
-from kdbench.reports import stats
-from kdbench.reports.stats import Array
+from kdbench.harness.files.store import write_json
+from kdbench.harness.stats import Array
 
 Indices = NDArray[np.int64]
 

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from kdbench.harness.store import write_bytes, write_text
+from kdbench.harness.files.store import write_bytes, write_text
 
 __all__ = [
     "COLOURS", "DIM", "DPI", "GRID", "MARKERS", "Axes", "Figure", "canvas", "csv_text", "dots", "panels",

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.harness.records import Estimate, Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Estimate, Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.columns import Entry, Found, task_key
 from kdbench.reports.group import Section
 from kdbench.reports.load import content_digest, prompt_scores, score_file
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, PairTest
 from kdbench.reports.pairs import MAX_ROWS, Sample, remembered
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Manifest, PrepareRecord, RunCard, Summary, TrainRow
-from kdbench.harness.store import is_done, read_json, read_marker, read_record, read_records
+from kdbench.harness.files.records import Manifest, PrepareRecord, RunCard, Summary, TrainRow
+from kdbench.harness.files.store import is_done, read_json, read_marker, read_record, read_records
 from kdbench.reports.card import model_name, read_manifest
 from kdbench.reports.load import Run, read_summary
 

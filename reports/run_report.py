@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.harness.records import Estimate, Missing, Summary
-from kdbench.harness.store import is_done, write_text
+from kdbench.harness.files.records import Estimate, Missing, Summary
+from kdbench.harness.files.store import is_done, write_text
+from kdbench.harness.metrics import info, rank
 from kdbench.reports import card
 from kdbench.reports.columns import TASK_ORDER
 from kdbench.reports.document import (
@@ -29,7 +30,6 @@ from kdbench.reports.figures.probes import exposure_curves, reliability
 from kdbench.reports.figures.scores import CostPoint, length_buckets, quality_cost
 from kdbench.reports.figures.training import training_curves, training_details
 from kdbench.reports.measured import Value, judged_values, probe_values
-from kdbench.reports.metrics import info, rank
 from kdbench.reports.run_files import RunFiles, Stage, read_run
 from kdbench.reports.run_samples import samples
 from kdbench.reports.text import number

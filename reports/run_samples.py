@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.harness.records import SampleRow, ScoreRow
-from kdbench.harness.store import read_records
+from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.files.store import read_records
+from kdbench.harness.metrics import info
 from kdbench.reports.document import Answer, Sample
-from kdbench.reports.metrics import info
 from kdbench.reports.text import number
 
 METRIC = "rouge_l"

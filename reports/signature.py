@@ -3,10 +3,10 @@
 import importlib.metadata
 from collections.abc import Collection, Mapping, Sequence
 
-from kdbench.harness.records import Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.group import Section
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column, PairTest
 from kdbench.reports.pairs import resamples_for
 

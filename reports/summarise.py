@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdbench.harness.records import Estimate, EvaluationScores, Missing, ScoreRow
-from kdbench.reports import stats
-from kdbench.reports.metrics import clamp
+from kdbench.harness import stats
+from kdbench.harness.files.records import Estimate, EvaluationScores, Missing, ScoreRow
+from kdbench.harness.metrics import clamp
 
 DECIMALS = 6
 """Bounds are rounded, so that the order of a machine's additions changes no byte of a board."""

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kdbench.harness.records import Missing
-from kdbench.reports.metrics import info
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.model import Board, Cell, Table
 from kdbench.reports.printable import printable
 from kdbench.reports.text import Footnotes, footer, interval, number, row_label

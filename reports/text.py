@@ -2,7 +2,7 @@
 
 import string
 
-from kdbench.reports.metrics import info
+from kdbench.harness.metrics import info
 from kdbench.reports.model import Cell, Row, Table
 
 LEGEND = {

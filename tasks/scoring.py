@@ -17,7 +17,7 @@ from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import SampleRow, ScoreRow
+from kdbench.harness.files.records import SampleRow, ScoreRow
 
 SCORER = "kdbench-text-1 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""

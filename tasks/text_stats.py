@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import SampleRow, ScoreRow
+from kdbench.harness.files.records import SampleRow, ScoreRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from board_runs import write_run
 
-from kdbench.harness.records import Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Missing
 from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
 from kdbench.reports.ablation_text import (
     p_value,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.records import (
+from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
     Manifest,

@@ -9,12 +9,12 @@ import pytest
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import ModelRef
+from kdbench.harness.files.records import ModelRef
+from kdbench.harness.metrics import METRICS
 from kdbench.harness.registry import METHODS
 from kdbench.reports.claims.book import claim_book
 from kdbench.reports.claims.judge import JudgedClaim, judge_claims
 from kdbench.reports.claims.text import render_markdown, render_terminal
-from kdbench.reports.metrics import METRICS
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 import typer.main
 
 from kdbench.harness import cli
+from kdbench.harness.files.records import SampleRow
+from kdbench.harness.files.store import append_rows, write_json
 from kdbench.harness.progress import Progress, duration
-from kdbench.harness.records import SampleRow
 from kdbench.harness.resolve import resolve
-from kdbench.harness.store import append_rows, write_json
 from kdbench.harness.verbs import conform
 
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -142,7 +142,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 SLEEPER = """
 import sys, time, types
 from kdbench.harness import cli
-from kdbench.harness.locks import RunLock
+from kdbench.harness.files.locks import RunLock
 
 def run_command(request):
     with RunLock(request.runs_dir / "some-run"):
@@ -178,7 +178,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
 
 def test_second_process_on_a_run_is_refused(tmp_path: Path, spawn: Spawn) -> None:
     holder = spawn(
-        "import sys, time\nfrom kdbench.harness.locks import RunLock\n"
+        "import sys, time\nfrom kdbench.harness.files.locks import RunLock\n"
         "with RunLock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)",
         tmp_path / "some-run",
     )

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name, slug, with_precision
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.shipped import SUITES
+from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.resolve import dotted_keys, load_suite, merge, overlay, resolve
-from kdbench.harness.shipped import SUITES
-from kdbench.harness.store import read_record, write_json
 
 PRINTS = {"teacher": "t", "student": "s", "train": "d"}
 SUITE = """

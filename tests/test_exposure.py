@@ -11,12 +11,12 @@ from transformers import PreTrainedModel
 
 from kdbench.harness.conform import recompute
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import read_records
 from kdbench.harness.probes.exposure import ContextRow, averaged, context_errors, table
 from kdbench.harness.probes.models import Probed
 from kdbench.harness.prompts import PromptDoc
 from kdbench.harness.runner.intervals import exposure_curves
 from kdbench.harness.runner.probing import check_probes
-from kdbench.harness.store import read_records
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT, Protocol
 from kdbench.trainers.exposure import curves, prompt_errors, sequence_errors

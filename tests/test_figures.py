@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdbench.harness.records import Missing, StageCost, TrainRow
+from kdbench.harness.files.records import Missing, StageCost, TrainRow
 from kdbench.reports.figures import Drawable, Plot, save
 from kdbench.reports.figures.cost import cost_by_stage
 from kdbench.reports.figures.probes import exposure_curves, reliability

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kdbench.harness.cli import app
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.records import Missing, ModelRef
+from kdbench.harness.files.records import Missing, ModelRef
 from kdbench.reports.board import FILES, build_board, leaderboard, leaderboard_folder
 from kdbench.reports.measured import Point, probe_values
 from kdbench.reports.model import Cell, Table

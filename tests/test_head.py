@@ -15,9 +15,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from kdbench.trainers import head_kernels, objectives
-from kdbench.trainers.analytic import analytic_form
-from kdbench.trainers.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
+from kdbench.trainers.head import kernels as head_kernels
+from kdbench.trainers.head.analytic import analytic_form
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
+from kdbench.trainers.objectives import divergences as objectives
 from kdbench.trainers.packing import pack, pad
 from kdbench.trainers.types import Packed
 

@@ -19,12 +19,7 @@ from judge_server import Action, Cut, Hang, JudgeServer, Raw, failure, say, show
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.definition import checked_url, load_judge
-from kdbench.harness.judge.fencing import filled, neutralised
-from kdbench.harness.judge.parsing import Verdict, read
-from kdbench.harness.judge.results import pair_outcome
-from kdbench.harness.records import (
+from kdbench.harness.files.records import (
     CostRow,
     EvaluationRecord,
     ModelRef,
@@ -33,8 +28,13 @@ from kdbench.harness.records import (
     Summary,
     VerdictRow,
 )
-from kdbench.harness.shipped import JUDGES
-from kdbench.harness.store import append_rows, mark_done, read_records, write_json
+from kdbench.harness.files.shipped import JUDGES
+from kdbench.harness.files.store import append_rows, mark_done, read_records, write_json
+from kdbench.harness.judge.calls import Call
+from kdbench.harness.judge.definition import checked_url, load_judge
+from kdbench.harness.judge.fencing import filled, neutralised
+from kdbench.harness.judge.parsing import Verdict, read
+from kdbench.harness.judge.results import pair_outcome
 
 KEY = "sk-test-0123456789abcdefSECRET"
 FAST = ["--set", "max_retries=2", "--set", "timeout_s=2", "--set", "sanity_prompts=0"]

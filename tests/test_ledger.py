@@ -8,9 +8,9 @@ import fakes
 import pytest
 
 from kdbench.harness import cli
-from kdbench.harness.records import ModelRef
+from kdbench.harness.files.records import ModelRef
+from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.resolve import resolve
-from kdbench.harness.shipped import SUITES
 from kdbench.reports import ledger as module
 from kdbench.reports.ledger import Ledger, LedgerRow
 from kdbench.reports.ledger_text import render_markdown, render_terminal

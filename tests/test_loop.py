@@ -14,7 +14,8 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from kdbench.harness.errors import CellFailed, InputError
-from kdbench.harness.store import read_rows
+from kdbench.harness.files.store import read_rows
+from kdbench.trainers.batching import learning_rate, pieces
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
 from kdbench.trainers.methods.dpkd import DPKD
@@ -24,7 +25,6 @@ from kdbench.trainers.methods.minillm import MiniLLM
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.methods.seqkd import SeqKD
 from kdbench.trainers.methods.sft import SFT
-from kdbench.trainers.plan import learning_rate, pieces
 
 PPO = {"rollouts": 16, "inner_epochs": 2}
 METHODS: dict[str, tuple[type[Method], dict[str, object]]] = {

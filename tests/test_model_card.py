@@ -7,9 +7,9 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from kdbench.harness.files.store import is_done, mark_done, read_json, write_json
 from kdbench.harness.provenance import model_fingerprint
 from kdbench.harness.runner.student_card import write_student_card
-from kdbench.harness.store import is_done, mark_done, read_json, write_json
 from kdbench.reports.model_card import command
 from tests.support.report_runs import trained_run
 

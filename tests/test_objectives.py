@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.trainers import objectives as obj
+from kdbench.trainers.objectives import divergences as obj
 from kdbench.trainers.reference import token_recipe
 
 CASES = json.loads((Path(__file__).parent / "data" / "token_objectives.json").read_text())["cases"]

@@ -12,7 +12,6 @@ import torch
 from enumeration import Table, answers, exact_gradient, picked
 from torch import Tensor
 
-from kdbench.trainers import objectives as obj
 from kdbench.trainers.alignment import align, ends
 from kdbench.trainers.methods.distillm2 import curriculum
 from kdbench.trainers.methods.lsrkd import smoothed
@@ -22,9 +21,10 @@ from kdbench.trainers.methods.plad import calibration
 from kdbench.trainers.methods.rlkd import ranked
 from kdbench.trainers.methods.taid import Schedule
 from kdbench.trainers.methods.uld import sorted_distance, span_probabilities
-from kdbench.trainers.ranking import decreasing_fit, soft_rank, spearman
-from kdbench.trainers.sinkhorn import sinkhorn_cost
-from kdbench.trainers.skew import skewed
+from kdbench.trainers.objectives import divergences as obj
+from kdbench.trainers.objectives.ranking import decreasing_fit, soft_rank, spearman
+from kdbench.trainers.objectives.sinkhorn import sinkhorn_cost
+from kdbench.trainers.objectives.skew import skewed
 
 F64 = torch.float64
 INF = math.inf

@@ -5,9 +5,9 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
-from kdbench.trainers.arithmetic import fast_products
-from kdbench.trainers.attention import packed_attention
-from kdbench.trainers.head import backbone_hidden
+from kdbench.trainers.cpu.arithmetic import fast_products
+from kdbench.trainers.cpu.attention import packed_attention
+from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.packing import is_packable, pack, pad
 from kdbench.trainers.types import Packed, Sequence
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from board_runs import estimate, write_run
 
-from kdbench.harness.records import ModelRef
+from kdbench.harness.files.records import ModelRef
 from kdbench.reports import page as page_module
 from kdbench.reports.board import leaderboard
 from kdbench.reports.build import build

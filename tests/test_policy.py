@@ -5,7 +5,7 @@ import torch
 from enumeration import Table, answers, exact_gradient, picked
 
 from kdbench.trainers.methods.minillm import MiniLLM
-from kdbench.trainers.policy import importance_weight, returns_after
+from kdbench.trainers.objectives.policy import importance_weight, returns_after
 
 
 def estimator_mean(student: Table, teacher: Table, method: MiniLLM) -> torch.Tensor:

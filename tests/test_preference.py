@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdbench.trainers.preference import cpo, dpo, ipo, simpo
+from kdbench.trainers.objectives.preference import cpo, dpo, ipo, simpo
 
 
 def values(*numbers: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import append_rows, read_json, write_json
+from kdbench.harness.files.store import append_rows, read_json, write_json
 from kdbench.reports.document import Code, Document, Paragraph, Section, Table, render_markdown
 from kdbench.reports.run_report import write_report
 from kdbench.reports.run_samples import choose

@@ -15,13 +15,14 @@ from transformers import (
 )
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers import llama_decoder, rollout
-from kdbench.trainers.decode_cache import prompt_groups
-from kdbench.trainers.decoders import ForwardDecoder, cast_copy, decoder_for
-from kdbench.trainers.llama_decoder import LlamaDecoder, is_plain_llama
-from kdbench.trainers.logit_filters import NgramBlock, filtered, mixed
-from kdbench.trainers.noise import gumbel, hash31, position_keys, stream_key, token_table
-from kdbench.trainers.rollout import generate
+from kdbench.trainers.cpu import llama as llama_decoder
+from kdbench.trainers.cpu.llama import LlamaDecoder, is_plain_llama
+from kdbench.trainers.sampler import sampler as rollout
+from kdbench.trainers.sampler.cache import prompt_groups
+from kdbench.trainers.sampler.decoders import ForwardDecoder, cast_copy, decoder_for
+from kdbench.trainers.sampler.filters import NgramBlock, filtered, mixed
+from kdbench.trainers.sampler.noise import gumbel, hash31, position_keys, stream_key, token_table
+from kdbench.trainers.sampler.sampler import generate
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import pytest
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
-from kdbench.harness.store import make_folder, mark_done, read_json
+from kdbench.harness.files.store import make_folder, mark_done, read_json
 from kdbench.reports.board import build_board
 from kdbench.reports.compare import compare
 from kdbench.reports.load import find_runs

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Manifest, Summary
+from kdbench.harness.files.records import Manifest, Summary
+from kdbench.harness.files.store import read_record, read_rows
 from kdbench.harness.runner import commands
-from kdbench.harness.store import read_record, read_rows
 
 Kdbench = Callable[..., tuple[int, str, str]]
 
@@ -305,7 +305,7 @@ def test_second_process_on_the_same_run_is_refused(kdbench: Kdbench, tmp_path: P
         [
             sys.executable,
             "-c",
-            "import sys\nfrom kdbench.harness.locks import RunLock\n"
+            "import sys\nfrom kdbench.harness.files.locks import RunLock\n"
             "with RunLock(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()",
             str(run),
         ],

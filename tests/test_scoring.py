@@ -9,7 +9,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import SampleRow
+from kdbench.harness.files.records import SampleRow
 from kdbench.tasks import scoring, text_stats
 
 PEER = RougeScorer(["rougeL"], use_stemmer=True)

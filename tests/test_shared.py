@@ -16,16 +16,16 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from kdbench.harness.config import Request, TrainConfig
+from kdbench.harness.files.records import ModelRef
+from kdbench.harness.files.store import append_rows, read_rows, write_json
 from kdbench.harness.progress import Progress
 from kdbench.harness.provenance import TOKENIZER_FILES
-from kdbench.harness.records import ModelRef
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.commands import _teacher_samples
 from kdbench.harness.runner.data import Rows
 from kdbench.harness.runner.models import HUB_FILES, Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
 from kdbench.harness.runner.session import Session, open_session
-from kdbench.harness.store import append_rows, read_rows, write_json
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
 from kdbench.trainers.models import load_tokenizer
@@ -219,7 +219,7 @@ from pathlib import Path
 import test_shared
 from kdbench.harness.errors import InputError
 from kdbench.harness.runner.prepare import trained
-from kdbench.harness.store import mark_done, write_json
+from kdbench.harness.files.store import mark_done, write_json
 session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 write_json(out / "student" / "config.json", {})

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from kdbench.harness.records import Estimate, Missing, ScoreRow
-from kdbench.reports import coverage, stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Estimate, Missing, ScoreRow
+from kdbench.reports import coverage
 from kdbench.reports.pairs import Sample, aligned, paired_tests
 from kdbench.reports.summarise import evaluation_scores
 

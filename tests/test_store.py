@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.harness.errors import InputError, RunLocked
-from kdbench.harness.folders import build_once, new_folder, settle_folder
-from kdbench.harness.locks import RunLock, lock_holder
-from kdbench.harness.records import StageCost
-from kdbench.harness.store import (
+from kdbench.harness.files.folders import build_once, new_folder, settle_folder
+from kdbench.harness.files.locks import RunLock, lock_holder
+from kdbench.harness.files.records import StageCost
+from kdbench.harness.files.store import (
     append_rows,
     is_done,
     keep_rows,
@@ -105,7 +105,7 @@ def test_keep_rows(tmp_path: Path) -> None:
 
 APPENDER = """
 import sys
-from kdbench.harness.store import append_rows
+from kdbench.harness.files.store import append_rows
 batch = 0
 while True:
     append_rows(sys.argv[1], [{"batch": batch, "row": r, "text": "x" * 20000} for r in range(16)])
@@ -194,7 +194,7 @@ def test_settle_folder_restores_what_a_kill_left(tmp_path: Path, spawn: Spawn) -
 BUILDER = """
 import sys, time
 from pathlib import Path
-from kdbench.harness.folders import build_once
+from kdbench.harness.files.folders import build_once
 def build(folder):
     time.sleep(0.3)
     (folder / "by").write_text(sys.argv[2])
@@ -215,7 +215,7 @@ def test_build_once_builds_once(tmp_path: Path, spawn: Spawn) -> None:
 
 HOLDER = """
 import sys, time
-from kdbench.harness.locks import RunLock
+from kdbench.harness.files.locks import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -224,7 +224,7 @@ with RunLock(sys.argv[1]):
 CONTENDER = """
 import sys, time
 from kdbench.harness.errors import RunLocked
-from kdbench.harness.locks import RunLock
+from kdbench.harness.files.locks import RunLock
 while time.time() < float(sys.argv[2]):
     pass
 try:

@@ -14,9 +14,9 @@ import runs
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.locks import RunLock, lock_holder
+from kdbench.harness.files.locks import RunLock, lock_holder
+from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.registry import METHODS
-from kdbench.harness.shipped import STUDIES
 from kdbench.harness.study import driver as driving
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared
@@ -296,7 +296,7 @@ def test_a_run_that_somebody_writes_is_waited_for(
     spawn: Callable[..., object],
 ) -> None:
     holder = (
-        "import sys, time, pathlib; from kdbench.harness.locks import RunLock\n"
+        "import sys, time, pathlib; from kdbench.harness.files.locks import RunLock\n"
         "with RunLock(sys.argv[1]):\n"
         "    print('held', flush=True); time.sleep(1.5)\n"
         "    pathlib.Path(sys.argv[2]).touch()\n"

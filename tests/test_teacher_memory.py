@@ -6,8 +6,8 @@ import torch
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.runner.training import teacher_side
 from kdbench.trainers import teacher_memory
-from kdbench.trainers.head import Head, backbone_hidden, head_of
-from kdbench.trainers.micro import Layout
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of
+from kdbench.trainers.micro_batch import Layout
 from kdbench.trainers.packing import pack
 from kdbench.trainers.teacher_memory import TeacherMemory
 from kdbench.trainers.types import Sequence

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdbench.harness.folders import new_folder
-from kdbench.harness.store import write_json
+from kdbench.harness.files.folders import new_folder
+from kdbench.harness.files.store import write_json
 
 
 def flatten(state: Any, prefix: str = "") -> tuple[Any, dict[str, torch.Tensor]]:

@@ -25,12 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head import Head, backbone_hidden
-from kdbench.trainers.head_kernels import default_rows
-from kdbench.trainers.micro import Layout
-from kdbench.trainers.objectives import forward_kl
-from kdbench.trainers.plan import micro_batches
-from kdbench.trainers.services import split_by_owner
+from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.engine import split_by_owner
+from kdbench.trainers.head.head import Head, backbone_hidden
+from kdbench.trainers.head.kernels import default_rows
+from kdbench.trainers.micro_batch import Layout
+from kdbench.trainers.objectives.divergences import forward_kl
 from kdbench.trainers.types import Sequence
 
 Array = NDArray[np.float64]

@@ -26,17 +26,17 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.errors import CellFailed, InputError
-from kdbench.harness.records import TrainRow
-from kdbench.harness.store import append_rows, keep_rows, read_records
+from kdbench.harness.files.records import TrainRow
+from kdbench.harness.files.store import append_rows, keep_rows, read_records
+from kdbench.trainers.batching import Piece, learning_rate, pieces
 from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro import (
+from kdbench.trainers.micro_batch import (
     Layout,
     StudentModule,
     TeacherSide,
     extra_modules,
     frozen_copy,
 )
-from kdbench.trainers.plan import Piece, learning_rate, pieces
 from kdbench.trainers.snapshots import Snapshots
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -51,7 +51,7 @@ class LoopSettings:
         steps: budget of optimiser steps, or None.
         response_tokens: budget of trained response tokens, or None. Training stops after the step
             that first reaches one of the budgets.
-        lr, warmup_steps, schedule, lr_floor: see :func:`kdbench.trainers.plan.learning_rate`.
+        lr, warmup_steps, schedule, lr_floor: see :func:`kdbench.trainers.batching.learning_rate`.
         betas, weight_decay: AdamW; norms and biases do not decay.
         clip: gradient norm limit (0: none).
         micro_tokens: tokens of a micro-batch.

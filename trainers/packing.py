@@ -140,7 +140,7 @@ def is_packable(model: PreTrainedModel, vocab: int, *, tolerance: float | None =
         tolerance: largest difference allowed, relative to the largest hidden state; by default
             1e-4, or 0.05 for a model in half precision.
     """
-    from kdbench.trainers.head import backbone_hidden  # head needs Packed: no cycle at import
+    from kdbench.trainers.head.head import backbone_hidden  # head needs Packed: no cycle at import
 
     generator = torch.Generator().manual_seed(0)
     lengths = (5, 3, 7)

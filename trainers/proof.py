@@ -13,13 +13,13 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from kdbench.trainers.head import head_of
+from kdbench.trainers.batching import pieces
+from kdbench.trainers.engine import Rollouts, Scorer
+from kdbench.trainers.head.head import head_of
 from kdbench.trainers.loop import Loop, LoopSettings
 from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro import Layout, TeacherSide
+from kdbench.trainers.micro_batch import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.plan import pieces
-from kdbench.trainers.services import Rollouts, Scorer
 from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Decoding, Sequence
 

@@ -8,8 +8,8 @@ import re
 from functools import partial
 from typing import NamedTuple
 
-from kdbench.trainers import objectives
-from kdbench.trainers.objectives import TokenObjective
+from kdbench.trainers.objectives import divergences as objectives
+from kdbench.trainers.objectives.divergences import TokenObjective
 
 
 class Recipe(NamedTuple):

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.harness.folders import new_folder
+from kdbench.harness.files.folders import new_folder
 from kdbench.trainers import checkpoint
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from kdbench.harness.locks import RunLock
-from kdbench.harness.store import append_rows, read_rows
+from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.store import append_rows, read_rows
 from kdbench.trainers.method import as_prompts
 from kdbench.trainers.types import Answer, Prompt, Sequence
 

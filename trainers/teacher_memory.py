@@ -17,9 +17,9 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head import backbone_hidden
+from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.method import Context
-from kdbench.trainers.plan import micro_batches
 from kdbench.trainers.types import Packed, Sequence
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]

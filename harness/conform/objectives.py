@@ -7,8 +7,8 @@ import torch
 
 from kdbench.harness.conform import Value, flat
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
-from kdbench.trainers.objectives import reverse_kl
-from kdbench.trainers.policy import (
+from kdbench.trainers.objectives.divergences import reverse_kl
+from kdbench.trainers.objectives.policy import (
     code_returns,
     code_rewards,
     importance_weight,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple
 
+from kdbench.harness.files.records import VerdictRow
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.ledger import Budget, BudgetSpent, Ledger, Meter
 from kdbench.harness.judge.parsing import Verdict, read
-from kdbench.harness.records import VerdictRow
 
 if TYPE_CHECKING:  # a second to import, and a replay asks nothing
     from kdbench.harness.judge.client import Client

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import EvaluationRecord, SampleRow
+from kdbench.harness.files.store import is_done, read_record, read_records
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.fencing import filled
-from kdbench.harness.records import EvaluationRecord, SampleRow
-from kdbench.harness.store import is_done, read_record, read_records
 
 Subject = Literal["model", "reference", "null", "copy", "self"]
 Order = Literal["", "AB", "BA"]

@@ -12,6 +12,17 @@ from typing import Any, NamedTuple
 
 from kdbench.harness.config import slug
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.records import (
+    Estimate,
+    JudgeRecord,
+    JudgeScores,
+    JudgeSummary,
+    Missing,
+    Summary,
+    VerdictRow,
+)
+from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.judge.asking import Asking, Question
 from kdbench.harness.judge.calls import (
     Call,
@@ -25,18 +36,7 @@ from kdbench.harness.judge.definition import OPENAI_URL, JudgeDefinition, checke
 from kdbench.harness.judge.ledger import Budget, Ledger, recorded
 from kdbench.harness.judge.parsing import read
 from kdbench.harness.judge.results import Intervals, judge_scores
-from kdbench.harness.locks import RunLock
 from kdbench.harness.progress import Progress
-from kdbench.harness.records import (
-    Estimate,
-    JudgeRecord,
-    JudgeScores,
-    JudgeSummary,
-    Missing,
-    Summary,
-    VerdictRow,
-)
-from kdbench.harness.store import read_record, write_json
 
 STATES = ("error", "refused", "truncated", "unparsed")
 

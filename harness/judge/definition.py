@@ -14,8 +14,8 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from kdbench.harness.config import Section, slug
 from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.files.shipped import JUDGES
 from kdbench.harness.resolve import parse_yaml
-from kdbench.harness.shipped import JUDGES
 
 OPENAI_URL = "https://api.openai.com/v1"
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}

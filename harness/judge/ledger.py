@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from kdbench.harness.files.records import CostRow, VerdictRow
+from kdbench.harness.files.store import append_rows, read_records
 from kdbench.harness.judge.calls import Call, most_prompt_tokens
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.records import CostRow, VerdictRow
-from kdbench.harness.store import append_rows, read_records
 
 VERDICTS = "verdicts.jsonl"
 COST = "cost.jsonl"

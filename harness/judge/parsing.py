@@ -7,8 +7,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from kdbench.harness.files.records import VerdictState
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.records import VerdictState
 
 _REFUSAL = re.compile(
     r"\W*(?:i['’]?m sorry|i am sorry|sorry,|i can['’]?t|i can ?not|i won['’]?t"

@@ -13,11 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from kdbench.harness.files.records import Estimate, JudgeScores, Missing
 from kdbench.harness.judge.calls import Call, Evaluation
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.ledger import Ledger
 from kdbench.harness.judge.parsing import Verdict, read
-from kdbench.harness.records import Estimate, JudgeScores, Missing
 
 DECIMALS = 6
 Bounds = tuple[float, float, float]

@@ -12,13 +12,8 @@ from transformers import PreTrainedModel
 
 from kdbench.harness import lm
 from kdbench.harness.config import RunConfig
-from kdbench.harness.model_side import ModelSide
-from kdbench.harness.records import Estimate, EvaluationRecord, Missing, ScoreRow
-from kdbench.harness.runner import probing
-from kdbench.harness.runner.intervals import SEED, calibration
-from kdbench.harness.runner.session import Session
-from kdbench.harness.runner.task_data import check_targets
-from kdbench.harness.store import (
+from kdbench.harness.files.records import Estimate, EvaluationRecord, Missing, ScoreRow
+from kdbench.harness.files.store import (
     is_done,
     make_folder,
     mark_done,
@@ -26,6 +21,11 @@ from kdbench.harness.store import (
     write_json,
     write_text,
 )
+from kdbench.harness.model_side import ModelSide
+from kdbench.harness.runner import probing
+from kdbench.harness.runner.intervals import SEED, calibration
+from kdbench.harness.runner.session import Session
+from kdbench.harness.runner.task_data import check_targets
 from kdbench.harness.task_names import include_folders
 from kdbench.tasks.calibration import BINS, SCORER, predict
 from kdbench.tasks.catalogue import join_edition

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
-from kdbench.harness.locks import RunLock
+from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.records import ModelRef, RunCard, Summary
+from kdbench.harness.files.store import is_done, make_folder, read_record, write_json
 from kdbench.harness.progress import Progress
 from kdbench.harness.provenance import combined
-from kdbench.harness.records import ModelRef, RunCard, Summary
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner import evaluation, summary
 from kdbench.harness.runner.data import run_overlaps
@@ -37,7 +38,6 @@ from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.session import Session, open_session
 from kdbench.harness.runner.task_data import check_task_data
 from kdbench.harness.runner.training import Job, train, training_identity
-from kdbench.harness.store import is_done, make_folder, read_record, write_json
 from kdbench.trainers.models import load_model
 
 

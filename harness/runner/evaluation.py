@@ -13,14 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.answer import model_answerer
 from kdbench.harness.config import GenerateConfig, RunConfig
-from kdbench.harness.lm import LM_EVAL_VERSION, generate_prepared
-from kdbench.harness.prompts import PreparedTask, prepare_task
-from kdbench.harness.records import EvaluationRecord, EvaluationScores, SampleRow
-from kdbench.harness.runner import choices, probing
-from kdbench.harness.runner.models import Located
-from kdbench.harness.runner.session import Session
-from kdbench.harness.samples import Answerer, Request, Response, samples_file
-from kdbench.harness.store import (
+from kdbench.harness.files.records import EvaluationRecord, EvaluationScores, SampleRow
+from kdbench.harness.files.store import (
     is_done,
     make_folder,
     mark_done,
@@ -31,6 +25,12 @@ from kdbench.harness.store import (
     write_json,
     write_text,
 )
+from kdbench.harness.lm import LM_EVAL_VERSION, generate_prepared
+from kdbench.harness.prompts import PreparedTask, prepare_task
+from kdbench.harness.runner import choices, probing
+from kdbench.harness.runner.models import Located
+from kdbench.harness.runner.session import Session
+from kdbench.harness.samples import Answerer, Request, Response, samples_file
 from kdbench.harness.task_names import check_tasks
 from kdbench.reports.summarise import evaluation_scores
 from kdbench.tasks import mini
@@ -254,7 +254,7 @@ def score(out: Path) -> None:
 
 def summarised(folder: Path) -> dict[str, EvaluationScores]:
     """Scores of every finished evaluation below a run folder, by key."""
-    from kdbench.harness.records import ScoreRow
+    from kdbench.harness.files.records import ScoreRow
 
     found = {}
     for out in sorted((folder / "eval").glob("*@*")):

@@ -1,6 +1,6 @@
 """Bootstrap intervals of what is no plain mean over prompts: exposure bias and calibration.
 
-All are percentiles over resamples of prompts, by `kdbench.reports.stats`.
+All are percentiles over resamples of prompts, by `kdbench.harness.stats`.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.harness.records import Estimate, Missing
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Estimate, Missing
 from kdbench.tasks.calibration import Binning, ece, gaps, reliability
 from kdbench.trainers.exposure import SMALLEST, curves, excess
 

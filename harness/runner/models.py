@@ -10,13 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.folders import build_once
+from kdbench.harness.files.folders import build_once
+from kdbench.harness.files.records import ModelRef
+from kdbench.harness.files.store import read_json
 from kdbench.harness.provenance import combined, model_fingerprint, tokenizer_fingerprint
-from kdbench.harness.records import ModelRef
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.runner.session import Session
-from kdbench.harness.store import read_json
 from kdbench.tasks import mini
 from kdbench.trainers.models import (
     PRUNE,

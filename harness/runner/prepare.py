@@ -8,9 +8,10 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
 from kdbench.harness.errors import DriftError
+from kdbench.harness.files.records import ModelRef, PrepareRecord
+from kdbench.harness.files.store import is_done, read_json, write_json
 from kdbench.harness.known import remember
 from kdbench.harness.provenance import code_state
-from kdbench.harness.records import ModelRef, PrepareRecord
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
 from kdbench.harness.runner.models import (
@@ -22,7 +23,6 @@ from kdbench.harness.runner.models import (
 )
 from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.training import Job, train, training_identity
-from kdbench.harness.store import is_done, read_json, write_json
 from kdbench.harness.task_names import check_tasks
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training

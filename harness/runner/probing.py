@@ -15,15 +15,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.probes import PROBES
-from kdbench.harness.prompts import PreparedTask
-from kdbench.harness.records import SampleRow, ScoreRow
-from kdbench.harness.runner.intervals import calibration, exposure_curves, mean_estimate
-from kdbench.harness.runner.models import Located
-from kdbench.harness.runner.session import Session
-from kdbench.harness.runner.text_report import self_bleu_report, text_report
-from kdbench.harness.samples import samples_file
-from kdbench.harness.store import (
+from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.files.store import (
     is_done,
     mark_done,
     read_json,
@@ -31,6 +24,13 @@ from kdbench.harness.store import (
     read_records,
     write_json,
 )
+from kdbench.harness.probes import PROBES
+from kdbench.harness.prompts import PreparedTask
+from kdbench.harness.runner.intervals import calibration, exposure_curves, mean_estimate
+from kdbench.harness.runner.models import Located
+from kdbench.harness.runner.session import Session
+from kdbench.harness.runner.text_report import self_bleu_report, text_report
+from kdbench.harness.samples import samples_file
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.models import load_tokenizer, vocabulary
 from kdbench.trainers.types import Decoding

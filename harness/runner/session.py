@@ -14,9 +14,9 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from kdbench.harness.config import Request, RunConfig, with_precision
 from kdbench.harness.errors import InputError
-from kdbench.harness.locks import RunLock
+from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.records import StageCost
 from kdbench.harness.progress import Progress
-from kdbench.harness.records import StageCost
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import PrepareRecord, Summary
+from kdbench.harness.files.records import PrepareRecord, Summary
+from kdbench.harness.files.store import is_done, read_json, read_record, write_text
 from kdbench.harness.registry import find_method
-from kdbench.harness.store import is_done, read_json, read_record, write_text
 from kdbench.reports.card import read_manifest
 from kdbench.reports.model_card import MethodFacts, model_card
 

@@ -4,13 +4,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kdbench.harness.files.records import (
+    Manifest,
+    ModelRef,
+    PrepareRecord,
+    RunCard,
+    StageCost,
+    Summary,
+)
+from kdbench.harness.files.store import read_marker, read_record, write_json
 from kdbench.harness.provenance import code_state, hardware, versions
-from kdbench.harness.records import Manifest, ModelRef, PrepareRecord, RunCard, StageCost, Summary
 from kdbench.harness.runner.evaluation import summarised
 from kdbench.harness.runner.probing import probes_below
 from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.student_card import write_student_card
-from kdbench.harness.store import read_marker, read_record, write_json
 
 
 def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[str, float]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from kdbench.harness.records import Missing, SampleRow, ScoreRow
+from kdbench.harness.files.records import Missing, SampleRow, ScoreRow
 from kdbench.reports.summarise import estimates
 from kdbench.tasks.text_stats import (
     BUCKETS,

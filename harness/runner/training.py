@@ -13,20 +13,20 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
-from kdbench.harness.records import TrainRow
+from kdbench.harness.files.records import TrainRow
+from kdbench.harness.files.store import is_done, mark_done, read_marker
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.runner.session import Session
-from kdbench.harness.store import is_done, mark_done, read_marker
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.head import Head, head_of
+from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
+from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
 from kdbench.trainers.method import Context, Method, as_prompts
-from kdbench.trainers.micro import Layout, TeacherSide
+from kdbench.trainers.micro_batch import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.packing import is_packable
-from kdbench.trainers.services import Rollouts, Scorer, reference_loss
 from kdbench.trainers.teacher_answers import TeacherAnswers
 from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Answer, Decoding, Prompt

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kdbench.harness.config import slug
 from kdbench.harness.errors import InputError
-from kdbench.harness.folders import cache_folder
+from kdbench.harness.files.folders import cache_folder
+from kdbench.harness.files.store import make_folder
 from kdbench.harness.progress import Progress, duration
-from kdbench.harness.store import make_folder
 from kdbench.harness.study.definition import Cell, Study, load_study
 from kdbench.harness.study.driver import Driver, Failure
 from kdbench.harness.study.estimate import total

@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.registry import method_names
 from kdbench.harness.resolve import parse_yaml
-from kdbench.harness.shipped import STUDIES
 
 Settings = tuple[str, ...]
 Values = dict[str, float]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench.harness.config import RunConfig, slug
-from kdbench.harness.locks import lock_holder
+from kdbench.harness.files.locks import lock_holder
 from kdbench.harness.progress import duration
 from kdbench.harness.study.definition import Cell
 from kdbench.harness.study.executors import Executor, Handle

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Summary
-from kdbench.harness.store import read_record
+from kdbench.harness.files.records import Summary
+from kdbench.harness.files.store import read_record
 from kdbench.harness.study.definition import Cell
 
 TOKENS_PER_SECOND = 2_000.0

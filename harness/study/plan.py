@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import write_text
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
 from kdbench.harness.registry import METHODS
-from kdbench.harness.store import write_text
 from kdbench.harness.study.definition import Cell, Study, cells_json, cells_of, expand
 from kdbench.harness.study.estimate import Estimate, Estimates, total
 from kdbench.harness.study.state import Place, State, state_of

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdbench.harness.records import Missing
-from kdbench.harness.store import write_text
+from kdbench.harness.files.records import Missing
+from kdbench.harness.files.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Planned

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import EvaluationRecord, Summary
+from kdbench.harness.files.store import is_done, read_record
 from kdbench.harness.known import Identity, recall
-from kdbench.harness.records import EvaluationRecord, Summary
-from kdbench.harness.store import is_done, read_record
 from kdbench.harness.study.definition import Cell
 from kdbench.tasks.catalogue import TASKS
 

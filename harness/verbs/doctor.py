@@ -121,7 +121,7 @@ def check_memory() -> Iterator[Finding]:
 
 def check_folders(runs_dir: Path) -> Iterator[Finding]:
     """Whether runs and cache can be written, and the space there."""
-    from kdbench.harness.folders import cache_folder
+    from kdbench.harness.files.folders import cache_folder
 
     for what, folder in (("runs", runs_dir), ("cache", cache_folder())):
         existing = folder.resolve()

@@ -77,8 +77,8 @@ def changed(run: Path, assignments: list[str], flags: dict[str, Any]) -> "RunCon
     """The stored configuration of a run with other tasks, decoding or judge."""
     from kdbench.harness.config import RunConfig
     from kdbench.harness.errors import InputError
+    from kdbench.harness.files.store import read_record
     from kdbench.harness.resolve import overlay
-    from kdbench.harness.store import read_record
 
     if not (run / "config.json").is_file():
         raise InputError(f"{run} is no run folder (it has no config.json); see: kdbench ls runs")

@@ -81,7 +81,7 @@ def judge(
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    from kdbench.reports import stats
+    from kdbench.harness import stats
 
     found = stats.bootstrap(values)
     return found.mean, found.low, found.high
@@ -90,7 +90,7 @@ def _mean(values: Sequence[float]) -> tuple[float, float, float]:
 def _ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
     import numpy as np
 
-    from kdbench.reports import stats
+    from kdbench.harness import stats
 
     both_P2 = np.stack([above, below], axis=1)
     ratio = float(both_P2[:, 0].sum() / both_P2[:, 1].sum())

@@ -59,8 +59,8 @@ def runs(runs_dir: Path) -> Rows:
 
 def _run_row(folder: Path) -> dict[str, Any]:
     from kdbench.harness.errors import InputError
-    from kdbench.harness.locks import lock_holder
-    from kdbench.harness.store import read_json
+    from kdbench.harness.files.locks import lock_holder
+    from kdbench.harness.files.store import read_json
 
     row: dict[str, Any] = {"run": folder.name}
     try:
@@ -141,8 +141,8 @@ def tasks() -> Rows:
 
 def suites() -> Rows:
     """Suites and their pairs."""
+    from kdbench.harness.files.shipped import SUITES
     from kdbench.harness.resolve import load_suite
-    from kdbench.harness.shipped import SUITES
 
     rows = []
     for name in SUITES.names():
@@ -163,7 +163,7 @@ def suites() -> Rows:
 
 def studies() -> Rows:
     """Studies, what each compares, and how many runs it has."""
-    from kdbench.harness.shipped import STUDIES
+    from kdbench.harness.files.shipped import STUDIES
     from kdbench.harness.study.definition import load_study
 
     rows = []

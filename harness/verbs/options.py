@@ -82,7 +82,7 @@ def number_list(numbers: str | None, flag: str) -> list[int] | None:
 def deliver(renderers: Mapping[str, Callable[[], str]], format_: str, out: Path | None) -> None:
     """Prints a document in one of its formats, or writes it to ``out``."""
     from kdbench.harness.errors import InputError
-    from kdbench.harness.store import write_text
+    from kdbench.harness.files.store import write_text
 
     if format_ not in renderers:
         raise InputError(f"unknown format {format_!r}; choose one of {', '.join(renderers)}")
@@ -109,8 +109,8 @@ def request(config: "RunConfig", **circumstances: Any) -> "Request":
     """A runner's request: checks the folders that will be written and adds argv and cache."""
     from kdbench.harness.config import Request
     from kdbench.harness.errors import InputError
-    from kdbench.harness.folders import cache_folder
-    from kdbench.harness.store import make_folder
+    from kdbench.harness.files.folders import cache_folder
+    from kdbench.harness.files.store import make_folder
 
     data_dir = circumstances.get("data_dir")
     if data_dir is not None and not data_dir.is_dir():

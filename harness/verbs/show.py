@@ -60,7 +60,7 @@ def find_run(run: Path, runs_dir: Path) -> Path:
 
 def card(folder: Path) -> Document:
     """What is known about a run: configuration in short, stages, scores, cost."""
-    from kdbench.harness.store import read_json
+    from kdbench.harness.files.store import read_json
 
     config = read_json(folder / "config.json")
     document: Document = {
@@ -90,8 +90,8 @@ def answers(folder: Path, doc_id: int, task: str | None = None) -> Document:
         InputError: no stored answer to that prompt.
     """
     from kdbench.harness.errors import InputError
-    from kdbench.harness.records import SampleRow
-    from kdbench.harness.store import read_records
+    from kdbench.harness.files.records import SampleRow
+    from kdbench.harness.files.store import read_records
 
     prompts: dict[tuple[str, str], Document] = {}
     seen: set[int] = set()

@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Record
+from kdbench.harness.files.records import Record
 
 DEFAULT = "claims-v1"
 

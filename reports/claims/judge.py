@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.records import Missing, Record
-from kdbench.harness.store import read_rows
-from kdbench.reports import stats
+from kdbench.harness import stats
+from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.files.store import read_rows
+from kdbench.harness.metrics import info
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Entry, Found, TaskKey, cell_of, evaluations
 from kdbench.reports.group import GroupedRow, Section, sections, standing
 from kdbench.reports.load import Identity, find_runs, score_file
-from kdbench.reports.metrics import info
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.pairs import aligned
 from kdbench.reports.ranking import row_sample

@@ -3,9 +3,9 @@
 import textwrap
 from collections import Counter
 
+from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
 from kdbench.reports.markdown import escape
-from kdbench.reports.metrics import info
 from kdbench.reports.printable import printable
 from kdbench.reports.text import number
 

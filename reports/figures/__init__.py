@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
 
 if TYPE_CHECKING:
     from kdbench.reports.plotting import Figure

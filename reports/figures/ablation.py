@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-from kdbench.reports.metrics import info
 
 if TYPE_CHECKING:
     from kdbench.reports.plotting import Figure

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kdbench.harness.records import Missing, StageCost
+from kdbench.harness.files.records import Missing, StageCost
 from kdbench.reports.figures import Drawable, Plot, Rows
 
 if TYPE_CHECKING:

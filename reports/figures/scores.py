@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from kdbench.harness.records import Missing
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-from kdbench.reports.metrics import info
 
 if TYPE_CHECKING:
     from kdbench.reports.plotting import Axes, Figure

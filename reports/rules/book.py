@@ -6,8 +6,8 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Record
-from kdbench.harness.shipped import RULES
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.shipped import RULES
 
 DEFAULT = "closed-v1"
 TESTS = ("same", "within", "one_of", "at_most", "stated")

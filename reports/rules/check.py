@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.records import Record
+from kdbench.harness.files.records import Record
 from kdbench.reports.load import Run
 from kdbench.reports.rules.book import Rule, Rulebook, rulebook
 from kdbench.reports.rules.facts import Evaluations, Fact, Facts, Value, facts

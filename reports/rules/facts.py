@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from kdbench.harness.data.sources import split_names
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Estimate
+from kdbench.harness.files.records import Estimate
 from kdbench.reports.load import Run, prompt_scores, score_file
 
 Value = str | float

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kdbench.harness.records import Record
+from kdbench.harness.files.records import Record
 from kdbench.reports.load import Run, find_runs
 from kdbench.reports.printable import printable
 from kdbench.reports.rules.book import rulebook

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdbench.harness.records import (
+from kdbench.harness.files.records import (
     EvaluationRecord,
     ModelRef,
     PrepareRecord,

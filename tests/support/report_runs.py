@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kdbench.harness.records import (
+from kdbench.harness.files.records import (
     EvaluationRecord,
     Manifest,
     ModelRef,
@@ -17,7 +17,7 @@ from kdbench.harness.records import (
     Summary,
     TrainRow,
 )
-from kdbench.harness.store import append_rows, mark_done, write_json
+from kdbench.harness.files.store import append_rows, mark_done, write_json
 from kdbench.reports.summarise import evaluation_scores
 
 KEY = "dolly@0badcafe"

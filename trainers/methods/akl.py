@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import adaptive_kl
+from kdbench.trainers.objectives.divergences import adaptive_kl
 
 
 class AdaptiveKL(Method):

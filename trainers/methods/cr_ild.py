@@ -15,7 +15,7 @@ from kdbench.trainers.method import (
     Stream,
     Widths,
 )
-from kdbench.trainers.objectives import word_kd
+from kdbench.trainers.objectives.divergences import word_kd
 from kdbench.trainers.responses import drawn
 from kdbench.trainers.types import Sequence
 

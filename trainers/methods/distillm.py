@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import cross_entropy, skew_forward_kl, skew_reverse_kl
+from kdbench.trainers.objectives.divergences import cross_entropy, skew_forward_kl, skew_reverse_kl
 from kdbench.trainers.replay import Replay
 from kdbench.trainers.responses import drawn, student_responses
 from kdbench.trainers.text import plain_text

@@ -17,9 +17,9 @@ from kdbench.trainers.method import (
     Stream,
     with_response,
 )
-from kdbench.trainers.objectives import Columns, Values
+from kdbench.trainers.objectives.divergences import Columns, Values
+from kdbench.trainers.objectives.skew import skewed
 from kdbench.trainers.responses import student_responses
-from kdbench.trainers.skew import skewed
 from kdbench.trainers.types import Sequence
 
 

@@ -4,8 +4,8 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import cross_entropy
-from kdbench.trainers.preference import Form, cpo, dpo, ipo, simpo
+from kdbench.trainers.objectives.divergences import cross_entropy
+from kdbench.trainers.objectives.preference import Form, cpo, dpo, ipo, simpo
 from kdbench.trainers.responses import student_responses
 from kdbench.trainers.text import plain_text
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import cross_entropy, dpkd_token, mixed
+from kdbench.trainers.objectives.divergences import cross_entropy, dpkd_token, mixed
 from kdbench.trainers.text import plain_text
 
 

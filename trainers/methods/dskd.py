@@ -16,7 +16,7 @@ from kdbench.trainers.method import (
     Widths,
     singles,
 )
-from kdbench.trainers.objectives import Values, _kl, _log_probs, cross_entropy
+from kdbench.trainers.objectives.divergences import Values, _kl, _log_probs, cross_entropy
 
 ROWS = 256
 

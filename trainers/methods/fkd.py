@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import word_kd
+from kdbench.trainers.objectives.divergences import word_kd
 
 
 class ForwardKD(Method):

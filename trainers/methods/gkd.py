@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import generalised_jsd
+from kdbench.trainers.objectives.divergences import generalised_jsd
 from kdbench.trainers.responses import drawn, student_responses
 
 

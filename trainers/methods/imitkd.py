@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import forward_kl
+from kdbench.trainers.objectives.divergences import forward_kl
 from kdbench.trainers.responses import drawn, student_responses
 
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import generalised_jsd, mixed
+from kdbench.trainers.objectives.divergences import generalised_jsd, mixed
 
 
 class JSD(Method):

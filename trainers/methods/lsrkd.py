@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import Columns, Values
+from kdbench.trainers.objectives.divergences import Columns, Values
 
 
 class LsrKD(Method):

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kdbench.trainers.collection import PPO, RolloutMethod
 from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import Columns, Values, cross_entropy, reverse_kl
-from kdbench.trainers.policy import clipped_surrogate, importance_weight, returns_after
+from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, reverse_kl
+from kdbench.trainers.objectives.policy import clipped_surrogate, importance_weight, returns_after
 from kdbench.trainers.types import Sequence
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from kdbench.trainers.collection import PPO, RolloutMethod, column
 from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import Columns, Values, reverse_kl, word_kd
-from kdbench.trainers.policy import (
+from kdbench.trainers.objectives.divergences import Columns, Values, reverse_kl, word_kd
+from kdbench.trainers.objectives.policy import (
     clipped_surrogate,
     code_returns,
     code_rewards,

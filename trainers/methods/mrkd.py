@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import Columns, Values, cross_entropy, forward_kl
+from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, forward_kl
 
 
 class MrKD(Method):

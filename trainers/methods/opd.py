@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import reverse_kl, top_k_reverse_kl
-from kdbench.trainers.policy import returns_after
+from kdbench.trainers.objectives.divergences import reverse_kl, top_k_reverse_kl
+from kdbench.trainers.objectives.policy import returns_after
 from kdbench.trainers.responses import student_responses
 
 

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import mixed, reverse_kl
+from kdbench.trainers.objectives.divergences import mixed, reverse_kl
 
 
 class ReverseKD(Method):

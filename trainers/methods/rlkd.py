@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import (
+from kdbench.trainers.objectives.divergences import (
     Columns,
     TokenObjective,
     Values,
@@ -18,7 +18,7 @@ from kdbench.trainers.objectives import (
     reverse_kl,
     total_variation,
 )
-from kdbench.trainers.ranking import soft_rank, spearman
+from kdbench.trainers.objectives.ranking import soft_rank, spearman
 
 DIVERGENCES: dict[str, TokenObjective] = {
     "fkl": forward_kl,

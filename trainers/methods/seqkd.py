@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import cross_entropy, word_kd
+from kdbench.trainers.objectives.divergences import cross_entropy, word_kd
 
 
 class SeqKD(Method):

@@ -3,7 +3,7 @@
 import torch
 
 from kdbench.trainers.method import Card, Context, Method, Micro, Stream
-from kdbench.trainers.objectives import cross_entropy
+from kdbench.trainers.objectives.divergences import cross_entropy
 
 
 class SFT(Method):

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import Columns, Values, word_kd
-from kdbench.trainers.sinkhorn import sinkhorn_cost
+from kdbench.trainers.objectives.divergences import Columns, Values, word_kd
+from kdbench.trainers.objectives.sinkhorn import sinkhorn_cost
 from kdbench.trainers.types import Sequence
 
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import symmetric_kl
+from kdbench.trainers.objectives.divergences import symmetric_kl
 
 
 class SymmetricKL(Method):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives import taid
+from kdbench.trainers.objectives.divergences import taid
 
 
 class TAID(Method):

@@ -3,7 +3,7 @@
 import torch
 
 from kdbench.trainers.method import Card, Context, Method, Micro, Stream
-from kdbench.trainers.objectives import total_variation
+from kdbench.trainers.objectives.divergences import total_variation
 
 
 class TVD(Method):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
-from kdbench.trainers.objectives import cross_entropy
+from kdbench.trainers.objectives.divergences import cross_entropy
 
 ROWS = 256
 

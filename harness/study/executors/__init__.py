@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.folders import cache_folder
+from kdbench.harness.files.folders import cache_folder
 
 LOST = -1
 """Exit code of a worker that nobody can say anything about."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from kdbench.trainers import head_kernels as kernels
-from kdbench.trainers.arithmetic import fast_products
-from kdbench.trainers.attention import packed_attention
-from kdbench.trainers.objectives import TokenObjective
-from kdbench.trainers.projection import Parts, sum_dtype
+from kdbench.trainers.cpu.arithmetic import fast_products
+from kdbench.trainers.cpu.attention import packed_attention
+from kdbench.trainers.head import kernels
+from kdbench.trainers.head.projection import Parts, sum_dtype
+from kdbench.trainers.objectives.divergences import TokenObjective
 from kdbench.trainers.types import Packed
 
 

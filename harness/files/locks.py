@@ -23,8 +23,8 @@ from typing import Self
 from pydantic import ValidationError
 
 from kdbench.harness.errors import InputError, RunLocked
-from kdbench.harness.records import Record
-from kdbench.harness.store import make_folder, writing
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.store import make_folder, writing
 
 HEARTBEAT_EVERY = 10.0
 STALE_AFTER = 120.0

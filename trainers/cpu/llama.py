@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
-from kdbench.trainers.arithmetic import slow_in_half
-from kdbench.trainers.decode_cache import KeyValues, Step
-from kdbench.trainers.decoders import Decoder
+from kdbench.trainers.cpu.arithmetic import slow_in_half
+from kdbench.trainers.sampler.cache import KeyValues, Step
+from kdbench.trainers.sampler.decoders import Decoder
 
 # Rotary variants whose angles depend on the position alone, so that one table serves all steps.
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdbench.trainers import objectives
-from kdbench.trainers.objectives import TokenObjective, Values
-from kdbench.trainers.projection import Parts, Projector
+from kdbench.trainers.head.projection import Parts, Projector
+from kdbench.trainers.objectives import divergences as objectives
+from kdbench.trainers.objectives.divergences import TokenObjective, Values
 
 _BLOCK_ELEMENTS = 1 << 18
 """Logits a block of element-wise work on a CPU: three buffers of it stay in a 4 MiB cache."""

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdbench.trainers import objectives
-from kdbench.trainers.analytic import analytic_form
-from kdbench.trainers.objectives import TokenObjective, Values
-from kdbench.trainers.projection import Parts, Projector, sum_dtype
+from kdbench.trainers.head.analytic import analytic_form
+from kdbench.trainers.head.projection import Parts, Projector, sum_dtype
+from kdbench.trainers.objectives import divergences as objectives
+from kdbench.trainers.objectives.divergences import TokenObjective, Values
 
 _TILE_ELEMENTS = 1 << 24
 """Logits a tile and model: 64 MiB in float32, and enough rows that matmuls reach full speed."""

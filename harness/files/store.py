@@ -9,8 +9,8 @@ Rules every stage relies on:
 * A stage is done when ``<stage>.done`` exists and its outputs are as it lists them.
 
 Every failed write is an `InputError` of one sentence: a full disk or a read-only folder is the
-user's to mend. The lock of a run folder is in `kdbench.harness.locks`, whole folders that appear at
-once in `kdbench.harness.folders`.
+user's to mend. The lock of a run folder is in `kdbench.harness.files.locks`, whole folders that appear at
+once in `kdbench.harness.files.folders`.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.records import Record
+from kdbench.harness.files.records import Record
 
 Row = Mapping[str, Any] | BaseModel
 R = TypeVar("R", bound=BaseModel)

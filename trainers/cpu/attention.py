@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from kdbench.trainers.arithmetic import slow_in_half
+from kdbench.trainers.cpu.arithmetic import slow_in_half
 from kdbench.trainers.types import Packed
 
 _NAME = "kdbench_packed"

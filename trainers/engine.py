@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head import backbone_hidden, head_of, token_logprobs
-from kdbench.trainers.micro import Layout, TeacherSide
+from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.head.head import backbone_hidden, head_of, token_logprobs
+from kdbench.trainers.micro_batch import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.plan import micro_batches
-from kdbench.trainers.rollout import generate
+from kdbench.trainers.sampler.sampler import generate
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
 

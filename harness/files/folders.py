@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kdbench.harness.locks import RunLock, pid_alive
-from kdbench.harness.store import make_folder, sync_path, writing
+from kdbench.harness.files.locks import RunLock, pid_alive
+from kdbench.harness.files.store import make_folder, sync_path, writing
 
 
 def cache_folder() -> Path:

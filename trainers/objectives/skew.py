@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdbench.trainers.objectives import Values, _dot, _log_both, _logged
+from kdbench.trainers.objectives.divergences import Values, _dot, _log_both, _logged
 
 
 def skewed(

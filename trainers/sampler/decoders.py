@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.decode_cache import SlotCache, Slots, Step, prompt_groups
+from kdbench.trainers.sampler.cache import SlotCache, Slots, Step, prompt_groups
 
 # Padding worth accepting to save a forward pass: a guess, between what small and large models want.
 _GROUP_PADDING = 64
@@ -154,7 +154,7 @@ def decoder_for(
         InputError: the model cannot be sampled from: its attention is not plain full attention, or
             its vocabulary is smaller than the tokenizer's.
     """
-    from kdbench.trainers.llama_decoder import LlamaDecoder, is_plain_llama
+    from kdbench.trainers.cpu.llama import LlamaDecoder, is_plain_llama
 
     config = model.config.get_text_config().to_dict()
     name = config.get("model_type")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from kdbench.trainers.arithmetic import slow_in_half
+from kdbench.trainers.cpu.arithmetic import slow_in_half
 
 
 class Parts(NamedTuple):

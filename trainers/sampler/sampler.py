@@ -19,9 +19,9 @@ import torch
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.decoders import Decoder, decoder_for
-from kdbench.trainers.logit_filters import NgramBlock, filtered, mixed
-from kdbench.trainers.noise import GumbelArgmax, position_keys, stream_key
+from kdbench.trainers.sampler.decoders import Decoder, decoder_for
+from kdbench.trainers.sampler.filters import NgramBlock, filtered, mixed
+from kdbench.trainers.sampler.noise import GumbelArgmax, position_keys, stream_key
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 # Prompts read in one go for rows to come; each holds a slot of the cache until it gets its turn.

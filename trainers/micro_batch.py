@@ -10,10 +10,10 @@ import torch
 import torch.utils.checkpoint
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
+from kdbench.trainers.head.projection import sum_dtype
 from kdbench.trainers.method import Method, Objective, Widths
 from kdbench.trainers.packing import pack, pad
-from kdbench.trainers.projection import sum_dtype
 from kdbench.trainers.teacher_memory import TeacherMemory
 from kdbench.trainers.types import Packed, Sequence
 

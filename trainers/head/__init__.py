@@ -1,0 +1,1 @@
+"""Language-model heads, streamed in tiles: values and gradients without (batch, time, vocabulary)."""

@@ -1,0 +1,1 @@
+"""Objectives as pure functions of logits or log-probabilities."""
