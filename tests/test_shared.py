@@ -25,7 +25,7 @@ from kdbench.harness.runner.commands import _teacher_samples
 from kdbench.harness.runner.data import Rows
 from kdbench.harness.runner.models import HUB_FILES, Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
-from kdbench.harness.runner.session import Session, open_session
+from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
 from kdbench.trainers.models import load_tokenizer

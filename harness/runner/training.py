@@ -1,7 +1,5 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -14,9 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.files.records import TrainRow
-from kdbench.harness.files.store import is_done, mark_done, read_marker
+from kdbench.harness.files.run_folder import Training
 from kdbench.harness.runner.data import TrainingData
-from kdbench.harness.runner.session import Session
+from kdbench.harness.session import Session
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
@@ -60,7 +58,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
     teacher_samples: Path
-    out: Path
+    out: Training
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
 
@@ -69,7 +67,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
 
     A finished one is not repeated.
     """
-    if not is_done(job.out, "train"):
+    if not job.out.stage.done():
         trained = _Training(session, job).run()
         # student, teacher and optimiser would otherwise stay in memory until the command ends
         session.accelerator(job.training).free_memory()
@@ -81,12 +79,9 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "tokens": trained.tokens,
                 "wall_s": trained.wall_s,
             }
-            files = sorted(p for p in (job.out / "student").iterdir() if p.is_file())
-            mark_done(job.out, "train", files, info)
+            job.out.stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
         session.accelerator(job.training).wait_for_everyone()
-    marker = read_marker(job.out, "train")
-    assert marker is not None
-    return marker.info
+    return job.out.stage.info()
 
 
 class _Training:
@@ -188,7 +183,7 @@ class _Training:
                 teacher=self.teacher_side,
                 layout=self.layout,
                 evaluator=self._evaluate if job.data.dev else None,
-                out=job.out,
+                out=job.out.path,
                 accelerator=self.accelerator,
                 progress=show,
             )
@@ -279,8 +274,3 @@ def teacher_side(
         limit=int(training.teacher_memory_gb * 2**30),
     )
     return TeacherSide(teacher, head, memory)
-
-
-def training_identity(parts: dict[str, Any]) -> str:
-    """Content id of a shared training."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
