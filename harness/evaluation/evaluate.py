@@ -59,10 +59,12 @@ def model_subject(
         def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
             prompts = [Prompt(ids=doc.ids, key=doc.key, sample=doc.sample) for doc in docs]
             for answers in engine().answers(prompts, decoding_of(decoding, seed)):
-                texts = texts_of(tokenizer, [answer.ids for answer in answers], decoding.stop)
+                ids = [answer.ids for answer in answers]
+                texts = texts_of(tokenizer, ids, decoding.stop)
+                whole = texts_of(tokenizer, ids, ()) if decoding.stop else texts
                 yield [
-                    Response(text, len(answer.ids), answer.finished)
-                    for text, answer in zip(texts, answers, strict=True)
+                    Response(text, len(answer.ids), answer.finished or text != uncut)
+                    for text, uncut, answer in zip(texts, whole, answers, strict=True)
                 ]
 
         return answer
