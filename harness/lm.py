@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -26,16 +27,14 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kdbench.harness.data.tokens import TokenizerLike
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
-from kdbench.harness.model_side import GenerationSettings, ModelSide
-from kdbench.harness.prompts import PreparedTask, PromptDoc, prepare_task
+from kdbench.harness.prompts import PreparedTask, PromptDoc
 from kdbench.harness.samples import Answerer, collect, samples_file
+from kdbench.harness.text_model import Completion, Generation, TextModel
 from kdbench.tasks.catalogue import METRICS, YAML_FOLDER, lm_eval_name
 from kdbench.tasks.docs import Doc
 from kdbench.tasks.labels import LabelDoc
-from kdbench.tasks.protocols import Protocol
 
 LM_EVAL_VERSION = version("lm_eval")
 
@@ -85,36 +84,6 @@ class SamplerLM(LM):
         raise NotImplementedError("text tasks ask for answers, not for likelihoods")
 
     loglikelihood_rolling = loglikelihood
-
-
-def generate_task(
-    answer: Answerer,
-    *,
-    task: str,
-    edition: str,
-    protocol: Protocol,
-    seed: int,
-    out: Path,
-    tokenizer: TokenizerLike,
-    template: str,
-    chunk: int,
-    limit: int | None = None,
-    data_dir: Path | str | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> GenerationResult:
-    """Prepares a task and answers it with one decoding seed; see `generate_prepared`."""
-    prepared = prepare_task(
-        task,
-        edition,
-        protocol=protocol,
-        tokenizer=tokenizer,
-        template=template,
-        limit=limit,
-        data_dir=data_dir,
-    )
-    return generate_prepared(
-        answer, prepared, seed=seed, out=out, chunk=chunk, on_progress=on_progress
-    )
 
 
 def generate_prepared(
@@ -172,38 +141,39 @@ class ModelLM(TemplateLM):
     out; columns beyond the tokenizer's vocabulary take no part (they do there).
     """
 
-    def __init__(self, side: ModelSide) -> None:
+    def __init__(self, model: TextModel, seed: int = 0) -> None:
         super().__init__()
-        self._side = side
-        self.tokenizer = side.tokenizer
+        self._model = model
+        self._seed = seed
+        self.tokenizer = model.tokenizer
 
     @property
     def eot_token_id(self) -> int:
         """The end token."""
-        return self._side.end_id
+        return self._model.end_id
 
     @property
     def prefix_token_id(self) -> int:
         """Stands for an empty context: the begin token, else the end token."""
-        begin = self._side.tokenizer.bos_token_id
+        begin = self.tokenizer.bos_token_id
         return self.eot_token_id if begin is None else int(begin)
 
     @property
     def tokenizer_name(self) -> str:
         """What lm-eval's request cache would be keyed by."""
-        return str(self._side.tokenizer.name_or_path)
+        return str(self.tokenizer.name_or_path)
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **_: Any
     ) -> list[int]:
         """Ids of a text; special tokens as the tokenizer does by default."""
-        return self._side.encode(string, add_special_tokens)
+        return self._model.encode(string, add_special_tokens)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        found = self._side.score([(context, target) for _, context, target in requests])
-        return [(score.log_probability, score.greedy) for score in found]
+        found = self._model.likelihoods([(context, target) for _, context, target in requests])
+        return [(log_probability, greedy) for log_probability, greedy in found]
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
@@ -215,29 +185,38 @@ class ModelLM(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[float]:
         """Log-probability of whole texts, in windows of the context length."""
-        totals = []
-        for request in requests:
-            windows = get_rolling_token_windows(
+        windows = [
+            get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
                 prefix_token=self.prefix_token_id,
-                max_seq_len=self._side.max_length,
+                max_seq_len=self._model.max_length,
                 context_len=1,
             )
-            scores = self._side.score([make_disjoint_window(window) for window in windows])
-            totals.append(sum(log_probability for log_probability, _ in scores))
-        return totals
+            for request in requests
+        ]
+        pieces = [[make_disjoint_window(window) for window in each] for each in windows]
+        scores = iter(self._model.likelihoods([pair for each in pieces for pair in each]))
+        return [sum(next(scores).log_probability for _ in each) for each in pieces]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """Answers under each request's own generation settings, cut at its stop texts."""
-        prompts = [request.args[0] for request in requests]
-        return self._side.answer(prompts, [_settings(request.args[1]) for request in requests])
+        """Answers under each request's own generation settings, cut at its stop texts.
+
+        A request that comes again asks for another sample (lm-eval's ``repeats``).
+        """
+        asked: list[Completion] = []
+        seen: Counter[int] = Counter()
+        for request in requests:
+            prompt, settings = request.args
+            asked.append(Completion(prompt, _generation(settings), seen[id(request)]))
+            seen[id(request)] += 1
+        return self._model.complete(asked, self._seed)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The tokenizer's chat format."""
         return str(
-            self._side.tokenizer.apply_chat_template(
+            self.tokenizer.apply_chat_template(
                 chat_history,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -247,9 +226,10 @@ class ModelLM(TemplateLM):
 
 
 def evaluate_stock(
-    side: ModelSide,
+    model: TextModel,
     *,
     tasks: Sequence[str],
+    seed: int = 0,
     limit: int | None = None,
     num_fewshot: int | None = None,
     include_paths: Iterable[Path | str] = (),
@@ -258,8 +238,9 @@ def evaluate_stock(
     """Runs lm-eval tasks that are not ours, as lm-eval would.
 
     Args:
-        side: model, tokenizer and sizes.
+        model: who answers.
         tasks: lm-eval's tasks, groups or tags, or tasks in ``include_paths``.
+        seed: decoding seed.
         limit: the first so many documents of each task.
         include_paths: folders with further task files.
         num_fewshot: overrides the tasks' own number of examples.
@@ -275,7 +256,7 @@ def evaluate_stock(
         manager = _manager(tasks, include_paths)
         loaded = [task for name in tasks for task in _load(manager, name)]
         found = simple_evaluate(
-            ModelLM(side),
+            ModelLM(model, seed),
             tasks=loaded,
             limit=limit,
             num_fewshot=num_fewshot,
@@ -290,7 +271,7 @@ def evaluate_stock(
     return dict(found)
 
 
-def evaluate_labels(side: ModelSide, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
+def evaluate_labels(model: TextModel, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
     """Runs a classification task of ours on prepared documents; returns lm-eval's results."""
     with undisturbed():
         manager = TaskManager(
@@ -298,7 +279,7 @@ def evaluate_labels(side: ModelSide, name: str, docs: Sequence[LabelDoc]) -> dic
             include_defaults=False,
             metadata={"rows": [dict(doc) for doc in docs]},
         )
-        found = evaluate(ModelLM(side), manager.load([name]), bootstrap_iters=0, log_samples=True)
+        found = evaluate(ModelLM(model), manager.load([name]), bootstrap_iters=0, log_samples=True)
     return dict(found)
 
 
@@ -354,10 +335,10 @@ def _load(manager: TaskManager, name: str) -> list[Any]:
     return [*(found.get("groups") or {}).values()] or [*found["tasks"].values()]
 
 
-def _settings(gen_kwargs: dict[str, Any]) -> GenerationSettings:
+def _generation(gen_kwargs: dict[str, Any]) -> Generation:
     settings = normalize_gen_kwargs(gen_kwargs)
     sampled = bool(settings["do_sample"])
-    return GenerationSettings(
+    return Generation(
         max_new_tokens=int(settings["max_gen_toks"]),
         temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
         top_p=float(settings.get("top_p", 1.0)),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from kdbench.harness import lm
 from kdbench.harness.config import RunConfig
@@ -21,25 +20,22 @@ from kdbench.harness.files.store import (
     write_json,
     write_text,
 )
-from kdbench.harness.model_side import ModelSide
+from kdbench.harness.probes.calibration import calibration
+from kdbench.harness.probes.subject import SEED
 from kdbench.harness.runner import probing
-from kdbench.harness.runner.intervals import SEED, calibration
 from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.task_data import check_targets
 from kdbench.harness.task_names import include_folders
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks.calibration import BINS, SCORER, predict
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.labels import LABEL_TASKS, label_docs
-from kdbench.trainers.models import vocabulary
-
-POSITIONS = 2048
-"""Context length of a model that names none."""
 
 
 def evaluate_choices(
     session: Session,
     label: str,
-    model: Callable[[], PreTrainedModel],
+    model: Callable[[], TextModel],
     tokenizer: Any,
     names: list[str],
     folder: Path,
@@ -66,7 +62,7 @@ def evaluate_choices(
         write_json(out / "evaluation.json", record)
         began = time.perf_counter()
         with session.progress.stage(f"{label}: {name}[{record.edition}]", 1) as live:
-            results = found.run(_side(session, model(), tokenizer))
+            results = found.run(model())
             write_json(out / "results.json", _plain({k: results.get(k) for k in KEPT}))
             scores = found.scores(results)
             lines = [row.model_dump_json() for row in scores]
@@ -91,22 +87,6 @@ KEPT = (
     "configs",
 )
 """What of lm-eval's results goes into results.json, beside kdbench's own files."""
-
-
-def _side(session: Session, model: PreTrainedModel, tokenizer: Any) -> ModelSide:
-    generate = session.config.generate
-    positions = model.config.get_text_config().to_dict()
-    longest = positions.get("max_position_embeddings") or positions.get("n_positions") or POSITIONS
-    return ModelSide(
-        model=model,
-        tokenizer=tokenizer,
-        vocab=vocabulary(tokenizer, model),
-        batch_size=generate.batch_size,
-        max_length=min(int(longest), POSITIONS),
-        seed=generate.seeds[0],
-        chunk=generate.chunk,
-        dtype=probing.decode_dtype(session),
-    )
 
 
 def _record(
@@ -155,9 +135,9 @@ class _LabelJob:
             template=self._config.pair.template,
         )
 
-    def run(self, side: ModelSide) -> dict[str, Any]:
+    def run(self, model: TextModel) -> dict[str, Any]:
         """lm-eval's results."""
-        return lm.evaluate_labels(side, LABEL_TASKS[self._name].lm_eval_name, self._docs)
+        return lm.evaluate_labels(model, LABEL_TASKS[self._name].lm_eval_name, self._docs)
 
     def scores(self, results: dict[str, Any]) -> list[ScoreRow]:
         """Accuracy and Brier score a prompt."""
@@ -215,11 +195,12 @@ class _StockJob:
             seed=self._config.generate.seeds[0],
         )
 
-    def run(self, side: ModelSide) -> dict[str, Any]:
+    def run(self, model: TextModel) -> dict[str, Any]:
         """lm-eval's results."""
         found = lm.evaluate_stock(
-            side,
+            model,
             tasks=[self._name],
+            seed=self._config.generate.seeds[0],
             limit=self._config.tasks.limit,
             include_paths=self._folders,
         )

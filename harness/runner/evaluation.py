@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.answer import model_answerer
 from kdbench.harness.config import GenerateConfig, RunConfig
 from kdbench.harness.files.records import EvaluationRecord, EvaluationScores, SampleRow
 from kdbench.harness.files.store import (
@@ -32,11 +31,12 @@ from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.session import Session
 from kdbench.harness.samples import Answerer, Request, Response, samples_file
 from kdbench.harness.task_names import check_tasks
+from kdbench.harness.text_model import TextModel
 from kdbench.reports.summarise import evaluation_scores
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import Protocol, get_protocol
 from kdbench.tasks.scoring import SCORER, score_rows
-from kdbench.trainers.models import load_tokenizer, vocabulary
+from kdbench.trainers.models import load_tokenizer
 from kdbench.trainers.types import Decoding
 
 
@@ -51,7 +51,7 @@ class Subject:
     label: str
     tokenizer: PreTrainedTokenizerBase
     answerer: Callable[[Protocol], Answerer]
-    model: Callable[[], PreTrainedModel] | None = None
+    model: Callable[[], TextModel] | None = None
 
 
 def protocol_of(config: RunConfig) -> Protocol:
@@ -81,21 +81,11 @@ def model_subject(session: Session, label: str, model: Located) -> Subject:
     tokenizer = load_tokenizer(model.ref)
 
     @cache
-    def load() -> PreTrainedModel:
-        return probing.load_for_sampling(session, model)
+    def load() -> TextModel:
+        return probing.text_model(session, model, tokenizer)
 
     def answerer(protocol: Protocol) -> Answerer:
-        loaded = load()
-        return model_answerer(
-            loaded,
-            tokenizer,
-            protocol=protocol,
-            vocab=vocabulary(tokenizer, loaded),
-            batch_size=generate.batch_size,
-            chunk=generate.chunk,
-            dtype=probing.decode_dtype(session),
-            decoding=lambda seed: decoding_of(generate, protocol, seed),
-        )
+        return load().answerer(protocol, lambda seed: decoding_of(generate, protocol, seed))
 
     return Subject(label, tokenizer, answerer, load)
 
@@ -136,7 +126,6 @@ def evaluate(
         session,
         subject.label,
         subject.model,
-        subject.tokenizer,
         teacher,
         lambda seed: decoding_of(config.generate, protocol, seed),
     )

@@ -8,8 +8,8 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
-from kdbench.harness.loglikelihood import Likelihood
 from kdbench.harness.task_names import check_tasks, include_folders
+from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.labels import LABEL_TASKS
 
 REHEARSED = 2
@@ -92,7 +92,7 @@ def check_targets(found: dict[str, Any]) -> None:
 
 
 class _Mute:
-    """In place of a `ModelSide`: a token a character, no preference, empty answers."""
+    """In place of a `TextModel`: a token a character, no preference, empty answers."""
 
     end_id = 0
     max_length = 1 << 20
@@ -107,10 +107,10 @@ class _Mute:
         """As many tokens as characters."""
         return [1] * len(text)
 
-    def score(self, pairs: Sequence[Any]) -> list[Likelihood]:
+    def likelihoods(self, pairs: Sequence[Any]) -> list[Likelihood]:
         """All alike."""
         return [Likelihood(-1.0, False) for _ in pairs]
 
-    def answer(self, prompts: Sequence[str], settings: Sequence[Any]) -> list[str]:
+    def complete(self, asked: Sequence[Any], seed: int) -> list[str]:
         """Nothing."""
-        return ["" for _ in prompts]
+        return ["" for _ in asked]
