@@ -18,7 +18,7 @@ from kdbench.reports.load import Run, read_summary
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.pairs import Sample, aligned, resamples_for
 from kdbench.reports.ranking import row_sample
-from kdbench.reports.signature import version
+from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
 
 Published = Mapping[str, Mapping[str, float]]
 """Row label -> task/metric -> the paper's own number."""
@@ -252,36 +252,16 @@ def _signature(
     cells: Sequence[Sequence[AblationCell]],
 ) -> str:
     """One line that says how the numbers came about."""
-    values = [cell.value for row in cells for cell in row if isinstance(cell.value, Cell)]
-    effects = [cell.effect for row in cells for cell in row if cell.effect]
-    numbers = sorted({len(row.runs) for row in rows if row.runs})
-    seeds = ",".join(map(str, numbers)) or "none"
-    if numbers and numbers[0] < stats.MIN_TRAINING_SEEDS:
-        seeds += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
-    prompts = {
-        column.heading: str(cell.effect.n_prompts)
-        for row in cells
-        for column, cell in zip(columns, row, strict=True)
-        if cell.effect
-    }
-    kinds = {effect.seeds_measured for effect in effects}
-    tests = []
-    if False in kinds:
-        tests.append(
-            f"paired bootstrap interval and randomisation p over prompts ({stats.RESAMPLES})"
-        )
-    if True in kinds:
-        tests.append("paired t over prompts and training seeds")
-    decoding = sorted({",".join(map(str, v.decoding_seeds)) for v in values if v.decoding_seeds})
-    fields = {
-        "kdbench": version(),
-        "suite": suite,
-        "protocol": ",".join(sorted({column.protocol for column in columns})) or "none",
-        "training seeds": seeds,
-        "decoding seeds": " and ".join(decoding) or "none",
-        "prompts": ",".join(f"{head}={n}" for head, n in prompts.items()) or "none",
-        "difference": f"row minus base, 95% interval; {' and '.join(tests)}" if tests else "none",
-        "correction": f"Holm over the {len(rows) - 1} differences of a column",
-        "rng": f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}",
-    }
-    return " | ".join(f"{name}: {value}" for name, value in fields.items())
+    pairs = [(column, cell) for row in cells for column, cell in zip(columns, row, strict=True)]
+    effects = [(column, cell.effect) for column, cell in pairs if cell.effect]
+    tests = tests_text({effect.seeds_measured for _, effect in effects}, INTERVAL_AND_P)
+    return signature(
+        {"suite": suite, "protocol": ",".join(sorted({column.protocol for column in columns}))},
+        training={len(row.runs) for row in rows if row.runs},
+        decoding=[cell.value.decoding_seeds for _, cell in pairs if isinstance(cell.value, Cell)],
+        prompts=[(column.heading, effect.n_prompts) for column, effect in effects],
+        how={
+            "difference": f"row minus base, 95% interval; {tests}" if tests else "none",
+            "correction": f"Holm over the {len(rows) - 1} differences of a column",
+        },
+    )

@@ -7,6 +7,7 @@ beside it: configuration, provenance, and some stored answers.
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder, write_text
 from kdbench.reports.build import Built, build
+from kdbench.reports.documents.board import board_document
 from kdbench.reports.model import Board
+from kdbench.reports.text.formats import FILE_WIDTH, write
+from kdbench.reports.text.style import visible_json
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]
 
@@ -30,8 +34,6 @@ FILES: Mapping[str, str] = {
 }
 """What a folder with a whole board holds: format -> file."""
 SUFFIXES = {".html": "html", ".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
-FILE_WIDTH = 120
-"""Columns of the terminal format in a file."""
 
 
 def build_board(
@@ -159,21 +161,17 @@ def _remembering(cache: Path | None, verify: bool) -> Iterator[Path]:
 
 
 def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:
-    from kdbench.reports import page, table  # rich and jinja2 only when a board is drawn
-    from kdbench.reports.document import visible
+    if format not in FILES:
+        raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
+    if format == "html":
+        from kdbench.reports import page  # jinja2 only when a page is drawn
 
-    width = FILE_WIDTH if to_file else None
-    renderers: dict[str, Callable[[Built], str]] = {
-        "terminal": lambda built: table.render_terminal(built.board, width=width),
-        "md": lambda built: visible(table.render_markdown(built.board)),
-        "csv": lambda built: visible(table.render_csv(built.board)),
-        "latex": lambda built: visible(table.render_latex(built.board)),
-        "json": lambda built: table.render_json(built.board),
-        "html": page.render_html,
-    }
-    if format not in renderers:
-        raise InputError(f"unknown format {format!r}; choose one of {', '.join(renderers)}")
-    return renderers[format]
+        return page.render_html
+    if format == "json":
+        return lambda built: visible_json(built.board.model_dump(mode="json"), indent=1) + "\n"
+    width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+    headline = format == "terminal"
+    return lambda built: write(board_document(built.board, headline=headline), format, width=width)
 
 
 def _compare(text: str, out: Path) -> None:

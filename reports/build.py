@@ -10,9 +10,10 @@ from kdbench.harness.metrics import info
 from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
 from kdbench.reports.group import Section, sections
 from kdbench.reports.load import find_runs
-from kdbench.reports.model import Board, Cell, PairTest, Table
+from kdbench.reports.model import Board, Cell, Column, PairTest, Table
+from kdbench.reports.pairs import resamples_for
 from kdbench.reports.ranking import compare_column, embolden
-from kdbench.reports.signature import table_signature
+from kdbench.reports.text.signature import interval_text, signature, tests_text
 
 MIXED = (
     f"not all pairs are tested alike: with a method of fewer than {stats.MIN_TRAINING_SEEDS} training "
@@ -90,5 +91,32 @@ def _table(
         cells=cells,
         pairs=pairs,
         notes=sorted(set(notes)),
-        signature=table_signature(section, columns, cells, pairs),
+        signature=_signature(section, columns, cells, pairs),
+    )
+
+
+def _signature(
+    section: Section,
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Cell | Missing]],
+    pairs: Sequence[Sequence[PairTest]],
+) -> str:
+    """One line that says how the numbers of a table came about."""
+    training = {len(grouped.row.runs) for grouped in section.rows if not grouped.row.reference}
+    placed = [(column, row[i]) for i, column in enumerate(columns) for row in cells]
+    values = [(column, cell) for column, cell in placed if isinstance(cell, Cell)]
+    most = max((len(column) for column in pairs), default=0)
+    swaps = f"paired randomisation over prompts ({resamples_for(most)} swaps)"
+    tests = tests_text({pair.seeds_measured for column in pairs for pair in column}, swaps)
+    return signature(
+        {"suite": section.suite, "protocol": ",".join(sorted({c.protocol for c in columns}))},
+        training=training,
+        decoding=[cell.decoding_seeds for _, cell in values],
+        prompts=[  # a probe may look at fewer
+            (c.heading, cell.n_prompts) for c, cell in values if info(c.metric).kind == "score"
+        ],
+        how={
+            "interval": interval_text(training),
+            "test": f"{tests}, Holm over at most {most} pairs a column" if tests else "none",
+        },
     )

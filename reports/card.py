@@ -9,7 +9,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Estimate, Manifest, Missing, ModelRef, Summary
 from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info, rank
-from kdbench.reports.document import (
+from kdbench.reports.load import read_summary
+from kdbench.reports.text.document import (
     Block,
     Cell,
     Code,
@@ -18,10 +19,9 @@ from kdbench.reports.document import (
     Part,
     Section,
     Table,
-    render_markdown,
 )
-from kdbench.reports.load import read_summary
-from kdbench.reports.text import number
+from kdbench.reports.text.markdown import Markdown
+from kdbench.reports.text.style import number
 
 
 def run_card(folder: Path | str) -> str:
@@ -54,7 +54,7 @@ def render_card(summary: Summary, manifest: Manifest | None = None) -> str:
         sections.append(Section("Cost", [cost(summary)]))
     if manifest:
         sections += provenance(manifest)
-    return render_markdown(Document(title(summary), sections))
+    return Markdown().write(Document(title(summary), sections))
 
 
 def title(summary: Summary) -> str:

@@ -17,7 +17,7 @@ from kdbench.reports.group import GroupedRow, sections, short_ids, standing
 from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.pairs import Sample, resamples_for
 from kdbench.reports.ranking import row_sample
-from kdbench.reports.signature import RNG, joined, seeds_text, version
+from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
 
 MOST = 10
 """Number of prompts shown that differ most."""
@@ -142,27 +142,14 @@ def _signature(
 ) -> str:
     """One line that says how the numbers came about."""
     rows = [side.grouped.row for side in sides]
-    decoding = {",".join(map(str, c.decoding_seeds)) for c in columns if c.decoding_seeds}
-    prompts = {column.heading: str(column.n_prompts) for column in columns}
-    tests = {
-        False: "paired bootstrap interval and randomisation p over prompts "
-        f"({resamples_for(1)} resamples)",
-        True: "paired t over prompts and training seeds",
-    }
-    used = sorted({column.seeds_measured for column in columns})
     suites = dict.fromkeys(side.grouped.runs[0].summary.run.suite for side in sides)
-    return joined(
-        {
-            "kdbench": version(),
-            "suite": ",".join(suites),
-            "protocol": ",".join(sorted(protocols)),
-            "training seeds": seeds_text({len(row.runs) for row in rows if not row.reference}),
-            "decoding seeds": " and ".join(sorted(decoding)) or "none",
-            "prompts": ",".join(f"{heading}={n}" for heading, n in prompts.items()),
-            "difference": f"a minus b, 95% interval; {' and '.join(tests[kind] for kind in used)}",
-            "correction": "none",
-            "rng": RNG,
-        }
+    tests = tests_text({column.seeds_measured for column in columns}, INTERVAL_AND_P)
+    return signature(
+        {"suite": ",".join(suites), "protocol": ",".join(sorted(protocols))},
+        training={len(row.runs) for row in rows if not row.reference},
+        decoding=[column.decoding_seeds for column in columns],
+        prompts=[(column.heading, column.n_prompts) for column in columns],
+        how={"difference": f"a minus b, 95% interval; {tests}", "correction": "none"},
     )
 
 

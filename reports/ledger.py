@@ -24,8 +24,8 @@ from kdbench.reports.load import Identity, find_runs
 from kdbench.reports.measured import Point, Value
 from kdbench.reports.model import Cell, Column
 from kdbench.reports.numbers import Number, Settings, load_numbers, load_settings
-from kdbench.reports.signature import RNG, interval_text, joined, seeds_text, version
 from kdbench.reports.suite import decoding_changes, training_changes
+from kdbench.reports.text.signature import interval_text, signature
 
 RULE = (
     "agrees: the published value (half a unit of its last digit allowed) lies in our 95% interval"
@@ -105,25 +105,13 @@ def ledger(
 def _signature(settings: Settings, rows: Sequence[LedgerRow]) -> str:
     """One line that says how our numbers came about."""
     measured = [row for row in rows if row.ours is not None]
-    prompts: dict[str, set[int]] = {}
-    for row in measured:
-        if not row.number.bucket:
-            prompts.setdefault(row.number.task, set()).add(row.n_prompts)
-    counts = [f"{task}={'/'.join(map(str, sorted(n)))}" for task, n in prompts.items()]
-    decoding = sorted({",".join(map(str, r.decoding_seeds)) for r in measured if r.decoding_seeds})
-    numbers = {row.n_runs for row in measured if row.number.method != "teacher"}
-    return joined(
-        {
-            "kdbench": version(),
-            "edition": settings.edition,
-            "protocol": settings.protocol,
-            "training seeds": seeds_text(numbers),
-            "decoding seeds": " and ".join(decoding) or "none",
-            "prompts": ",".join(counts) or "none",
-            "interval": interval_text(numbers),
-            "test": "none",
-            "rng": RNG,
-        }
+    training = {row.n_runs for row in measured if row.number.method != "teacher"}
+    return signature(
+        {"edition": settings.edition, "protocol": settings.protocol},
+        training=training,
+        decoding=[row.decoding_seeds for row in measured],
+        prompts=[(row.number.task, row.n_prompts) for row in measured if not row.number.bucket],
+        how={"interval": interval_text(training), "test": "none"},
     )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from kdbench.harness.files.records import StageCost
 from kdbench.reports.card import model, provenance, read_manifest
-from kdbench.reports.document import Cell, Code, Section, Table
 from kdbench.reports.group import GroupedRow
 from kdbench.reports.model_card import command
+from kdbench.reports.text.document import Cell, Section, Table, plain
 
 Pairs = list[list[str]]
 
@@ -95,8 +95,7 @@ def _rows(sections: Iterable[Section]) -> Pairs:
 
 def _text(cell: Cell) -> str:
     """A cell of a document as plain text, without the folders of the machine."""
-    pieces = (cell,) if isinstance(cell, str | Code) else cell
-    return _placeless("".join(p.text if isinstance(p, Code) else p for p in pieces))
+    return _placeless(plain(cell))
 
 
 def _placeless(text: str) -> str:

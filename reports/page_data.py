@@ -8,10 +8,11 @@ from typing import Any
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.build import Built
+from kdbench.reports.documents.board import any_bold
 from kdbench.reports.model import Cell, Column, PairTest, Row, Table
 from kdbench.reports.page_cards import card
 from kdbench.reports.page_samples import samples
-from kdbench.reports.text import Footnotes, footer, interval, number
+from kdbench.reports.text.style import Footnotes, interval, number
 
 Json = dict[str, Any]
 
@@ -76,8 +77,7 @@ def _pair(pair: PairTest, a: int, b: int) -> list[float]:
 
 
 def _legend(table: Table) -> str:
-    first = footer(table, Footnotes(), "text")[0].partition("; [95%")[0]
-    bold = "" if first.startswith("[95%") else first[0].upper() + first[1:] + ". "
+    bold = "Bold: best, or not significantly worse than the best. " if any_bold(table) else ""
     teacher = any(row.reference and row.method == "teacher" for row in table.rows)
     guide = " A dashed line is the teacher's mean." if teacher else ""
     numbers = _seeds(table)

@@ -13,17 +13,6 @@ from kdbench.harness.files.store import is_done, write_text
 from kdbench.harness.metrics import info, rank
 from kdbench.reports import card
 from kdbench.reports.columns import TASK_ORDER
-from kdbench.reports.document import (
-    Cell,
-    Document,
-    Paragraph,
-    Part,
-    Picture,
-    Section,
-    Table,
-    render_markdown,
-)
-from kdbench.reports.document_page import render_html
 from kdbench.reports.figures import Drawable, Plot, save
 from kdbench.reports.figures.cost import cost_by_stage
 from kdbench.reports.figures.probes import exposure_curves, reliability
@@ -32,7 +21,18 @@ from kdbench.reports.figures.training import training_curves, training_details
 from kdbench.reports.measured import Value, judged_values, probe_values
 from kdbench.reports.run_files import RunFiles, Stage, read_run
 from kdbench.reports.run_samples import samples
-from kdbench.reports.text import number
+from kdbench.reports.text.document import (
+    Cell,
+    Document,
+    Paragraph,
+    Part,
+    Picture,
+    Section,
+    Table,
+)
+from kdbench.reports.text.html import write_html
+from kdbench.reports.text.markdown import Markdown
+from kdbench.reports.text.style import number
 
 UNTRAINED = Missing(missing="nothing was trained: this folder holds an evaluated model")
 
@@ -74,8 +74,8 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
             pictures[name] = Paragraph(f"{title}: left out, {drawable.missing}.", note=True)
     document = Document(card.title(run.summary), _sections(run, pictures))
     for path, text in (
-        (target / "report.md", render_markdown(document)),
-        (target / "report.html", render_html(document, images)),
+        (target / "report.md", Markdown().write(document)),
+        (target / "report.html", write_html(document, images)),
     ):
         write_text(path, text)
         files.insert(0, path)

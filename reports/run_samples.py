@@ -7,8 +7,8 @@ from typing import NamedTuple
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.store import read_records
 from kdbench.harness.metrics import info
-from kdbench.reports.document import Answer, Sample
-from kdbench.reports.text import number
+from kdbench.reports.text.document import Answer, Sample
+from kdbench.reports.text.style import number
 
 METRIC = "rouge_l"
 BY_ID = 2

@@ -27,14 +27,20 @@ from kdbench.harness.files.records import (
 from kdbench.reports.board import build_board, leaderboard
 from kdbench.reports.card import run_card
 from kdbench.reports.compare import compare
-from kdbench.reports.compare_text import render_comparison
+from kdbench.reports.documents.board import board_document
+from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.model import Board, Cell, Row, Table
-from kdbench.reports.terminal import render_terminal
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.terminal import Terminal
 
 PROMPTS = 40
 TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
 STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)
 Make = Callable[..., Path]
+
+
+def render_terminal(board: Board, width: int = 100, *, colour: bool = False) -> str:
+    return Terminal(width, colour=colour).write(board_document(board, headline=True))
 
 
 @pytest.fixture(autouse=True)
@@ -452,7 +458,7 @@ def test_compare_two_rows(make: Make) -> None:
     gaps = [abs(prompt.a - prompt.b) for prompt in column.most]
     assert gaps == sorted(gaps, reverse=True)
     assert len(gaps) == 10
-    assert "0/0/40" in render_comparison(result)
+    assert "0/0/40" in write(compare_document(result), "terminal")
     with pytest.raises(InputError, match="2 different rows"):
         compare([one[0], two], two)
     with pytest.raises(InputError, match="40 and 40, 0 in common"):

@@ -1,6 +1,7 @@
 """Claims: stated tests, their verdicts on boards made to give each one, and what is missing."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from kdbench.harness.files.records import ModelRef
 from kdbench.harness.metrics import METRICS
 from kdbench.harness.registry import METHODS
 from kdbench.reports.claims.book import claim_book
+from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import JudgedClaim, judge_claims
-from kdbench.reports.claims.text import render_markdown, render_terminal
+from kdbench.reports.text.formats import write
 
 
 @pytest.fixture
@@ -165,9 +167,10 @@ def test_a_claim_about_all_pairs_needs_each(runs: Path) -> None:
 def test_verb_and_formats(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
     report = judge_claims([runs])
-    text, markdown = render_terminal(report), render_markdown(report)
-    assert "HOLDS: minillm-rouge" in text and "minillm - fkd" in text
-    assert all(len(line) <= 110 for line in text.splitlines() if not line.startswith("claims-v1"))
+    document = claims_document(report)
+    text, markdown = write(document, "terminal", width=110), write(document, "md")
+    assert re.search("^holds +minillm-rouge ", text, re.MULTILINE) and "minillm - fkd" in text
+    assert all(len(line) <= 110 for line in text.splitlines())
     assert "**holds**" in markdown and "minillm-rouge" in markdown
     for arguments, code in (
         (["claims", runs, "--only", "nonsense"], 2),

@@ -12,9 +12,10 @@ from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.resolve import resolve
 from kdbench.reports import ledger as module
+from kdbench.reports.documents.ledger import ledger_document
 from kdbench.reports.ledger import Ledger, LedgerRow
-from kdbench.reports.ledger_text import render_markdown, render_terminal
 from kdbench.reports.numbers import load_numbers, load_settings
+from kdbench.reports.text.formats import write
 
 XL = ModelRef(name="gpt2-xl", fingerprint="x" * 64, parameters=1_557_611_200)
 BASE = ModelRef(name="gpt2", fingerprint="y" * 64, parameters=124_439_808)
@@ -24,6 +25,14 @@ FULL: dict[str, Any] = {"edition": "full", "protocol": "minillm-compat", "card":
 
 def ledger(paths: list[Path]) -> Ledger:
     return module.ledger(paths, lambda suite, method: resolve(suite=suite, method=method))
+
+
+def render_terminal(found: Ledger, *, everything: bool = False) -> str:
+    return write(ledger_document(found, everything=everything), "terminal", width=1000)
+
+
+def render_markdown(found: Ledger) -> str:
+    return write(ledger_document(found), "md")
 
 
 def make_run(

@@ -18,7 +18,8 @@ from kdbench.reports.compare import compare
 from kdbench.reports.load import find_runs
 from kdbench.reports.rules.book import rulebook
 from kdbench.reports.rules.check import judge_runs
-from kdbench.reports.rules.report import check_runs, render_check
+from kdbench.reports.rules.report import check_document, check_runs
+from kdbench.reports.text.formats import write
 from kdbench.tasks.scoring import SCORER
 
 Edit = Mapping[str, Mapping[str, Any]]
@@ -78,7 +79,7 @@ def test_runs_alike_are_closed_and_references_are_not_judged(runs: Path) -> None
         "sft": "closed",
         "teacher": "reference",
     }
-    text = render_check(report)
+    text = write(check_document(report), "terminal")
     assert "4 closed, 0 open; 1 reference model is not judged" in text
     assert text.startswith("closed-v1, fake: big → small\n")
 
@@ -97,7 +98,8 @@ def test_a_run_that_breaks_a_rule_is_named(runs: Path, rule: str) -> None:
     report = check_runs([runs], "closed-v1")
     found = {run.run: run.broken for run in report.runs if run.broken}
     assert found == {broken.name: [rule]}
-    (line,) = [line for line in render_check(report).splitlines() if line.startswith(f"{rule}: ")]
+    text = write(check_document(report), "terminal", width=1000)
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{rule}: ")]
     assert broken.name in line and ": found " in line and ", expected " in line
 
 

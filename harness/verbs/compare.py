@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most."""
     from kdbench.reports.compare import compare as make
-    from kdbench.reports.compare_text import render_comparison
+    from kdbench.reports.documents.compare import compare_document
 
     found = make(
         _folders(a, runs_dir),
@@ -45,8 +45,7 @@ def compare(
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
     )
-    text = found.model_dump_json(indent=1) if json_output else render_comparison(found)
-    typer.echo(text.rstrip("\n"))
+    options.deliver(compare_document(found), found, json_output=json_output)
 
 
 def _folders(side: str, runs_dir: Path) -> list[Path]:

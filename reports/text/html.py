@@ -1,4 +1,4 @@
-"""A document as one HTML file: no script, no network, pictures inside, light and dark."""
+"""One HTML file: no script, no network, pictures inside, light and dark."""
 
 import base64
 import hashlib
@@ -7,10 +7,11 @@ from importlib import resources
 
 import jinja2
 
-from kdbench.reports.document import Cell, Code, Document, Part, visible
+from kdbench.reports.text.document import Document, Part, Piece, pieces
+from kdbench.reports.text.style import Footnotes, visible
 
 
-def render_html(document: Document, images: Mapping[str, bytes]) -> str:
+def write_html(document: Document, images: Mapping[str, bytes] | None = None) -> str:
     """The document as a page; its text is escaped, and its policy allows nothing but its own style.
 
     Args:
@@ -19,23 +20,25 @@ def render_html(document: Document, images: Mapping[str, bytes]) -> str:
     """
     files = resources.files("kdbench.reports") / "web"
     style = (files / "document.css").read_text(encoding="utf-8")
+    footnotes = Footnotes()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"pieces": _pieces, "visible": visible, "kind": _kind}
-    environment.tests["code"] = lambda piece: isinstance(piece, Code)
+    environment.filters |= {
+        "pieces": pieces,
+        "visible": visible,
+        "kind": _kind,
+        "letter": footnotes.mark,
+    }
     template = environment.from_string((files / "document.html").read_text(encoding="utf-8"))
     return template.render(
         document=document,
+        explained=footnotes.explained,
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        images={name: base64.b64encode(data).decode() for name, data in images.items()},
+        images={name: base64.b64encode(data).decode() for name, data in (images or {}).items()},
     )
 
 
-def _pieces(cell: Cell) -> tuple[str | Code, ...]:
-    return (cell,) if isinstance(cell, str | Code) else cell
-
-
-def _kind(part: Part) -> str:
-    return type(part).__name__
+def _kind(thing: Part | Piece) -> str:
+    return type(thing).__name__
