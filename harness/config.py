@@ -16,6 +16,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Edition = Literal["mini", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
 
+ROW_FILES = (".jsonl", ".json")
+"""Endings of files of rows that can be a task."""
+
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
 # micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
 NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})

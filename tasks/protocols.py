@@ -3,12 +3,11 @@
 A protocol changes numbers, so its name is part of every evaluation's key and of every signature.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.harness.data import TokenRule
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,5 @@ def get_protocol(name: str) -> Protocol:
         InputError: unknown name; the nearest one is offered.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PROTOCOLS)}"
-        raise InputError(f"unknown protocol {name!r}; {hint}")
+        raise unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

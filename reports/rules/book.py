@@ -1,11 +1,9 @@
 """The rules as data: ``<version>.yaml`` beside this file, or a file of the user's."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.shipped import RULES
 
@@ -53,18 +51,4 @@ def rulebook(name: str = DEFAULT) -> Rulebook:
     Raises:
         InputError: no such version or file, or it is no rulebook.
     """
-    where, text = RULES.text(name)
-    try:
-        return Rulebook.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not valid YAML ({_line(error)})") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"]) or "document"
-        message = problem["msg"].removeprefix("Value error, ").lower()
-        raise InputError(f"{where} is no rulebook ({place}: {message})") from error
-
-
-def _line(error: yaml.YAMLError) -> Any:
-    mark = getattr(error, "problem_mark", None)
-    return f"line {mark.line + 1}" if mark else error
+    return RULES.load(name, Rulebook)
