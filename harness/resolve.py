@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.config import NOT_HASHED, ROW_FILES, RunConfig, TrainConfig
+from kdbench.harness.config import FREE, ROW_FILES, RunConfig, TrainConfig
 from kdbench.harness.errors import InputError, unfit, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.identity import departures
@@ -161,8 +161,6 @@ def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     return above
 
 
-FREE = {"seed", "init_seed", *NOT_HASHED}
-"""Settings in which runs trained as their suite says may differ."""
 _TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")
 
 

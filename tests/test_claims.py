@@ -129,11 +129,10 @@ def test_seeds_enter_and_the_closed_row_is_taken(runs: Path) -> None:
 def test_an_ablation_does_not_stand_for_its_method(runs: Path) -> None:
     board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
     ablated = fakes.make_run(runs, "minillm", 1, level=10)
-    fakes.edit(ablated / "config.json", {"method.options": {"teacher_mix": 0}})
+    fakes.edit(ablated / "summary.json", {"run.settings": "ablated"})
     found = judged(runs, "minillm-rouge")
     assert found.verdict == "not measured" and "several configurations of minillm" in found.reason
-    argv = ["kdbench", "run", "--method", "minillm", "--set", "method.teacher_mix=0"]
-    (ablated / "manifest.json").write_text(json.dumps({"argv": argv}))
+    fakes.edit(ablated / "summary.json", {"run.changes": ["teacher_mix=0"]})
     found = judged(runs, "minillm-rouge")
     assert found.verdict == "holds" and "minillm" in found.students
 
