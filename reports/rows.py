@@ -32,6 +32,15 @@ class Section(NamedTuple):
     rows: tuple[GroupedRow, ...]
 
 
+class _Pair(NamedTuple):
+    """What the rows of a table share: not the student's content, for a seed may make its own init."""
+
+    suite: str
+    teacher: str = ""
+    teacher_content: str = ""
+    student: str = ""
+
+
 def sections(runs: Sequence[Run]) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
@@ -39,33 +48,31 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     shown in each table of their suite that they belong to: same teacher, same student, or neither
     recorded. Divisions are those that the comparison rules give the runs beside each other.
     """
-    trained: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    trained: dict[_Pair, list[Run]] = defaultdict(list)
     evaluated = []
     for run in with_divisions(runs):
         if run.summary.run.kind == "run":
             trained[_pair(run.summary.run)].append(run)
         else:
             evaluated.append(run)
-    beside: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    beside: dict[_Pair, list[Run]] = defaultdict(list)
     for run in evaluated:
         card = run.summary.run
-        pairs = [pair for pair in trained if pair[0] == card.suite]
+        pairs = [pair for pair in trained if pair.suite == card.suite]
         fitting = [pair for pair in pairs if len(pairs) == 1 or _fits(card, trained[pair])]
-        for pair in fitting or [(card.suite, "", "", "")]:
+        for pair in fitting or [_Pair(card.suite)]:
             beside[pair].append(run)
     return [
-        Section(*pair[:2], pair[3], (*_rows(beside[pair]), *_rows(trained[pair])))
+        Section(
+            pair.suite, pair.teacher, pair.student, (*_rows(beside[pair]), *_rows(trained[pair]))
+        )
         for pair in sorted({*trained, *beside})
     ]
 
 
-def _pair(card: RunCard) -> tuple[str, ...]:
-    """Suite, teacher by name and content, student by name.
-
-    Not the student's content: a training seed may make its own init.
-    """
+def _pair(card: RunCard) -> _Pair:
     teacher = card.teacher
-    return (
+    return _Pair(
         card.suite,
         teacher.name if teacher else "",
         teacher.fingerprint if teacher else "",

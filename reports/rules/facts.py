@@ -48,13 +48,13 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
     data = {split: of.get("sha256") for split, of in prepared.data.items()}
     found: Facts = {
         "regime": _one(config.get("regime")),
-        "teacher": _one(prepared.teacher and prepared.teacher.fingerprint),
-        "init": _one(prepared.init and prepared.init.fingerprint),
+        "teacher": _one(prepared.teacher.fingerprint if prepared.teacher else None),
+        "init": _one(prepared.init.fingerprint if prepared.init else None),
         "train_data": _one(data.get("train")),
         "dev_data": _one(data.get("dev")),
         "text_data": _one(data.get("text") or "none"),
         "budget": _one(_budget(train)),
-        "response_tokens": _one(spent and spent.tokens.get("response")),
+        "response_tokens": _one(spent.tokens.get("response") if spent else None),
         "select": _one(train.get("select")),
         "tuning": _one(f"{trials} tried" if trials is not None else None),
         "judge": {"": sorted(run.summary.judge)} if run.summary.judge else {},

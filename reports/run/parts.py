@@ -119,10 +119,11 @@ def provenance(manifest: Manifest) -> Table:
     commit: Cell = manifest.kdbench
     if manifest.git_commit:
         commit = (f"{manifest.kdbench} ", Code(manifest.git_commit[:12]), changed)
+    data: list[list[Cell]] = [[f"data: {k}", _data(entry)] for k, entry in manifest.data.items()]
     rows: list[list[Cell]] = [
         ["kdbench", commit],
         ["tokenizer", Code(manifest.tokenizer_sha256[:12])],
-        *([f"data: {split}", _data(entry)] for split, entry in manifest.data.items()),
+        *data,
         ["versions", _named(manifest.versions)],
         ["hardware", _named(manifest.hardware)],
     ]

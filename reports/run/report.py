@@ -98,10 +98,10 @@ def _alike(models: Mapping[str, Run], key: str) -> dict[str, Entry]:
     """The first model's evaluation ``key``, and those of others that share its column."""
     (label, own), *others = models.items()
     found = {label: Entry(own, key, _values(own.summary, key))}
-    asked = own.summary.scores.get(key)
-    for label, run in others if asked else ():
+    column = own.summary.scores[key].column if key in own.summary.scores else None
+    for label, run in others:
         for name, scores in sorted(run.summary.scores.items()):
-            if (scores.task, scores.column) == (asked.task, asked.column):
+            if scores.column == column:
                 found.setdefault(label, Entry(run, name, _values(run.summary, name)))
     return found
 
@@ -275,7 +275,8 @@ def _scores(subject: Subject) -> list[Part]:
         own = next(iter(alike.values())).metrics
         for name in sorted(own, key=lambda name: rank(name.partition(" ")[0])):
             metric, _, judge = name.partition(" ")
-            prompts = 0 if isinstance(own[name], Missing) else own[name].n_prompts
+            value = own[name]
+            prompts = 0 if isinstance(value, Missing) else value.n_prompts
             rows.append(
                 [
                     f"{scores.task}[{scores.edition}] {scores.protocol}",
