@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -41,14 +41,8 @@ class PromptScores(NamedTuple):
     reference_tokens: tuple[int, ...]
 
 
-def finished_runs(
-    paths: Iterable[Path | str], wanted: Callable[[RunFolder], bool] = lambda run: True
-) -> tuple[list[Run], list[str]]:
+def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     """Finished runs among ``paths`` (run folders, or folders of run folders), by folder name.
-
-    Args:
-        paths: where to look.
-        wanted: which run folders to read at all.
 
     Returns:
         The runs, and each one that was left out with the reason: not finished, or not readable.
@@ -58,7 +52,7 @@ def finished_runs(
     """
     places = list(paths)
     runs, left_out = [], []
-    for folder in filter(wanted, find_runs(places)):
+    for folder in find_runs(places):
         if not folder.summary.exists():
             left_out.append(f"{folder.name}: not finished")
             continue

@@ -8,13 +8,13 @@ from typing import Any
 
 import fakes
 import pytest
+from board_runs import build_board
 
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder, mark_done, read_json
-from kdbench.reports.board import build_board
 from kdbench.reports.compare import compare
 from kdbench.reports.rules.check import judge_runs, rulebook
 from kdbench.reports.rules.report import check_document, check_runs

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.records import Missing
-from kdbench.harness.files.run_folder import RunFolder, runs_in
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
@@ -83,16 +84,15 @@ def _table(
 
 def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -> Results:
     """The runs and the reference rows of their suite, in every format, below ``out/board``."""
-    from kdbench.reports.board import build_board, leaderboard_folder
+    from kdbench.reports.board import build, leaderboard_folder
+    from kdbench.reports.runs import finished_runs
 
     suite = RunFolder(folders[0]).summary.read().run.suite
-    found = [(run, run.summary.find()) for run in runs_in(place.runs_dir)]
+    cards = {run.folder.path: run.summary.run for run in finished_runs([place.runs_dir])[0]}
     references = [
-        run.path
-        for run, summary in found
-        if summary and summary.run.kind == "eval" and summary.run.suite == suite
+        path for path, card in cards.items() if card.kind == "eval" and card.suite == suite
     ]
-    paths = [*references, *folders]
-    leaderboard_folder(paths, out / "board", tasks=tasks)
-    board = build_board(paths, tasks=tasks)
+    paths, cache = [*references, *folders], board_cache()
+    leaderboard_folder(paths, out / "board", tasks=tasks, cache=cache)
+    board = build(paths, tasks=tasks, cache=cache).board
     return Results(board_document(board, headline=True), {"table": board.model_dump(mode="json")})

@@ -31,6 +31,7 @@ def leaderboard(
     json_output: options.Json = False,
 ) -> None:
     """Compare finished runs: means, intervals, and which differences are significant."""
+    from kdbench.harness.files.folders import board_cache
     from kdbench.reports import board
 
     wanted = "json" if json_output else format_
@@ -39,7 +40,12 @@ def leaderboard(
     named_metrics = options.name_list(metrics, "--metrics")
     if out is not None and wanted is None and (out.is_dir() or out.suffix not in board.SUFFIXES):
         files = board.leaderboard_folder(
-            places, out, verify=verify, tasks=named_tasks, metrics=named_metrics
+            places,
+            out,
+            verify=verify,
+            tasks=named_tasks,
+            metrics=named_metrics,
+            cache=board_cache(),
         )
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
@@ -52,5 +58,6 @@ def leaderboard(
         verify=verify,
         tasks=named_tasks,
         metrics=named_metrics,
+        cache=board_cache(),
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))

@@ -1,20 +1,25 @@
 """A board as a document."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Board, Cell, Row, Table
+from kdbench.reports.columns import Cell
+from kdbench.reports.rows import Row
 from kdbench.reports.text import document as text
 from kdbench.reports.text.document import Document, Notes, Paragraph, Section, Strong
 from kdbench.reports.text.style import value_cell
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Board, Table
 
 WHOSE = {"kind", "method", "variant", "regime", "division", "training_seeds", "runs"}
 VALUES = ("mean", "low", "high", "n_prompts", "n_runs", "decoding_seeds", "bold")
 """Fields of a row and of a cell that data frames have."""
 
 
-def board_document(board: Board, *, headline: bool = False) -> Document:
+def board_document(board: "Board", *, headline: bool = False) -> Document:
     """A section for each suite and pair of models; references first, then the best first.
 
     Args:
@@ -33,12 +38,12 @@ def row_label(row: Row) -> str:
     return f"{row.label} ×{len(row.training_seeds)}" if several else row.label
 
 
-def any_bold(table: Table) -> bool:
+def any_bold(table: "Table") -> bool:
     """Whether any method is significantly ahead in any column."""
     return any(isinstance(cell, Cell) and cell.bold for row in table.cells for cell in row)
 
 
-def _section(table: Table, headline: bool) -> Section:
+def _section(table: "Table", headline: bool) -> Section:
     order = _order(table)
     drawn = [_table(table, block, order) for block in _blocks(table, headline)]
     bold: text.Cell = "[95% interval]"
@@ -50,7 +55,7 @@ def _section(table: Table, headline: bool) -> Section:
     return Section(table.title, [*drawn, notes])
 
 
-def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> text.Table:
+def _table(table: "Table", block: Sequence[int], order: Sequence[int]) -> text.Table:
     columns = [table.columns[i] for i in block]
     rows = [
         [
@@ -74,7 +79,7 @@ def _cell(cell: Cell | Missing, metric: str) -> text.Cell:
     return value_cell(cell, metric, bold=cell.bold, note=cell.note)
 
 
-def _order(table: Table) -> list[int]:
+def _order(table: "Table") -> list[int]:
     """References as they come, then methods by the first main metric, the best first."""
     known = [info(column.metric) for column in table.columns]
     main = next((i for i, k in enumerate(known) if k.headline and k.better), None)
@@ -90,7 +95,7 @@ def _order(table: Table) -> list[int]:
     return sorted(range(len(table.rows)), key=place)
 
 
-def _blocks(table: Table, headline: bool) -> list[list[int]]:
+def _blocks(table: "Table", headline: bool) -> list[list[int]]:
     """Columns that are drawn together, by index: main scores, other scores, judges, probes."""
     known = [info(column.metric) for column in table.columns]
     shown = [i for i, k in enumerate(known) if k.headline or not headline] or list(
@@ -104,7 +109,7 @@ def _blocks(table: Table, headline: bool) -> list[list[int]]:
     return [block for block in blocks if block] or [[]]
 
 
-def _open_rows(table: Table) -> list[str]:
+def _open_rows(table: "Table") -> list[str]:
     """Which rows are in the open division, and the comparison rules they break."""
     labels: dict[str, list[str]] = {}
     for row in table.rows:
@@ -114,7 +119,7 @@ def _open_rows(table: Table) -> list[str]:
     return [f"open: {', '.join(rows)} (breaks {rules})" for rules, rows in labels.items()]
 
 
-def _rows(table: Table) -> Iterator[Mapping[str, object]]:
+def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
     """One row a cell; reasons, signature and notes included."""
     pair = {"suite": table.suite, "teacher": table.teacher, "student": table.student}
     below = {"signature": table.signature, "notes": "; ".join(table.notes)}
