@@ -15,7 +15,7 @@ from kdbench.harness.files.records import Missing, Summary
 from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info
 from kdbench.harness.registry import METHODS
-from kdbench.reports.board import Table
+from kdbench.reports.board import Table, build
 from kdbench.reports.rows import Row
 from kdbench.reports.text.markdown import escape
 from kdbench.reports.text.style import interval, number
