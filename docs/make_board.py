@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from kdbench.reports.board import leaderboard_folder
+from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
-from kdbench.reports.claims.text import render_markdown
+from kdbench.reports.text.formats import write
 
 DEBIAN = Path("/usr/bin/chromium")
 PICTURES = (
@@ -71,7 +72,8 @@ def main() -> int:
     arguments = parser.parse_args()
     files = leaderboard_folder(arguments.runs, arguments.out)
     claims = arguments.out / "claims.md"
-    claims.write_text(render_markdown(judge_claims(arguments.runs)), encoding="utf-8")
+    document = claims_document(judge_claims(arguments.runs))
+    claims.write_text(write(document, "md"), encoding="utf-8")
     files.append(claims)
     if not arguments.no_pictures:
         files += pictures(arguments.out / "index.html", arguments.out, arguments.browser)

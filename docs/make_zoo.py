@@ -16,9 +16,9 @@ from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info
 from kdbench.harness.registry import METHODS
 from kdbench.reports.board import build_board
-from kdbench.reports.markdown import escape
-from kdbench.reports.model import Row, Table
-from kdbench.reports.text import interval, number
+from kdbench.reports.board_types import Row, Table
+from kdbench.reports.text.markdown import escape
+from kdbench.reports.text.style import interval, number
 
 HERE = Path(__file__).resolve().parent
 TASKS = ("dolly", "selfinst", "vicuna", "sni", "unni")

@@ -16,9 +16,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp64"]
 Edition = Literal["mini", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
 
+ROW_FILES = (".jsonl", ".json")
+"""Endings of files of rows that can be a task."""
+
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
 # micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
 NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
+# Settings in which runs trained as their suite says may differ.
+FREE = NOT_HASHED | {"seed", "init_seed"}
 
 
 class Section(BaseModel):
@@ -242,6 +247,14 @@ def slug(text: str) -> str:
     """The last part of a model name or path, fit for a file name (``mini:student`` whole)."""
     last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
     return re.sub(r"[^A-Za-z0-9.]+", "-", last).strip("-.").lower() or "model"
+
+
+def file_task(text: str) -> tuple[str, str] | None:
+    """Name and path of a task that is a file of rows (``own.jsonl``, ``name=own.jsonl``); else None."""
+    name, sign, path = text.rpartition("=")
+    if not path.endswith(ROW_FILES):
+        return None
+    return (name if sign else slug(Path(path).stem)), path
 
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:

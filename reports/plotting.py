@@ -6,10 +6,9 @@ that matplotlib ships, so that a figure looks alike on every machine.
 """
 
 import contextlib
-import csv
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from kdbench.harness.files.store import write_bytes, write_text
+from kdbench.reports.text.csv import csv_text, frame
 
 __all__ = [
-    "COLOURS", "DIM", "DPI", "GRID", "MARKERS", "Axes", "Figure", "canvas", "csv_text", "dots", "panels",
+    "COLOURS", "DIM", "DPI", "GRID", "MARKERS", "Axes", "Figure", "canvas", "dots", "panels",
     "short", "style", "text", "thousands", "write",
 ]  # fmt: skip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
@@ -154,13 +154,13 @@ def dots(
         axes.spines["left"].set_visible(False)
 
 
-def write(figure: Figure, stem: Path, table: Any) -> list[Path]:
+def write(figure: Figure, stem: Path, table: Sequence[Mapping[str, object]]) -> list[Path]:
     """Writes ``<stem>.svg``, ``<stem>.png`` and the plotted numbers as ``<stem>.csv``.
 
     Args:
         figure: from `canvas` or `panels`.
         stem: path without an ending; a dot in its name stays.
-        table: list of dicts, or a data frame: one line a plotted point.
+        table: one row a plotted point.
 
     Returns:
         The three paths, in this order.
@@ -179,22 +179,8 @@ def write(figure: Figure, stem: Path, table: Any) -> list[Path]:
             kind = path.suffix[1:]
             figure.savefig(sink, format=kind, metadata=metadata or {"Software": None})
             write_bytes(path, sink.getvalue())
-    write_text(paths[2], csv_text(table))
+    write_text(paths[2], csv_text(frame(table)))
     return paths
-
-
-def csv_text(table: Any) -> str:
-    """Rows as CSV: columns in order of first appearance, an absent value empty."""
-    rows: Iterable[Mapping[str, object]] = (
-        table if isinstance(table, list) else table.to_dict("records")
-    )
-    rows = list(rows)
-    sink = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return sink.getvalue()
 
 
 def thousands(axis: Axis) -> None:

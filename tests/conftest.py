@@ -15,6 +15,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Some test runners set the width of their own screen: what is printed here is for no screen.
+os.environ.pop("COLUMNS", None)
 
 # A shell that starts us in the background makes us ignore Ctrl-C, and so would every process we start;
 # some tests send it.

@@ -11,19 +11,15 @@ from board_runs import write_run
 
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
-from kdbench.reports.ablation_text import (
-    p_value,
-    render_csv,
-    render_json,
-    render_latex,
-    render_markdown,
-    render_terminal,
-)
+from kdbench.reports.board_types import Cell
+from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.figures import save
 from kdbench.reports.figures.ablation import differences
-from kdbench.reports.load import prompt_scores
-from kdbench.reports.model import Cell
+from kdbench.reports.runs import prompt_scores
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.style import p_value
 
 PUBLISHED = {
     "full": {"dolly/rouge_l": 24.6},
@@ -47,6 +43,10 @@ def table(runs: Path, seeds: int = 1, **more: object) -> Ablation:
     return build_ablation(given, **(settings | more))  # type: ignore[arg-type]
 
 
+def render(made: Ablation, format: str) -> str:
+    return write(ablation_document(made, headline=format == "terminal"), format)
+
+
 def cell(made: Ablation, label: str, metric: str = "rouge_l") -> AblationCell:
     place = [row.label for row in made.rows].index(label)
     return made.cells[place][[column.metric for column in made.columns].index(metric)]
@@ -58,10 +58,8 @@ def test_differences_are_paired_and_corrected(tmp_path: Path) -> None:
     assert cell(made, "full").effect is None
     worse, better = cell(made, "worse").effect, cell(made, "better").effect
     assert worse is not None and better is not None
-    values = [
-        prompt_scores(next((tmp_path / f"run-{i:012x}").glob("eval/*/scores.jsonl"))).values
-        for i in (0, 1)
-    ]
+    runs = [RunFolder(tmp_path / f"run-{i:012x}") for i in (0, 1)]
+    values = [prompt_scores(run.evaluations()[0]).values for run in runs]
     by_hand = np.asarray(values[0]["rouge_l"]) - np.asarray(values[1]["rouge_l"])
     assert worse.difference == pytest.approx(by_hand.mean(), abs=1e-5)
     interval = stats.bootstrap(by_hand, resamples=stats.RESAMPLES)
@@ -78,7 +76,7 @@ def test_three_training_seeds_enter_the_interval(tmp_path: Path) -> None:
     assert effect is not None and effect.seeds_measured
     assert made.rows[1].training_seeds == [0, 1, 2]
     assert "paired t over prompts and training seeds" in made.signature
-    assert "×3" in render_markdown(made)
+    assert "×3" in render(made, "md")
 
 
 def test_the_papers_own_differences_stand_beside(tmp_path: Path) -> None:
@@ -88,14 +86,14 @@ def test_the_papers_own_differences_stand_beside(tmp_path: Path) -> None:
     assert (worse.difference, worse.same_sign) == (-9.9, True)
     assert (better.difference, better.same_sign) == (-4.6, False)
     assert cell(made, "full").paper is None and cell(made, "worse", "exact_match").paper is None
-    for text in (render_terminal(made), render_markdown(made)):
+    for text in (render(made, "terminal"), render(made, "md")):
         assert "−9.9, same sign" in text and "−4.6, opposite sign" in text
 
 
 def test_what_is_missing_says_why(tmp_path: Path) -> None:
     made = table(tmp_path)
     assert cell(made, "absent").value == Missing(missing="seed 10 failed: the disk was full")
-    for text in (render_terminal(made), render_markdown(made), render_latex(made)):
+    for text in (render(made, "terminal"), render(made, "md"), render(made, "latex")):
         assert "the disk was full" in text
         assert "kdbench: " in text  # the signature
     alone = build_ablation(
@@ -121,11 +119,11 @@ def test_text_cannot_break_a_table(tmp_path: Path) -> None:
         Given(evil, [write_run(tmp_path, "evil", 20.0)]),
     ]
     made = build_ablation(given, title=evil, base="full", suite="mini")
-    markdown = render_markdown(made)
+    markdown = render(made, "md")
     assert "<script>" not in markdown and "a|b" not in markdown
-    latex = [line for line in render_latex(made).splitlines() if not line.startswith("%")]
+    latex = [line for line in render(made, "latex").splitlines() if not line.startswith("%")]
     assert "\\input{x}" not in "\n".join(latex)
-    assert "[red]" in render_terminal(made)
+    assert "[red]" in render(made, "terminal")
     plot = differences(made)
     assert not isinstance(plot, Missing)
     assert [path.suffix for path in save(plot, tmp_path / "figure")] == [".svg", ".png", ".csv"]
@@ -134,10 +132,10 @@ def test_text_cannot_break_a_table(tmp_path: Path) -> None:
 
 def test_data_has_every_cell_and_bytes_do_not_change(tmp_path: Path) -> None:
     made = table(tmp_path)
-    rows = list(csv.DictReader(io.StringIO(render_csv(made))))
+    rows = list(csv.DictReader(io.StringIO(render(made, "csv"))))
     assert len(rows) == len(made.rows) * len(made.columns)
     assert {row["same_sign"] for row in rows} == {"", "0", "1"}
-    assert Ablation.model_validate(json.loads(render_json(made))) == made
+    assert Ablation.model_validate(json.loads(json.dumps(made.model_dump(mode="json")))) == made
     assert isinstance(cell(made, "full").value, Cell)
     plot = differences(made)
     assert not isinstance(plot, Missing)
@@ -145,5 +143,6 @@ def test_data_has_every_cell_and_bytes_do_not_change(tmp_path: Path) -> None:
     assert one == two
 
 
-def test_p_values_in_three_digits() -> None:
-    assert [p_value(p) for p in (0.0001, 0.0123, 0.5, 1.0)] == ["<.001", ".012", ".500", "1"]
+def test_p_values_in_four_digits() -> None:
+    shown = ["<0.0001", "0.0001", "0.0123", "0.5000", "1.0000"]
+    assert [p_value(p) for p in (0.00009, 0.0001, 0.0123, 0.5, 1.0)] == shown

@@ -11,8 +11,9 @@ import pytest
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.reports.compare import compare
-from kdbench.reports.compare_text import render_comparison
-from kdbench.reports.printable import printable
+from kdbench.reports.documents.compare import compare_document
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.style import printable
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_answers_and_references_are_shown_and_harmless(runs: Path) -> None:
     b = fakes.make_run(runs, "fkd", response="")
     found = compare(a, b)
     assert found.columns[0].most[0].answer_a == evil.format(method="dpkd")  # data stays as it is
-    text = render_comparison(found)
+    text = write(compare_document(found), "terminal", width=1000)
     assert not [c for c in text if not c.isprintable() and c != "\n"]
     assert "\\x1b[2J" in text and "\\u202e" in text and "second line" in text
     assert "reference 3" in text and "b          (empty)" in text
@@ -126,7 +127,7 @@ def ablated(runs: Path) -> Path:
     for options in ({}, {"teacher_mix": 0.0}):
         for seed in (1, 2):
             run = fakes.make_run(runs, "minillm", seed, level=32)
-            fakes.edit(run / "config.json", {"method.options": options})
+            fakes.edit(run / "summary.json", {"run.settings": str(options)})
     fakes.make_run(runs, "sft")
     return runs
 
@@ -160,4 +161,8 @@ def test_text_has_the_signature(runs: Path) -> None:
     found = compare(fakes.make_run(runs, "dpkd"), fakes.make_run(runs, "fkd"))
     for field in ("suite: fake", "protocol: strict", "decoding seeds: 10,20", "dolly[mini]=40"):
         assert field in found.signature
-    assert render_comparison(found).rstrip().endswith(f"signature: {found.signature}")
+    assert (
+        write(compare_document(found), "terminal", width=1000)
+        .rstrip()
+        .endswith(f"signature: {found.signature}")
+    )

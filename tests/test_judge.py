@@ -21,6 +21,7 @@ from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     CostRow,
+    DecodingRecord,
     EvaluationRecord,
     ModelRef,
     RunCard,
@@ -53,14 +54,15 @@ def make_run(
         task="dolly",
         edition="mini-test:4",
         protocol="strict",
-        limit=None,
+        template="mini",
+        model="f" * 64,
+        tokenizer="e" * 64,
         data_sha256="0" * 64,
-        decoding={},
+        decoding=DecodingRecord(max_new_tokens=8),
+        dtype="fp32",
         batch_size=8,
         chunk=4,
-        scorer="kdbench-text-1",
         seeds=list(seeds),
-        lm_eval_version="0.4.13",
     )
     write_json(out / "evaluation.json", record)
     for seed in seeds:

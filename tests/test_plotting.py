@@ -7,6 +7,7 @@ import pandas
 import pytest
 
 from kdbench.reports import plotting
+from kdbench.reports.text.csv import csv_text, frame
 
 ROWS = [
     {"label": "plain", "value": -1.5, "low": -2.0, "high": -1.0},
@@ -46,14 +47,14 @@ def test_dots_draw_the_numbers_and_no_whisker_where_there_is_none() -> None:
 
 
 def test_csv_of_rows_and_of_a_frame() -> None:
-    text = plotting.csv_text(ROWS)
+    text = csv_text(frame(ROWS))
     assert text.splitlines() == [
         "label,value,low,high",
         "plain,-1.5,-2.0,-1.0",
         "costs $5 or $6,0.30000000000000004,,",
     ]
-    frame = pandas.DataFrame([{"a": 1, "b": "x"}])
-    assert plotting.csv_text(frame) == "a,b\n1,x\n"
+    table = pandas.DataFrame([{"a": 1, "b": "x"}])
+    assert csv_text(table) == "a,b\n1,x\n"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from markdown_it import MarkdownIt
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import append_rows, read_json, write_json
-from kdbench.reports.document import Code, Document, Paragraph, Section, Table, render_markdown
-from kdbench.reports.run_report import write_report
-from kdbench.reports.run_samples import choose
+from kdbench.reports.run.report import write_report
+from kdbench.reports.run.samples import choose
+from kdbench.reports.text.document import Code, Document, Paragraph, Section, Table
+from kdbench.reports.text.formats import write
 from tests.support.report_runs import (
     CONFIG,
     INIT,
@@ -215,7 +216,7 @@ def test_markdown_keeps_tables_whole() -> None:
         ["a|b", "n"], [[Code("x|`y"), "<i>"], [("one ", Code("two")), "3\n4"]], right=(1,)
     )
     document = Document("T", [Section("S", [table, Paragraph(Code(""))])])
-    assert render_markdown(document) == (
+    assert write(document, "md") == (
         "# T\n\n## S\n\n| a\\|b | n |\n|:---|---:|\n| `x\\|'y` | \\<i\\> |\n| one `two` | 3 4 |\n\n"
         "`none`\n"
     )

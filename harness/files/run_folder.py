@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unfit
 from kdbench.harness.files.records import (
     SCHEMA,
     DriftRecord,
@@ -37,6 +37,7 @@ from kdbench.harness.files.store import (
     write_json,
     write_text,
 )
+from kdbench.harness.metrics import learn
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -337,7 +338,7 @@ class SummaryDocument(Document[Summary]):
     """summary.json; of another schema it is refused in a sentence."""
 
     def read(self) -> Summary:
-        """The summary.
+        """The summary; metrics of others that it describes are known from then on.
 
         Raises:
             InputError: none, not a summary, or of another schema.
@@ -355,7 +356,14 @@ class SummaryDocument(Document[Summary]):
             raise InputError(
                 f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
             )
-        return super().read()
+        try:
+            summary = Summary.model_validate(stored)
+        except ValidationError as error:
+            problem = unfit(f"{self.path} is no summary", error)
+            raise InputError(f"{problem}; continue the run, or take its folder away") from error
+        for scores in summary.scores.values():
+            learn(scores.cards)
+        return summary
 
 
 def runs_in(folder: Path) -> list[RunFolder]:

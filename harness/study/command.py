@@ -21,12 +21,13 @@ from kdbench.harness.study.plan import (
     distinct,
     make_cells,
     make_plan,
+    plan_document,
     plan_json,
-    render_plan,
     unfinished,
 )
 from kdbench.harness.study.results import Results, make_results
 from kdbench.harness.study.state import Place
+from kdbench.reports.text.terminal import show
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def _show_plan(wanted: Wanted, study: Study, plan: list[Planned]) -> None:
     if wanted.json_output:
         print(json.dumps(plan_json(study, plan), indent=2, ensure_ascii=False))
         return
-    print(render_plan(study, plan, wanted.jobs or 1))
+    show(plan_document(study, plan, wanted.jobs or 1))
     if unfinished(plan):
         again = [a for a in sys.argv[1:] if a != "--dry-run"]
         print(f"next: {shlex.join(['kdbench', *again])}")
@@ -124,9 +125,9 @@ def worker_arguments(cell: Cell, place: Place, *, accept_drift: bool) -> list[st
 def _show(wanted: Wanted, results: Results, failures: list[Failure], out: Path) -> None:
     if wanted.json_output:
         listed = [{"run": f.name, "reason": f.reason, "log": str(f.log)} for f in failures]
-        print(json.dumps(results.document | {"failures": listed}, indent=2, ensure_ascii=False))
+        print(json.dumps(results.data | {"failures": listed}, indent=2, ensure_ascii=False))
         return
-    print(results.terminal.rstrip("\n"))
+    show(results.shown)
     if failures:
         print(f"failed: {len(failures)}")
         for failure in failures:

@@ -14,6 +14,7 @@ from kdbench.harness.registry import METHODS
 from kdbench.harness.study.definition import Cell, Study, cells_json, cells_of, expand
 from kdbench.harness.study.estimate import Estimate, Estimates, total
 from kdbench.harness.study.state import Place, State, state_of
+from kdbench.reports.text.document import Document, Notes, Section, Table
 
 
 class Planned(NamedTuple):
@@ -60,29 +61,22 @@ def unfinished(plan: Sequence[Planned]) -> list[Planned]:
     return [planned for planned in distinct(plan) if planned.state.how != "cached"]
 
 
-def render_plan(study: Study, plan: Sequence[Planned], jobs: int) -> str:
-    """The plan as text."""
-    rows = [("row", "seed", "run", "state", "time")]
+def plan_document(study: Study, plan: Sequence[Planned], jobs: int) -> Document:
+    """Each run with its state, then how many are left and how long they will take."""
+    rows = []
     for cell, state, estimate in plan:
         missing = f": no {', '.join(state.missing)}" if state.missing else ""
-        how = f"{state.how}{missing}"
         wait = "" if state.how == "cached" else _about(estimate)
         run = state.identity.id if state.identity else "named when begun"
-        rows.append((cell.label, str(cell.seed), run, how, wait))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [study.title]
-    for row in rows:
-        padded = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        lines.append("  ".join([*padded, row[4]]).rstrip())
-    todo = unfinished(plan)
-    runs = distinct(plan)
-    sources = dict.fromkeys(planned.estimate.source for planned in todo)
-    lines.append("")
-    lines.append(f"{len(runs)} runs: {len(runs) - len(todo)} cached, {len(todo)} to do")
+        rows.append([cell.label, str(cell.seed), run, state.how + missing, wait])
+    todo, runs = unfinished(plan), distinct(plan)
+    notes = [f"{len(runs)} runs: {len(runs) - len(todo)} cached, {len(todo)} to do"]
     if todo:
         seconds = total([planned.estimate for planned in todo], jobs)
-        lines.append(f"about {duration(seconds)} with {jobs} at a time ({'; '.join(sources)})")
-    return "\n".join(lines)
+        sources = dict.fromkeys(planned.estimate.source for planned in todo)
+        notes.append(f"about {duration(seconds)} with {jobs} at a time ({'; '.join(sources)})")
+    table = Table(["row", "seed", "run", "state", "time"], rows, keys=2)
+    return Document("", [Section(study.title, [table, Notes(notes)])])
 
 
 def plan_json(study: Study, plan: Sequence[Planned]) -> dict[str, Any]:

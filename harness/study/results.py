@@ -1,6 +1,5 @@
 """What a study found, as files: a table of differences to the base, or a board if it has none."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +12,18 @@ from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Planned
 from kdbench.harness.study.state import Place
 from kdbench.reports.ablation import Ablation, Given, build_ablation
+from kdbench.reports.documents.ablation import ablation_document
+from kdbench.reports.documents.board import board_document
+from kdbench.reports.text.document import Document, Paragraph, Section
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.style import visible_json
 
 
 class Results(NamedTuple):
-    """A table for the terminal and the same as plain data; the files are written."""
+    """What the terminal shows, and the same as plain data; the files are written."""
 
-    terminal: str
-    document: dict[str, Any]
+    shown: Document
+    data: dict[str, Any]
 
 
 def make_results(
@@ -28,23 +32,24 @@ def make_results(
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
     folders = [p.state.run.path for p in plan if p.state.how == "cached" and p.state.run]
     if not folders:
-        return Results("no run of this study is finished yet\n", {"table": None})
+        nothing = Paragraph("no run of this study is finished yet")
+        return Results(Document("", [Section("", [nothing])]), {"table": None})
     if study.base is None:
         tasks = plan[0].cell.config.tasks.names
         return _board(list(dict.fromkeys(folders)), place, out, tasks)
-    table = _table(study, study.base, plan, failures)
-    from kdbench.reports import ablation_text as text
     from kdbench.reports.figures import save
     from kdbench.reports.figures.ablation import differences
 
-    write_text(out / "table.md", text.render_markdown(table))
-    write_text(out / "table.tex", text.render_latex(table))
-    write_text(out / "table.csv", text.render_csv(table))
-    write_text(out / "table.json", text.render_json(table))
+    table = _table(study, study.base, plan, failures)
+    data = table.model_dump(mode="json")
+    document = ablation_document(table)
+    for ending, format in (("md", "md"), ("tex", "latex"), ("csv", "csv")):
+        write_text(out / f"table.{ending}", write(document, format))
+    write_text(out / "table.json", visible_json(data, indent=1) + "\n")
     plot = differences(table)
     if not isinstance(plot, Missing):
         save(plot, out / "differences")
-    return Results(text.render_terminal(table), {"table": table.model_dump(mode="json")})
+    return Results(ablation_document(table, headline=True), {"table": data})
 
 
 def _table(
@@ -78,7 +83,7 @@ def _table(
 
 def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -> Results:
     """The runs and the reference rows of their suite, in every format, below ``out/board``."""
-    from kdbench.reports.board import leaderboard, leaderboard_folder
+    from kdbench.reports.board import build_board, leaderboard_folder
 
     suite = RunFolder(folders[0]).summary.read().run.suite
     found = [(run, run.summary.find()) for run in runs_in(place.runs_dir)]
@@ -89,5 +94,5 @@ def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -
     ]
     paths = [*references, *folders]
     leaderboard_folder(paths, out / "board", tasks=tasks)
-    document = json.loads(leaderboard(paths, "json", tasks=tasks))
-    return Results(leaderboard(paths, "terminal", tasks=tasks), {"table": document})
+    board = build_board(paths, tasks=tasks)
+    return Results(board_document(board, headline=True), {"table": board.model_dump(mode="json")})

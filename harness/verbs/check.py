@@ -1,13 +1,10 @@
 """``kdbench check``: the fair-comparison rules, applied to finished runs."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kdbench.harness.verbs import options
-
-if TYPE_CHECKING:
-    from kdbench.reports.rules.report import CheckReport
 
 BROKEN = 3
 
@@ -24,11 +21,8 @@ def check(
 
     Runs are compared with each other; one run alone with the finished ones beside its folder.
     """
-    from kdbench.reports.rules.report import check_runs, render_check
+    from kdbench.reports.rules.report import check_document, check_runs
 
-    report: CheckReport = check_runs(runs or [runs_dir], rules)
-    if json_output:
-        typer.echo(report.model_dump_json(indent=1))
-    else:
-        typer.echo(render_check(report).rstrip("\n"))
+    report = check_runs(runs or [runs_dir], rules)
+    options.deliver(check_document(report), report, json_output=json_output)
     return BROKEN if report.broken else 0

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.verbs import options
 from kdbench.harness.verbs.show import find_run
 
 if TYPE_CHECKING:
-    from kdbench.reports.load import Run
+    from kdbench.reports.runs import Run
 
 Side = Annotated[
     str,
@@ -37,7 +38,7 @@ def compare(
 ) -> None:
     """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most."""
     from kdbench.reports.compare import compare as make
-    from kdbench.reports.compare_text import render_comparison
+    from kdbench.reports.documents.compare import compare_document
 
     found = make(
         _folders(a, runs_dir),
@@ -45,8 +46,7 @@ def compare(
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
     )
-    text = found.model_dump_json(indent=1) if json_output else render_comparison(found)
-    typer.echo(text.rstrip("\n"))
+    options.deliver(compare_document(found), found, json_output=json_output)
 
 
 def _folders(side: str, runs_dir: Path) -> list[Path]:
@@ -57,25 +57,25 @@ def _folders(side: str, runs_dir: Path) -> list[Path]:
 
 def _named(name: str, runs_dir: Path) -> list[Path]:
     """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
-    from kdbench.reports.load import find_runs
+    from kdbench.reports.runs import finished_runs
 
-    if not any((folder / "config.json").is_file() for folder in (Path(name), runs_dir / name)):
-        runs = find_runs([runs_dir])[0] if runs_dir.is_dir() else []
-        labelled = [run.folder for run in runs if run.summary.run.method == name]
+    if not any(RunFolder(folder).begun() for folder in (Path(name), runs_dir / name)):
+        runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
+        labelled = [run.folder.path for run in runs if run.summary.run.method == name]
         return labelled or _row(name, runs) or [find_run(Path(name), runs_dir)]
     return [find_run(Path(name), runs_dir)]
 
 
 def _row(name: str, runs: "list[Run]") -> list[Path]:
     """Run folders of the row ``method:digits``, where a run's id starts with these digits."""
-    from kdbench.reports.group import sections
+    from kdbench.reports.rows import sections
 
     label = re.fullmatch(r"(.+)[:@ ]([0-9a-f]{4,12})", name)
     if label is None:
         return []
     method, digits = label.groups()
     return [
-        run.folder
+        run.folder.path
         for section in sections(runs)
         for grouped in section.rows
         if grouped.row.method == method and any(i.startswith(digits) for i in grouped.row.runs)

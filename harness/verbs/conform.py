@@ -1,12 +1,14 @@
 """``kdbench conform``: reference numbers recomputed with our code."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdbench.harness.verbs import options
+from kdbench.reports.text.document import Document, Notes, Section, Table
 
 if TYPE_CHECKING:
     from kdbench.harness.conform import Value
@@ -42,14 +44,9 @@ def conform(
         ]
         typer.echo(json.dumps({"values": rows, "absent": absent}))
     else:
-        _print_values(values)
-        for value in values:
-            if value.ours is None:
-                typer.echo(f"{value.name}: not implemented")
-        typer.echo(
-            f"{len(implemented) - len(wrong)} agree, {len(wrong)} do not, "
-            f"{len(values) - len(implemented)} not implemented"
-        )
+        from kdbench.reports.text.terminal import show
+
+        show(conform_document(values))
     if wrong:
         worst = max(wrong, key=lambda value: value.error)
         raise CheckFailed(
@@ -71,22 +68,25 @@ def called(value: "Value", name: str) -> bool:
     return name in (value.name, head, f"{head}.{part}", part)
 
 
-def _print_values(values: "list[Value]") -> None:
-    from rich.console import Console
-    from rich.table import Table
+def conform_document(values: Sequence["Value"]) -> Document:
+    """Expected numbers beside ours, what is not implemented, and how many agree."""
+    implemented = [value for value in values if value.ours is not None]
+    rows = [
+        [value.name, _numbers(value.expected), _numbers(value.ours or []), _error(value)]
+        for value in implemented
+    ]
+    agree = sum(value.passed for value in implemented)
+    absent = [value.name for value in values if value.ours is None]
+    notes = [f"{name}: not implemented" for name in absent]
+    notes.append(f"{agree} agree, {len(rows) - agree} do not, {len(absent)} not implemented")
+    table = Table(["name", "expected", "ours", "error (of tolerance)"], rows, right=(1, 2, 3))
+    return Document("", [Section("", [table, Notes(notes)])])
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("name", overflow="fold")
-    for heading in ("expected", "ours", "error (of tolerance)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for value in values:
-        if value.ours is not None:
-            error = f"{value.error:.2g}" + ("" if value.passed else "  OFF")
-            table.add_row(value.name, _numbers(value.expected), _numbers(value.ours), error)
-    width = None if Console().is_terminal else 10_000
-    Console(highlight=False, markup=False, width=width).print(table)
+
+def _error(value: "Value") -> str:
+    return f"{value.error:.2g}" + ("" if value.passed else "  OFF")
 
 
-def _numbers(numbers: list[float]) -> str:
+def _numbers(numbers: Sequence[float]) -> str:
     shown = " ".join(f"{number:.6g}" for number in numbers[:SHOWN])
     return shown + (f" … ({len(numbers)})" if len(numbers) > SHOWN else "")

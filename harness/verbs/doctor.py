@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from kdbench.harness.verbs import options
+from kdbench.reports.text.document import Document, Section, Table
 
 BF16_SIZE = 768  # rows of the square matrices whose product is timed
 
@@ -41,15 +42,23 @@ def doctor(
     ]
     if network:
         checks.append(check_hub)
-    findings = []
-    for check in checks:
-        for finding in check():
-            findings.append(finding)
-            if not json_output:
-                typer.echo(f"{finding.state:4}  {finding.what:12} {finding.found}")
+    from kdbench.reports.text.terminal import show
+
+    findings: list[Finding] = []
+    for check in checks:  # each is shown when it is done: some take seconds
+        found = list(check())
+        findings += found
+        if not json_output:
+            show(doctor_document(found))
     if json_output:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     raise typer.Exit(1 if any(finding.state == "fail" for finding in findings) else 0)
+
+
+def doctor_document(findings: Sequence[Finding]) -> Document:
+    """A line each, aligned with those of other checks."""
+    rows = [[f"{state:4}", f"{what:12}", found] for state, what, found in findings]
+    return Document("", [Section("", [Table([], rows)])])
 
 
 def check_versions() -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdbench.harness.verbs import options
+from kdbench.reports.text.document import Document, Section, Table
 
 if TYPE_CHECKING:
     from kdbench.trainers.method import Card
@@ -43,7 +45,9 @@ def ls(
     if json_output:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif rows:
-        _print_table(rows)
+        from kdbench.reports.text.terminal import show
+
+        show(listing(rows))
     else:
         typer.echo(f"no {what} in {runs_dir}; make one with: kdbench run --method dpkd")
 
@@ -184,26 +188,16 @@ def studies() -> Rows:
     return rows
 
 
-def _print_table(rows: Rows) -> None:
-    from datetime import datetime
-
-    from rich.console import Console
-    from rich.table import Table
-
+def listing(rows: Rows) -> Document:
+    """A table with a column for each key that any row has."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in keys:
-        table.add_column(key, overflow="fold")
+    table = Table(keys, [[_text(key, row.get(key)) for key in keys] for row in rows])
+    return Document("", [Section("", [table])])
 
-    def cell(key: str, value: Any) -> str:
-        if key == "begun":
-            return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
-        if isinstance(value, list):
-            return ", ".join(value)
-        return "" if value is None else str(value)
 
-    for row in rows:
-        table.add_row(*(cell(key, row.get(key)) for key in keys))
-    # no wrapping where a program may read it line by line
-    width = None if Console().is_terminal else 10_000
-    Console(highlight=False, markup=False, width=width).print(table)
+def _text(key: str, value: Any) -> str:
+    if key == "begun":
+        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value is None else str(value)

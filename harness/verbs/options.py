@@ -2,13 +2,16 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdbench.reports.text.document import Document
+
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from kdbench.harness.config import Request, RunConfig
 
 Suite = Annotated[str, typer.Option(help="Protocol: a name (kdbench ls suites) or a YAML file.")]
@@ -51,6 +54,9 @@ RunFolders = Annotated[
     list[Path] | None, typer.Argument(help="Run folders, or folders of runs.", show_default=False)
 ]
 
+Format = Annotated[str, typer.Option("--format", help="terminal, md, latex, csv, html or json.")]
+Out = Annotated[Path | None, typer.Option(help="File to write.")]
+
 RUNS = Path("runs")
 
 
@@ -79,14 +85,26 @@ def number_list(numbers: str | None, flag: str) -> list[int] | None:
     return [int(name) for name in names]
 
 
-def deliver(renderers: Mapping[str, Callable[[], str]], format_: str, out: Path | None) -> None:
-    """Prints a document in one of its formats, or writes it to ``out``."""
-    from kdbench.harness.errors import InputError
+def deliver(
+    document: Document,
+    result: "BaseModel",
+    *,
+    json_output: bool,
+    format_: str = "terminal",
+    out: Path | None = None,
+) -> None:
+    """Prints a result in one of the formats, or writes it to ``out``; JSON is the result itself."""
     from kdbench.harness.files.store import write_text
+    from kdbench.reports.text.formats import write
+    from kdbench.reports.text.terminal import show
 
-    if format_ not in renderers:
-        raise InputError(f"unknown format {format_!r}; choose one of {', '.join(renderers)}")
-    text = renderers[format_]()
+    if json_output or format_ == "json":
+        text = result.model_dump_json(indent=1) + "\n"
+    elif format_ == "terminal" and out is None:
+        show(document)
+        return
+    else:
+        text = write(document, format_)
     if out is None:
         typer.echo(text.rstrip("\n"))
     else:

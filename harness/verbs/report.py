@@ -22,7 +22,7 @@ def report(
 
     Of an unfinished run it says what is missing and exits with 1.
     """
-    from kdbench.reports.run_report import write_report
+    from kdbench.reports.run.report import write_report
 
     made = write_report(find_run(run, runs_dir), out)
     if json_output:

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.harness.verbs import options
+from kdbench.reports.text.document import Answer, Document, Sample, Section, Table
 
-Document = dict[str, Any]
+Facts = dict[str, Any]
 
 
 def show(
@@ -23,16 +24,15 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show a run's card, or with --sample N one prompt and every answer to it."""
-    folder = find_run(run, runs_dir)
-    document = card(folder) if sample is None else answers(folder, sample, task)
-    if json_output:
-        from kdbench.reports.data import visible_json
+    from kdbench.reports.text.style import visible_json
+    from kdbench.reports.text.terminal import show as show_document
 
-        typer.echo(visible_json(document, indent=2))
-    elif sample is None:
-        _print_card(document)
+    folder = find_run(run, runs_dir)
+    found = card(folder) if sample is None else answers(folder, sample, task)
+    if json_output:
+        typer.echo(visible_json(found, indent=2))
     else:
-        _print_answers(document)
+        show_document(card_document(found) if sample is None else answers_document(found))
 
 
 def find_run(run: Path, runs_dir: Path) -> Path:
@@ -58,12 +58,12 @@ def find_run(run: Path, runs_dir: Path) -> Path:
     raise unknown("run", str(run), names, f" in {runs_dir}")
 
 
-def card(folder: Path) -> Document:
+def card(folder: Path) -> Facts:
     """What is known about a run: configuration in short, stages, scores, cost."""
     from kdbench.harness.files.store import read_json
 
     config = read_json(folder / "config.json")
-    document: Document = {
+    document: Facts = {
         "run": folder.name,
         "folder": str(folder),
         "suite": config["suite"],
@@ -83,7 +83,7 @@ def card(folder: Path) -> Document:
     return document
 
 
-def answers(folder: Path, doc_id: int, task: str | None = None) -> Document:
+def answers(folder: Path, doc_id: int, task: str | None = None) -> Facts:
     """A prompt and its answers under every evaluation and decoding seed of a run.
 
     Raises:
@@ -93,7 +93,7 @@ def answers(folder: Path, doc_id: int, task: str | None = None) -> Document:
     from kdbench.harness.files.records import SampleRow
     from kdbench.harness.files.store import read_records
 
-    prompts: dict[tuple[str, str], Document] = {}
+    prompts: dict[tuple[str, str], Facts] = {}
     seen: set[int] = set()
     for path in sorted((folder / "eval").glob("*@*/samples.seed*.jsonl")):
         name = path.parent.name.partition("@")[0]
@@ -125,51 +125,46 @@ def answers(folder: Path, doc_id: int, task: str | None = None) -> Document:
     return {"run": folder.name, "doc_id": doc_id, "prompts": list(prompts.values())}
 
 
-def _print_card(document: Document) -> None:
-    from kdbench.reports.printable import printable
+def card_document(known: Facts) -> Document:
+    """What is known as facts, then a table of scores."""
+    from kdbench.harness.files.records import EvaluationScores
+    from kdbench.reports.text.style import value_cell
 
-    scores = document.pop("scores", {})
-    training = document.pop("training")
-    for key, value in document.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {_brief(v)}" for k, v in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(value)
-        typer.echo(printable(f"{key:12} {value}"))
-    settings = ", ".join(f"{k} {_brief(v)}" for k, v in training.items())
-    typer.echo(printable(f"{'training':12} {settings}"))
-    for entry in scores.values():
-        title = f"{entry['task']}[{entry['edition']}] {entry['protocol']}"
-        for metric, value in entry["metrics"].items():
-            if "missing" in value:
-                text = f"missing: {value['missing']}"
-            else:
-                text = f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-            typer.echo(printable(f"{title:36} {metric:16} {text}"))
+    scores = [EvaluationScores.model_validate(entry) for entry in known.get("scores", {}).values()]
+    rows = [
+        [f"{entry.task}[{entry.edition}] {entry.protocol}", metric, value_cell(value, metric)]
+        for entry in scores
+        for metric, value in entry.metrics.items()
+    ]
+    facts = [[key, _brief(value)] for key, value in known.items() if key != "scores"]
+    tables = [
+        Table([], facts),
+        *([Table(["task", "metric", "mean"], rows, right=(2,))] if rows else []),
+    ]
+    return Document("", [Section("", tables)])
+
+
+def answers_document(found: Facts) -> Document:
+    """The prompt and its answers, under each task."""
+    samples = []
+    for entry in found["prompts"]:
+        answers = [Answer("reference", text) for text in entry["references"]]
+        for answer in entry["answers"]:
+            end = "" if answer["finished"] else ", cut at the length limit"
+            who = f"{answer['evaluation']} seed {answer['seed']}"
+            answers.append(Answer(who, answer["response"], f"{answer['tokens']} tokens{end}"))
+        samples.append(Sample(f"{entry['task']} {found['doc_id']}", entry["prompt"], answers))
+    return Document("", [Section("", samples)])
 
 
 def _brief(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, dict):
-        inner = ", ".join(f"{k} {_brief(v)}" for k, v in value.items() if v not in ({}, None))
-        return f"({inner})"
+        parts = {
+            k: f"({_brief(v)})" if isinstance(v, dict) else _brief(v) for k, v in value.items()
+        }
+        return ", ".join(f"{key} {part}" for key, part in parts.items() if part != "()")
     return str(value)
-
-
-def _print_answers(document: Document) -> None:
-    from kdbench.reports.document import visible
-    from kdbench.reports.printable import printable
-
-    for entry in document["prompts"]:
-        typer.secho(printable(f"{entry['task']} {document['doc_id']}"), bold=True)
-        typer.echo(visible(entry["prompt"]))
-        for reference in entry["references"]:
-            typer.secho("\nreference", bold=True)
-            typer.echo(visible(reference))
-        for answer in entry["answers"]:
-            end = "" if answer["finished"] else ", cut at the length limit"
-            title = f"{answer['evaluation']} seed {answer['seed']} ({answer['tokens']} tokens{end})"
-            typer.secho(f"\n{printable(title)}", bold=True)
-            typer.echo(visible(answer["response"]))
-        typer.echo()

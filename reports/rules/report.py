@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdbench.harness.files.records import Record
-from kdbench.reports.load import Run, find_runs
-from kdbench.reports.printable import printable
-from kdbench.reports.rules.book import rulebook
-from kdbench.reports.rules.check import Judged, group_of, judge_runs
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.reports.rules.check import Judged, group_of, judge_runs, rulebook
+from kdbench.reports.runs import Run, finished_runs
+from kdbench.reports.text.document import Document, Notes, Part, Section, Table
 
 
 class CheckReport(Record):
@@ -34,7 +34,7 @@ def check_runs(paths: Iterable[Path | str], rules: str) -> CheckReport:
         InputError: no finished run, no such rules, or a file that cannot be read.
     """
     book = rulebook(rules)
-    runs, left_out = find_runs(paths)
+    runs, left_out = finished_runs(paths)
     judged = judge_runs([*runs, *_company(runs)], book, strict=True)
     asked = {run.folder for run in runs}
     found = [verdict for folder, verdict in judged.items() if folder in asked]
@@ -45,52 +45,47 @@ def _company(runs: Sequence[Run]) -> list[Run]:
     """Finished runs beside those of ``runs`` that nothing else of ``runs`` is compared with."""
     trained = [run for run in runs if run.summary.run.kind == "run"]
     groups = Counter(group_of(run) for run in trained)
-    found: dict[Path, Run] = {}
+    found: dict[RunFolder, Run] = {}
     for run in trained:
         if groups[group_of(run)] == 1:
-            beside = find_runs([run.folder.parent])[0]
+            beside = finished_runs([run.folder.path.parent])[0]
             found |= {b.folder: b for b in beside if group_of(b) == group_of(run)}
     return [run for folder, run in found.items() if folder not in {r.folder for r in runs}]
 
 
-def render_check(report: CheckReport) -> str:
-    """The report as a person reads it: a group's divisions, then what is broken."""
+def check_document(report: CheckReport) -> Document:
+    """A group's divisions, then what is broken."""
     groups: dict[str, list[Judged]] = defaultdict(list)
-    references = 0
     for run in report.runs:
-        if run.division == "reference":
-            references += 1
-        else:
+        if run.division != "reference":
             groups[run.group].append(run)
-    parts = []
-    for name in sorted(groups):
-        runs = groups[name]
-        lines = [f"{report.rules}, {printable(name)}"]
-        width = max(len(run.run) for run in runs)
-        for run in runs:
-            breaks = f"breaks {', '.join(run.broken)}" if run.broken else ""
-            lines.append(f"  {run.division:8}{printable(run.run):{width}}  {breaks}".rstrip())
-        findings = [finding for run in runs for finding in run.findings]
-        parts.append("\n".join(lines))
-        if findings:
-            parts.append("\n".join(printable(finding.sentence) for finding in findings))
-        parts += [
-            f"not tested, as no other finished run has this suite, teacher and student: {rules}"
-            for rules in dict.fromkeys(printable(", ".join(r.untested)) for r in runs if r.untested)
-        ]
-    if report.left_out:
-        parts.append("left out: " + printable("; ".join(report.left_out)))
-    parts.append(_count(report, references))
-    return "\n\n".join(parts) + "\n"
+    sections = [Section(f"{report.rules}, {name}", _group(groups[name])) for name in sorted(groups)]
+    left_out = "left out: " + "; ".join(report.left_out)
+    below = [*([left_out] if report.left_out else []), _count(report)]
+    return Document("", [*sections, Section("", [Notes(below)])])
 
 
-def _count(report: CheckReport, references: int) -> str:
-    number = {d: sum(run.division == d for run in report.runs) for d in ("closed", "open")}
+def _group(runs: Sequence[Judged]) -> list[Part]:
+    rows = [
+        [run.division, run.run, f"breaks {', '.join(run.broken)}" if run.broken else ""]
+        for run in runs
+    ]
+    sentences = [finding.sentence for run in runs for finding in run.findings]
+    untested = dict.fromkeys(", ".join(run.untested) for run in runs if run.untested)
+    sentences += [
+        f"not tested, as no other finished run has this suite, teacher and student: {rules}"
+        for rules in untested
+    ]
+    return [Table([], rows), *([Notes(sentences)] if sentences else [])]
+
+
+def _count(report: CheckReport) -> str:
+    number = Counter(run.division for run in report.runs)
     words = [f"{number['closed']} closed, {number['open']} open"]
     alone = sum(bool(run.untested) for run in report.runs)
     if alone:
         words.append(f"{alone} compared with no other run")
-    if references:
-        models = "reference models are" if references > 1 else "reference model is"
-        words.append(f"{references} {models} not judged")
+    if number["reference"]:
+        models = "reference models are" if number["reference"] > 1 else "reference model is"
+        words.append(f"{number['reference']} {models} not judged")
     return "; ".join(words)

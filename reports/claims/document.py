@@ -1,0 +1,105 @@
+"""Judged claims as a document."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from kdbench.harness.metrics import info
+from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
+from kdbench.reports.text.document import Cell, Document, Notes, Part, Section, Strong, Table
+from kdbench.reports.text.signature import PAIRED_T, joined
+from kdbench.reports.text.style import difference_cell, number, p_value
+
+RULE = (
+    "holds: every test of the claim goes its way, significantly after Holm over the claim's tests; "
+    "does not hold: one goes the other way, significantly; [95% interval of the difference, "
+    "uncorrected]"
+)
+
+
+def claims_document(report: ClaimsReport) -> Document:
+    """Verdicts of each board, then the tests behind them, a table a claim."""
+    boards: dict[str, list[JudgedClaim]] = {}
+    for judged in sorted(report.claims, key=lambda judged: judged.claim.pairs > 1):
+        boards.setdefault(judged.board, []).append(judged)
+    sections = [Section(title, _parts(claims)) for title, claims in boards.items()]
+    sections.append(Section("", [Notes([RULE], _signature(report))]))
+    return Document("What the papers claim, on this board", sections, list(_rows(report)))
+
+
+def _parts(claims: list[JudgedClaim]) -> list[Part]:
+    verdicts: list[list[Cell]] = [
+        [
+            Strong(judged.verdict),
+            judged.claim.id,
+            f"{judged.claim.paper}: {judged.claim.says}",
+            "; ".join([judged.reason, *_gaps(judged)]),
+        ]
+        for judged in claims
+    ]
+    tests = [_tests(judged) for judged in claims if _made(judged)]
+    used = {label: runs for judged in claims for label, runs in judged.students.items()}
+    runs = [f"{label} ({', '.join(run[:4] for run in used[label])})" for label in sorted(used)]
+    students = [Notes([f"Students (runs): {'; '.join(runs)}"])] if runs else []
+    return [Table(["verdict", "claim", "in words", "why"], verdicts, keys=2), *tests, *students]
+
+
+def _made(judged: JudgedClaim) -> list[ClaimTest]:
+    return [test for test in judged.tests if not test.reason]
+
+
+def _gaps(judged: JudgedClaim) -> list[str]:
+    """What a claim that was tested was not tested on, and why."""
+    if not _made(judged):
+        return []
+    found = []
+    if judged.not_evaluated:
+        length = " on references of that length" if judged.claim.references else ""
+        what = f"{info(judged.claim.metric).label}{length}"
+        found.append(f"no {what}: {', '.join(judged.not_evaluated)}")
+    unmade = [f"{t.where}: {t.reason}" for t in judged.tests if t.reason]
+    return found + list(dict.fromkeys(unmade)) if judged.verdict != "not measured" else found
+
+
+def _tests(judged: JudgedClaim) -> Table:
+    claim = judged.claim
+    metric = claim.metric
+    rows: list[list[Cell]] = [
+        [
+            f"{claim.method} - {test.rival}",
+            f"{test.where} {info(metric).label}" + (f", {test.pair}" if claim.pairs > 1 else ""),
+            number(test.method_value, metric),
+            number(test.rival_value, metric),
+            difference_cell(test, metric),
+            p_value(test.p_holm),
+            test.outcome + ("" if test.seeds_measured or not test.paired else " (these students)"),
+        ]
+        for test in _made(judged)
+    ]
+    head = [claim.id, "on", "first", "second", "difference", "p (Holm)", "outcome"]
+    return Table(head, rows, right=(2, 3, 4, 5), keys=2)
+
+
+def _signature(report: ClaimsReport) -> str:
+    verdicts = Counter(judged.verdict for judged in report.claims)
+    said = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
+    made = [test for judged in report.claims for test in _made(judged)]
+    kinds = {
+        PAIRED_T: any(test.paired and test.seeds_measured for test in made),
+        "paired randomisation over prompts (these students only: fewer than 3 training seeds)": any(
+            test.paired and not test.seeds_measured for test in made
+        ),
+        "normal test of two intervals": any(not test.paired for test in made),
+    }
+    tests = "; ".join(kind for kind, used in kinds.items() if used)
+    return joined({report.version: said, "tests": tests or "none"})
+
+
+def _rows(report: ClaimsReport) -> Iterator[Mapping[str, object]]:
+    """One row a test, or one for a claim without any."""
+    for judged in report.claims:
+        claim = judged.claim
+        whose = {"claim": claim.id, "paper": claim.paper, "says": claim.says, "board": judged.board}
+        whose |= {"verdict": judged.verdict, "why": judged.reason}
+        whose |= {"method": claim.method, "metric": claim.metric}
+        for test in judged.tests or [None]:
+            yield whose | (test.model_dump() if test else {})

@@ -1,0 +1,115 @@
+"""The ledger as a document."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
+from kdbench.reports.text.document import Cell, Document, Note, Notes, Section, Small, Strong, Table
+from kdbench.reports.text.style import fixed
+
+VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "not run")
+LABELS = {
+    "rougeL": "ROUGE-L",
+    "exact_match": "EM",
+    "gpt4_feedback": "GPT-4",
+    "ece": "ECE",
+    "accuracy_percent": "accuracy %",
+    "distinct_4_percent": "distinct-4 %",
+    "lm_loss": "loss",
+    "reverse_kl": "reverse KL",
+    "reward": "reward",
+}
+HEAD = ("method", "setting", "task", "metric", "published", "ours", "verdict")
+
+
+def ledger_document(found: Ledger, *, everything: bool = True) -> Document:
+    """A table a paper and pair.
+
+    Args:
+        found: the ledger.
+        everything: each number; else those without a run of ours are counted by reason.
+    """
+    shown = [row for row in found.rows if everything or row.verdict != "not run"]
+    sections = [
+        Section(title, [Table(HEAD, [_cells(row) for row in rows], right=(4, 5))])
+        for title, rows in _groups(shown).items()
+    ]
+    if len(shown) < len(found.rows):
+        sections.append(
+            Section("not run", [_counted(r for r in found.rows if r.verdict == "not run")])
+        )
+    sections.append(Section("", [Notes(_below(found), found.signature)]))
+    return Document("Published numbers and ours", sections, list(_rows(found)))
+
+
+def _title(row: LedgerRow) -> str:
+    return f"{row.number.paper}, {row.number.pair}"
+
+
+def _groups(rows: Iterable[LedgerRow]) -> dict[str, list[LedgerRow]]:
+    groups: dict[str, list[LedgerRow]] = {}
+    for row in rows:
+        groups.setdefault(_title(row), []).append(row)
+    return groups
+
+
+def _cells(row: LedgerRow) -> list[Cell]:
+    number = row.number
+    published = fixed(number.value, number.digits) + "†" * (number.status == "secondary")
+    digits, ours = number.digits + (number.digits < 2), []
+    if row.ours is not None:
+        ours = [fixed(row.ours, digits)]
+        if row.low is not None and row.high is not None:
+            ours.append(Small(f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"))
+    verdict = Strong(row.verdict) if row.verdict in ("agrees", "differs") else row.verdict
+    notes = [Note(text) for text in (row.reason, *row.causes) if text]
+    label = LABELS[number.metric]
+    return [
+        number.method,
+        number.setting,
+        number.task,
+        label,
+        published,
+        (*ours,),
+        (verdict, *notes),
+    ]
+
+
+def _counted(rows: Iterable[LedgerRow]) -> Table:
+    """One line for the numbers of a paper and pair that share a reason."""
+    counts = Counter((_title(r), r.reason.removesuffix(f" with {r.number.method}")) for r in rows)
+    lines = [[title, str(count), reason] for (title, reason), count in counts.items()]
+    return Table(["paper and models", "numbers", "why"], lines, right=(1,))
+
+
+def _below(found: Ledger) -> list[Cell]:
+    counts = Counter(row.verdict for row in found.rows)
+    words = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
+    lines: list[Cell] = [f"{len(found.rows)} published numbers: {words}", found.rule]
+    if any(row.number.status == "secondary" for row in found.rows):
+        lines.append("†: quoted by another source, not read in the paper itself")
+    if found.unreproducible:
+        lines.append(f"{len(found.unreproducible)} more numbers are reproduced by no suite")
+    missing = next((row for row in found.rows if row.reason.startswith("no run of")), None)
+    if missing is not None and missing.number.method != "teacher":
+        suite = missing.number.suites[0]
+        lines.append(f"next: kdbench run --suite {suite} --method {missing.number.method}")
+    return lines
+
+
+def _rows(found: Ledger) -> Iterator[Mapping[str, object]]:
+    """One row a number."""
+    for row in (*found.rows, *found.unreproducible):
+        values = row.model_dump(exclude={"number"}) | {"causes": "; ".join(row.causes)}
+        number = row.number
+        yield {
+            "paper": number.paper,
+            "pair": number.pair,
+            "method": number.method,
+            "setting": number.setting,
+            "task": number.task,
+            "metric": number.metric,
+            "published": number.value,
+            **values,
+            "signature": found.signature,
+        }

@@ -1,0 +1,155 @@
+"""What the page shows of a board, as plain JSON values; the page's script only draws it.
+
+Every reason for an empty or partial cell is listed once a table; cells point at it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
+from kdbench.reports.board_types import Cell, Column, PairTest, Row, Table
+from kdbench.reports.documents.board import any_bold
+from kdbench.reports.page.cards import card
+from kdbench.reports.page.samples import samples
+from kdbench.reports.text.style import Footnotes, interval, number
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Built
+
+Json = dict[str, Any]
+
+
+def page_data(built: "Built", prompts: int) -> Json:
+    """All that the page's script needs.
+
+    Args:
+        built: the board and its runs.
+        prompts: how many prompts of each task to show answers to.
+    """
+    tables = [_table(built, index, prompts) for index in range(len(built.sections))]
+    return {"summary": _summary(built), "tables": tables, "leftOut": built.board.left_out}
+
+
+def _summary(built: "Built") -> str:
+    rows = [row for table in built.board.tables for row in table.rows]
+    methods = [row for row in rows if not row.reference]
+    runs = {run for row in rows for run in row.runs}
+    counts = (
+        (len(methods), "method"),
+        (len(rows) - len(methods), "reference row"),
+        (len(runs), "run"),
+    )
+    return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in counts)
+
+
+def _table(built: "Built", index: int, prompts: int) -> Json:
+    table, section = built.board.tables[index], built.sections[index]
+    reasons = Footnotes()
+    metrics = [column.metric for column in table.columns]
+    groups, shown = samples(table, built.found[index], prompts)
+    rows = [
+        _row(row, cells, metrics, reasons) | {"card": card(grouped), "sampled": place in shown}
+        for place, (row, cells, grouped) in enumerate(
+            zip(table.rows, table.cells, section.rows, strict=True)
+        )
+    ]
+    positions = {row.id: place for place, row in enumerate(table.rows)}
+    return {
+        "title": table.title,
+        "suite": table.suite,
+        "pairTitle": table.title.removeprefix(table.suite).removeprefix(": "),
+        "columns": [_column(column) for column in table.columns],
+        "rows": rows,
+        "reasons": list(reasons.letters),
+        "pairs": [
+            [_pair(pair, positions[pair.a], positions[pair.b]) for pair in pairs]
+            for pairs in table.pairs
+        ],
+        "legend": _legend(table),
+        "mixedSeeds": len(_seeds(table)) > 1,
+        "notes": table.notes,
+        "signature": table.signature,
+        "samples": groups,
+        "sampleNote": _sample_note(groups, len(shown), len(table.rows)),
+    }
+
+
+def _pair(pair: PairTest, a: int, b: int) -> list[float]:
+    return [a, b, pair.difference, pair.p_holm, pair.n_prompts, pair.seeds_measured]
+
+
+def _legend(table: Table) -> str:
+    bold = "Bold: best, or not significantly worse than the best. " if any_bold(table) else ""
+    teacher = any(row.reference and row.method == "teacher" for row in table.rows)
+    guide = " A dashed line is the teacher's mean." if teacher else ""
+    numbers = _seeds(table)
+    each = ""
+    if len(numbers) == 1 and numbers[0]:
+        each = f"{numbers[0]} training seed{'s' * (numbers[0] > 1)} a method. "
+    return (
+        f"{bold}{each}Dots are means, whiskers 95% intervals, on one axis a column that spans the methods "
+        f"(its ends stand under the column's name; an arrow is a value beyond).{guide} "
+        "Italic rows are references and are not ranked."
+    )
+
+
+def _seeds(table: Table) -> list[int]:
+    """How many training seeds the methods have."""
+    return sorted({len(row.training_seeds) for row in table.rows if not row.reference})
+
+
+def _sample_note(groups: list[Json], shown: int, rows: int) -> str:
+    if not groups:
+        return ""
+    most = f" Of {rows} rows, {shown} have answers here." if shown < rows else ""
+    return (
+        "Prompts are chosen by their hash, the same for all students; answers are those of the "
+        f"first training seed and the first decoding seed.{most}"
+    )
+
+
+def _column(column: Column) -> Json:
+    known = info(column.metric)
+    return {
+        "task": column.task,
+        "edition": column.edition,
+        "heading": column.heading,
+        "label": known.label,
+        "about": known.about or column.metric,
+        "better": known.better,
+        "digits": known.digits,
+        "kind": known.kind,
+        "main": known.headline,
+    }
+
+
+def _row(row: Row, cells: list[Cell | Missing], metrics: list[str], reasons: Footnotes) -> Json:
+    label = row.label.replace(" (open)", "", 1) if row.division == "open" else row.label
+    return {
+        "label": row.label,
+        "name": row.method,
+        "variant": label.removeprefix(row.method).strip(),
+        "method": row.method,
+        "reference": row.reference,
+        "division": row.division,
+        "broken": row.broken,
+        "regime": row.regime,
+        "student": row.student,
+        "seeds": row.training_seeds,
+        "cells": [_cell(c, metric, reasons) for c, metric in zip(cells, metrics, strict=True)],
+    }
+
+
+def _cell(cell: Cell | Missing, metric: str, reasons: Footnotes) -> Json:
+    if isinstance(cell, Missing):
+        return {"missing": True, "note": reasons.index(cell.missing)}
+    return {
+        "text": number(cell.mean, metric).replace("-", "−"),
+        "range": interval(cell, metric).replace("-", "−"),
+        "mean": cell.mean,
+        "low": cell.low,
+        "high": cell.high,
+        "n": cell.n_prompts,
+        "bold": cell.bold,
+        "note": reasons.index(cell.note) if cell.note else None,
+    }

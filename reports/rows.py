@@ -1,0 +1,180 @@
+"""Which runs make one row, which rows one table."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdbench.harness.files.records import ModelRef, RunCard
+from kdbench.reports.board_types import Row
+from kdbench.reports.rules.check import with_divisions
+from kdbench.reports.runs import Run
+
+SHOWN = 3
+"""Changed settings that a label names."""
+REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
+"""Reference rows in this order, then any other evaluated model by name, then methods."""
+
+
+class GroupedRow(NamedTuple):
+    """A row with the runs whose mean it is."""
+
+    row: Row
+    runs: tuple[Run, ...]
+
+
+class Section(NamedTuple):
+    """The rows of one table."""
+
+    suite: str
+    teacher: str
+    student: str
+    rows: tuple[GroupedRow, ...]
+
+
+class _Pair(NamedTuple):
+    """What the rows of a table share: not the student's content, for a seed may make its own init."""
+
+    suite: str
+    teacher: str = ""
+    teacher_content: str = ""
+    student: str = ""
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Tables in order of suite, teacher and student; references first, methods by name.
+
+    Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
+    shown in each table of their suite that they belong to: same teacher, same student, or neither
+    recorded. Divisions are those that the comparison rules give the runs beside each other.
+    """
+    trained: dict[_Pair, list[Run]] = defaultdict(list)
+    evaluated = []
+    for run in with_divisions(runs):
+        if run.summary.run.kind == "run":
+            trained[_pair(run.summary.run)].append(run)
+        else:
+            evaluated.append(run)
+    beside: dict[_Pair, list[Run]] = defaultdict(list)
+    for run in evaluated:
+        card = run.summary.run
+        pairs = [pair for pair in trained if pair.suite == card.suite]
+        fitting = [pair for pair in pairs if len(pairs) == 1 or _fits(card, trained[pair])]
+        for pair in fitting or [_Pair(card.suite)]:
+            beside[pair].append(run)
+    return [
+        Section(
+            pair.suite, pair.teacher, pair.student, (*_rows(beside[pair]), *_rows(trained[pair]))
+        )
+        for pair in sorted({*trained, *beside})
+    ]
+
+
+def _pair(card: RunCard) -> _Pair:
+    teacher = card.teacher
+    return _Pair(
+        card.suite,
+        teacher.name if teacher else "",
+        teacher.fingerprint if teacher else "",
+        card.student.name if card.student else "",
+    )
+
+
+def _fits(card: RunCard, runs: Sequence[Run]) -> bool:
+    """Whether an evaluated model belongs beside these runs of one pair."""
+    models = [model for model in (card.teacher, card.student) if model]
+    if not models:
+        return True
+    first = runs[0].summary.run
+    return any(_same(model, other) for model in models for other in (first.teacher, first.student))
+
+
+def _same(a: ModelRef, b: ModelRef | None) -> bool:
+    return b is not None and (
+        a.fingerprint == b.fingerprint or (a.name, a.parameters) == (b.name, b.parameters)
+    )
+
+
+def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
+    alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        card = run.summary.run
+        model = card.student.fingerprint if card.kind == "eval" and card.student else ""
+        shared = card.settings or model  # an init has settings: each training seed makes its own
+        alike[card.method, card.variant, card.regime, card.division, shared].append(run)
+    made: list[GroupedRow] = []
+    for group in alike.values():
+        seeds = [run.summary.run.training_seed for run in group]
+        if None in seeds or len(set(seeds)) < len(seeds):  # a repeated seed is no second sample
+            made += [row_of([run]) for run in group]
+        else:
+            made.append(row_of(group))
+    return sorted(_distinct(made), key=lambda grouped: _order(grouped.row))
+
+
+def row_of(runs: Sequence[Run]) -> GroupedRow:
+    """The row of runs that differ in their training seed."""
+    runs = sorted(runs, key=lambda run: run.summary.run.training_seed or 0)
+    card = runs[0].summary.run
+    label = f"{card.method} {card.variant}".strip()
+    if card.kind == "run" and card.division == "open":
+        label += " (open)"
+    more = ["…"] if len(card.changes) > SHOWN else []
+    label = ", ".join([label, *card.changes[:SHOWN], *more])
+    seeds = [run.summary.run.training_seed for run in runs]
+    ids = [run.summary.run.id for run in runs]
+    row = Row(
+        id=hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:12],
+        label=label,
+        kind=card.kind,
+        method=card.method,
+        variant=card.variant,
+        regime=card.regime,
+        division=card.division,
+        broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
+        student=card.student.name if card.student else "",
+        changes=card.changes,
+        training_seeds=[seed for seed in seeds if seed is not None],
+        runs=ids,
+    )
+    return GroupedRow(row, tuple(runs))
+
+
+def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
+    """Of several rows of a method those that may stand for it; one, unless they are equally plain.
+
+    A closed row before an open one, the suite's settings before changed ones, then the most training
+    seeds.
+    """
+
+    def worth(grouped: GroupedRow) -> tuple[bool, bool, int]:
+        return (grouped.row.division == "closed", not grouped.row.changes, len(grouped.runs))
+
+    most = max(map(worth, rows))
+    return [grouped for grouped in rows if worth(grouped) == most]
+
+
+def short_ids(rows: Sequence[GroupedRow]) -> list[str]:
+    """The id of each row's first run, cut to as few digits (at least four) as tell them apart."""
+    ids = [grouped.row.runs[0] for grouped in rows]
+    length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), None)
+    return [i[:length] for i in ids]
+
+
+def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
+    """Rows whose labels would be the same get the id of their first run, as short as it can be."""
+    by_label: dict[str, list[GroupedRow]] = defaultdict(list)
+    for grouped in rows:
+        by_label[grouped.row.label].append(grouped)
+    made: list[GroupedRow] = []
+    for label, group in by_label.items():
+        for grouped, digits in zip(group, short_ids(group), strict=True):
+            name = f"{label} {digits}" if len(group) > 1 else label
+            made.append(grouped._replace(row=grouped.row.model_copy(update={"label": name})))
+    return made
+
+
+def _order(row: Row) -> tuple[bool, int, str, str]:
+    name = row.method.lower()
+    known = REFERENCE_ORDER.index(name) if name in REFERENCE_ORDER else len(REFERENCE_ORDER)
+    return (not row.reference, known if row.reference else 0, row.label, row.id)

@@ -1,0 +1,1 @@
+"""Text: one document as a tree, and the formats it is written in."""

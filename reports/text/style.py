@@ -1,0 +1,152 @@
+"""How numbers, differences, p-values and foreign characters are written, whatever the format."""
+
+import json
+from typing import Protocol
+
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
+from kdbench.reports.text.document import Cell, Note, Small, Strong
+
+
+class Bounded(Protocol):
+    """Whatever has an interval, or None where none was measured."""
+
+    @property
+    def low(self) -> float | None:
+        """Its lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """Its upper end."""
+
+
+class Measured(Bounded, Protocol):
+    """A mean with its interval."""
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+
+
+class Difference(Bounded, Protocol):
+    """A difference with its interval."""
+
+    @property
+    def difference(self) -> float:
+        """First minus second."""
+
+
+def fixed(value: float, digits: int) -> str:
+    """A value with so many digits; no negative zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def number(value: float, metric: str) -> str:
+    """A value with the metric's digits."""
+    return fixed(value, info(metric).digits)
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference with its sign, a real minus."""
+    text = number(value, metric)
+    return text.replace("-", "−") if text.startswith("-") else f"+{text}"
+
+
+def interval(bounds: Bounded, metric: str) -> str:
+    """``[low, high]``; nothing where no interval was measured."""
+    if bounds.low is None or bounds.high is None:
+        return ""
+    return f"[{number(bounds.low, metric)}, {number(bounds.high, metric)}]"
+
+
+def p_value(p: float) -> str:
+    """A p-value; below a table's head, or behind ``p``."""
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def value_cell(
+    value: Measured | Missing, metric: str, *, bold: bool = False, note: str = ""
+) -> Cell:
+    """A mean with its interval, or a dash, and a footnote that says what is missing."""
+    if isinstance(value, Missing):
+        return ("–", Note(value.missing))
+    mean, bounds = number(value.mean, metric), interval(value, metric)
+    parts = (Strong(mean, "*") if bold else mean, Small(bounds) if bounds else "")
+    return (*parts, Note(note)) if note else parts
+
+
+def difference_cell(value: Difference, metric: str, *, bold: bool = False) -> Cell:
+    """A difference with its interval, all with signs."""
+    shown = signed(value.difference, metric)
+    low, high = value.low, value.high
+    bounds = (
+        "" if low is None or high is None else f"[{signed(low, metric)}, {signed(high, metric)}]"
+    )
+    return (Strong(shown, "*") if bold else shown, Small(bounds))
+
+
+class Footnotes:
+    """Letters for the reasons of empty and partial cells, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def index(self, reason: str) -> int:
+        """The place of a reason; equal reasons share one."""
+        self.mark(reason)
+        return list(self.letters).index(reason)
+
+    def mark(self, reason: str) -> str:
+        """The letter of a reason; equal reasons share one."""
+        if reason not in self.letters:
+            first, second = divmod(len(self.letters), 26)
+            self.letters[reason] = (chr(96 + first) if first else "") + chr(97 + second)
+        return self.letters[reason]
+
+    def explained(self) -> list[str]:
+        """A line for each letter; those that follow begin anew."""
+        lines = [f"{letter}: {reason}" for reason, letter in self.letters.items()]
+        self.letters = {}
+        return lines
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line; every control, format and direction character as an escape (``\x1b``).
+
+    Line ends and tabs become the signs ⏎ and ⇥, so that the text's shape stays visible.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text.replace("\r\n", "\n")))
+
+
+def visible(text: str) -> str:
+    """The text with every invisible character but line ends and tabs written as an escape."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
+
+
+def visible_json(value: object, *, indent: int) -> str:
+    """JSON with every invisible character as an escape; it reads back as the same value."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """Text on one line, safe inside a code span or a comment."""
+    return " ".join(visible(text).replace("`", "'").split())
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():  # also false for Cf: bidirectional overrides, zero-width signs
+        return character
+    if character in "\n\t":
+        return "⏎" if character == "\n" else "⇥"
+    code = ord(character)
+    if character.isspace() and code > 0xFF:
+        return " "
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
