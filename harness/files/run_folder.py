@@ -378,3 +378,8 @@ def find_runs(paths: Iterable[Path | str]) -> list[RunFolder]:
         for run in [here] if here.begun() else runs_in(path):
             found.setdefault(run.path.resolve(), RunFolder(run.path.resolve()))
     return sorted(found.values(), key=lambda run: (run.name, str(run.path)))
+
+
+def verdict_files(source: Path) -> list[Path]:
+    """A file of verdicts, or all of them below a folder."""
+    return sorted(source.rglob("verdicts.jsonl")) if source.is_dir() else [source]

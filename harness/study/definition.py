@@ -10,14 +10,13 @@ import json
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.identity import digest
 from kdbench.harness.registry import method_names
-from kdbench.harness.resolve import parse_yaml
 
 Settings = tuple[str, ...]
 Values = dict[str, float]
@@ -115,19 +114,7 @@ def load_study(name: str) -> Study:
     Raises:
         InputError: no such study, not YAML, or not a study.
     """
-    where, text = STUDIES.text(name)
-    tree = parse_yaml(text, where)
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must be a mapping with title, base and rows")
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"{where}: {key or 'study'}: {message[:1].lower()}{message[1:]}"
-        ) from error
+    return STUDIES.load(name, Study)
 
 
 def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:
