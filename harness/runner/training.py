@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from kdbench.harness.session import Session
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
+from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer, reference_loss
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
 from kdbench.trainers.method import Context, Method, as_prompts
-from kdbench.trainers.micro_batch import Layout, TeacherSide
+from kdbench.trainers.micro_batch import TeacherSide
 from kdbench.trainers.models import Vocabulary, vocabulary
-from kdbench.trainers.packing import is_packable
+from kdbench.trainers.packing import Layout, is_packable
 from kdbench.trainers.teacher_answers import TeacherAnswers
 from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Answer, Decoding, Prompt
@@ -120,14 +121,24 @@ class _Training:
             self.teacher_side = teacher_side(self.teacher, head, self.layout, training, alike=alike)
         self.meter: Counter[str] = Counter()
         generate = session.config.generate
-        self.rollouts = Rollouts(
-            student=self.student,
-            teacher=self.teacher,
+        self.engine = LoadedModel(
+            model=self.student,
             vocabulary=self.vocab,
-            accelerator=self.accelerator,
             batch_size=generate.batch_size,
             chunk=generate.chunk,
-            dtype=sampling_dtype(training.sample_precision),
+            sampling_dtype=sampling_dtype(training.sample_precision),
+            layout=self.layout,
+            micro_tokens=training.micro_tokens,
+            autocast=self.accelerator.autocast,
+        )
+        side = self.teacher_side
+        self.teacher_engine = (
+            replace(self.engine, model=side.model, read=side.hidden) if side else None
+        )
+        self.rollouts = Rollouts(
+            student=self.engine,
+            teacher=self.teacher_engine,
+            accelerator=self.accelerator,
             meter=self.meter,
         )
         self.decoding = Decoding(max_new_tokens=training.max_response)
@@ -150,16 +161,8 @@ class _Training:
                 self._sample_teacher,
                 writes=self.session.is_main,
             ).pick,
-            lookahead=max(1, self.rollouts.chunk // training.batch_size),
-            score=Scorer(
-                student=self.student,
-                teacher=self.teacher_side,
-                vocab=self.vocab.size,
-                layout=self.layout,
-                micro_tokens=training.micro_tokens,
-                accelerator=self.accelerator,
-                meter=self.meter,
-            ),
+            lookahead=max(1, self.engine.chunk // training.batch_size),
+            score=Scorer(student=self.engine, teacher=self.teacher_engine, meter=self.meter),
             meter=self.meter,
             twin=self.twins,
         )
@@ -224,24 +227,16 @@ class _Training:
     def _evaluate(self, model: PreTrainedModel, step: int) -> dict[str, float]:
         """Validation as the papers do it: mean token loss, and ROUGE-L of one sampled answer."""
         data = self.job.data
-        loss = reference_loss(
-            model,
-            data.dev,
-            vocab=self.vocab.size,
-            layout=self.layout,
-            micro_tokens=self.job.training.micro_tokens,
-            autocast=self.accelerator.autocast,
-        )
-        metrics = {"dev_loss": loss}
+        engine = replace(self.engine, model=model)
+        metrics = {"dev_loss": reference_loss(engine, data.dev)}
         if self.job.training.select == "max:dev_rouge_l":
-            metrics["dev_rouge_l"] = self._dev_rouge_l(model)
+            metrics["dev_rouge_l"] = self._dev_rouge_l(engine)
         return metrics
 
-    def _dev_rouge_l(self, model: PreTrainedModel) -> float:
+    def _dev_rouge_l(self, engine: LoadedModel) -> float:
         data = self.job.data
-        sampler = replace(self.rollouts, student=model, teacher=None, meter=Counter())
-        decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=DEV_SEED)
-        answers = sampler.local(as_prompts(data.dev), decoding)
+        decoding = replace(self.decoding, seed=DEV_SEED)
+        answers = chain.from_iterable(engine.answers(as_prompts(data.dev), decoding))
         texts = self.job.tokenizer.batch_decode(
             [list(a.ids) for a in answers], skip_special_tokens=True
         )
