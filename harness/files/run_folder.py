@@ -308,6 +308,11 @@ class RunFolder:
         """Whether the training is over and everything about it is written."""
         return self.training.stage.done() and self.manifest.exists()
 
+    def stages(self) -> list[str]:
+        """Stages that are over, in their order."""
+        over = {"prepare": self.prepare.exists(), "train": self.training.stage.done()}
+        return [name for name, done in over.items() if done]
+
     @property
     def training(self) -> Training:
         """Its training."""

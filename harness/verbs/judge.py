@@ -36,7 +36,9 @@ def judge(
     against: Annotated[
         Path | None, typer.Option(help="Pairwise: run to compare with; default: the references.")
     ] = None,
-    tasks: options.Tasks = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Judge the first N prompts only.")
     ] = None,
