@@ -156,8 +156,8 @@ def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     for dotted, value, source in changes:
         if dotted == "method":
             raise InputError(f"{source}: name the method by --method, its fields by method.KEY")
-        _check_keys(nested(dotted, value), source)
-        above = merge(above, nested(dotted, value), one_layer=True)
+        _check_keys(_nested(dotted, value), source)
+        above = merge(above, _nested(dotted, value), one_layer=True)
     return above
 
 
@@ -236,10 +236,9 @@ def assignment(text: str, form: str = "section.key=value, for example train.lr=1
     return dotted.strip(), parse_yaml(value, where), where
 
 
-def nested(dotted: str, value: Any) -> Tree:
-    """The tree that holds a value at a dotted key."""
+def _nested(dotted: str, value: Any) -> Tree:
     first, _, rest = dotted.partition(".")
-    return {first: nested(rest, value) if rest else value}
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _check_keys(tree: Tree, where: str) -> None:

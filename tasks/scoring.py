@@ -11,7 +11,6 @@ import re
 import string
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal
 
 from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
@@ -97,37 +96,6 @@ def exact_match(prediction: str, references: str | Sequence[str]) -> float:
 def normalise(text: str) -> str:
     """Lower case, no ASCII punctuation, single spaces."""
     return " ".join(text.lower().translate(_PUNCTUATION).split())
-
-
-def score_texts(
-    predictions: Sequence[str],
-    references: Sequence[str | Sequence[str]],
-    *,
-    count_mismatch: Literal["cut", "error"] = "error",
-) -> dict[str, list[float]]:
-    """Scores answers in bulk.
-
-    Args:
-        predictions: one answer a prompt.
-        references: one text or several, a prompt.
-        count_mismatch: a protocol's rule; ``cut`` scores the shorter of the two.
-
-    Returns:
-        ``rouge_l`` and ``exact_match``, percent, one value a prompt.
-
-    Raises:
-        InputError: the numbers of predictions and references differ (under ``error``).
-    """
-    if len(predictions) != len(references) and count_mismatch == "error":
-        raise InputError(
-            f"{len(predictions)} predictions but {len(references)} reference rows; "
-            "score answers of the same prompts"
-        )
-    pairs = list(zip(predictions, references, strict=False))
-    return {
-        "rouge_l": [rouge_l(prediction, texts) for prediction, texts in pairs],
-        "exact_match": [exact_match(prediction, texts) for prediction, texts in pairs],
-    }
 
 
 def score_sample(row: SampleRow) -> dict[str, float]:

@@ -217,7 +217,7 @@ def test_orders_that_disagree_are_a_tie() -> None:
     split = {call("AB", 0): Verdict("ok", winner="A"), call("BA", 0): Verdict("ok", winner="tie")}
     assert pair_outcome(split)[:3] == (0.5, 1, 1)
     both = pair_outcome(agreed | {call("AB", 1): Verdict("ok", winner="B")})
-    assert both.win == 0.5 and both.flip == 0
+    assert both.win_rate == 0.5 and both.flip_rate == 0
 
 
 # -- an endpoint that misbehaves ------------------------------------------------------------------

@@ -309,6 +309,11 @@ class RunFolder:
         """Whether the training is over and everything about it is written."""
         return self.training.stage.done() and self.manifest.exists()
 
+    def stages(self) -> list[str]:
+        """Stages that are over, in their order."""
+        over = {"prepare": self.prepare.exists(), "train": self.training.stage.done()}
+        return [name for name, done in over.items() if done]
+
     @property
     def training(self) -> Training:
         """Its training."""
@@ -386,3 +391,8 @@ def find_runs(paths: Iterable[Path | str]) -> list[RunFolder]:
         for run in [here] if here.begun() else runs_in(path):
             found.setdefault(run.path.resolve(), RunFolder(run.path.resolve()))
     return sorted(found.values(), key=lambda run: (run.name, str(run.path)))
+
+
+def verdict_files(source: Path) -> list[Path]:
+    """A file of verdicts, or all of them below a folder."""
+    return sorted(source.rglob("verdicts.jsonl")) if source.is_dir() else [source]

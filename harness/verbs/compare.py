@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.verbs import options
-from kdbench.harness.verbs.show import find_run
 
 if TYPE_CHECKING:
     from kdbench.reports.runs import Run
@@ -59,11 +57,11 @@ def _named(name: str, runs_dir: Path) -> list[Path]:
     """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
     from kdbench.reports.runs import finished_runs
 
-    if not any(RunFolder(folder).begun() for folder in (Path(name), runs_dir / name)):
-        runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
-        labelled = [run.folder.path for run in runs if run.summary.run.method == name]
-        return labelled or _row(name, runs) or [find_run(Path(name), runs_dir)]
-    return [find_run(Path(name), runs_dir)]
+    if exact := options.exact_run(name, runs_dir):
+        return [exact.path]
+    runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
+    labelled = [run.folder.path for run in runs if run.summary.run.method == name]
+    return labelled or _row(name, runs) or [options.named_run(name, runs_dir).path]
 
 
 def _row(name: str, runs: "list[Run]") -> list[Path]:

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from kdbench.harness.verbs import options
-from kdbench.harness.verbs.show import find_run
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its name (or a part) in --runs-dir.")],
+    run: options.RunName,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default: report/ in the run folder.")
     ] = None,
@@ -24,7 +23,7 @@ def report(
     """
     from kdbench.reports.run.report import write_report
 
-    made = write_report(find_run(run, runs_dir), out)
+    made = write_report(options.named_run(run, runs_dir).path, out)
     if json_output:
         document = {
             "files": [str(path) for path in made.files],
