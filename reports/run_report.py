@@ -21,15 +21,7 @@ from kdbench.reports.figures.training import training_curves, training_details
 from kdbench.reports.measured import Value, judged_values, probe_values
 from kdbench.reports.run_files import RunFiles, Stage, read_run
 from kdbench.reports.run_samples import samples
-from kdbench.reports.text.document import (
-    Cell,
-    Document,
-    Paragraph,
-    Part,
-    Picture,
-    Section,
-    Table,
-)
+from kdbench.reports.text.document import Cell, Document, Paragraph, Part, Picture, Section, Table
 from kdbench.reports.text.html import write_html
 from kdbench.reports.text.markdown import Markdown
 from kdbench.reports.text.style import number

@@ -57,7 +57,7 @@ def doctor(
 
 def doctor_document(findings: Sequence[Finding]) -> Document:
     """A line each, aligned with those of other checks."""
-    rows = [[f"{state:4}", f"{what:12}", found] for state, what, found in findings]
+    rows = [[f"{state:4}", f"{what:12}", found] for what, state, found in findings]
     return Document("", [Section("", [Table([], rows)])])
 
 

@@ -1,13 +1,12 @@
 """Judged claims as a document."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
 from kdbench.reports.text.document import Cell, Document, Notes, Part, Section, Strong, Table
 from kdbench.reports.text.signature import PAIRED_T, joined
-from kdbench.reports.text.style import difference_cell, number, p_value
+from kdbench.reports.text.style import number, p_value, signed, value_cell
 
 RULE = (
     "holds: every test of the claim goes its way, significantly after Holm over the claim's tests; "
@@ -23,7 +22,11 @@ def claims_document(report: ClaimsReport) -> Document:
         boards.setdefault(judged.board, []).append(judged)
     sections = [Section(title, _parts(claims)) for title, claims in boards.items()]
     sections.append(Section("", [Notes([RULE], _signature(report))]))
-    return Document("What the papers claim, on this board", sections, list(_rows(report)))
+    return Document(
+        "What the papers claim, on this board",
+        sections,
+        [row for judged in report.claims for row in _rows(judged)],
+    )
 
 
 def _parts(claims: list[JudgedClaim]) -> list[Part]:
@@ -69,7 +72,7 @@ def _tests(judged: JudgedClaim) -> Table:
             f"{test.where} {info(metric).label}" + (f", {test.pair}" if claim.pairs > 1 else ""),
             number(test.method_value, metric),
             number(test.rival_value, metric),
-            difference_cell(test, metric),
+            value_cell(test.difference, test, metric, written=signed),
             p_value(test.p_holm),
             test.outcome + ("" if test.seeds_measured or not test.paired else " (these students)"),
         ]
@@ -83,23 +86,18 @@ def _signature(report: ClaimsReport) -> str:
     verdicts = Counter(judged.verdict for judged in report.claims)
     said = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
     made = [test for judged in report.claims for test in _made(judged)]
-    kinds = {
-        PAIRED_T: any(test.paired and test.seeds_measured for test in made),
-        "paired randomisation over prompts (these students only: fewer than 3 training seeds)": any(
-            test.paired and not test.seeds_measured for test in made
-        ),
-        "normal test of two intervals": any(not test.paired for test in made),
-    }
-    tests = "; ".join(kind for kind, used in kinds.items() if used)
-    return joined({report.version: said, "tests": tests or "none"})
+    tests = "; ".join(dict.fromkeys(map(_kind, made)))
+    return joined({report.version: said, "tests": tests})
 
 
-def _rows(report: ClaimsReport) -> Iterator[Mapping[str, object]]:
+def _kind(test: ClaimTest) -> str:
+    if not test.paired:
+        return "normal test of two intervals"
+    few = "paired randomisation over prompts (these students only: fewer than 3 training seeds)"
+    return PAIRED_T if test.seeds_measured else few
+
+
+def _rows(judged: JudgedClaim) -> list[dict[str, object]]:
     """One row a test, or one for a claim without any."""
-    for judged in report.claims:
-        claim = judged.claim
-        whose = {"claim": claim.id, "paper": claim.paper, "says": claim.says, "board": judged.board}
-        whose |= {"verdict": judged.verdict, "why": judged.reason}
-        whose |= {"method": claim.method, "metric": claim.metric}
-        for test in judged.tests or [None]:
-            yield whose | (test.model_dump() if test else {})
+    whose = judged.model_dump(exclude={"tests", "students"})
+    return [whose | {"test": test.model_dump()} for test in judged.tests] or [whose]

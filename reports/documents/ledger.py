@@ -1,7 +1,7 @@
 """The ledger as a document."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
 from kdbench.reports.text.document import Cell, Document, Note, Notes, Section, Small, Strong, Table
@@ -39,7 +39,8 @@ def ledger_document(found: Ledger, *, everything: bool = True) -> Document:
             Section("not run", [_counted(r for r in found.rows if r.verdict == "not run")])
         )
     sections.append(Section("", [Notes(_below(found), found.signature)]))
-    return Document("Published numbers and ours", sections, list(_rows(found)))
+    rows = [row.model_dump() for row in (*found.rows, *found.unreproducible)]
+    return Document("Published numbers and ours", sections, rows)
 
 
 def _title(row: LedgerRow) -> str:
@@ -56,11 +57,13 @@ def _groups(rows: Iterable[LedgerRow]) -> dict[str, list[LedgerRow]]:
 def _cells(row: LedgerRow) -> list[Cell]:
     number = row.number
     published = fixed(number.value, number.digits) + "†" * (number.status == "secondary")
-    digits, ours = number.digits + (number.digits < 2), []
-    if row.ours is not None:
-        ours = [fixed(row.ours, digits)]
-        if row.low is not None and row.high is not None:
-            ours.append(Small(f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"))
+    digits = number.digits + (number.digits < 2)
+    ours = "" if row.ours is None else fixed(row.ours, digits)
+    bounds = (
+        ""
+        if row.low is None or row.high is None
+        else f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"
+    )
     verdict = Strong(row.verdict) if row.verdict in ("agrees", "differs") else row.verdict
     notes = [Note(text) for text in (row.reason, *row.causes) if text]
     label = LABELS[number.metric]
@@ -70,7 +73,7 @@ def _cells(row: LedgerRow) -> list[Cell]:
         number.task,
         label,
         published,
-        (*ours,),
+        (ours, Small(bounds)) if bounds else ours,
         (verdict, *notes),
     ]
 
@@ -95,21 +98,3 @@ def _below(found: Ledger) -> list[Cell]:
         suite = missing.number.suites[0]
         lines.append(f"next: kdbench run --suite {suite} --method {missing.number.method}")
     return lines
-
-
-def _rows(found: Ledger) -> Iterator[Mapping[str, object]]:
-    """One row a number."""
-    for row in (*found.rows, *found.unreproducible):
-        values = row.model_dump(exclude={"number"}) | {"causes": "; ".join(row.causes)}
-        number = row.number
-        yield {
-            "paper": number.paper,
-            "pair": number.pair,
-            "method": number.method,
-            "setting": number.setting,
-            "task": number.task,
-            "metric": number.metric,
-            "published": number.value,
-            **values,
-            "signature": found.signature,
-        }
