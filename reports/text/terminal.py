@@ -90,36 +90,29 @@ class Terminal(Writer):
         return made
 
     def table(self, table: doc.Table) -> str:
-        """Whole if its columns have room, else in parts, or even row by row."""
-        if not table.head or self._drawn(table):
-            return self._part(table)
-        parts = [table]
-        for least in (ENDLESS, NARROW):  # rather in more parts than with words one below another
-            parts = split(table, partial(self._fits, least=least))
-            if all(self._fits(part, least) for part in parts):
-                break
-        return "\n\n".join(map(self._part, parts))
+        """Whole if its columns have room, else in parts; words are broken where nothing else helps."""
+        parts, least = [table], NARROW if table.head else 1
+        if not self._fits(table, least):
+            for least in (ENDLESS, NARROW):  # rather more parts than words one below another
+                parts = split(table, partial(self._fits, least=least))
+                if all(self._fits(part, least) for part in parts):
+                    break
+            else:
+                least = 1
+        return "\n\n".join(self._printed(self._drawn(part, least) or "") for part in parts)
 
     def _fits(self, table: doc.Table, least: int) -> bool:
         return self._drawn(table, least) is not None
 
-    def _part(self, table: doc.Table) -> str:
-        drawn = self._drawn(table)
-        if drawn:
-            return self._printed(drawn)
-        names = [" ".join(name.split("\n")) for name in _names(table)]
-        rows = [doc.Table([], list(zip(names, row, strict=True))) for row in table.rows]
-        return "\n\n".join(map(self._part, rows))
-
-    def _drawn(self, table: doc.Table, least: int = NARROW) -> RichTable | None:
+    def _drawn(self, table: doc.Table, least: int) -> RichTable | None:
         """The table on as few lines as there is room for; None: there is not.
 
         Args:
-            table: the table; one without a head always has room, for its words may be broken.
-            least: width to which text may be broken between words.
+            table: the table.
+            least: width to which text may be broken between words; 1: everything, anywhere.
         """
         heads = [[Text(name) for name in _names(table)]] if table.head else []
-        for narrow in (ENDLESS, least if table.head else 1):
+        for narrow in (ENDLESS, least):
             for separator in (" ", "\n"):
                 rows = [[self.cell(cell, separator) for cell in row] for row in table.rows]
                 columns = list(zip(*heads, *rows, strict=True))
@@ -148,7 +141,7 @@ def _widths(
     Args:
         columns: the cells of each.
         right: those of numbers, which are not broken.
-        narrow: width to which text may be broken between words; 1: everything, anywhere.
+        narrow: as ``least`` above.
         room: columns of the screen.
     """
     full, widths = [], []
