@@ -165,7 +165,8 @@ def test_foreign_text_is_no_markup() -> None:
     page = write_html(hostile(), {"p": b"<svg/>"})
     assert "<script" not in page and "&lt;script&gt;" in page and "\x1b" not in page
     assert page.count("<sup>a</sup>") == 4, "footnotes are the same letter everywhere"
-    assert "\\input{y}" not in write(hostile(), "latex").replace("\\textbackslash{}", "")
+    latex = [line for line in write(hostile(), "latex").split("\n") if not line.startswith("% ")]
+    assert "\\input{y}" not in "\n".join(latex) and "\\textbackslash{}input" in "\n".join(latex)
     (row,) = pandas.read_csv(io.StringIO(write(hostile(), "csv"))).to_dict("records")
     assert row["sum"] == "'=1+1"
 
@@ -173,7 +174,8 @@ def test_foreign_text_is_no_markup() -> None:
 def test_lists_and_brackets_at_the_start_of_a_line_are_text() -> None:
     parts = [Paragraph("- no item"), Table(["x"], [["[1]"], ["*"]]), Notes(["[95%]", "1. none"])]
     document = Document("", [Section("", parts)])
-    assert "<li>" not in MarkdownIt("commonmark").render(write(document, "md").split("\n")[0])
+    shown = MarkdownIt("commonmark").render(write(document, "md"))
+    assert "<li>" not in shown and "<p>- no item</p>" in shown and "\n1. none</p>" in shown
     latex = write(document, "latex")
     assert "\n{}[1] \\\\" in latex and "\n{}* \\\\" in latex and "\\footnotesize {}[95" in latex
 

@@ -24,8 +24,12 @@ class Markdown(Marked):
         return f"{'#' * level} {self.plain(text)}"
 
     def paragraph(self, paragraph: doc.Paragraph) -> str:
-        """A line that is no list."""
-        return re.sub(r"^([-+]|\d+[.)])(?= )", r"\\\1", self.cell(paragraph.content))
+        """A line of text."""
+        return self._line(paragraph.content)
+
+    def _line(self, cell: doc.Cell) -> str:
+        """A line that is no item of a list."""
+        return re.sub(r"^(\d*)([-+.)])(?= )", r"\1\\\2", self.cell(cell))
 
     def table(self, table: doc.Table) -> str:
         """A pipe table; a group stands above the name of each of its columns."""
@@ -49,7 +53,7 @@ class Markdown(Marked):
     def notes(self, notes: doc.Notes) -> str:
         """Lines with a break after each, the signature as code."""
         signature = [doc.Code(notes.signature)] if notes.signature else []
-        return "  \n".join(map(self.cell, [*self.lines(notes), *signature]))
+        return "  \n".join(map(self._line, [*self.lines(notes), *signature]))
 
     def block(self, block: doc.Block) -> str:
         """A fenced block that its content cannot close."""
