@@ -6,12 +6,11 @@ from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation, AblationCell, Claim
 from kdbench.reports.documents.board import label, shown, value
 from kdbench.reports.model import Cell
-from kdbench.reports.text import document as text
-from kdbench.reports.text.document import Document, Notes, Section, Strong, Table
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import p_value, signed, value_cell
 
 
-def ablation_document(ablation: Ablation, *, headline: bool = False) -> Document:
+def ablation_document(ablation: Ablation, *, headline: bool = False) -> doc.Document:
     """A table a task and metric: value, difference, interval and corrected p of each row.
 
     Args:
@@ -19,19 +18,19 @@ def ablation_document(ablation: Ablation, *, headline: bool = False) -> Document
         headline: main metrics only, unless there is none.
     """
     tables = [_table(ablation, i) for i in shown(ablation.columns, headline=headline)]
-    rule: text.Cell = (
+    rule: doc.Cell = (
         f"difference: row minus {ablation.base} [95% interval]; ",
-        Strong("significant", "*"),
+        doc.Strong("significant", "*"),
         ": p below 0.05 after Holm's correction",
     )
     papers = any(cell.paper for row in ablation.cells for cell in row)
     sources = ", ".join(filter(None, (ablation.paper, ablation.published_pair)))
     own = [f"paper: difference of its own numbers ({sources}); n.s.: ours may be noise"]
-    notes = Notes([rule, *(own if papers else []), *ablation.notes], ablation.signature)
-    return Document("", [Section(ablation.title, [*tables, notes])], list(_rows(ablation)))
+    notes = doc.Notes([rule, *(own if papers else []), *ablation.notes], ablation.signature)
+    return doc.Document("", [doc.Section(ablation.title, [*tables, notes])], list(_rows(ablation)))
 
 
-def _table(ablation: Ablation, index: int) -> Table:
+def _table(ablation: Ablation, index: int) -> doc.Table:
     column = ablation.columns[index]
     cells = [row[index] for row in ablation.cells]
     head = [f"{column.heading} {info(column.metric).label}", "value", "difference", "p (Holm)"]
@@ -43,10 +42,10 @@ def _table(ablation: Ablation, index: int) -> Table:
         ][: len(head)]
         for row, cell in zip(ablation.rows, cells, strict=True)
     ]
-    return Table(head, rows, right=range(1, len(head)))
+    return doc.Table(head, rows, right=range(1, len(head)))
 
 
-def _fields(cell: AblationCell, metric: str) -> list[text.Cell]:
+def _fields(cell: AblationCell, metric: str) -> list[doc.Cell]:
     """Value, difference, p and the paper's difference."""
     mean, effect, paper = value(cell.value, metric), cell.effect, _paper(cell.paper, metric)
     if effect is None:

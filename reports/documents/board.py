@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.model import Board, Cell, Column, Table
-from kdbench.reports.text import document as text
-from kdbench.reports.text.document import Document, Notes, Paragraph, Section, Strong
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import missing_cell, value_cell
 
 BLOCKS = (("score", True), ("score", False), ("judge", False), ("probe", False))
@@ -16,7 +15,7 @@ VALUES = ("mean", "low", "high", "n_prompts", "n_runs", "decoding_seeds", "bold"
 """Fields of a row and of a cell that data frames have."""
 
 
-def board_document(board: Board, *, headline: bool = False) -> Document:
+def board_document(board: Board, *, headline: bool = False) -> doc.Document:
     """A section for each suite and pair of models; references first, then the best first.
 
     Args:
@@ -25,8 +24,8 @@ def board_document(board: Board, *, headline: bool = False) -> Document:
     """
     sections = [_section(table, headline) for table in board.tables]
     if board.left_out:
-        sections.append(Section("", [Paragraph("left out: " + "; ".join(board.left_out))]))
-    return Document("", sections, [row for table in board.tables for row in _rows(table)])
+        sections.append(doc.Section("", [doc.Paragraph("left out: " + "; ".join(board.left_out))]))
+    return doc.Document("", sections, [row for table in board.tables for row in _rows(table)])
 
 
 def label(name: str, training_seeds: Sequence[int]) -> str:
@@ -34,7 +33,7 @@ def label(name: str, training_seeds: Sequence[int]) -> str:
     return f"{name} ×{len(training_seeds)}" if len(training_seeds) > 1 else name
 
 
-def value(cell: Cell | Missing, metric: str) -> text.Cell:
+def value(cell: Cell | Missing, metric: str) -> doc.Cell:
     """A value of a board as a cell of a document."""
     if isinstance(cell, Missing):
         return missing_cell(cell.missing)
@@ -52,21 +51,24 @@ def any_bold(table: Table) -> bool:
     return any(isinstance(cell, Cell) and cell.bold for row in table.cells for cell in row)
 
 
-def _section(table: Table, headline: bool) -> Section:
+def _section(table: Table, headline: bool) -> doc.Section:
     order = _order(table)
     drawn = [_table(table, block, order) for block in _blocks(table, headline)]
-    bold: text.Cell = "[95% interval]"
+    bold: doc.Cell = "[95% interval]"
     if any_bold(table):
-        bold = (Strong("best", "*"), ", or not significantly worse than the best; [95% interval]")
+        bold = (
+            doc.Strong("best", "*"),
+            ", or not significantly worse than the best; [95% interval]",
+        )
     elif any(table.pairs):
         bold = "[95% interval]; no method is significantly ahead"
-    notes = Notes([bold, *table.notes, *_open_rows(table)], table.signature)
-    return Section(table.title, [*drawn, notes])
+    notes = doc.Notes([bold, *table.notes, *_open_rows(table)], table.signature)
+    return doc.Section(table.title, [*drawn, notes])
 
 
-def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> text.Table:
+def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> doc.Table:
     columns = [table.columns[i] for i in block]
-    return text.Table(
+    return doc.Table(
         ["method", *(info(column.metric).label for column in columns)],
         [_row(table, at, block) for at in order],
         right=range(1, len(block) + 1),
@@ -75,7 +77,7 @@ def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> text.Tab
     )
 
 
-def _row(table: Table, at: int, block: Sequence[int]) -> list[text.Cell]:
+def _row(table: Table, at: int, block: Sequence[int]) -> list[doc.Cell]:
     row, cells = table.rows[at], table.cells[at]
     values = [value(cells[i], table.columns[i].metric) for i in block]
     return [label(row.label, row.training_seeds), *values]

@@ -1,10 +1,14 @@
 """Tables as data: pandas frames, and CSV written from them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas
 
 from kdbench.reports.text.style import visible
+
+NUMBERS = re.compile(r"([-+]?\d+(\.\d*)?(e[-+]?\d+)? ?)+")
+"""Text that is no formula although it begins like one."""
 
 
 def frame(rows: Sequence[Mapping[str, object]]) -> pandas.DataFrame:
@@ -35,14 +39,5 @@ def _flat(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, ob
 
 def _no_formula(value: object) -> object:
     """Text that a spreadsheet would run gets a ``'`` in front, which makes it text there too."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return value
-    return value if all(map(_is_number, value.split())) else f"'{value}"
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if runs and not NUMBERS.fullmatch(str(value)) else value

@@ -6,20 +6,20 @@ from kdbench.harness.errors import InputError
 from kdbench.reports.text.document import Document
 from kdbench.reports.text.latex import Latex
 from kdbench.reports.text.markdown import Markdown
-from kdbench.reports.text.terminal import Terminal
+from kdbench.reports.text.terminal import Terminal, for_screen
 from kdbench.reports.text.writer import Writer
 
 FILE_WIDTH = 120
 """Columns of the terminal format in a file."""
 
 
-def write(document: Document, format: str, *, width: int = FILE_WIDTH) -> str:
+def write(document: Document, format: str, *, width: int | None = FILE_WIDTH) -> str:
     """A document as text.
 
     Args:
         document: what to write.
         format: terminal, md, latex, csv or html.
-        width: columns of the terminal format.
+        width: columns of the terminal format; None: those of the screen, and bold if it is one.
 
     Raises:
         InputError: no such format.
@@ -33,7 +33,7 @@ def write(document: Document, format: str, *, width: int = FILE_WIDTH) -> str:
 
         return write_html(document)
     writers: dict[str, Callable[[], Writer]] = {
-        "terminal": lambda: Terminal(width),
+        "terminal": lambda: Terminal(width) if width else for_screen(),
         "md": Markdown,
         "latex": Latex,
     }

@@ -23,18 +23,6 @@ ENDLESS = 10_000
 """Width where no person looks, so that a program finds each row on one line."""
 
 
-def screen() -> int:
-    """Columns of the terminal that standard output is, or what ``COLUMNS`` says; else `ENDLESS`."""
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
-    return ENDLESS
-
-
-def show(document: doc.Document) -> None:
-    """Prints a document: on a terminal within its width, elsewhere a row a line."""
-    print(Terminal(screen(), colour=sys.stdout.isatty()).write(document), end="")
-
-
 class Terminal(Writer):
     """Writes lines for a screen.
 
@@ -118,7 +106,7 @@ class Terminal(Writer):
                 columns = list(zip(*heads, *rows, strict=True))
                 widths = _widths(columns, table.right, narrow, self.console.width)
                 if widths is not None:
-                    return _rich(table, heads, rows, widths)
+                    return _rich(table, columns, widths)
         return None
 
     def _printed(self, drawn: RenderableType) -> str:
@@ -158,26 +146,24 @@ def _widths(
     return widths if spare >= 0 else None
 
 
-def _rich(
-    table: doc.Table,
-    heads: Sequence[Sequence[Text]],
-    rows: Sequence[Sequence[Text]],
-    widths: list[int],
-) -> RichTable:
-    drawn = RichTable(
-        box=None,
-        pad_edge=False,
-        padding=(0, GAP // 2),
-        header_style="bold",
-        show_header=bool(heads),
-    )
-    for place, width in enumerate(widths):
-        drawn.add_column(
-            heads[0][place] if heads else "",
-            width=width,
-            justify="right" if place in table.right else "left",
-            overflow="fold",
-        )
-    for place, row in enumerate(rows):
+def _rich(table: doc.Table, columns: Sequence[Sequence[Text]], widths: list[int]) -> RichTable:
+    heads = bool(table.head)
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold", show_header=heads)
+    for place, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        head, right = column[0] if heads else "", place in table.right
+        drawn.add_column(head, width=width, justify="right" if right else "left", overflow="fold")
+    for place, row in enumerate(list(zip(*columns, strict=True))[heads:]):
         drawn.add_row(*row, style="dim" if place < table.references else "")
     return drawn
+
+
+def for_screen() -> Terminal:
+    """A writer for the terminal that standard output is, or as wide as ``COLUMNS`` says; else `ENDLESS`."""
+    colour = sys.stdout.isatty()
+    known = colour or "COLUMNS" in os.environ
+    return Terminal(shutil.get_terminal_size().columns if known else ENDLESS, colour=colour)
+
+
+def show(document: doc.Document) -> None:
+    """Prints a document: on a terminal within its width, elsewhere a row a line."""
+    print(for_screen().write(document), end="")
