@@ -255,6 +255,10 @@ def test_frames_keep_types_and_csv_is_written_from_them() -> None:
     }  # fmt: skip
     assert csv_text(table) == "n,mean,seeds,bold,of.a,late\n1,2.0,1 2,1,x,\n,,,,,'=cmd\n"
     assert csv_text(frame([])) == "\n"
+    signs = ["-1 2.5 -3e-05", "-1-1", "+x", "@x", "-" + "1" * 5000 + "x"]
+    assert csv_text(frame([{"a": sign} for sign in signs])).split("\n")[1:-1] == [
+        signs[0], *(f"'{sign}" for sign in signs[1:]),
+    ]  # fmt: skip
 
 
 def test_csv_of_documents_has_every_result(documents: dict[str, Document]) -> None:

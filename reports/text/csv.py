@@ -7,8 +7,9 @@ import pandas
 
 from kdbench.reports.text.style import visible
 
-NUMBERS = re.compile(r"([-+]?\d+(\.\d*)?(e[-+]?\d+)? ?)+")
-"""Text that is no formula although it begins like one."""
+NUMBER = r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?"
+NUMBERS = re.compile(f"{NUMBER}( {NUMBER})*")
+"""Text that is no formula although it may begin like one."""
 
 
 def frame(rows: Sequence[Mapping[str, object]]) -> pandas.DataFrame:
