@@ -112,9 +112,9 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
     from kdbench.trainers.loop import Loop, LoopSettings
     from kdbench.trainers.method import Context, singles
     from kdbench.trainers.methods.fkd import ForwardKD
-    from kdbench.trainers.micro_batch import Layout, TeacherSide
+    from kdbench.trainers.micro_batch import TeacherSide
     from kdbench.trainers.models import load_model, load_tokenizer
-    from kdbench.trainers.packing import is_packable
+    from kdbench.trainers.packing import Layout, is_packable
 
     class InOrder(ForwardKD):
         """Forward KD without shuffling, so that both sides see the same batches."""

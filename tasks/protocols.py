@@ -3,12 +3,11 @@
 A protocol changes numbers, so its name is part of every evaluation's key and of every signature.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.harness.data import TokenRule
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,25 +20,18 @@ class Protocol:
             argument default is 6 and no script overrides it); validation never blocks any.
         evaluation_over_long: a test prompt over the limit is ``cut`` to its first tokens (which
             loses "### Response:") or its row is ``drop``-ped and counted.
-        boundary: how training responses are tokenised, see `TokenRule`.
-        count_mismatch: predictions and references of different number are ``cut`` to the shorter or
-            an ``error``.
         exposure_first_token: whether exposure bias scores the first response token.
         exposure_count_offset: added to the sample count of a prompt when averaging.
         exposure_samples: answers a prompt.
-        seeds: decoding seeds.
         max_prompt, max_length: tokens of a prompt, and of prompt, response and end together.
     """
 
     name: str
     no_repeat_ngram: int
     evaluation_over_long: Literal["drop", "cut"]
-    boundary: Literal["joint", "apart"]
-    count_mismatch: Literal["cut", "error"]
     exposure_first_token: bool
     exposure_count_offset: float
     exposure_samples: int
-    seeds: tuple[int, ...] = (10, 20, 30, 40, 50)
     max_prompt: int = 256
     max_length: int = 512
 
@@ -49,34 +41,24 @@ class Protocol:
         return self.max_length - self.max_prompt
 
     @property
-    def training_rule(self) -> TokenRule:
-        """Training rows: over-long prompts are dropped by both protocols."""
-        return self._rule("drop")
-
-    @property
     def evaluation_rule(self) -> TokenRule:
-        """Test prompts."""
-        return self._rule(self.evaluation_over_long)
+        """How test prompts become ids."""
+        return TokenRule(
+            boundary="apart",
+            over_long=self.evaluation_over_long,
+            max_prompt=self.max_prompt,
+            max_length=self.max_length,
+        )
 
     def limited(self, *, max_prompt: int, max_length: int) -> "Protocol":
         """The same rules with other lengths (a model with a shorter context, a smaller world)."""
         return replace(self, max_prompt=max_prompt, max_length=max_length)
-
-    def _rule(self, over_long: Literal["drop", "cut"]) -> TokenRule:
-        return TokenRule(
-            boundary=self.boundary,
-            over_long=over_long,
-            max_prompt=self.max_prompt,
-            max_length=self.max_length,
-        )
 
 
 MINILLM_COMPAT = Protocol(
     name="minillm-compat",
     no_repeat_ngram=6,
     evaluation_over_long="cut",
-    boundary="joint",
-    count_mismatch="cut",
     exposure_first_token=False,
     exposure_count_offset=1e-3,
     exposure_samples=1,
@@ -87,8 +69,6 @@ STRICT = Protocol(
     name="strict",
     no_repeat_ngram=0,
     evaluation_over_long="drop",
-    boundary="apart",
-    count_mismatch="error",
     exposure_first_token=True,
     exposure_count_offset=0.0,
     exposure_samples=10,
@@ -105,7 +85,5 @@ def get_protocol(name: str) -> Protocol:
         InputError: unknown name; the nearest one is offered.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PROTOCOLS)}"
-        raise InputError(f"unknown protocol {name!r}; {hint}")
+        raise unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

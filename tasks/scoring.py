@@ -11,13 +11,13 @@ import re
 import string
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal
 
 from nltk.stem.porter import PorterStemmer
 from rapidfuzz.distance import LCSseq
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.metrics import text_metrics
 
 SCORER = "kdbench-text-1 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
@@ -98,47 +98,15 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
-def score_texts(
-    predictions: Sequence[str],
-    references: Sequence[str | Sequence[str]],
-    *,
-    count_mismatch: Literal["cut", "error"] = "error",
-) -> dict[str, list[float]]:
-    """Scores answers in bulk.
-
-    Args:
-        predictions: one answer a prompt.
-        references: one text or several, a prompt.
-        count_mismatch: a protocol's rule; ``cut`` scores the shorter of the two.
-
-    Returns:
-        ``rouge_l`` and ``exact_match``, percent, one value a prompt.
-
-    Raises:
-        InputError: the numbers of predictions and references differ (under ``error``).
-    """
-    if len(predictions) != len(references) and count_mismatch == "error":
-        raise InputError(
-            f"{len(predictions)} predictions but {len(references)} reference rows; "
-            "score answers of the same prompts"
-        )
-    pairs = list(zip(predictions, references, strict=False))
-    return {
-        "rouge_l": [rouge_l(prediction, texts) for prediction, texts in pairs],
-        "exact_match": [exact_match(prediction, texts) for prediction, texts in pairs],
-    }
-
-
 def score_sample(row: SampleRow) -> dict[str, float]:
     """All text metrics of one stored answer.
 
     Returns:
         ``rouge_l``, ``exact_match`` and ``cut`` in percent (``cut`` 100: stopped at the length
-        limit), ``response_tokens`` in tokens, end included.
+        limit), ``response_tokens`` in tokens, end included, and what packages add.
     """
     return {
-        "rouge_l": rouge_l(row.response, row.references),
-        "exact_match": exact_match(row.response, row.references),
+        **{name: score(row.response, row.references) for name, score in text_metrics().items()},
         "response_tokens": float(row.response_tokens),
         "cut": 100.0 * (not row.finished),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kdbench.harness.errors import CheckFailed, InputError
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
@@ -29,7 +30,6 @@ from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.model import Board, Cell, Row, Table
-from kdbench.reports.summarise import evaluation_scores
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal
 

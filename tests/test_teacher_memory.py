@@ -7,8 +7,7 @@ from kdbench.harness.config import TrainConfig
 from kdbench.harness.runner.training import teacher_side
 from kdbench.trainers import teacher_memory
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
-from kdbench.trainers.micro_batch import Layout
-from kdbench.trainers.packing import pack
+from kdbench.trainers.packing import Layout, pack
 from kdbench.trainers.teacher_memory import TeacherMemory
 from kdbench.trainers.types import Sequence
 from tests.support import tiny

@@ -30,13 +30,8 @@ from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
 from kdbench.trainers.batching import Piece, learning_rate, pieces
 from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro_batch import (
-    Layout,
-    StudentModule,
-    TeacherSide,
-    extra_modules,
-    frozen_copy,
-)
+from kdbench.trainers.micro_batch import StudentModule, TeacherSide, extra_modules, frozen_copy
+from kdbench.trainers.packing import Layout
 from kdbench.trainers.snapshots import Snapshots
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)

@@ -2,58 +2,17 @@
 
 import copy
 from collections.abc import Callable
-from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 import torch.utils.checkpoint
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
-from kdbench.trainers.head.projection import sum_dtype
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
+from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
 from kdbench.trainers.method import Method, Objective, Widths
-from kdbench.trainers.packing import pack, pad
 from kdbench.trainers.teacher_memory import TeacherMemory
-from kdbench.trainers.types import Packed, Sequence
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How sequences become rows.
-
-    Args:
-        row: input tokens of a packed row; a longer sequence makes longer rows.
-        packed: False pads instead, one sequence a row.
-    """
-
-    row: int
-    pad_id: int
-    packed: bool
-    device: torch.device
-    tile: int | None = None
-
-    def __call__(self, sequences: Seq[Sequence]) -> Packed:
-        """Rows of these sequences, on the device, and of their twins."""
-        rows = self._rows(sequences)
-        twins = [s.twin for s in sequences if s.twin is not None]
-        if not twins:
-            return rows
-        other = replace(self, pad_id=0)  # an id of any vocabulary
-        return rows._replace(twin=other._rows(twins))
-
-    def _rows(self, sequences: Seq[Sequence]) -> Packed:
-        if self.packed:
-            longest = max((len(s) - 1 for s in sequences), default=0)  # the last is no input
-            row = max(self.row, longest)
-            rows = pack(list(sequences), max_tokens=row, pad_id=self.pad_id)
-        else:
-            rows = pad(list(sequences), pad_id=self.pad_id)
-        moved = {k: v.to(self.device) for k, v in rows.columns.items()}
-        tensors: dict[str, Any] = {
-            k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
-        }
-        return rows._replace(**tensors, columns=moved)
+from kdbench.trainers.types import Packed
 
 
 @dataclass(slots=True)

@@ -5,13 +5,55 @@ the order of the sequences whatever the layout, so that packed, padded and alone
 same tensors.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.types import Packed, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How sequences become rows.
+
+    Args:
+        row: input tokens of a packed row; a longer sequence makes longer rows.
+        packed: False pads instead, one sequence a row.
+    """
+
+    row: int
+    pad_id: int
+    packed: bool
+    device: torch.device
+    tile: int | None = None
+
+    def __call__(self, sequences: Seq[Sequence]) -> Packed:
+        """Rows of these sequences, on the device, and of their twins."""
+        rows = self._rows(sequences)
+        twins = [s.twin for s in sequences if s.twin is not None]
+        if not twins:
+            return rows
+        other = replace(self, pad_id=0)  # an id of any vocabulary
+        return rows._replace(twin=other._rows(twins))
+
+    def _rows(self, sequences: Seq[Sequence]) -> Packed:
+        if self.packed:
+            longest = max((len(s) - 1 for s in sequences), default=0)  # the last is no input
+            row = max(self.row, longest)
+            rows = pack(list(sequences), max_tokens=row, pad_id=self.pad_id)
+        else:
+            rows = pad(list(sequences), pad_id=self.pad_id)
+        moved = {k: v.to(self.device) for k, v in rows.columns.items()}
+        tensors: dict[str, Any] = {
+            k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
+        }
+        return rows._replace(**tensors, columns=moved)
 
 
 def pack(sequences: list[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
@@ -128,26 +170,30 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
-@torch.no_grad()
-def is_packable(model: PreTrainedModel, vocab: int, *, tolerance: float | None = None) -> bool:
-    """Whether packed sequences get the hidden states that each gets alone.
+_packs: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+"""Whether packed sequences get the hidden states that each gets alone; probed once a model."""
+
+
+def is_packable(model: PreTrainedModel, vocab: int) -> bool:
+    """Whether a model's rows may be packed; cheap after the first call, which runs a probe.
 
     Some models ignore position ids, or look across sequences; those must be padded.
 
     Args:
         model: a causal language model; put into eval mode for the probe, then back.
         vocab: ids below this are used.
-        tolerance: largest difference allowed, relative to the largest hidden state; by default
-            1e-4, or 0.05 for a model in half precision.
     """
-    from kdbench.trainers.head.head import backbone_hidden  # head needs Packed: no cycle at import
+    if model not in _packs:
+        _packs[model] = _agrees(model, vocab)
+    return _packs[model]
 
+
+@torch.no_grad()
+def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     generator = torch.Generator().manual_seed(0)
     lengths = (5, 3, 7)
     drawn = [torch.randint(vocab, (n,), generator=generator).tolist() for n in lengths]
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
-    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
-    tolerance = (0.05 if half else 1e-4) if tolerance is None else tolerance
     was_training = model.training
     model.eval()
     try:
@@ -157,10 +203,6 @@ def is_packable(model: PreTrainedModel, vocab: int, *, tolerance: float | None =
         return False  # no position_ids argument, or no attention that takes such a mask
     finally:
         model.train(was_training)
-    scale = alone.abs().max().clamp_min(1e-12)
-    return bool((together - alone).abs().max() <= tolerance * scale)
-
-
-def input_tokens(sequences: Iterable[Sequence]) -> int:
-    """How many input positions the sequences take, padding excluded."""
-    return sum(_inputs(sequence) for sequence in sequences)
+    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
+    gap, scale = (together - alone).abs().max(), alone.abs().max().clamp_min(1e-12)
+    return bool(gap <= (0.05 if half else 1e-4) * scale)

@@ -6,6 +6,7 @@ AssertionError with a sentence.
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from kdbench.trainers.batching import pieces
-from kdbench.trainers.engine import Rollouts, Scorer
+from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer
 from kdbench.trainers.head.head import head_of
 from kdbench.trainers.loop import Loop, LoopSettings
 from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro_batch import Layout, TeacherSide
+from kdbench.trainers.micro_batch import TeacherSide
 from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.packing import Layout
 from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Decoding, Sequence
 
@@ -205,7 +207,19 @@ def _tiny_context(
     train, answers = random_sequences(24, seed=1), random_sequences(24, seed=2)
     taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]
     meter: Counter[str] = Counter()
-    native = side if twin is None else None
+    engine = LoadedModel(
+        model=student,
+        vocabulary=Vocabulary(VOCAB, (EOS,), 0),
+        batch_size=4,
+        chunk=4,
+        sampling_dtype=dtype,
+        layout=layout,
+        micro_tokens=64,
+        autocast=accelerator.autocast,
+    )
+    native = None
+    if side is not None and twin is None:
+        native = replace(engine, model=side.model, read=side.hidden)
     ctx = Context(
         train=train,
         text=random_sequences(10, seed=3, text=True),
@@ -214,26 +228,9 @@ def _tiny_context(
         vocab=VOCAB,
         eos_id=EOS,
         decoding=Decoding(max_new_tokens=12),
-        answer=Rollouts(
-            student=student,
-            teacher=native.model if native else None,
-            accelerator=accelerator,
-            vocabulary=Vocabulary(VOCAB, (EOS,), 0),
-            batch_size=4,
-            chunk=4,
-            dtype=dtype,
-            meter=meter,
-        ),
+        answer=Rollouts(student=engine, teacher=native, accelerator=accelerator, meter=meter),
         teacher_answers=lambda indices: [taught[i] for i in indices],
-        score=Scorer(
-            student=student,
-            teacher=native,
-            accelerator=accelerator,
-            vocab=VOCAB,
-            layout=layout,
-            micro_tokens=64,
-            meter=meter,
-        ),
+        score=Scorer(student=engine, teacher=native, meter=meter),
         meter=meter,
         twin=twin,
     )

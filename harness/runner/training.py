@@ -1,11 +1,10 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
-import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.files.records import TrainRow
-from kdbench.harness.files.store import is_done, mark_done, read_marker
+from kdbench.harness.files.run_folder import Training
 from kdbench.harness.runner.data import TrainingData
-from kdbench.harness.runner.session import Session
+from kdbench.harness.session import Session
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
+from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer, reference_loss
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.loop import Loop, LoopSettings, State, Trained
 from kdbench.trainers.method import Context, Method, as_prompts
-from kdbench.trainers.micro_batch import Layout, TeacherSide
+from kdbench.trainers.micro_batch import TeacherSide
 from kdbench.trainers.models import Vocabulary, vocabulary
-from kdbench.trainers.packing import is_packable
+from kdbench.trainers.packing import Layout, is_packable
 from kdbench.trainers.teacher_answers import TeacherAnswers
 from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
 from kdbench.trainers.types import Answer, Decoding, Prompt
@@ -60,7 +59,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
     teacher_samples: Path
-    out: Path
+    out: Training
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
 
@@ -69,7 +68,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
 
     A finished one is not repeated.
     """
-    if not is_done(job.out, "train"):
+    if not job.out.stage.done():
         trained = _Training(session, job).run()
         # student, teacher and optimiser would otherwise stay in memory until the command ends
         session.accelerator(job.training).free_memory()
@@ -81,12 +80,9 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "tokens": trained.tokens,
                 "wall_s": trained.wall_s,
             }
-            files = sorted(p for p in (job.out / "student").iterdir() if p.is_file())
-            mark_done(job.out, "train", files, info)
+            job.out.stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
         session.accelerator(job.training).wait_for_everyone()
-    marker = read_marker(job.out, "train")
-    assert marker is not None
-    return marker.info
+    return job.out.stage.info()
 
 
 class _Training:
@@ -125,14 +121,24 @@ class _Training:
             self.teacher_side = teacher_side(self.teacher, head, self.layout, training, alike=alike)
         self.meter: Counter[str] = Counter()
         generate = session.config.generate
-        self.rollouts = Rollouts(
-            student=self.student,
-            teacher=self.teacher,
+        self.engine = LoadedModel(
+            model=self.student,
             vocabulary=self.vocab,
-            accelerator=self.accelerator,
             batch_size=generate.batch_size,
             chunk=generate.chunk,
-            dtype=sampling_dtype(training.sample_precision),
+            sampling_dtype=sampling_dtype(training.sample_precision),
+            layout=self.layout,
+            micro_tokens=training.micro_tokens,
+            autocast=self.accelerator.autocast,
+        )
+        side = self.teacher_side
+        self.teacher_engine = (
+            replace(self.engine, model=side.model, read=side.hidden) if side else None
+        )
+        self.rollouts = Rollouts(
+            student=self.engine,
+            teacher=self.teacher_engine,
+            accelerator=self.accelerator,
             meter=self.meter,
         )
         self.decoding = Decoding(max_new_tokens=training.max_response)
@@ -155,16 +161,8 @@ class _Training:
                 self._sample_teacher,
                 writes=self.session.is_main,
             ).pick,
-            lookahead=max(1, self.rollouts.chunk // training.batch_size),
-            score=Scorer(
-                student=self.student,
-                teacher=self.teacher_side,
-                vocab=self.vocab.size,
-                layout=self.layout,
-                micro_tokens=training.micro_tokens,
-                accelerator=self.accelerator,
-                meter=self.meter,
-            ),
+            lookahead=max(1, self.engine.chunk // training.batch_size),
+            score=Scorer(student=self.engine, teacher=self.teacher_engine, meter=self.meter),
             meter=self.meter,
             twin=self.twins,
         )
@@ -188,7 +186,7 @@ class _Training:
                 teacher=self.teacher_side,
                 layout=self.layout,
                 evaluator=self._evaluate if job.data.dev else None,
-                out=job.out,
+                out=job.out.path,
                 accelerator=self.accelerator,
                 progress=show,
             )
@@ -229,24 +227,16 @@ class _Training:
     def _evaluate(self, model: PreTrainedModel, step: int) -> dict[str, float]:
         """Validation as the papers do it: mean token loss, and ROUGE-L of one sampled answer."""
         data = self.job.data
-        loss = reference_loss(
-            model,
-            data.dev,
-            vocab=self.vocab.size,
-            layout=self.layout,
-            micro_tokens=self.job.training.micro_tokens,
-            autocast=self.accelerator.autocast,
-        )
-        metrics = {"dev_loss": loss}
+        engine = replace(self.engine, model=model)
+        metrics = {"dev_loss": reference_loss(engine, data.dev)}
         if self.job.training.select == "max:dev_rouge_l":
-            metrics["dev_rouge_l"] = self._dev_rouge_l(model)
+            metrics["dev_rouge_l"] = self._dev_rouge_l(engine)
         return metrics
 
-    def _dev_rouge_l(self, model: PreTrainedModel) -> float:
+    def _dev_rouge_l(self, engine: LoadedModel) -> float:
         data = self.job.data
-        sampler = replace(self.rollouts, student=model, teacher=None, meter=Counter())
-        decoding = Decoding(max_new_tokens=self.decoding.max_new_tokens, seed=DEV_SEED)
-        answers = sampler.local(as_prompts(data.dev), decoding)
+        decoding = replace(self.decoding, seed=DEV_SEED)
+        answers = chain.from_iterable(engine.answers(as_prompts(data.dev), decoding))
         texts = self.job.tokenizer.batch_decode(
             [list(a.ids) for a in answers], skip_special_tokens=True
         )
@@ -279,8 +269,3 @@ def teacher_side(
         limit=int(training.teacher_memory_gb * 2**30),
     )
     return TeacherSide(teacher, head, memory)
-
-
-def training_identity(parts: dict[str, Any]) -> str:
-    """Content id of a shared training."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.data import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
-from kdbench.harness.loglikelihood import Likelihood
-from kdbench.harness.task_names import check_tasks, include_folders
+from kdbench.harness.evaluation.names import include_folders, tasks_of
+from kdbench.harness.lm.likelihoods import evaluate_stock
+from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.labels import LABEL_TASKS
 
 REHEARSED = 2
@@ -25,15 +27,15 @@ def check_task_data(config: RunConfig, data_dir: Path | None) -> None:
     Raises:
         InputError: an unknown task, data out of reach, or a task that fails; one sentence.
     """
-    ours, others = check_tasks(config.tasks)
-    if config.tasks.edition == "full":
-        for name in ours:
-            find_split(name, "test", data_dir)
-    for name in others:
-        if name not in LABEL_TASKS:
-            rehearse(name, config.tasks.include_path)
-        elif LABEL_TASKS[name].full:
-            load_labelled(name.removesuffix("-cal"), data_dir)
+    for task in tasks_of(config.tasks):
+        if task.kind == "lm-eval":
+            rehearse(task.name, config.tasks.include_path)
+        elif task.kind == "file":
+            load_jsonl(task.place)
+        elif task.kind == "labels" and LABEL_TASKS[task.name].full:
+            load_labelled(task.name.removesuffix("-cal"), data_dir)
+        elif task.kind == "text" and config.tasks.edition == "full":
+            find_split(task.name, "test", data_dir)
 
 
 def rehearse(name: str, include_path: str | None) -> None:
@@ -42,11 +44,9 @@ def rehearse(name: str, include_path: str | None) -> None:
     Raises:
         InputError: it cannot be loaded, or fails on the way.
     """
-    from kdbench.harness import lm
-
     mute: Any = _Mute()
     try:
-        found = lm.evaluate_stock(
+        found = evaluate_stock(
             mute, tasks=[name], limit=REHEARSED, include_paths=include_folders(include_path)
         )
     except InputError:
@@ -66,7 +66,7 @@ def check_targets(found: dict[str, Any]) -> None:
     lm-eval counts such a document as wrong and goes on.
 
     Args:
-        found: `lm.evaluate_stock`'s results.
+        found: `evaluate_stock`'s results.
 
     Raises:
         InputError: names the task and the document.
@@ -92,7 +92,7 @@ def check_targets(found: dict[str, Any]) -> None:
 
 
 class _Mute:
-    """In place of a `ModelSide`: a token a character, no preference, empty answers."""
+    """In place of a `TextModel`: a token a character, no preference, empty answers."""
 
     end_id = 0
     max_length = 1 << 20
@@ -107,10 +107,10 @@ class _Mute:
         """As many tokens as characters."""
         return [1] * len(text)
 
-    def score(self, pairs: Sequence[Any]) -> list[Likelihood]:
+    def likelihoods(self, pairs: Sequence[Any]) -> list[Likelihood]:
         """All alike."""
         return [Likelihood(-1.0, False) for _ in pairs]
 
-    def answer(self, prompts: Sequence[str], settings: Sequence[Any]) -> list[str]:
+    def complete(self, asked: Sequence[Any], seed: int) -> list[str]:
         """Nothing."""
-        return ["" for _ in prompts]
+        return ["" for _ in asked]
