@@ -1,38 +1,91 @@
-"""How a window of sequences becomes micro-batches on each rank, and the learning-rate schedule."""
+"""How the sequences of an optimiser step become micro-batches on each rank, and those become rows."""
 
-import math
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
-from kdbench.trainers.method import Stream
-from kdbench.trainers.types import Sequence
+import torch
+
+from kdbench.trainers.packing import pack, pad
+from kdbench.trainers.types import Packed, Sequence
+
+Unit = Literal["token", "sequence", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One named loss of an optimiser step: groups of sequences that belong together.
+
+    The loop minimises ``weight * sum over groups / count`` where ``count`` is the number of target
+    tokens, sequences or groups (``unit``) of the *whole* step over all ranks. Sequences of a group
+    always share a micro-batch.
+    """
+
+    name: str
+    groups: tuple[tuple[Sequence, ...], ...]
+    unit: Unit = "token"
+    weight: float = 1.0
+
+    @classmethod
+    def of(
+        cls, name: str, sequences: Seq[Sequence], *, unit: Unit = "token", weight: float = 1.0
+    ) -> Self:
+        """A stream of independent sequences, each a group of its own."""
+        return cls(name, tuple((s,) for s in sequences), unit, weight)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All of them, in order."""
+        return [s for group in self.groups for s in group]
+
+    @property
+    def targets(self) -> int:
+        """Tokens that are predicted."""
+        return sum(s.targets for group in self.groups for s in group)
+
+    @property
+    def count(self) -> int:
+        """Number of units."""
+        if self.unit == "group":
+            return len(self.groups)
+        return len(self.sequences) if self.unit == "sequence" else self.targets
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A micro-batch: some groups of one stream. ``scale`` 0 marks a filler that keeps ranks in step."""
+    """A micro-batch: some groups of one stream.
+
+    Args:
+        stream: whose.
+        sequences: its part of them.
+        scale: what its summed loss is multiplied with before backward: weight · ranks / count,
+            since backends average gradients over ranks.
+        share: the same without the weight; what its sums are multiplied with to be logged. 0 marks a
+            filler that keeps ranks in step.
+    """
 
     stream: Stream
     sequences: tuple[Sequence, ...]
     scale: float
+    share: float
 
 
 def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> list[Piece]:
     """The micro-batches of ``rank``; every rank gets equally many, so that collectives line up.
 
     Groups are dealt to ranks in turn and filled greedily up to ``micro_tokens`` tokens (a larger
-    group stands alone). ``scale`` = weight · world / count: backends average gradients over ranks.
+    group stands alone).
     """
     mine: list[Piece] = []
     for stream in window:
-        if not stream.count:
+        count = stream.count
+        if not count:
             continue
-        scale = stream.weight * world / stream.count
-        per_rank = [_fill(stream.groups[r::world], micro_tokens) for r in range(world)]
-        mine += [Piece(stream, batch, scale) for batch in per_rank[rank]]
-        filler = stream.groups[0]
-        most = max(len(b) for b in per_rank)
-        mine += [Piece(stream, filler, 0.0)] * (most - len(per_rank[rank]))
+        ranks = [_fill(stream.groups[r::world], micro_tokens) for r in range(world)]
+        scale, share = stream.weight * world / count, world / count
+        mine += [Piece(stream, batch, scale, share) for batch in ranks[rank]]
+        missing = max(map(len, ranks)) - len(ranks[rank])
+        mine += [Piece(stream, stream.groups[0], 0.0, 0.0)] * missing
     return mine
 
 
@@ -54,27 +107,39 @@ def _fill(groups: Seq[Seq[Sequence]], budget: int) -> list[tuple[Sequence, ...]]
     return [tuple(b) for b in batches]
 
 
-def learning_rate(
-    step: int, progress: float, *, peak: float, warmup_steps: int, schedule: str, floor: float
-) -> float:
-    """Rate of a step: linear warm-up over steps, then by the fraction of the budget used.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How sequences become rows.
 
     Args:
-        step: optimiser step, 0-based.
-        progress: fraction of the budget used before this step, in [0, 1].
-        peak: highest rate.
-        warmup_steps: steps of linear warm-up (0: none).
-        schedule: ``constant``, ``linear``, ``cosine``, or ``cosine-rise``, a cosine that is at the floor
-            after two thirds of the budget and rises again to half the peak (the DPKD script's period
-            of 20 epochs in a run of 30).
-        floor: rate at the end of cosine and linear (MiniLLM's SFT scripts: 1e-7).
+        row: input tokens of a packed row; a longer sequence makes longer rows.
+        packed: False pads instead, one sequence a row.
     """
-    if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    if schedule == "constant":
-        return peak
-    fraction = min(1.0, progress)
-    if schedule == "cosine-rise":
-        fraction *= 1.5
-    shape = 1 - fraction if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fraction))
-    return floor + (peak - floor) * shape
+
+    row: int
+    pad_id: int
+    packed: bool
+    device: torch.device
+    tile: int | None = None
+
+    def __call__(self, sequences: Seq[Sequence]) -> Packed:
+        """Rows of these sequences, on the device, and of their twins."""
+        rows = self._rows(sequences)
+        twins = [s.twin for s in sequences if s.twin is not None]
+        if not twins:
+            return rows
+        other = replace(self, pad_id=0)  # an id of any vocabulary
+        return rows._replace(twin=other._rows(twins))
+
+    def _rows(self, sequences: Seq[Sequence]) -> Packed:
+        if self.packed:
+            longest = max((len(s) - 1 for s in sequences), default=0)  # the last is no input
+            row = max(self.row, longest)
+            rows = pack(list(sequences), max_tokens=row, pad_id=self.pad_id)
+        else:
+            rows = pad(list(sequences), pad_id=self.pad_id)
+        moved = {k: v.to(self.device) for k, v in rows.columns.items()}
+        tensors: dict[str, Any] = {
+            k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
+        }
+        return rows._replace(**tensors, columns=moved)

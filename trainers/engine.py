@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.head.head import backbone_hidden, head_of, token_logprobs
-from kdbench.trainers.micro_batch import Layout, TeacherSide
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.sampler.sampler import generate
+from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
 

@@ -25,11 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.engine import split_by_owner
 from kdbench.trainers.head.head import Head, backbone_hidden
 from kdbench.trainers.head.kernels import default_rows
-from kdbench.trainers.micro_batch import Layout
 from kdbench.trainers.objectives.divergences import forward_kl
 from kdbench.trainers.types import Sequence
 

@@ -11,10 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdbench.harness.data.tokens import encode
 from kdbench.harness.prompts import PromptDoc
 from kdbench.tasks.protocols import Protocol
-from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
 from kdbench.trainers.head.kernels import default_rows
-from kdbench.trainers.micro_batch import Layout
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.packing import is_packable
 from kdbench.trainers.sampler.sampler import generate

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
 from kdbench.harness.errors import DriftError
 from kdbench.harness.files.records import ModelRef, PrepareRecord
-from kdbench.harness.files.store import is_done, read_json, write_json
+from kdbench.harness.files.store import read_json, write_json
 from kdbench.harness.known import remember
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import find_method
@@ -22,7 +22,7 @@ from kdbench.harness.runner.models import (
     world_model,
 )
 from kdbench.harness.runner.session import Session
-from kdbench.harness.runner.training import Job, train, training_identity
+from kdbench.harness.runner.training import Job, is_trained, train, training_identity
 from kdbench.harness.task_names import check_tasks
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
@@ -154,7 +154,7 @@ def world_data(
 
 def trained(session: Session, name: str, out: Path, job: Any) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    if not session.agreed(is_done(out, "train")):
+    if not session.agreed(is_trained(out)):
         with session.writing(out, wait=WAIT):
             train(session, job())
     return locate(name, str(out / "student"))

@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import adaptive_kl
 
 
@@ -33,6 +32,6 @@ class AdaptiveKL(Method):
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         return micro.sum(partial(adaptive_kl, mu=self.config.mu), teacher=True)

@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import word_kd
 
 
@@ -31,6 +30,6 @@ class ForwardKD(Method):
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture."""
         return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)

@@ -4,10 +4,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, RolloutMethod
-from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, reverse_kl
 from kdbench.trainers.objectives.policy import clipped_surrogate, importance_weight, returns_after
+from kdbench.trainers.sources import PPO, RolloutMethod
 from kdbench.trainers.types import Sequence
 
 
@@ -63,7 +63,7 @@ class MiniLLM(RolloutMethod):
         }
         return Sequence(rollout.prompt, rollout.response, rollout.key, columns)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and single-step terms, or cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)

@@ -6,8 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, RolloutMethod, column
-from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, reverse_kl, word_kd
 from kdbench.trainers.objectives.policy import (
     clipped_surrogate,
@@ -16,6 +15,7 @@ from kdbench.trainers.objectives.policy import (
     importance_weight,
     whiten,
 )
+from kdbench.trainers.sources import PPO, RolloutMethod, column
 from kdbench.trainers.types import Sequence
 
 
@@ -78,7 +78,7 @@ class MiniLLMCode(RolloutMethod):
             for i, s in enumerate(rollouts)
         ]
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and regulariser, or the mixed plain-text loss."""
         if stream.name == "text":
             return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import (
     Columns,
     TokenObjective,
@@ -56,7 +56,7 @@ class RLKD(Method):
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence and ranking loss."""
         settings = self.config.model_dump()
         settings["divergence"] = DIVERGENCES[self.config.divergence]

@@ -1,8 +1,6 @@
 """Total variation distance on the data set's responses."""
 
-import torch
-
-from kdbench.trainers.method import Card, Context, Method, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import total_variation
 
 
@@ -23,6 +21,6 @@ class TVD(Method):
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed distance."""
         return micro.sum(total_variation, teacher=True)

@@ -1,0 +1,225 @@
+"""A training put together from its parts: the one place where loop, models and services are wired."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdbench.trainers.batching import Layout
+from kdbench.trainers.devices import sampling_dtype
+from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
+from kdbench.trainers.head.head import head_of
+from kdbench.trainers.loop import Evaluator, Loop
+from kdbench.trainers.method import Context, Method, Widths
+from kdbench.trainers.micro_batch import StudentModule
+from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.optim import Recipe
+from kdbench.trainers.packing import is_packable
+from kdbench.trainers.sources import TeacherAnswers, as_prompts
+from kdbench.trainers.teacher import TeacherSide, frozen_copy, teacher_side
+from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
+
+DEV_SEED = 10
+SAMPLING_SEED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a training is made of.
+
+    Attributes:
+        recipe: budget, rates, limits, precision (resolved).
+        method: fresh instance.
+        student: model to train, float32.
+        teacher: frozen, in the precision it runs in; or None.
+        vocabulary: the student's.
+        teacher_vocab: real tokens of a teacher with a tokenizer of its own; None: the student's.
+        twin: a sequence in that tokenizer.
+        tokenizer: saved with the student.
+        train, text: training examples and plain text as token ids.
+        dev: development examples, or none.
+        dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
+        answers: file in which teacher answers to the training prompts are shared.
+        decode_rows, decode_chunk: see `kdbench.trainers.engine.Rollouts`.
+        out: folder of the training; see `kdbench.trainers.loop`.
+        accelerator: device, mixed precision and ranks.
+        packed, tile: how to lay out rows and heads; None: as fits the models.
+    """
+
+    recipe: Recipe
+    method: Method
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None
+    vocabulary: Vocabulary
+    teacher_vocab: int | None = None
+    twin: Callable[[Sequence], Sequence] | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    train: Seq[Sequence]
+    text: Seq[Sequence]
+    dev: Seq[Sequence] = ()
+    dev_score: Callable[[list[Answer]], float] | None = None
+    answers: Path
+    decode_rows: int
+    decode_chunk: int
+    out: Path
+    accelerator: Accelerator
+    packed: bool | None = None
+    tile: int | None = None
+
+
+def assemble(parts: Parts) -> Loop:
+    """A training ready to run.
+
+    Raises:
+        InputError: the accelerator may shard models.
+    """
+    device = parts.accelerator.device
+    student = parts.student.to(device)
+    if parts.recipe.precision == "fp64":
+        student = student.double()
+    teacher = None if parts.teacher is None else parts.teacher.to(device)
+    parts = replace(parts, student=student, teacher=teacher)
+    layout = _layout(parts)
+    side = None
+    if teacher is not None:
+        head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
+        alike = parts.teacher_vocab is None
+        side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
+    rollouts = _rollouts(parts)
+    return Loop(
+        parts.recipe,
+        method=parts.method,
+        ctx=_context(parts, layout, side, rollouts),
+        module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),
+        tokenizer=parts.tokenizer,
+        layout=layout,
+        evaluator=_evaluator(parts, layout, rollouts) if parts.dev else None,
+        out=parts.out,
+        accelerator=parts.accelerator,
+    )
+
+
+def _layout(parts: Parts) -> Layout:
+    packed, device = parts.packed, parts.accelerator.device
+    if packed is None:
+        ids = min(parts.vocabulary.size, parts.teacher_vocab or parts.vocabulary.size)
+        packed = all(is_packable(m, ids) for m in (parts.student, parts.teacher) if m is not None)
+    # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
+    row = parts.recipe.micro_tokens if device.type == "cpu" else parts.recipe.max_length
+    pad_id = parts.vocabulary.pad_id
+    return Layout(row=row, pad_id=pad_id, packed=packed, device=device, tile=parts.tile)
+
+
+def _rollouts(parts: Parts) -> Rollouts:
+    return Rollouts(
+        student=parts.student,
+        teacher=parts.teacher if parts.teacher_vocab is None else None,
+        vocabulary=parts.vocabulary,
+        accelerator=parts.accelerator,
+        batch_size=parts.decode_rows,
+        chunk=parts.decode_chunk,
+        dtype=sampling_dtype(parts.recipe.sample_precision),
+        meter=Counter(),
+    )
+
+
+def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
+    """The method's own modules, initialised from the training's seed, in the student's precision."""
+    student, teacher = parts.student, parts.teacher
+    widths = Widths(
+        student.config.get_text_config().hidden_size,
+        teacher.config.get_text_config().hidden_size if teacher else 0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(parts.recipe.seed)
+        made = parts.method.parameters(widths)
+    return {name: module.to(student.device, student.dtype) for name, module in made.items()}
+
+
+def _context(parts: Parts, layout: Layout, side: TeacherSide | None, rollouts: Rollouts) -> Context:
+    recipe, accelerator = parts.recipe, parts.accelerator
+
+    def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
+        """Booked apart, since all runs share these answers."""
+        decoding = Decoding(max_new_tokens=recipe.max_response, seed=SAMPLING_SEED)
+        apart: Counter[str] = Counter()
+        answers = replace(rollouts, meter=apart)(prompts, decoding, model="teacher")
+        rollouts.meter["teacher_answers"] += apart["sampled"]
+        return answers
+
+    taught = TeacherAnswers(
+        parts.train, parts.answers, sample_teacher, writes=accelerator.is_main_process
+    )
+    ctx = Context(
+        train=parts.train,
+        text=parts.text,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        decoding=Decoding(max_new_tokens=recipe.max_response),
+        answer=rollouts,
+        teacher_answers=taught.pick,
+        score=Scorer(
+            student=parts.student,
+            teacher=side if parts.teacher_vocab is None else None,
+            vocab=parts.vocabulary.size,
+            layout=layout,
+            micro_tokens=recipe.micro_tokens,
+            accelerator=accelerator,
+            meter=rollouts.meter,
+        ),
+        copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
+        lookahead=max(1, parts.decode_chunk // recipe.batch_size),
+        meter=rollouts.meter,
+        twin=parts.twin,
+    )
+    if side is not None and side.memory is not None:
+        ctx.keep = side.memory.keep
+        if accelerator.num_processes == 1:
+            _announce(ctx)
+    return ctx
+
+
+def _announce(ctx: Context) -> None:
+    """Announces training and plain-text rows to the teacher's memory.
+
+    Each block is a batch of the first epoch, so that epoch costs what it would cost anyway, and
+    nothing is computed that is not needed. That holds for one process; of several, each would have
+    to compute the rows of all, so there they are not announced.
+    """
+    for name, rows, batch in (
+        ("train", ctx.train, ctx.batch),
+        ("text", ctx.text, ctx.text_batch),
+    ):
+        ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
+
+
+def _evaluator(parts: Parts, layout: Layout, rollouts: Rollouts) -> Evaluator:
+    """Validation as the papers do it: mean token loss, and the score of one sampled answer."""
+    recipe = parts.recipe
+
+    def evaluate(model: PreTrainedModel, step: int) -> dict[str, float]:
+        loss = reference_loss(
+            model,
+            parts.dev,
+            vocab=parts.vocabulary.size,
+            layout=layout,
+            micro_tokens=recipe.micro_tokens,
+            autocast=parts.accelerator.autocast,
+        )
+        metrics = {"dev_loss": loss}
+        if recipe.select == "max:dev_rouge_l":
+            assert parts.dev_score is not None, "a selection by score needs one"
+            decoding = Decoding(max_new_tokens=recipe.max_response, seed=DEV_SEED)
+            metrics["dev_rouge_l"] = parts.dev_score(
+                rollouts.local(as_prompts(parts.dev), decoding)
+            )
+        return metrics
+
+    return evaluate
