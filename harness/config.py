@@ -1,14 +1,11 @@
-"""What a run is: frozen, nested, small sections, and the id that follows from them.
+"""What a run is: frozen, nested, small sections.
 
 `RunConfig` is complete and resolved: nothing in it refers to a suite file any more, so
 ``config.json`` of a run folder is enough to make the run again. How it is put together (defaults <
 suite < the suite's section for the method < ``--set`` < flags) is in `kdbench.harness.resolve`.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kdbench.trainers.optim import Precision, Recipe
 
 Edition = Literal["mini", "mini-test", "full"]
+Template = Literal["alpaca", "chat", "mini", "none"]
 
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
 # micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
@@ -38,19 +36,11 @@ class PairConfig(Section):
         description="hub id, folder, .gguf file, prune:N, a model config.json to initialise at "
         "random, or mini:student (-small, -large, -larger)"
     )
-    template: Literal["alpaca", "chat", "mini"] = Field(
-        "alpaca", description="prompt template of teacher and student alike; chat: the tokenizer's"
+    template: Template = Field(
+        "alpaca",
+        description="prompt template of teacher and student alike; chat: the tokenizer's; none: the "
+        "instruction as it is",
     )
-    trust_remote_code: bool = Field(False, description="always false; in older files")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.trust_remote_code:
-            raise ValueError(
-                "trust_remote_code: kdbench runs no code that comes with a model; choose one whose "
-                "architecture is in transformers"
-            )
-        return self
 
 
 class DataConfig(Section):
@@ -82,10 +72,6 @@ class TrainConfig(Recipe):
     init: Literal["pretrained", "sft", "sft-full"] = Field(
         "sft", description="student before the method: as it is, short SFT, or the full SFT run"
     )
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide what is trained, as plain data: all but `NOT_HASHED`."""
-        return self.model_dump(mode="json", exclude=set(NOT_HASHED))
 
     @property
     def seed_of_init(self) -> int:
@@ -119,6 +105,9 @@ class TasksConfig(Section):
     names: tuple[str, ...] = ("dolly", "selfinst", "vicuna", "sni", "unni")
     edition: Edition = Field("full", description="the generated world's tasks, or real data")
     protocol: Literal["minillm-compat", "strict"] = "minillm-compat"
+    template: Template | None = Field(
+        None, description="prompt template of tasks that are answered; none: the pair's"
+    )
     limit: int | None = Field(None, gt=0, description="first N prompts; an edition of its own")
     include_path: str | None = Field(None, description="folder of further lm-eval task files")
     probes: tuple[str, ...] = Field((), description="exposure, calibration, loss, truth, self_bleu")
@@ -133,7 +122,8 @@ class MethodConfig(Section):
     name: str
     source: str = Field("", description="module:Class, entry point or file it was loaded from")
     fingerprint: str = Field("", description="sha256 of a plug-in's file; empty for our own")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({}, description="all of its fields, resolved")
+    departures: dict[str, Any] = Field({}, description="those that differ from their defaults")
 
 
 class TuningConfig(Section):
@@ -194,43 +184,6 @@ class Request:
     teacher: str | None = None
     run: Path | None = None
     argv: tuple[str, ...] = field(default=())
-
-
-def run_id(config: RunConfig, fingerprints: Mapping[str, str]) -> str:
-    """The first 12 hex digits of the sha256 of what decides the trained student.
-
-    In: contents of teacher, student and data files; template; rows used and how responses are
-    tokenised; the method, its options
-    and, for a plug-in, its source; training settings of the method, of the init it starts from and
-    of the teacher's fine-tuning; training seed; precision as resolved.
-
-    Out, because the student is the same: names and paths of models and data (contents decide),
-    the settings `NOT_HASHED`, device, log level. Out, because evaluations are added to a run and
-    have keys of their own: tasks, protocol, generate. Out, because it is a label: suite, regime and
-    tuning (what they set is in). Our own code's version is out too: a change of code stops a run as
-    drift instead of silently starting another.
-
-    Args:
-        config: resolved, ``precision`` included.
-        fingerprints: content hashes of ``teacher``, ``student``, ``train``, ``dev``, ``text``.
-
-    Raises:
-        ValueError: precision is still ``auto``, or a fingerprint is missing.
-    """
-    trainings = {"train": config.train, "init_sft": config.init_sft, "teacher": config.teacher_sft}
-    if any(t is not None and t.precision == "auto" for t in trainings.values()):
-        raise ValueError("precision must be resolved before a run has an id")
-    needed = {"teacher", "student", "train"} - fingerprints.keys()
-    if needed:
-        raise ValueError(f"no fingerprint of {', '.join(sorted(needed))}")
-    decides = {
-        "fingerprints": dict(fingerprints),
-        "template": config.pair.template,
-        "rows": config.data.model_dump(mode="json", exclude={"train", "dev", "text"}),
-        "method": config.method.model_dump(mode="json", exclude={"source"}),
-        **{name: training and training.identity() for name, training in trainings.items()},
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_name(config: RunConfig, identifier: str) -> str:

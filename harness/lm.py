@@ -10,8 +10,9 @@ import itertools
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,149 +21,24 @@ from typing import Any, NamedTuple
 import lm_eval.api.task
 from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM, TemplateLM
+from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate, simple_evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kdbench.harness.data.tokens import TokenizerLike
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import SampleRow
+from kdbench.harness.files.records import MetricCard
+from kdbench.harness.metrics import METRICS
 from kdbench.harness.model_side import GenerationSettings, ModelSide
-from kdbench.harness.prompts import PreparedTask, PromptDoc, prepare_task
-from kdbench.harness.samples import Answerer, collect, samples_file
-from kdbench.tasks.catalogue import METRICS, YAML_FOLDER, lm_eval_name
-from kdbench.tasks.docs import Doc
+from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.labels import LabelDoc
-from kdbench.tasks.protocols import Protocol
 
 LM_EVAL_VERSION = version("lm_eval")
 
 
-class GenerationResult(NamedTuple):
-    """What one (task, seed) gave.
-
-    Attributes:
-        path: the sample file.
-        rows: all its answers, in prompt order.
-        generated: answers that this call generated; the others were stored before.
-        metrics: lm-eval's own aggregate, percent, by metric name.
-        prepared: the prompts, with counts of what the protocol dropped or cut.
-    """
-
-    path: Path
-    rows: list[SampleRow]
-    generated: int
-    metrics: dict[str, float]
-    prepared: PreparedTask
-
-
-class SamplerLM(LM):
-    """lm-eval's model for text tasks: prompts go to the sample sink, which asks the model.
-
-    Args:
-        docs: the prompts, in the order in which lm-eval will ask for them.
-        answers: gives the stored and generated answers of all of them.
-    """
-
-    def __init__(
-        self, docs: Sequence[PromptDoc], answers: Callable[[], Sequence[SampleRow]]
-    ) -> None:
-        super().__init__()
-        self._docs = docs
-        self._answers = answers
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answers in the order of the requests, which must be our prompts, untouched."""
-        asked = [request.args[0] for request in requests]
-        if asked != [doc.prompt for doc in self._docs]:
-            raise RuntimeError("lm-eval asks for other prompts than were prepared")
-        return [row.response for row in self._answers()]
-
-    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
-        """Not for text tasks; see `ModelLM`."""
-        raise NotImplementedError("text tasks ask for answers, not for likelihoods")
-
-    loglikelihood_rolling = loglikelihood
-
-
-def generate_task(
-    answer: Answerer,
-    *,
-    task: str,
-    edition: str,
-    protocol: Protocol,
-    seed: int,
-    out: Path,
-    tokenizer: TokenizerLike,
-    template: str,
-    chunk: int,
-    limit: int | None = None,
-    data_dir: Path | str | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> GenerationResult:
-    """Prepares a task and answers it with one decoding seed; see `generate_prepared`."""
-    prepared = prepare_task(
-        task,
-        edition,
-        protocol=protocol,
-        tokenizer=tokenizer,
-        template=template,
-        limit=limit,
-        data_dir=data_dir,
-    )
-    return generate_prepared(
-        answer, prepared, seed=seed, out=out, chunk=chunk, on_progress=on_progress
-    )
-
-
-def generate_prepared(
-    answer: Answerer,
-    prepared: PreparedTask,
-    *,
-    seed: int,
-    out: Path,
-    chunk: int,
-    on_progress: Callable[[int], None] | None = None,
-) -> GenerationResult:
-    """Answers a prepared task with one decoding seed, continuing what is stored.
-
-    Arguments are those of `samples.collect`; answers go to ``out/samples.seed<seed>.jsonl``.
-    """
-    path = samples_file(out, seed)
-    collected = []
-
-    def answers() -> list[SampleRow]:
-        found = collect(
-            path, prepared.docs, answer, seed=seed, chunk=chunk, on_progress=on_progress
-        )
-        collected.append(found)
-        return found.rows
-
-    name = lm_eval_name(prepared.task, prepared.edition)
-    with undisturbed():
-        manager = TaskManager(
-            include_path=str(YAML_FOLDER),
-            include_defaults=False,  # thousands of files to read, none of them ours
-            metadata={"rows": [_doc(doc) for doc in prepared.docs]},
-        )
-        # not simple_evaluate: it reseeds every global generator and spends seconds on a survey of
-        # the machine at each call
-        found = evaluate(
-            SamplerLM(prepared.docs, answers),
-            manager.load([name]),
-            bootstrap_iters=0,
-            log_samples=False,
-        )
-    results = found["results"][name]
-    return GenerationResult(
-        path=path,
-        rows=collected[0].rows,
-        generated=collected[0].generated,
-        metrics={metric: float(results[f"{metric},none"]) for metric in METRICS},
-        prepared=prepared,
-    )
+SCORED_BY = f"lm-eval {LM_EVAL_VERSION}"
+"""Version of scores that lm-eval makes."""
 
 
 class ModelLM(TemplateLM):
@@ -236,14 +112,7 @@ class ModelLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The tokenizer's chat format."""
-        return str(
-            self._side.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-        )
+        return chat_text(self._side.tokenizer, chat_history, add_generation_prompt)
 
 
 def evaluate_stock(
@@ -290,6 +159,215 @@ def evaluate_stock(
     return dict(found)
 
 
+class StockPrompt(NamedTuple):
+    """A prompt of a generation task, as lm-eval asks it.
+
+    Attributes:
+        task: the leaf task.
+        repeat: which time this prompt is asked, from 0.
+        context: its text, few-shot examples and chat format included.
+        targets: right answers.
+        settings: how it is to be answered.
+    """
+
+    task: str
+    repeat: int
+    context: str
+    targets: tuple[str, ...]
+    settings: GenerationSettings
+
+
+class AnswersLM(TemplateLM):
+    """lm-eval's model for generation tasks whose answers come from elsewhere.
+
+    Args:
+        answer: all requests of an evaluation, in lm-eval's order -> their answers.
+        tokenizer: for the chat format; None: prompts are plain.
+    """
+
+    def __init__(
+        self, answer: Callable[[list[Instance]], list[str]], tokenizer: Any = None
+    ) -> None:
+        super().__init__()
+        self._answer = answer
+        self.tokenizer = tokenizer
+
+    eot_token_id = 0
+    tokenizer_name = ""
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """The answers."""
+        return self._answer(requests)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The tokenizer's chat format."""
+        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
+
+    def tok_encode(self, string: str, **_: Any) -> list[int]:
+        """Not for tasks that are answered."""
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+    def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
+        """Not for tasks that are answered."""
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+
+def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:
+    """Whether a task of lm-eval's is answered in words, all of its parts.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    with undisturbed():
+        kinds = {task.OUTPUT_TYPE for task in _leaves(name, include_paths)}
+    return kinds == {"generate_until"}
+
+
+def stock_prompts(
+    name: str,
+    *,
+    include_paths: Iterable[Path | str] = (),
+    limit: int | None = None,
+    chat: Any = None,
+) -> list[StockPrompt]:
+    """What a generation task of lm-eval's asks, in its order; ``chat``: the tokenizer of its format.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    found: list[StockPrompt] = []
+
+    def listen(requests: list[Instance]) -> list[str]:
+        repeats: Counter[int] = Counter()
+        for request in requests:
+            place = id(request)  # a prompt asked several times is one object several times
+            targets = _targets(tasks[str(request.task_name)], request.doc)
+            settings = _settings(request.args[1])
+            found.append(
+                StockPrompt(
+                    str(request.task_name), repeats[place], request.args[0], targets, settings
+                )
+            )
+            repeats[place] += 1
+        raise _Heard
+
+    with undisturbed():
+        tasks = {str(task.config.task): task for task in _leaves(name, include_paths)}
+        with suppress(_Heard):
+            _answered(name, AnswersLM(listen, chat), include_paths, limit, chat is not None)
+    return found
+
+
+def score_stock(
+    name: str,
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    include_paths: Iterable[Path | str] = (),
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """lm-eval's results, samples included, of answers that are there already.
+
+    Args:
+        name: the task.
+        answers: in the order of `stock_prompts`.
+        references: its ``targets`` at the time of asking.
+        include_paths: folders with further task files.
+        limit: as asked with.
+
+    Raises:
+        InputError: the task cannot be loaded, or has other documents by now.
+    """
+    with undisturbed():
+        tasks = {str(task.config.task): task for task in _leaves(name, include_paths)}
+
+        def stored(requests: list[Instance]) -> list[str]:
+            now = [_targets(tasks[str(r.task_name)], r.doc) for r in requests]
+            if now != [tuple(texts) for texts in references]:
+                raise InputError(
+                    f"lm-eval task {name!r} has other documents than were answered; restore its data, "
+                    "or evaluate again"
+                )
+            return list(answers)
+
+        return _answered(name, AnswersLM(stored), include_paths, limit, False)
+
+
+def metric_cards(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How metrics that lm-eval brings are shown; their direction is what the task says."""
+    cards = {}
+    for directions in (results.get("higher_is_better") or {}).values():
+        for name, higher in directions.items():
+            if name not in METRICS and higher is not None:
+                card = MetricCard(label=name, better=1 if higher else -1, digits=3, headline=True)
+                cards[name] = card.model_dump(mode="json")
+    return cards
+
+
+class _Heard(Exception):
+    """Ends an evaluation whose prompts were all that was wanted."""
+
+
+def _answered(
+    name: str, model: AnswersLM, include_paths: Iterable[Path | str], limit: int | None, chat: bool
+) -> dict[str, Any]:
+    manager = _manager([name], include_paths)
+    found = simple_evaluate(
+        model,
+        tasks=_load(manager, name),
+        limit=limit,
+        task_manager=manager,
+        apply_chat_template=chat,
+        bootstrap_iters=0,
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+    )
+    return dict(found)
+
+
+def _leaves(name: str, include_paths: Iterable[Path | str]) -> list[Any]:
+    """The tasks that a name stands for, groups taken apart."""
+    return [
+        task
+        for each in _load(_manager([name], include_paths), name)
+        for task in (each.get_all_tasks() if isinstance(each, Group) else [each])
+    ]
+
+
+def _targets(task: Any, doc: Any) -> tuple[str, ...]:
+    """Right answers to a document as texts."""
+    target = task.doc_to_target(doc)
+    listed = target if isinstance(target, (list, tuple)) else [target]
+    return tuple(str(each) for each in listed) or ("",)
+
+
+def chat_text(tokenizer: Any, messages: list[dict[str, str]], opened: bool = True) -> str:
+    """Messages in a tokenizer's chat format, the assistant's turn opened or the last one going on."""
+    return str(
+        tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=opened,
+            continue_final_message=not opened,
+        )
+    )
+
+
+def encode(tokenizer: Any, text: str, add_special_tokens: bool | None = None) -> list[int]:
+    """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
+    begin = tokenizer.bos_token
+    if add_special_tokens is None and begin and text.startswith(begin):
+        add_special_tokens = False
+    wanted = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+    return list(tokenizer.encode(text, **wanted))
+
+
 def evaluate_labels(side: ModelSide, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
     """Runs a classification task of ours on prepared documents; returns lm-eval's results."""
     with undisturbed():
@@ -312,12 +390,11 @@ def stock_identity(
     """
     digest = hashlib.sha256()
     with undisturbed():
-        for each in _load(_manager([name], include_paths), name):
-            for task in each.get_all_tasks() if isinstance(each, Group) else [each]:
-                # functions by their names: their addresses change with the process
-                for row in (task.dump_config(), *itertools.islice(task.eval_docs, limit)):
-                    text = json.dumps(row, sort_keys=True, default=_name_or_text)
-                    digest.update(text.encode())
+        for task in _leaves(name, include_paths):
+            # functions by their names: their addresses change with the process
+            for row in (task.dump_config(), *itertools.islice(task.eval_docs, limit)):
+                text = json.dumps(row, sort_keys=True, default=_name_or_text)
+                digest.update(text.encode())
     return digest.hexdigest()
 
 
@@ -388,13 +465,3 @@ def undisturbed() -> Iterator[None]:
 
 def _no_bar(items: Any, **_: Any) -> Any:
     return items
-
-
-def _doc(doc: PromptDoc) -> Doc:
-    return Doc(
-        doc_id=doc.doc_id,
-        prompt=doc.prompt,
-        references=list(doc.references),
-        category=doc.category or "",
-        prompt_hash=doc.prompt_hash,
-    )

@@ -1,15 +1,36 @@
-"""What a report knows about a metric: how it is called, its bounds, and which way is better."""
+"""The metrics: how each is called, its bounds, which way is better, and how a text metric is computed.
 
+A text metric is one function of an answer and its references, registered here with a direction and an
+aggregation. A package adds some by the entry point
+``[project.entry-points."kdbench.metrics"] name = "module:METRIC"``, whose value is a `Metric`.
+"""
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import MetricCard
+
 Kind = Literal["score", "judge", "probe"]
+ENTRY_POINTS = "kdbench.metrics"
+
+TextMetric = Callable[[str, Sequence[str]], float]
+"""(answer, references) -> value of one answer."""
 
 
-class MetricInfo(NamedTuple):
+class Metric(NamedTuple):
     """How a metric is shown. ``better``: 1 higher, -1 lower, 0 neither (then nothing is bold).
 
     ``kind``: a score has per-prompt values beside the run and is compared in pairs; judges and
-    probes have an interval only. ``about`` says in a few words what is measured.
+    probes have an interval only. ``about`` says in a few words what is measured. ``score`` makes it a
+    text metric: a function, or where ours is (``module:function``). ``aggregate`` takes the values of
+    all prompts to one number, where that is no mean (then it is not compared in pairs).
     """
 
     label: str
@@ -20,32 +41,38 @@ class MetricInfo(NamedTuple):
     digits: int = 1
     kind: Kind = "score"
     about: str = ""
+    score: str | TextMetric | None = None
+    aggregate: Callable[[Sequence[float]], float] | None = None
 
 
-def _percent(label: str, better: int, about: str, *, headline: bool = False) -> MetricInfo:
-    return MetricInfo(label, better, 0.0, 100.0, headline=headline, about=about)
+def _percent(label: str, better: int, about: str, score: str | None = None) -> Metric:
+    return Metric(label, better, 0.0, 100.0, headline=bool(score), about=about, score=score)
 
 
-def _judge(label: str, better: int, about: str, *, headline: bool = False) -> MetricInfo:
-    return MetricInfo(label, better, 0.0, headline=headline, kind="judge", about=f"judge: {about}")
+def _judge(label: str, better: int, about: str, *, headline: bool = False) -> Metric:
+    return Metric(label, better, 0.0, headline=headline, kind="judge", about=f"judge: {about}")
 
 
 def _probe(
     label: str, better: int, digits: int, about: str, low: float = 0.0, high: float = float("inf")
-) -> MetricInfo:
-    return MetricInfo(label, better, low, high, digits=digits, kind="probe", about=about)
+) -> Metric:
+    return Metric(label, better, low, high, digits=digits, kind="probe", about=about)
 
 
-METRICS: dict[str, MetricInfo] = {
-    "rouge_l": _percent("ROUGE-L", 1, "F-measure with stems, best over references", headline=True),
-    "exact_match": _percent("EM", 1, "exact match with a reference, percent", headline=True),
-    "acc": MetricInfo("acc", 1, 0.0, 1.0, headline=True, digits=3, about="accuracy"),
-    "acc_norm": MetricInfo(
+METRICS: dict[str, Metric] = {
+    "rouge_l": _percent(
+        "ROUGE-L", 1, "F-measure with stems, best over references", "kdbench.tasks.scoring:rouge_l"
+    ),
+    "exact_match": _percent(
+        "EM", 1, "exact match with a reference, percent", "kdbench.tasks.scoring:exact_match"
+    ),
+    "acc": Metric("acc", 1, 0.0, 1.0, headline=True, digits=3, about="accuracy"),
+    "acc_norm": Metric(
         "acc_norm", 1, 0.0, 1.0, headline=True, digits=3, about="accuracy, length-normalised"
     ),
-    "brier": MetricInfo("Brier", -1, 0.0, 2.0, digits=3, about="Brier score of the label words"),
+    "brier": Metric("Brier", -1, 0.0, 2.0, digits=3, about="Brier score of the label words"),
     "ece": _probe("ECE", -1, 3, "calibration error of the label words", high=1.0),
-    "response_tokens": MetricInfo("length", 0, 0.0, about="tokens of an answer"),
+    "response_tokens": Metric("length", 0, 0.0, about="tokens of an answer"),
     "finished": _percent("finished", 0, "answers that end by themselves, percent"),
     "cut": _percent("cut", 0, "answers cut at the length limit, percent"),
     "judge_feedback": _judge(
@@ -78,9 +105,87 @@ METRICS: dict[str, MetricInfo] = {
 """In the order of the columns of a table. Others come after these, by name."""
 
 
-def info(metric: str) -> MetricInfo:
+_LEARNT: dict[str, Metric] = {}
+"""Metrics of others, as summaries describe them: what defines them may not be installed here."""
+
+
+def learn(cards: Mapping[str, MetricCard]) -> None:
+    """Makes metrics known that a summary brings with it; ours stay as they are."""
+    for name, card in cards.items():
+        if name not in METRICS:
+            fields = card.model_dump(exclude_none=True)
+            _LEARNT[name] = Metric(**fields)
+
+
+def card_of(name: str, metric: Metric) -> MetricCard:
+    """What a summary keeps of a metric that is not ours."""
+    finite = {"low": metric.low, "high": metric.high}
+    return MetricCard(
+        label=metric.label,
+        better=metric.better,  # type: ignore[arg-type]
+        digits=metric.digits,
+        headline=metric.headline,
+        kind="probe" if metric.aggregate else metric.kind,
+        about=metric.about,
+        **{k: v for k, v in finite.items() if abs(v) != float("inf")},
+    )
+
+
+def info(metric: str) -> Metric:
     """What is known about ``metric``; an unknown one has no better direction."""
-    return METRICS.get(metric, MetricInfo(metric, 0))
+    return METRICS.get(metric) or _LEARNT.get(metric) or Metric(metric, 0)
+
+
+@cache
+def others() -> dict[str, Metric]:
+    """Text metrics that installed packages add. Our own names cannot be taken.
+
+    Raises:
+        InputError: an entry point that cannot be loaded or is no text metric.
+    """
+    found = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name in METRICS:
+            continue
+        try:
+            metric = point.load()
+        except Exception as error:  # code of somebody else: anything can come out of it
+            raise InputError(
+                f"metric {point.name!r} cannot be loaded from {point.value} ({error}); repair or "
+                "uninstall that package"
+            ) from error
+        if not isinstance(metric, Metric) or not callable(metric.score):
+            raise InputError(
+                f"metric {point.name!r} ({point.value}) is no kdbench.harness.metrics.Metric with a "
+                "function `score`; repair or uninstall that package"
+            )
+        found[point.name] = metric
+    return found
+
+
+def text_metrics() -> dict[str, TextMetric]:
+    """Every text metric's function, ours first."""
+    known = {**METRICS, **others()}
+    return {name: _function(metric.score) for name, metric in known.items() if metric.score}
+
+
+def _function(score: str | TextMetric) -> TextMetric:
+    if not isinstance(score, str):
+        return score
+    module, _, name = score.partition(":")
+    found: TextMetric = getattr(importlib.import_module(module), name)
+    return found
+
+
+def versions_of_others() -> str:
+    """What tells scores of one set of added metrics from those of another; empty without any."""
+    said = []
+    for name, metric in sorted(others().items()):
+        assert callable(metric.score)
+        file = getattr(sys.modules.get(metric.score.__module__), "__file__", None)
+        source = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8] if file else "unknown"
+        said.append(f" +{name}@{source}")
+    return "".join(said)
 
 
 def rank(metric: str) -> tuple[int, str]:

@@ -5,7 +5,7 @@ lm-eval and torch.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdbench.harness.data import prompt_key
 from kdbench.harness.loglikelihood import Likelihood, LikelihoodScorer
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.types import Decoding, Prompt
+from kdbench.trainers.types import Answer, Decoding, Prompt
 
 
 class GenerationSettings(NamedTuple):
@@ -71,6 +71,22 @@ class ModelSide:
             self.model, self.vocab, batch_size=self.batch_size, max_length=self.max_length
         )
         return scorer.score(pairs)
+
+    def answers(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[list[Answer]]:
+        """Answers in prompt order, a chunk at a time."""
+        from kdbench.trainers.sampler.sampler import generate
+
+        return generate(
+            self.model,
+            prompts,
+            decoding,
+            eos_ids=frozenset(self.vocab.eos_ids),
+            pad_id=self.vocab.pad_id,
+            vocab=self.vocab.size,
+            batch_size=self.batch_size,
+            chunk=self.chunk,
+            dtype=self.dtype,
+        )
 
     def answer(self, prompts: Sequence[str], settings: Sequence[GenerationSettings]) -> list[str]:
         """Answers in the given order; prompts with equal settings are decoded together.

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, our code as commit and diff, hardware, contents of files.
+"""Where a result comes from: versions, our code as commit and diff, hardware.
 
 Everything here is read from the machine and can fail softly (no git, a wheel, no /proc): an absent
 fact is None or left out, never guessed.
@@ -7,28 +7,18 @@ fact is None or left out, never guessed.
 import functools
 import hashlib
 import importlib.util
-import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdbench.harness.errors import InputError
-from kdbench.harness.files.store import sha256_file
-
 PACKAGES = (
     "kdbench", "torch", "transformers", "accelerate", "lm-eval", "datasets", "tokenizers",
     "safetensors", "numpy", "scipy", "rapidfuzz", "nltk", "rouge-score", "pydantic",
-)  # fmt: skip
-# What decides a model's answers: weights, architecture, end tokens. Not: README, optimiser state.
-MODEL_FILES = ("*.safetensors", "*.gguf", "config.json", "generation_config.json")
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
 )  # fmt: skip
 
 
@@ -160,43 +150,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def content_hash(path: Path | str) -> str:
-    """sha256 of a file, remembered for as long as its size and time of change stay the same."""
-    file = Path(path)
-    state = file.stat()
-    return _content_hash(str(file.resolve()), state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _content_hash(path: str, size: int, changed: int) -> str:
-    return sha256_file(path)
-
-
-def model_fingerprint(path: Path | str) -> str:
-    """Hex sha256 over names and contents of a model's files (a folder, or one .gguf file).
-
-    Raises:
-        InputError: nothing there decides a model.
-    """
-    return _fingerprint(Path(path), MODEL_FILES, "model (config.json, *.safetensors or *.gguf)")
-
-
-def tokenizer_fingerprint(path: Path | str) -> str:
-    """Hex sha256 over names and contents of a tokenizer's files; a .gguf file carries its own."""
-    return _fingerprint(Path(path), (*TOKENIZER_FILES, "*.gguf"), "tokenizer")
-
-
-def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
-    if path.is_file():
-        return content_hash(path)
-    found = sorted({file for pattern in patterns for file in path.glob(pattern)})
-    if not found:
-        raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
-    return combined((file.name, content_hash(file)) for file in found)
-
-
-def combined(parts: Iterable[tuple[str, str]]) -> str:
-    """One hash of named hashes, whatever their order."""
-    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()

@@ -9,14 +9,16 @@ import difflib
 import functools
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.config import RunConfig, TrainConfig
+from kdbench.harness.config import NOT_HASHED, RunConfig, TrainConfig
 from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.shipped import SUITES
+from kdbench.harness.identity import departures
 from kdbench.harness.registry import (
     Found,
     check_method_name,
@@ -33,6 +35,10 @@ SYNONYMS = {
     "dtype": "precision",
 }
 SUITE_KEYS = {"extends", "methods"}
+REFUSED = {
+    "pair.trust_remote_code": "kdbench runs no code that comes with a model; choose one whose "
+    "architecture is in transformers",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -132,13 +138,14 @@ def resolve(
     training = merge(tree.get("train") or {}, own.get("train") or {})
     tuning = own.get("tuning", tree.get("tuning"))
     layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
-    options = _method_options(found, merge(own.get("method") or {}, above.get("method") or {}))
+    options = _method_config(found, merge(own.get("method") or {}, above.get("method") or {}))
     layers["suite"] = tree.get("suite") or _suite_label(suite)
     layers["method"] = {
         "name": found.name,
         "source": found.source,
         "fingerprint": found.fingerprint,
-        "options": options,
+        "options": options.model_dump(mode="json"),
+        "departures": departures(options),
     }
     layers |= _stages(tree, methods, layers, above)
     return _validated(RunConfig, layers, suite)
@@ -176,6 +183,27 @@ def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
         _check_keys(_nested(dotted, value), source)
         above = merge(above, _nested(dotted, value), one_layer=True)
     return above
+
+
+FREE = {"seed", "init_seed", *NOT_HASHED}
+"""Settings in which runs trained as their suite says may differ."""
+_TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")
+
+
+def training_changes(argv: Sequence[str]) -> tuple[str, ...]:
+    """What a command changes in the training its suite describes, as ``setting=value``.
+
+    Settings of the method come without their section, and of a path the last part is said.
+    """
+    given = [value for word, value in pairwise(argv) if word == "--set"]
+    given += [word.removeprefix("--set=") for word in argv if word.startswith("--set=")]
+    said = []
+    for text in given:
+        key, _, value = text.partition("=")
+        section, _, name = key.partition(".")
+        if section in _TRAINING and name not in FREE:
+            said.append(f"{key.removeprefix('method.')}={value.rstrip('/').rpartition('/')[2]}")
+    return tuple(sorted(said))
 
 
 def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:
@@ -249,6 +277,8 @@ def _check_keys(tree: Tree, where: str) -> None:
     for dotted, value in _dotted(tree):
         if dotted.startswith("method.") or isinstance(value, Mapping):
             continue
+        if dotted in REFUSED:
+            raise InputError(f"{where}: {REFUSED[dotted]}")
         if dotted in sections and value is not None:
             raise InputError(f"{where}: {dotted} is a section; set its fields, {dotted}.KEY")
         if dotted not in known:
@@ -293,7 +323,7 @@ def dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _method_options(found: Found, options: Tree) -> Tree:
+def _method_config(found: Found, options: Tree) -> BaseModel:
     """The method's own fields, checked and completed by its Config class."""
     known = dotted_keys(found.method.Config)
     for dotted, _ in _dotted(options):
@@ -302,7 +332,8 @@ def _method_options(found: Found, options: Tree) -> Tree:
                 raise InputError(f"method {found.name} has no fields of its own, got {dotted!r}")
             hint = _nearest(f"method.{dotted}", [f"method.{key}" for key in known])
             raise InputError(f"method {found.name} has no key {dotted!r}; {hint}")
-    return _validated(found.method.Config, options, f"method {found.name}").model_dump(mode="json")
+    config: BaseModel = _validated(found.method.Config, options, f"method {found.name}")
+    return config
 
 
 def _validated(model: type[Any], tree: Tree, where: str) -> Any:

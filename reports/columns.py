@@ -10,7 +10,6 @@ from kdbench.reports.group import GroupedRow
 from kdbench.reports.load import Identity, Run, evaluation_identity
 from kdbench.reports.measured import Point, Value, Values, judged_values, probe_values
 from kdbench.reports.model import Cell, Column
-from kdbench.reports.summarise import DECIMALS
 
 Identities = dict[str, Identity]
 """Evaluation key and scorer -> what its column shares; equal ones stand for equal evaluations."""
@@ -161,7 +160,7 @@ def _bounds(values: Sequence[Estimate | Point], metric: str) -> dict[str, float 
     interval = stats.seed_interval(means, lows, highs)
     bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
     return {
-        "mean": round(interval.mean, DECIMALS),
-        "low": None if bare else round(clamp(metric, interval.low), DECIMALS),
-        "high": None if bare else round(clamp(metric, interval.high), DECIMALS),
+        "mean": round(interval.mean, stats.DECIMALS),
+        "low": None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
+        "high": None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
     }

@@ -18,6 +18,7 @@ from rapidfuzz.distance import LCSseq
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.metrics import text_metrics
 
 SCORER = "kdbench-text-1 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
@@ -134,11 +135,10 @@ def score_sample(row: SampleRow) -> dict[str, float]:
 
     Returns:
         ``rouge_l``, ``exact_match`` and ``cut`` in percent (``cut`` 100: stopped at the length
-        limit), ``response_tokens`` in tokens, end included.
+        limit), ``response_tokens`` in tokens, end included, and what packages add.
     """
     return {
-        "rouge_l": rouge_l(row.response, row.references),
-        "exact_match": exact_match(row.response, row.references),
+        **{name: score(row.response, row.references) for name, score in text_metrics().items()},
         "response_tokens": float(row.response_tokens),
         "cut": 100.0 * (not row.finished),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kdbench.harness.errors import CheckFailed, InputError
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
@@ -28,7 +29,6 @@ from kdbench.reports.card import run_card
 from kdbench.reports.compare import compare
 from kdbench.reports.compare_text import render_comparison
 from kdbench.reports.model import Board, Cell, Row, Table
-from kdbench.reports.summarise import evaluation_scores
 from kdbench.reports.terminal import render_terminal
 
 PROMPTS = 40

@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from kdbench.harness import lm
 from kdbench.harness.errors import InputError
 from kdbench.harness.model_side import ModelSide
-from kdbench.harness.runner.intervals import calibration
+from kdbench.harness.probes.intervals import calibration
 from kdbench.tasks import mini
 from kdbench.tasks.calibration import BINS, bin_edges, ece, predict, reliability
 from kdbench.tasks.labels import LABEL_TASKS, label_docs

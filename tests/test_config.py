@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name, slug, with_precision
+from kdbench.harness.config import RunConfig, TrainConfig, run_name, slug, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.files.store import read_record, write_json
+from kdbench.harness.identity import Contents, run_parts
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.resolve import dotted_keys, load_suite, merge, overlay, resolve
 
-PRINTS = {"teacher": "t", "student": "s", "train": "d"}
+CONTENTS = Contents(teacher="t", student="s", train="d", dev="", text="")
 SUITE = """
 suite: own
 pair: {teacher: t, student: s}
@@ -160,56 +161,6 @@ def test_sections_stay_small() -> None:
         assert key.count(".") <= 1, "a flat tree is what --set can be remembered for"
 
 
-def test_run_id_depends_on_what_decides_the_student() -> None:
-    base = run_id(make(), PRINTS)
-    assert len(base) == 12
-    assert base == run_id(make(), PRINTS)
-    differs = [
-        make("mini", "sft"),
-        make("mini", "fkd", "method.kd_ratio=0.3"),
-        make("mini", "fkd", "train.lr=5e-4"),
-        make("mini", "fkd", "train.seed=11"),
-        make("mini", "fkd", "init_sft.lr=5e-4"),
-        make("mini", "fkd", "teacher_sft.lr=5e-4"),
-        make("mini", "fkd", "train.precision=bf16"),
-        make("mini", "fkd", "data.limit=100"),
-        make("mini", "fkd", "pair.template=alpaca"),
-    ]
-    ids = {run_id(config, PRINTS) for config in differs}
-    assert len(ids) == len(differs)
-    assert base not in ids
-    for role in PRINTS:
-        assert run_id(make(), PRINTS | {role: "other"}) != base
-
-
-def test_run_id_ignores_what_does_not() -> None:
-    base = run_id(make(), PRINTS)
-    for same in (
-        "tasks.names=[dolly]",
-        "tasks.protocol=minillm-compat",
-        "tasks.limit=3",
-        "generate.seeds=[1]",
-        "generate.temperature=0.5",
-        "train.micro_tokens=100",
-        "train.save_every=3",
-        "pair.teacher=elsewhere/same-content",
-        "data.train=copy.jsonl",
-        "suite=renamed",
-    ):
-        assert run_id(make("mini", "fkd", same), PRINTS) == base, same
-
-
-def test_run_id_wants_facts() -> None:
-    config = make("smollm2")
-    auto = config.model_copy(
-        update={"train": config.train.model_copy(update={"precision": "auto"})}
-    )
-    with pytest.raises(ValueError, match="precision must be resolved"):
-        run_id(auto, PRINTS)
-    with pytest.raises(ValueError, match="no fingerprint of teacher"):
-        run_id(config, {"student": "s", "train": "d"})
-
-
 def test_config_survives_its_file(tmp_path: Path) -> None:
     config = make("smollm2", "dpkd", "generate.temperature=0.5")
     write_json(tmp_path / "config.json", config)
@@ -224,7 +175,7 @@ def test_overlay_changes_evaluation_only() -> None:
         config, ["generate.top_p=0.9"], {"tasks.names": ["sni"]}, sections=("tasks", "generate")
     )
     assert (more.tasks.names, more.generate.top_p) == (("sni",), 0.9)
-    assert run_id(more, PRINTS) == run_id(config, PRINTS)
+    assert run_parts(more, CONTENTS) == run_parts(config, CONTENTS)
     with pytest.raises(InputError, match="train was settled when the run was made"):
         overlay(config, ["train.lr=1"], {}, sections=("tasks",))
 
@@ -269,9 +220,9 @@ def test_method_from_a_file(tmp_path: Path) -> None:
     config = make("mini", str(path), "method.alpha=0.25")
     assert (config.method.name, config.method.options) == ("my-method", {"alpha": 0.25})
     assert find_method(config.method.source).method.__name__ == "Mine"
-    before = run_id(config, PRINTS)
+    before = run_parts(config, CONTENTS)
     path.write_text(METHOD_FILE + "\n# changed\n")
-    assert run_id(make("mini", str(path), "method.alpha=0.25"), PRINTS) != before
+    assert run_parts(make("mini", str(path), "method.alpha=0.25"), CONTENTS) != before
 
 
 @pytest.mark.parametrize(

@@ -350,7 +350,7 @@ def test_rules_that_leave_nothing_are_refused(tokenizer: PreTrainedTokenizerFast
 
 def test_the_package_imports_nothing_heavy() -> None:
     code = (
-        "import sys, kdbench.harness.data, kdbench.tasks.catalogue, kdbench.harness.task_names\n"
+        "import sys, kdbench.harness.data, kdbench.tasks.catalogue, kdbench.harness.evaluation.names\n"
         "print([m for m in ('torch', 'datasets', 'transformers', 'lm_eval') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,9 +13,9 @@ from kdbench.harness.conform import recompute
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_records
 from kdbench.harness.probes.exposure import ContextRow, averaged, context_errors, table
+from kdbench.harness.probes.intervals import exposure_curves
 from kdbench.harness.probes.models import Probed
-from kdbench.harness.prompts import PromptDoc
-from kdbench.harness.runner.intervals import exposure_curves
+from kdbench.harness.questions import PromptDoc
 from kdbench.harness.runner.probing import check_probes
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT, Protocol

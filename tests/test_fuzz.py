@@ -18,8 +18,8 @@ from kdbench.harness.config import TasksConfig
 from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.errors import InputError
-from kdbench.harness.runner.task_data import rehearse
-from kdbench.harness.task_names import check_tasks
+from kdbench.harness.evaluation.names import check_tasks
+from kdbench.harness.evaluation.rehearsal import rehearse
 from kdbench.harness.verbs.run import resolved
 
 PIECES = [

@@ -24,11 +24,11 @@ from transformers import (
 from kdbench.harness import lm
 from kdbench.harness.answer import decode, model_answerer
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.samples import Request, Response, collect
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import read_records
 from kdbench.harness.model_side import ModelSide, cut_at
-from kdbench.harness.prompts import PreparedTask, prepare_task
-from kdbench.harness.samples import Request, Response, collect
+from kdbench.harness.questions import PreparedTask, prepare_task
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT
 from kdbench.tasks.scoring import score_rows
 from kdbench.trainers.models import Vocabulary

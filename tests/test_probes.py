@@ -15,14 +15,14 @@ from lm_eval.tasks import TaskManager
 from kdbench.harness import task_names
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.names import check_tasks, include_folders
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary
 from kdbench.harness.files.store import read_json, read_record
 from kdbench.harness.probes.models import Probed
 from kdbench.harness.probes.references import reference_tokens
 from kdbench.harness.probes.truth import against_truth
-from kdbench.harness.prompts import PreparedTask, prepare_task
+from kdbench.harness.questions import PreparedTask, prepare_task
 from kdbench.harness.runner import text_report
-from kdbench.harness.task_names import check_tasks, include_folders
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import STRICT
 from kdbench.tasks.text_stats import self_bleu

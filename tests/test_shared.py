@@ -16,16 +16,18 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from kdbench.harness.config import Request, TrainConfig
-from kdbench.harness.files.records import ModelRef
+from kdbench.harness.contents import TOKENIZER_FILES, tokenizer_fingerprint
+from kdbench.harness.files.records import IdentityRecord, ModelRef
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import append_rows, read_rows, write_json
+from kdbench.harness.identity import Contents
 from kdbench.harness.progress import Progress
-from kdbench.harness.provenance import TOKENIZER_FILES
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.commands import _teacher_samples
 from kdbench.harness.runner.data import Rows
 from kdbench.harness.runner.models import HUB_FILES, Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
-from kdbench.harness.runner.session import Session, open_session
+from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
 from kdbench.trainers.models import load_tokenizer
@@ -58,11 +60,14 @@ def test_a_random_student_is_remade_for_a_teacher_with_another_tokenizer(tmp_pat
             tokenizer_object=Tokenizer(WordLevel(words, unk_token=pad)), eos_token="<eos>"
         )
         tokenizer.save_pretrained(tmp_path / pad)
-        teacher = Located(str(tmp_path / pad), card)
+        tokens = tokenizer_fingerprint(tmp_path / pad)
+        teacher = Located(str(tmp_path / pad), card.model_copy(update={"tokenizer": tokens}))
         made += [base_student(session, session.config, teacher) for _ in range(2)]
         assert pad in load_tokenizer(made[-1].ref).get_vocab()
     assert made[0] == made[1] and made[2] == made[3]
-    assert made[0].card == made[2].card  # the same weights, so the same model
+    weights = [one.card.fingerprint for one in made]
+    assert weights[0] == weights[2]  # the same weights, but not the same model
+    assert made[0].id != made[2].id
 
 
 def test_all_files_of_a_tokenizer_are_fetched() -> None:
@@ -81,9 +86,17 @@ def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
     session = open_session(request, Progress(quiet=True))
     base = Located(str(folder / "base"), ModelRef(name="base", fingerprint="b", parameters=1))
     teacher = Located("teacher", ModelRef(name="teacher", fingerprint="t", parameters=1))
-    rows = Rows([], [], [], {"train": "r"})
-    tokenizer = mini.build_tokenizer()
-    prepared = Prepared(folder, "id", teacher, base, rows, tokenizer, "tokenizer")
+    prepared = Prepared(
+        run=RunFolder(folder),
+        identity=IdentityRecord(version=1, parts={}),
+        settings="",
+        init_settings="",
+        teacher=teacher,
+        base=base,
+        rows=Rows([], [], [], {"train": "r", "dev": "", "text": ""}),
+        contents=Contents(teacher="t", student="b", train="r", dev="", text=""),
+        tokenizer=mini.build_tokenizer(),
+    )
     return _teacher_samples(session, prepared, teacher)
 
 
@@ -219,13 +232,15 @@ from pathlib import Path
 import test_shared
 from kdbench.harness.errors import InputError
 from kdbench.harness.runner.prepare import trained
+from kdbench.harness.files.run_folder import Training
 from kdbench.harness.files.store import mark_done, write_json
 session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 write_json(out / "student" / "config.json", {})
+write_json(out / "student" / "tokenizer.json", {})
 if session.is_main:  # the other does not see it yet
     mark_done(out, "train")
-print(trained(session, "shared", out, None).card.name)
+print(trained(session, "shared", Training(out), None).card.name)
 try:
     session.accelerator(test_shared.in_precision("bf16"))
 except InputError as error:

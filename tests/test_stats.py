@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kdbench.harness import stats
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
 from kdbench.reports import coverage
 from kdbench.reports.pairs import Sample, aligned, paired_tests
-from kdbench.reports.summarise import evaluation_scores
 
 
 def normal(label: str, *shape: int) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.files.records import Summary
 from kdbench.harness.files.store import read_json, read_record
-from kdbench.harness.runner.task_data import check_task_data
 from kdbench.harness.verbs.run import resolved
 
 

@@ -10,7 +10,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.task_names import check_task_names
+from kdbench.harness.evaluation.names import check_task_names
 from kdbench.tasks import catalogue, docs, protocols
 from kdbench.tasks.labels import LABEL_TASKS
 

@@ -63,6 +63,11 @@ def _mini(example: Example, tokenizer: object) -> str:
     return f"Instruction : {example.instruction} {given}Response : "
 
 
+def _none(example: Example, tokenizer: object) -> str:
+    """The instruction and its input as they are."""
+    return _request(example)
+
+
 def _request(example: Example) -> str:
     """Instruction and input as a person would type them; a bare prompt if that is all there is."""
     if not example.instruction:
@@ -74,6 +79,7 @@ TEMPLATES: dict[str, Callable[[Example, object], str]] = {
     "alpaca": _alpaca,
     "chat": _chat,
     "mini": _mini,
+    "none": _none,
 }
 
 

@@ -2,17 +2,19 @@
 
 A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
 
-    config.json                              the resolved RunConfig, as hashed
+    config.json                              the resolved RunConfig
+    identity.json                            IdentityRecord: what the id stands for
+    code.json                                DriftRecord: which code made it
     prepare.json                             PrepareRecord
     train/metrics.jsonl                      TrainRow, one an optimiser step that was logged
-    train/checkpoints/                       resumable state, newest kept
+    train/checkpoints/                       resumable state, newest kept; gone once the student is written
     train/student/                           an ordinary Hugging Face folder (safetensors), with
                                              the model card, README.md
     eval/<task>@<hash8>/evaluation.json      EvaluationRecord: what the hash stands for
     eval/<task>@<hash8>/samples.seed<k>.jsonl  SampleRow, appended one generation chunk at a time
     eval/<task>@<hash8>/scores.jsonl         ScoreRow, one a prompt
-    eval/<task>@<hash8>/results.json         stock lm-eval results (tasks we do not decode ourselves)
-    eval/<task>@<hash8>/probes.json          exposure bias, calibration
+    eval/<task>@<hash8>/results.json         lm-eval's own results, of tasks that it scores
+    eval/<task>@<hash8>/probe-<name>.json    what one probe measured
     eval/<task>@<hash8>/judge/<judge-id>/judge.json      JudgeRecord: what the id stands for
     eval/<task>@<hash8>/judge/<judge-id>/verdicts.jsonl  VerdictRow, appended as answers arrive
     eval/<task>@<hash8>/judge/<judge-id>/cost.jsonl      CostRow, appended before and after a call
@@ -22,15 +24,15 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     <stage>.done                             stage markers: sha256 of the stage's outputs
     lock                                     host, pid, heartbeat of the one writer
 
-Unknown keys are refused in what we write and ignored in what we read from an older schema only
-through ``schema``.
+`kdbench.harness.files.run_folder` is the one module that names these files. Unknown keys are refused;
+a summary of another schema is refused in a sentence.
 """
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Record(BaseModel):
@@ -90,19 +92,38 @@ class EvaluationScores(Record):
     task: str
     edition: str
     protocol: str
+    template: str = ""
     metrics: dict[str, Estimate | Missing]
+    cards: dict[str, "MetricCard"] = Field({}, description="of metrics that are not kdbench's own")
     prompts_dropped: int = 0
-    scorer: str = Field(
-        "", description="version that made these scores; empty: that of the evaluation's record"
+    sampled: bool = Field(True, description="answers were drawn; else likelihoods were read")
+    column: str = Field(
+        description="8 hex digits of what evaluations must share to be compared; see "
+        "`kdbench.harness.identity.column_id`"
     )
+    scorer: str = Field(description="version that made these scores")
 
 
 class ModelRef(Record):
     """A model by name and content."""
 
     name: str
-    fingerprint: str
+    fingerprint: str = Field(description="of weights and configuration")
     parameters: int
+    tokenizer: str = Field("", description="fingerprint of tokenizer and chat template")
+
+
+class MetricCard(Record):
+    """How a metric is shown, kept beside its values, since what defines it may not be installed."""
+
+    label: str
+    better: Literal[-1, 0, 1] = Field(0, description="1 higher, -1 lower, 0 neither")
+    low: float | None = None
+    high: float | None = None
+    digits: int = 1
+    headline: bool = False
+    kind: Literal["score", "judge", "probe"] = "score"
+    about: str = ""
 
 
 class RunCard(Record):
@@ -118,6 +139,10 @@ class RunCard(Record):
     student: ModelRef | None
     training_seed: int | None
     division: Literal["closed", "open", "reference"]
+    settings: str = Field(
+        "", description="digest of all that decides the student but the training seed"
+    )
+    changes: list[str] = Field([], description="what departs from the suite, as ``setting=value``")
 
 
 VerdictState = Literal["ok", "unparsed", "refused", "truncated", "error"]
@@ -228,24 +253,55 @@ class TrainRow(Record):
     evaluation: dict[str, float] = {}
 
 
-class EvaluationRecord(Record):
-    """What an evaluation's key stands for; the first eight hex digits of its hash are in the key.
+class DecodingRecord(Record):
+    """How answers are drawn; a default is out of the key."""
 
-    ``scorer`` is that of the first scoring: samples that are scored again keep their key, and what
-    scored them last is in the marker of stage ``score`` and in `EvaluationScores`.
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    no_repeat_ngram: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class EvaluationRecord(Record):
+    """What decides the samples of one evaluation; its hash is in the key.
+
+    Out: what decides the scores only (metrics, scorer); that is in the marker of stage ``score``.
     """
 
     task: str
+    source: Literal["kdbench", "file", "lm-eval"] = Field(
+        "kdbench", description="who writes the prompts: us, a user's file, lm-eval"
+    )
     edition: str
     protocol: str
-    limit: int | None
-    data_sha256: str
-    decoding: dict[str, Any]
+    template: str = Field(description="prompt template; lm-eval's own prompts: none")
+    limit: int | None = None
+    model: str = Field(description="fingerprint of weights and configuration; the truth: truth")
+    tokenizer: str = Field(description="fingerprint of tokenizer and chat template")
+    data_sha256: str = Field(description="of the rows asked, before any was dropped")
+    max_prompt: int | None = Field(None, description="tokens of a prompt that the protocol allows")
+    decoding: DecodingRecord | None = Field(None, description="none: likelihoods are read")
+    dtype: str = Field(description="resolved arithmetic of the model")
     batch_size: int
     chunk: int
-    scorer: str
     seeds: list[int]
-    lm_eval_version: str
+    place: str = Field("", description="file or folder of task files that it came from; no content")
+
+
+class IdentityRecord(Record):
+    """What an id stands for: see `kdbench.harness.identity`."""
+
+    version: int
+    parts: dict[str, Any]
+
+
+class DriftRecord(Record):
+    """The code that began a run, and changes to it that were accepted."""
+
+    sha256: str
+    accepted: list[str] = []
 
 
 class PrepareRecord(Record):

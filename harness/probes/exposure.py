@@ -15,7 +15,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
 from kdbench.harness.probes.models import MICRO_TOKENS, Probed, prompt_ids
-from kdbench.harness.prompts import PromptDoc
+from kdbench.harness.questions import PromptDoc
 from kdbench.tasks.protocols import Protocol
 from kdbench.trainers.exposure import prompt_errors, sequence_errors
 from kdbench.trainers.models import same_tokenizer

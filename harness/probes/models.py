@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.data.tokens import encode
-from kdbench.harness.prompts import PromptDoc
+from kdbench.harness.questions import PromptDoc
 from kdbench.tasks.protocols import Protocol
 from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of

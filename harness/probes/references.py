@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kdbench.harness.data.tokens import encode
 from kdbench.harness.probes.models import Probed, prompt_ids
-from kdbench.harness.prompts import PromptDoc
+from kdbench.harness.questions import PromptDoc
 from kdbench.tasks.protocols import Protocol
 from kdbench.trainers.types import Sequence as Tokens
 

@@ -13,7 +13,7 @@ import torch
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.probes.models import Probed, prompt_ids
-from kdbench.harness.prompts import PromptDoc
+from kdbench.harness.questions import PromptDoc
 from kdbench.tasks.mini import Truth
 from kdbench.tasks.mini.words import split
 from kdbench.tasks.protocols import Protocol

@@ -2,18 +2,23 @@
 
 import json
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.evaluate import Subject, evaluate, model_subject, truth_subject
+from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.evaluation.rehearsal import check_task_data
+from kdbench.harness.evaluation.scoring import score
 from kdbench.harness.files.locks import RunLock
-from kdbench.harness.files.records import ModelRef, RunCard, Summary
-from kdbench.harness.files.store import is_done, make_folder, read_record, write_json
+from kdbench.harness.files.records import ModelRef, RunCard
+from kdbench.harness.files.run_folder import RunFolder, find_runs
+from kdbench.harness.files.store import make_folder
+from kdbench.harness.identity import identity
 from kdbench.harness.progress import Progress
-from kdbench.harness.provenance import combined
 from kdbench.harness.registry import find_method
-from kdbench.harness.runner import evaluation, summary
+from kdbench.harness.resolve import training_changes
+from kdbench.harness.runner import summary
 from kdbench.harness.runner.data import run_overlaps
 from kdbench.harness.runner.models import (
     Located,
@@ -30,15 +35,17 @@ from kdbench.harness.runner.prepare import (
     prepare,
     prepare_record,
     raw_teacher,
-    shared_identity,
+    shared_id,
     tokenised,
     tuned_teacher,
 )
-from kdbench.harness.runner.probing import check_probes
-from kdbench.harness.runner.session import Session, open_session
-from kdbench.harness.runner.task_data import check_task_data
-from kdbench.harness.runner.training import Job, train, training_identity
-from kdbench.trainers.models import load_model
+from kdbench.harness.runner.probing import Prober, check_probes, loaded
+from kdbench.harness.runner.training import Job, train
+from kdbench.harness.session import Session, open_session
+from kdbench.trainers.models import load_model, load_tokenizer
+
+INIT = "sft-init"
+"""What tables call the student that methods start from."""
 
 
 def run_command(request: Request) -> int:
@@ -46,51 +53,51 @@ def run_command(request: Request) -> int:
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
     check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
-    prepared, folder = _trained_run(session)
-    _evaluate_run(session, prepared, folder)
+    prepared = _trained_run(session)
+    _evaluate_run(session, prepared)
     references = evaluate_references(session, prepared)
     if session.is_main:
-        _print_board(session, [*references, folder], folder)
+        _print_board(session, [*references, prepared.run], prepared.run)
     return 0
 
 
 def train_command(request: Request) -> int:
     """The training stage of ``run`` on its own."""
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
-    _, folder = _trained_run(session)
+    run = _trained_run(session).run
     if session.is_main:
-        student = folder / "train" / "student"
+        student = run.training.student
         if request.json_output:
-            print(json.dumps({"run": str(folder), "student": str(student)}))
+            print(json.dumps({"run": str(run.path), "student": str(student)}))
         else:
             print(f"student: {student}")
-            print(f"next: kdbench eval {shlex.quote(str(folder))} --tasks dolly,selfinst")
+            print(f"next: kdbench eval {shlex.quote(str(run.path))} --tasks dolly,selfinst")
     return 0
 
 
-def _trained_run(session: Session) -> tuple[Prepared, Path]:
+def _trained_run(session: Session) -> Prepared:
     """Stages prepare and train of the configured run, under its lock."""
     prepared = prepare(session)
-    folder = make_folder(prepared.folder)
-    with session.writing(folder):
+    make_folder(prepared.run.path)
+    with session.writing(prepared.run.path):
         # the manifest comes last: a kill just before it left a training without its summary
-        whole = is_done(folder / "train", "train") and (folder / "manifest.json").is_file()
-        if not session.agreed(whole):
-            drift = check_drift(session, prepared)
-            train_run(session, prepared, folder, drift)
-    return prepared, folder
+        if not session.agreed(prepared.run.trained()):
+            drift = check_drift(session, prepared.run)
+            train_run(session, prepared, drift)
+    return prepared
 
 
-def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[str]) -> None:
+def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     """Teacher, init and student, and the first summary and manifest."""
-    config = session.config
-    write_json(folder / "config.json", config)
+    config, run = session.config, prepared.run
+    run.config.write(config)
+    run.identity.write(prepared.identity)
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
     data = tokenised(session, prepared, config.train)
     overlaps = run_overlaps(prepared.rows, config, session.request.data_dir)
     record = prepare_record(prepared, data, overlaps, teacher.card, init.card, config.pair.template)
-    write_json(folder / "prepare.json", record)
+    run.prepare.write(record)
     method = find_method(config.method.source or config.method.name).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
     info = train(
@@ -105,18 +112,17 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
             teacher_tokenizer=other_tokenizer(prepared.tokenizer, teacher),
             data=data,
             teacher_samples=_teacher_samples(session, prepared, teacher),
-            out=make_folder(folder / "train"),
+            out=run.training,
         ),
     )
     if not session.is_main:
         return
-    if not (folder / "summary.json").is_file():
+    if not run.summary.exists():
         session.cost("train", info["wall_s"], **info["tokens"])  # of all processes that trained it
-    card = run_card(session, prepared, folder, teacher.card)
-    summary.write_summary(session, folder, card, learned(info))
+    summary.write_summary(session, run, run_card(session, prepared, teacher.card), learned(info))
     summary.write_manifest(
         session,
-        folder,
+        run,
         prepared=record,
         generation={"training": {"max_new_tokens": config.train.max_response, "temperature": 1.0}},
         extra={"method_tokens": info["tokens"], "best_step": info["best_step"]},
@@ -127,15 +133,18 @@ def train_run(session: Session, prepared: Prepared, folder: Path, drift: list[st
 def _teacher_samples(session: Session, prepared: Prepared, teacher: Located) -> Path:
     """File of the teacher's answers to the training prompts, named by all that decides them."""
     training, generate = session.config.train, session.config.generate
-    decides = {
-        "data": shared_identity(session.config, prepared, None, teacher),
-        "tokenizer": prepared.tokenizer_sha256,
-        "ends": end_tokens(prepared.base),
-        "lengths": [training.max_prompt, training.max_length],
-        "precision": [training.precision, training.sample_precision],
-        "company": [generate.chunk, generate.batch_size],  # decoded together; decides the last bits
-    }
-    return session.cached("teacher-answers", training_identity(decides)) / "answers.jsonl"
+    name = shared_id(
+        session.config,
+        prepared.contents,
+        None,
+        teacher.card,
+        tokenizer=prepared.base.card.tokenizer,
+        ends=end_tokens(prepared.base),
+        lengths=[training.max_prompt, training.max_length],
+        precision=[training.precision, training.sample_precision],
+        company=[generate.chunk, generate.batch_size],  # decoded together; decides the last bits
+    )
+    return session.cached("teacher-answers", name) / "answers.jsonl"
 
 
 def learned(info: dict[str, object]) -> dict[str, float]:
@@ -150,13 +159,13 @@ def learned(info: dict[str, object]) -> dict[str, float]:
     return {f"{k}_{when}": v for when, found in moments.items() for k, v in found.items()}
 
 
-def run_card(session: Session, prepared: Prepared, folder: Path, teacher: ModelRef) -> RunCard:
+def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard:
     """Who made the student of a run."""
     config = session.config
     method = find_method(config.method.source or config.method.name).method
-    student = locate(config.pair.student, str(folder / "train" / "student"))
+    student = locate(config.pair.student, str(prepared.run.training.student))
     return RunCard(
-        id=prepared.id,
+        id=prepared.run.id,
         kind="run",
         method=config.method.name,
         variant=method.card.variant,
@@ -166,54 +175,59 @@ def run_card(session: Session, prepared: Prepared, folder: Path, teacher: ModelR
         student=student.card,
         training_seed=config.train.seed,
         division="closed" if config.regime == "matched" else "open",
+        settings=prepared.settings,
+        changes=list(training_changes(session.request.argv)),
     )
 
 
 # -- evaluation -----------------------------------------------------------------------------------
 
 
-def _evaluate_run(session: Session, prepared: Prepared, folder: Path) -> None:
-    student = locate(session.config.pair.student, str(folder / "train" / "student"))
-    label = session.config.method.name
+def _evaluate_run(session: Session, prepared: Prepared) -> None:
+    run = prepared.run
+    student = locate(session.config.pair.student, str(run.training.student))
     exposed = "exposure" in session.config.tasks.probes
     teacher = tuned_teacher(session, prepared) if exposed else None
-    _evaluate_into(session, folder, label, student, None, wait=0.0, teacher=teacher)
+    _evaluate_into(session, run, session.config.method.name, student, None, teacher=teacher)
 
 
 def _evaluate_into(
     session: Session,
-    folder: Path,
+    run: RunFolder,
     label: str,
     model: Located | None,
     card: RunCard | None,
     *,
-    wait: float,
+    wait: float = 0.0,
     teacher: Located | None = None,
 ) -> None:
     """Evaluates a model (None: the truth) and renews the folder's summary if that adds anything.
 
     ``card`` is that of a reference row, which has no training before it; None: a trained run's.
     """
-    manifest = folder / "manifest.json"
-    with session.writing(folder, wait=wait):
-        if session.is_main:
-            if card is not None and not (folder / "config.json").is_file():
-                write_json(folder / "config.json", session.config)
-            subject = (
-                evaluation.truth_subject(session)
-                if model is None
-                else evaluation.model_subject(session, label, model)
+    with session.writing(run.path, wait=wait):
+        if not session.is_main:
+            return
+        if card is not None and not run.config.exists():
+            run.config.write(session.config)
+        subject = _subject(session, label, model)
+        evaluate(session, subject, run, Prober(session, subject, teacher))
+        whose = card or run.summary.read().run
+        added = summary.write_summary(session, run, whose, {})
+        if card is not None and (added or not run.manifest.exists()):
+            summary.write_manifest(
+                session, run, prepared=None, generation={}, extra={"label": label}, drift=[]
             )
-            evaluation.evaluate(session, subject, folder, teacher)
-            whose = card or read_record(folder / "summary.json", Summary).run
-            added = summary.write_summary(session, folder, whose, {})
-            if card is not None and (added or not manifest.is_file()):
-                summary.write_manifest(
-                    session, folder, prepared=None, generation={}, extra={"label": label}, drift=[]
-                )
 
 
-def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
+def _subject(session: Session, label: str, model: Located | None) -> Subject:
+    if model is None:
+        return truth_subject(session.config.generate.chunk)
+    tokenizer = load_tokenizer(model.ref)
+    return model_subject(label, model.card, tokenizer, lambda: loaded(session, model, tokenizer))
+
+
+def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:
     """Truth, teacher, student before training and SFT init: evaluated once, shared by all runs."""
     config = session.config
     teacher = tuned_teacher(session, prepared)
@@ -225,7 +239,7 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
     if not random:  # there is nothing to see in the answers of random weights
         rows.append(("student-untrained", prepared.base))
     if config.init_sft is not None:
-        rows.append(("sft-init", init_student(session, prepared)))
+        rows.append((INIT, init_student(session, prepared)))
     return [
         evaluate_model(
             session,
@@ -233,6 +247,7 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[Path]:
             model,
             teacher.card if model is not teacher else None,
             against=teacher if model is not teacher else None,
+            settings=prepared.init_settings if label == INIT else "",
         )
         for label, model in rows
     ]
@@ -245,19 +260,28 @@ def evaluate_model(
     teacher: ModelRef | None = None,
     *,
     against: Located | None = None,
-) -> Path:
-    """An eval-kind run folder, one for each (model fingerprint, suite).
+    settings: str = "",
+) -> RunFolder:
+    """An eval-kind run folder, one for each (model by content, suite).
 
-    ``against`` is the teacher of exposure bias, if that is measured.
+    Args:
+        session: the command.
+        label: what tables call the model.
+        model: None for the truth.
+        teacher: of the table that the model belongs to, if that is another.
+        against: the teacher of exposure bias, if that is measured.
+        settings: of an init that a training seed makes: what the inits of all seeds share.
     """
-    content = model.card.fingerprint if model else "truth"
-    identifier = combined([("model", content), ("suite", session.config.suite)])[:12]
-    folder = make_folder(session.request.runs_dir / f"eval-{label}-{identifier}")
-    card = summary.reference_card(
-        session, label, identifier, model.card if model else None, teacher
-    )
-    _evaluate_into(session, folder, label, model, card, wait=WAIT, teacher=against)
-    return folder
+    parts = {"model": model.id if model else "truth", "suite": session.config.suite}
+    identifier = identity(parts)[:12]
+    run = RunFolder(make_folder(session.request.runs_dir / f"eval-{label}-{identifier}"))
+    of_model = model.card if model else None
+    card = summary.reference_card(session.config, label, identifier, of_model, teacher)
+    if settings:
+        seed = session.config.train.seed_of_init
+        card = card.model_copy(update={"settings": settings, "training_seed": seed})
+    _evaluate_into(session, run, label, model, card, wait=WAIT, teacher=against)
+    return run
 
 
 def eval_command(request: Request) -> int:
@@ -266,26 +290,28 @@ def eval_command(request: Request) -> int:
     check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     if request.run is not None:
-        folder = request.run
-        if not is_done(folder / "train", "train"):
-            raise InputError(f"{folder} has no trained student yet; finish it with kdbench run")
-        student = locate("student", str(folder / "train" / "student"))
+        run = RunFolder(request.run)
+        if not run.training.stage.done():
+            raise InputError(f"{run.path} has no trained student yet; finish it with kdbench run")
+        student = locate("student", str(run.training.student))
         label = session.config.method.name
-        _evaluate_into(session, folder, label, student, None, wait=0.0, teacher=_against(session))
+        _evaluate_into(session, run, label, student, None, teacher=_against(session))
     else:
-        folder = _evaluate_named(session, request.model or "teacher")
+        run = _evaluate_named(session, request.model or "teacher")
     if session.is_main:
-        _print_board(session, [folder], folder)
+        _print_board(session, [run], run)
     return 0
 
 
-def _evaluate_named(session: Session, name: str) -> Path:
+def _evaluate_named(session: Session, name: str) -> RunFolder:
     if name == "truth":
         if session.config.tasks.edition == "full":
             raise InputError("the truth is known of the mini world only; use --suite mini")
         return evaluate_model(session, "truth", None)
-    label = {"teacher": "teacher", "init": "sft-init"}.get(name, Path(name).name or name)
-    return evaluate_model(session, label, _named(session, name), against=_against(session))
+    label = {"teacher": "teacher", "init": INIT}.get(name, Path(name).name or name)
+    settings = prepare(session).init_settings if name == "init" else ""
+    model, against = _named(session, name), _against(session)
+    return evaluate_model(session, label, model, against=against, settings=settings)
 
 
 def _named(session: Session, name: str) -> Located:
@@ -310,43 +336,39 @@ def _against(session: Session) -> Located | None:
 
 def score_command(paths: list[Path], *, json_output: bool = False) -> int:
     """Scores stored samples again and renews the summaries."""
-    folders = list(_run_folders(paths))
-    if not folders:
+    runs = [run for run in find_runs(paths) if run.evaluations()]
+    if not runs:
         raise InputError(
             f"no run folder with samples below {', '.join(map(str, paths))}; give a run folder, or "
             "make one with kdbench run"
         )
     done = []
-    for folder in folders:
-        with RunLock(folder):
-            for out in sorted((folder / "eval").glob("*@*")):
-                if is_done(out, "generate"):
-                    evaluation.score(out)
-                    done.append(str(out))
-            summary.rescored(folder)
+    for run in runs:
+        with RunLock(run.path):
+            for evaluation in run.evaluations():
+                if evaluation.generated.done():
+                    score(evaluation)
+                    done.append(str(evaluation.path))
+            summary.rescored(run)
     if json_output:
         print(json.dumps({"scored": done}))
     else:
-        print(f"scored {len(done)} evaluations of {len(folders)} runs again")
+        print(f"scored {len(done)} evaluations of {len(runs)} runs again")
         print("next: kdbench leaderboard " + " ".join(shlex.quote(str(p)) for p in paths))
     return 0
 
 
-def _run_folders(paths: list[Path]) -> Iterator[Path]:
-    for path in paths:
-        if not path.is_dir():
-            raise InputError(f"no folder {path}; give a run folder or a folder of runs")
-        candidates = [path] if (path / "eval").is_dir() else sorted(path.iterdir())
-        yield from (p for p in candidates if (p / "eval").is_dir())
-
-
-def _print_board(session: Session, folders: list[Path], folder: Path) -> None:
+def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> None:
     from kdbench.reports.board import leaderboard
 
-    tasks = session.config.tasks.names
+    paths, tasks = [each.path for each in runs], _task_names(session)
     if session.request.json_output:
-        print(leaderboard(folders, "json", tasks=tasks))
+        print(leaderboard(paths, "json", tasks=tasks))
         return
-    print(leaderboard(folders, "terminal", tasks=tasks))
-    print(f"folder: {folder}")
+    print(leaderboard(paths, "terminal", tasks=tasks))
+    print(f"folder: {run.path}")
     print(f"next: kdbench leaderboard {shlex.quote(str(session.request.runs_dir))}")
+
+
+def _task_names(session: Session) -> list[str]:
+    return [task.name for task in tasks_of(session.config.tasks)]

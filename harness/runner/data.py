@@ -22,7 +22,7 @@ from kdbench.harness.data import (
 )
 from kdbench.harness.data.sources import data_folder, is_local
 from kdbench.harness.errors import InputError
-from kdbench.harness.provenance import combined
+from kdbench.harness.identity import digest
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
 from kdbench.trainers.types import Sequence
@@ -64,7 +64,7 @@ def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
     fingerprints = {
         "train": examples_sha256(train),
         "dev": examples_sha256(dev),
-        "text": combined((str(i), t) for i, t in enumerate(text)) if text else "",
+        "text": digest(text) if text else "",
     }
     return Rows(train, dev, text, fingerprints)
 

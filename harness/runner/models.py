@@ -1,7 +1,7 @@
 """The models of a run as loadable folders with content fingerprints: made once, cached, shared."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.contents import model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.store import read_json
-from kdbench.harness.provenance import combined, model_fingerprint, tokenizer_fingerprint
+from kdbench.harness.identity import identity, model_id
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
-from kdbench.harness.runner.session import Session
+from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.trainers.models import (
     PRUNE,
@@ -35,10 +36,19 @@ HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A model that can be loaded: ``ref`` is a folder, .gguf file or hub id."""
+    """A model that can be loaded: ``ref`` is a folder, .gguf file or hub id.
+
+    ``recipe`` stands for a model that a seed makes, whatever the seed; empty for all others.
+    """
 
     ref: str
     card: ModelRef
+    recipe: str = ""
+
+    @property
+    def id(self) -> str:
+        """The model by content; see `kdbench.harness.identity.model_id`."""
+        return model_id(self.card)
 
     def load(self, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
         """The model in eval mode."""
@@ -54,10 +64,13 @@ def world_model(ref: str) -> tuple[str, str] | None:
 def locate(name: str, ref: str) -> Located:
     """A model that exists, with its fingerprint; hub ids are downloaded to their cache first."""
     local = local_copy(ref)
-    fingerprint = model_fingerprint(local)
-    return Located(
-        str(local), ModelRef(name=name, fingerprint=fingerprint, parameters=parameters(local))
+    card = ModelRef(
+        name=name,
+        fingerprint=model_fingerprint(local),
+        parameters=parameters(local),
+        tokenizer=tokenizer_fingerprint(local),
     )
+    return Located(str(local), card)
 
 
 def local_copy(ref: str) -> Path:
@@ -115,24 +128,26 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
     """The student before any training, as a folder: existing, pruned or random."""
     spec = config.pair.student
     seed = config.train.seed_of_init
+    seeded = True
     if PRUNE.match(spec):
-        identity = combined([("recipe", spec), ("teacher", teacher.card.fingerprint)])
+        recipe, seeded = identity({"recipe": spec, "teacher": teacher.id}), False
     elif world_model(spec):
-        identity = combined([("recipe", spec), ("seed", str(seed)), ("world", _world_config(spec))])
+        recipe = identity({"recipe": spec, "world": _world_config(spec)})
     elif spec.endswith(".json"):
         # a tokenizer comes from the teacher; a file that is missing is reported by who loads it
         text = Path(spec).read_text() if Path(spec).is_file() else ""
-        tokenizer = tokenizer_fingerprint(teacher.ref)
-        identity = combined([("config", text), ("seed", str(seed)), ("tokenizer", tokenizer)])
+        recipe = identity({"config": text, "tokenizer": teacher.card.tokenizer})
     else:
         return locate(spec, spec)
+    name = identity({"recipe": recipe, "seed": seed}) if seeded else recipe
 
     def build(folder: Path) -> None:
         model, tokenizer = _make_base(spec, seed, teacher)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return locate(spec, str(build_once(session.cached("base", identity), build)))
+    made = locate(spec, str(build_once(session.cached("base", name), build)))
+    return replace(made, recipe=recipe if seeded else "")
 
 
 def _world_config(spec: str) -> str:
@@ -156,8 +171,8 @@ def _make_base(
 
 def shared_tokenizer(
     config: RunConfig, teacher: Located, student: Located, needs_same: bool
-) -> tuple[PreTrainedTokenizerBase, str]:
-    """The student's tokenizer and its hash.
+) -> PreTrainedTokenizerBase:
+    """The student's tokenizer.
 
     Raises:
         InputError: the method compares distributions but the tokenizers differ.
@@ -175,7 +190,7 @@ def shared_tokenizer(
             "a teacher with its own tokenizer cannot be fine-tuned on the student's tokens; fine-tune "
             "it first and give its folder, with --set teacher_sft=null"
         )
-    return tokenizer, tokenizer_fingerprint(student.ref)
+    return tokenizer
 
 
 def other_tokenizer(

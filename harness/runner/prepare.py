@@ -1,16 +1,28 @@
 """The first stage: everything a run needs is found, checked and identified before it is begun."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.config import RunConfig, TrainConfig, run_id, run_name
+from kdbench.harness.config import RunConfig, TrainConfig, run_name
+from kdbench.harness.contents import remember
 from kdbench.harness.errors import DriftError
-from kdbench.harness.files.records import ModelRef, PrepareRecord
-from kdbench.harness.files.store import read_json, write_json
-from kdbench.harness.known import remember
+from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.files.records import DriftRecord, IdentityRecord, ModelRef, PrepareRecord
+from kdbench.harness.files.run_folder import RunFolder, Training
+from kdbench.harness.identity import (
+    VERSION,
+    Contents,
+    identity,
+    near_runs,
+    run_id,
+    run_parts,
+    settings_id,
+    shared_id,
+    training_parts,
+)
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
@@ -21,9 +33,8 @@ from kdbench.harness.runner.models import (
     shared_tokenizer,
     world_model,
 )
-from kdbench.harness.runner.session import Session
-from kdbench.harness.runner.training import Job, is_trained, train, training_identity
-from kdbench.harness.task_names import check_tasks
+from kdbench.harness.runner.training import Job, train
+from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
 from kdbench.trainers.models import initialise, load_model, vocabulary
@@ -36,18 +47,23 @@ class Prepared:
     """A run ready to train.
 
     Attributes:
-        folder: its run folder.
+        run: its folder.
+        identity: what its id stands for.
+        settings: what all runs of its row share, as an id; ``init_settings``: of its init.
         teacher, base: models as found; ``rows`` the data as found.
-        tokenizer: the student's; ``tokenizer_sha256`` its hash.
+        contents: of both.
+        tokenizer: the student's.
     """
 
-    folder: Path
-    id: str
+    run: RunFolder
+    identity: IdentityRecord
+    settings: str
+    init_settings: str
     teacher: Located
     base: Located
     rows: Rows
+    contents: Contents
     tokenizer: PreTrainedTokenizerBase
-    tokenizer_sha256: str
 
 
 def prepare(session: Session) -> Prepared:
@@ -57,56 +73,54 @@ def prepare(session: Session) -> Prepared:
         InputError: anything missing or unfit, in one sentence.
     """
     config, request = session.config, session.request
-    check_tasks(config.tasks)
+    tasks_of(config.tasks)
     method = find_method(config.method.source or config.method.name).method
     rows = load_rows(config, request.data_dir)
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)
-    tokenizer, tokenizer_sha256 = shared_tokenizer(
-        config, teacher, base, needs_same=method.card.same_tokenizer
-    )
-    fingerprints = {
-        "teacher": teacher.card.fingerprint,
-        "student": base.card.fingerprint,
-        **rows.fingerprints,
-    }
-    identifier = run_id(config, fingerprints)
+    tokenizer = shared_tokenizer(config, teacher, base, needs_same=method.card.same_tokenizer)
+    contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
+    parts = run_parts(config, contents)
+    run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))
     if session.is_main:
-        remember(
-            request.cache_dir,
-            request.config,
-            config,
-            fingerprints,
-            [teacher.ref, base.ref],
-            device=request.device,
-            data_dir=request.data_dir,
-        )
-    folder = request.runs_dir / run_name(config, identifier)
-    return Prepared(folder, identifier, teacher, base, rows, tokenizer, tokenizer_sha256)
+        remember(session.where, request.config, config, contents, [teacher.ref, base.ref])
+        if not run.begun():
+            for line in near_runs(request.runs_dir, parts):
+                session.progress.say(f"note: {line}")
+    return Prepared(
+        run=run,
+        identity=IdentityRecord(version=VERSION, parts=parts),
+        settings=settings_id(parts, base.recipe or base.id),
+        init_settings=settings_id({**parts, "method": None, "train": None}, base.recipe or base.id),
+        teacher=teacher,
+        base=base,
+        rows=rows,
+        contents=contents,
+        tokenizer=tokenizer,
+    )
 
 
-def check_drift(session: Session, prepared: Prepared) -> list[str]:
+def check_drift(session: Session, run: RunFolder) -> list[str]:
     """Compares code with what an unfinished run began with; returns what is accepted as changed.
 
     Raises:
         DriftError: something changed and ``--accept-drift`` was not given.
     """
-    path = prepared.folder / "code.json"
     now = code_state().sha256
-    if not path.is_file():
-        write_json(path, {"sha256": now, "accepted": []})
+    state = run.drift.find()
+    if state is None:
+        run.drift.write(DriftRecord(sha256=now))
         return []
-    state = read_json(path)
-    if now != state["sha256"] and now not in state["accepted"]:
+    if now != state.sha256 and now not in state.accepted:
         if not session.request.accept_drift:
             raise DriftError(
-                f"kdbench's code changed since {prepared.folder} was begun "
-                f"({state['sha256'][:8]} -> {now[:8]}); delete the folder to start again, or add "
+                f"kdbench's code changed since {run.path} was begun "
+                f"({state.sha256[:8]} -> {now[:8]}); delete the folder to start again, or add "
                 "--accept-drift to continue and record it"
             )
-        state["accepted"].append(now)
-        write_json(path, state)
-    return [f"code {sha[:12]}" for sha in state["accepted"]]
+        state = DriftRecord(sha256=state.sha256, accepted=[*state.accepted, now])
+        run.drift.write(state)
+    return [f"code {sha[:12]}" for sha in state.accepted]
 
 
 def raw_teacher(session: Session) -> Located:
@@ -117,8 +131,8 @@ def raw_teacher(session: Session) -> Located:
         return locate(ref, ref)
     size, _ = world
     training = TrainConfig.model_validate(teacher_training(size))
-    identity = training_identity({"world": fingerprint(size), "training": training.identity()})
-    out = session.cached("teachers", identity)
+    name = identity({"world": fingerprint(size), "training": training_parts(training)})
+    out = Training(session.cached("teachers", name))
     tokenizer = mini.build_tokenizer()
 
     def job() -> Job:
@@ -130,7 +144,7 @@ def raw_teacher(session: Session) -> Located:
             teacher=None,
             tokenizer=tokenizer,
             data=world_data(session.config, size, training, tokenizer),
-            teacher_samples=out / "unused.jsonl",
+            teacher_samples=out.path / "unused.jsonl",
             out=out,
         )
 
@@ -152,12 +166,12 @@ def world_data(
     return prepare_data(load_rows(whole, None), whole, training, tokenizer, end_id, None)
 
 
-def trained(session: Session, name: str, out: Path, job: Any) -> Located:
+def trained(session: Session, name: str, out: Training, job: Callable[[], Job]) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    if not session.agreed(is_trained(out)):
-        with session.writing(out, wait=WAIT):
+    if not session.agreed(out.settled()):
+        with session.writing(out.path, wait=WAIT):
             train(session, job())
-    return locate(name, str(out / "student"))
+    return locate(name, str(out.student))
 
 
 def _sft() -> Any:
@@ -194,8 +208,8 @@ def _shared_sft(
     start: Located,
     name: str,
 ) -> Located:
-    identity = shared_identity(session.config, prepared, training, start)
-    out = session.cached(kind, identity)
+    name_of = shared_id(session.config, prepared.contents, training, start.card)
+    out = Training(session.cached(kind, name_of))
     label = "init" if kind == "inits" else "teacher"
     return trained(
         session,
@@ -209,24 +223,9 @@ def _shared_sft(
             teacher=None,
             tokenizer=prepared.tokenizer,
             data=tokenised(session, prepared, training),
-            teacher_samples=out / "unused.jsonl",
+            teacher_samples=out.path / "unused.jsonl",
             out=out,
         ),
-    )
-
-
-def shared_identity(
-    config: RunConfig, prepared: Prepared, training: TrainConfig | None, model: Located
-) -> str:
-    """Content id of something made from a model and the training data, shared between runs."""
-    return training_identity(
-        {
-            "model": model.card.fingerprint,
-            "data": prepared.rows.fingerprints,
-            "template": config.pair.template,
-            "boundary": config.data.boundary,
-            "training": training.identity() if training else None,
-        }
     )
 
 
@@ -255,7 +254,7 @@ def prepare_record(
     return PrepareRecord(
         data=data.facts,
         overlaps=overlaps,
-        tokenizer_sha256=prepared.tokenizer_sha256,
+        tokenizer_sha256=prepared.base.card.tokenizer,
         template=template,
         teacher=teacher,
         init=init,

@@ -1,36 +1,28 @@
-"""Probes of one evaluation: ``probe-<name>.json`` each with a stage marker, joined in probes.json.
+"""Probes of one evaluation: ``probe-<name>.json`` each with a stage marker.
 
 A probe whose settings changed (another teacher, more samples) is measured again; the marker holds
 what it was measured with.
 """
 
-import hashlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import SampleRow, ScoreRow
-from kdbench.harness.files.store import (
-    is_done,
-    mark_done,
-    read_json,
-    read_marker,
-    read_records,
-    write_json,
-)
+from kdbench.harness.evaluation.evaluate import Subject, decoding_of, protocol_decoding
+from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.evaluation.texts import self_bleu_report
+from kdbench.harness.files.run_folder import Evaluation
+from kdbench.harness.identity import digest
 from kdbench.harness.probes import PROBES
-from kdbench.harness.prompts import PreparedTask
-from kdbench.harness.runner.intervals import calibration, exposure_curves, mean_estimate
+from kdbench.harness.probes.intervals import calibration, exposure_curves, mean_estimate
+from kdbench.harness.questions import PreparedTask
 from kdbench.harness.runner.models import Located
-from kdbench.harness.runner.session import Session
-from kdbench.harness.runner.text_report import self_bleu_report, text_report
-from kdbench.harness.samples import samples_file
+from kdbench.harness.session import Session
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.models import load_tokenizer, vocabulary
 from kdbench.trainers.types import Decoding
@@ -61,47 +53,32 @@ class Prober:
 
     Args:
         session: the command.
-        label: for progress lines.
-        model: gives the loaded model; None for the truth, of which only texts are looked at.
-        tokenizer: the model's.
+        subject: who is measured; of the truth, only texts are looked at.
         teacher: for exposure bias; None leaves it out.
-        decoding: decoding seed -> sampling settings.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        label: str,
-        model: Callable[[], PreTrainedModel] | None,
-        tokenizer: Any,
-        teacher: Located | None,
-        decoding: Callable[[int], Decoding],
-    ) -> None:
+    def __init__(self, session: Session, subject: Subject, teacher: Located | None) -> None:
         self._session = session
-        self._label = label
-        self._model = model
-        self._tokenizer = tokenizer
+        self._subject = subject
+        self._label = subject.label
         self._teacher_model = teacher
-        self._decoding = decoding
         self._loaded: dict[str, Probed] = {}
+        texts = [task.name for task in tasks_of(session.config.tasks) if task.kind == "text"]
+        self._exposed = EXPOSURE_TASK if EXPOSURE_TASK in texts else (texts or [""])[0]
 
-    def run(self, prepared: PreparedTask, out: Path, *, exposure: bool) -> None:
-        """All probes of one text task's evaluation in ``out`` that are not done yet.
-
-        Args:
-            prepared: its prompts.
-            out: the evaluation's folder, generated and scored.
-            exposure: whether exposure bias is measured on this task.
-        """
+    def __call__(self, evaluation: Evaluation, prepared: PreparedTask) -> None:
+        """All probes of one text task's evaluation, generated and scored, that are not done yet."""
         wanted = set(self._session.config.tasks.probes)
         world = prepared.edition.startswith("mini")
         todo: list[tuple[str, Report, Callable[[], Report]]] = []
         if "self_bleu" in wanted:
-            todo.append(("self_bleu", {}, lambda: self_bleu_report(stored_samples(out))))
-        if self._model is not None:
-            if "exposure" in wanted and exposure and self._teacher_model is not None:
-                settings = self._exposure_settings(prepared)
-                todo.append(("exposure", settings, lambda: self._exposure(prepared, out, settings)))
+            todo.append(("self_bleu", {}, lambda: self_bleu_report(evaluation.samples())))
+        if self._subject.engine is not None:
+            exposed = prepared.task == self._exposed
+            if "exposure" in wanted and exposed and self._teacher_model is not None:
+                told = self._exposure_settings(prepared)
+                measure = partial(self._exposure, prepared, evaluation, told)
+                todo.append(("exposure", told, measure))
             if "calibration" in wanted:
                 todo.append(("calibration", {}, lambda: self._calibration(prepared)))
             if "loss" in wanted:
@@ -110,12 +87,13 @@ class Prober:
                 settings = {"samples": self._samples(TRUTH_SAMPLES)}
                 todo.append(("truth", settings, lambda: self._truth(prepared, settings["samples"])))
         for name, settings, measure in todo:
-            self._stage(out, name, settings, measure)
-        join(out)
+            self._stage(evaluation, name, settings, measure)
 
-    def _stage(self, out: Path, name: str, settings: Report, measure: Callable[[], Report]) -> None:
-        marker = read_marker(out, f"probe-{name}")
-        if marker and marker.info.get("settings") == settings and is_done(out, f"probe-{name}"):
+    def _stage(
+        self, evaluation: Evaluation, name: str, settings: Report, measure: Callable[[], Report]
+    ) -> None:
+        stage = evaluation.probe(name)
+        if stage.done() and stage.info().get("settings") == settings:
             return
         began = time.perf_counter()
         with self._session.progress.stage(f"{self._label}: {name}", 1) as live:
@@ -123,16 +101,17 @@ class Prober:
             live.update(1)
         wall_s = time.perf_counter() - began
         self._session.cost(f"probe-{name}", wall_s)
-        keep(out, name, report, {"settings": settings, "wall_s": wall_s})
+        evaluation.keep_probe(name, report, {"settings": settings, "wall_s": wall_s})
 
     def _samples(self, default: int) -> int:
         asked = self._session.config.tasks.probe_samples
         return default if asked is None else asked
 
     def _student(self) -> "Probed":
-        assert self._model is not None
+        assert self._subject.engine is not None
         if "student" not in self._loaded:
-            self._loaded["student"] = self._probed(self._model(), self._tokenizer)
+            engine = self._subject.engine()
+            self._loaded["student"] = self._probed(engine.model, self._subject.tokenizer)
         return self._loaded["student"]
 
     def _probed(self, model: PreTrainedModel, tokenizer: Any) -> "Probed":
@@ -148,24 +127,29 @@ class Prober:
             dtype=decode_dtype(self._session),
         )
 
+    def _decoding(self, prepared: PreparedTask) -> Decoding:
+        """How contexts are sampled: as the task's answers are, with the first seed."""
+        record = protocol_decoding(self._session.config, prepared.protocol)
+        return decoding_of(record, self._session.config.generate.seeds[0])
+
     # -- exposure bias
 
     def _exposure_settings(self, prepared: PreparedTask) -> Report:
         assert self._teacher_model is not None
         return {
-            "teacher": self._teacher_model.card.fingerprint,
+            "teacher": self._teacher_model.id,
             "samples": self._samples(prepared.protocol.exposure_samples),
             "protocol": prepared.protocol.name,
             "seed": self._session.config.generate.seeds[0],
         }
 
-    def _exposure(self, prepared: PreparedTask, out: Path, settings: Report) -> Report:
+    def _exposure(self, prepared: PreparedTask, evaluation: Evaluation, settings: Report) -> Report:
         from kdbench.harness.probes.exposure import check_pair, context_errors, table
 
         student, teacher = self._student(), self._teacher()
         check_pair(student, teacher)
-        decoding = self._decoding(settings["seed"])
-        part = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        decoding = self._decoding(prepared)
+        part = digest(settings)[:8]
         tables = []
         for who, writer in (("student", student), ("teacher", teacher)):
             title = f"{self._label}: errors on {who} contexts"
@@ -175,7 +159,7 @@ class Prober:
                     student,
                     teacher,
                     prepared.docs,
-                    path=out / f"exposure.{part}.{who}.jsonl",
+                    path=evaluation.part(f"exposure.{part}.{who}.jsonl"),
                     protocol=prepared.protocol,
                     decoding=decoding,
                     samples=settings["samples"],
@@ -197,9 +181,9 @@ class Prober:
     def _teacher(self) -> "Probed":
         assert self._teacher_model is not None
         if "teacher" not in self._loaded:
-            model = load_for_sampling(self._session, self._teacher_model)
             tokenizer = load_tokenizer(self._teacher_model.ref)
-            self._loaded["teacher"] = self._probed(model, tokenizer)
+            engine = loaded(self._session, self._teacher_model, tokenizer)
+            self._loaded["teacher"] = self._probed(engine.model, tokenizer)
         return self._loaded["teacher"]
 
     # -- reference answers
@@ -236,7 +220,7 @@ class Prober:
             self._student(),
             prepared.docs,
             protocol=prepared.protocol,
-            decoding=self._decoding(self._session.config.generate.seeds[0]),
+            decoding=self._decoding(prepared),
             samples=samples,
         )
         groups = defaultdict(list)
@@ -262,49 +246,27 @@ def decode_dtype(session: Session) -> Any:
     return sampling_dtype(precision)
 
 
-def load_for_sampling(session: Session, model: Located) -> PreTrainedModel:
+def loaded(session: Session, model: Located, tokenizer: Any) -> Any:
     """A model in the precision it is sampled in (float64 decoding keeps float32 weights)."""
     import torch
 
-    dtype = decode_dtype(session)
-    return model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
+    from kdbench.harness.model_side import ModelSide
+
+    dtype, generate = decode_dtype(session), session.config.generate
+    weights = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
+    return ModelSide(
+        model=weights,
+        tokenizer=tokenizer,
+        vocab=vocabulary(tokenizer, weights),
+        batch_size=generate.batch_size,
+        max_length=context_length(weights),
+        seed=generate.seeds[0],
+        chunk=generate.chunk,
+        dtype=dtype,
+    )
 
 
-# -- files ----------------------------------------------------------------------------------------
-
-
-def stored_samples(out: Path) -> list[SampleRow]:
-    """All answers of an evaluation, whatever its seeds."""
-    files = sorted(out.glob("samples.seed*.jsonl"))
-    seeds = [int(file.name.split("seed")[1].split(".")[0]) for file in files]
-    return [row for seed in seeds for row in read_records(samples_file(out, seed), SampleRow)]
-
-
-def keep_text(out: Path, samples: list[SampleRow], scores: list[ScoreRow]) -> None:
-    """What stored answers say by themselves; renewed with every scoring."""
-    keep(out, "text", text_report(samples, scores), {})
-    join(out)
-
-
-def keep(out: Path, name: str, report: Report, info: Report) -> None:
-    """Stores one probe's report and marks it done."""
-    file = f"probe-{name}.json"
-    write_json(out / file, report)
-    mark_done(out, f"probe-{name}", [file], info)
-
-
-def join(out: Path) -> None:
-    """probes.json: all that was measured, by probe."""
-    files = sorted(out.glob("probe-*.json"))
-    if files:
-        found = {file.stem.removeprefix("probe-"): read_json(file) for file in files}
-        write_json(out / "probes.json", found)
-
-
-def probes_below(folder: Path) -> dict[str, Report]:
-    """``Summary.probes``: probes.json of every evaluation of a run folder, by key."""
-    return {
-        out.name: read_json(out / "probes.json")
-        for out in sorted((folder / "eval").glob("*@*"))
-        if (out / "probes.json").is_file()
-    }
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens of prompt and answer together that a model takes."""
+    positions = model.config.get_text_config().to_dict()
+    return int(positions.get("max_position_embeddings") or positions.get("n_positions") or 2048)

@@ -1,9 +1,10 @@
 """summary.json and manifest.json of a run folder, rebuilt from what lies in it."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
+from kdbench.harness.config import RunConfig
+from kdbench.harness.evaluation.scoring import summarised
 from kdbench.harness.files.records import (
     Manifest,
     ModelRef,
@@ -12,31 +13,29 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
-from kdbench.harness.files.store import read_marker, read_record, write_json
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.provenance import code_state, hardware, versions
-from kdbench.harness.runner.evaluation import summarised
-from kdbench.harness.runner.probing import probes_below
-from kdbench.harness.runner.session import Session
 from kdbench.harness.runner.student_card import write_student_card
+from kdbench.harness.session import Session
 
 
-def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[str, float]) -> bool:
+def write_summary(
+    session: Session, run: RunFolder, card: RunCard, learned: dict[str, float]
+) -> bool:
     """summary.json: adds this command's costs to those booked before.
 
     Returns whether there was anything to add: what other commands measured is left as they wrote it.
     """
-    path = folder / "summary.json"
-    before = read_record(path, Summary) if path.is_file() else None
-    scores, probes = summarised(folder), probes_below(folder)
+    before = run.summary.find()
+    scores, probes = summarised(run), measured(run)
     said = (before.scores, before.probes) if before else None
     if said == (scores, probes) and not (session.costs or learned):
         return False
     cost = dict(before.cost) if before else {}
     for stage, new in session.costs.items():
         cost[stage] = add_cost(cost.get(stage), new)
-    cost |= generated(folder, cost.get("generate"))
-    write_json(
-        path,
+    cost |= generated(run, cost.get("generate"))
+    run.summary.write(
         Summary(
             run=card,
             scores=scores,
@@ -44,28 +43,32 @@ def write_summary(session: Session, folder: Path, card: RunCard, learned: dict[s
             judge=before.judge if before else {},
             cost=cost,
             learned=learned or (before.learned if before else {}),
-            signature=signature(session, card),
-        ),
+            signature=signature(session.config, card),
+        )
     )
     session.costs.clear()
-    write_student_card(folder)
+    write_student_card(run)
     return True
 
 
-def rescored(folder: Path) -> None:
+def rescored(run: RunFolder) -> None:
     """The same summary with scores read again."""
-    path = folder / "summary.json"
-    if path.is_file():
-        summary = read_record(path, Summary)
-        renewed = {"scores": summarised(folder), "probes": probes_below(folder)}
-        write_json(path, summary.model_copy(update=renewed))
-        write_student_card(folder)
+    summary = run.summary.find()
+    if summary is not None:
+        renewed = {"scores": summarised(run), "probes": measured(run)}
+        run.summary.write(summary.model_copy(update=renewed))
+        write_student_card(run)
 
 
-def generated(folder: Path, booked: StageCost | None) -> dict[str, StageCost]:
-    """What all samples of a run folder cost, by their markers: a killed command booked nothing."""
-    markers = [read_marker(out, "generate") for out in sorted((folder / "eval").glob("*@*"))]
-    found = [marker.info for marker in markers if marker]
+def measured(run: RunFolder) -> dict[str, Any]:
+    """What probes found of every evaluation of a run, by key."""
+    found = {evaluation.key: evaluation.probes() for evaluation in run.evaluations()}
+    return {key: probes for key, probes in found.items() if probes}
+
+
+def generated(run: RunFolder, booked: StageCost | None) -> dict[str, StageCost]:
+    """What all samples of a run cost, by their markers: a killed command booked nothing."""
+    found = [info for e in run.evaluations() if (info := e.generated.info())]
     if not found:
         return {}
     return {
@@ -89,9 +92,8 @@ def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
     )
 
 
-def signature(session: Session, card: RunCard) -> str:
+def signature(config: RunConfig, card: RunCard) -> str:
     """What a reader needs to know to compare: versions, suite, protocol, decoding, seeds."""
-    config = session.config
     trained = "" if card.training_seed is None else f"train_seed:{card.training_seed}|"
     seeds = ",".join(map(str, config.generate.seeds))
     return (
@@ -104,7 +106,7 @@ def signature(session: Session, card: RunCard) -> str:
 
 def write_manifest(
     session: Session,
-    folder: Path,
+    run: RunFolder,
     *,
     prepared: PrepareRecord | None,
     generation: dict[str, Any],
@@ -113,10 +115,8 @@ def write_manifest(
 ) -> None:
     """manifest.json, the last file of a run."""
     code = code_state()
-    summary = read_record(folder / "summary.json", Summary)
     config = session.config
-    write_json(
-        folder / "manifest.json",
+    run.manifest.write(
         Manifest(
             kdbench=versions().get("kdbench", "?"),
             git_commit=code.commit,
@@ -135,24 +135,24 @@ def write_manifest(
                 "init": config.train.init_seed,
                 "decoding": list(config.generate.seeds),
             },
-            cost=summary.cost,
+            cost=run.summary.read().cost,
             extra=extra,
             drift=drift,
-        ),
+        )
     )
-    write_student_card(folder)  # it quotes the command
+    write_student_card(run)  # it quotes the command
 
 
 def reference_card(
-    session: Session, label: str, identifier: str, model: ModelRef | None, teacher: ModelRef | None
+    config: RunConfig, label: str, identifier: str, model: ModelRef | None, teacher: ModelRef | None
 ) -> RunCard:
     """The card of an evaluated model that no method of this board trained."""
     return RunCard(
         id=identifier,
         kind="eval",
         method=label,
-        suite=session.config.suite,
-        regime=session.config.regime,
+        suite=config.suite,
+        regime=config.regime,
         teacher=teacher,
         student=model,
         training_seed=None,

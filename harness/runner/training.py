@@ -1,7 +1,5 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.files.records import TrainRow
-from kdbench.harness.files.store import is_done, mark_done, read_marker
+from kdbench.harness.files.run_folder import Training
 from kdbench.harness.runner.data import TrainingData
-from kdbench.harness.runner.session import Session
+from kdbench.harness.session import Session
 from kdbench.tasks.scoring import rouge_l
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.assemble import Parts, assemble
@@ -51,7 +49,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
     teacher_samples: Path
-    out: Path
+    out: Training
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
 
@@ -61,7 +59,8 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     A finished one is not repeated. Optimiser state and best weights go once the marker stands: a
     kill before it resumes from them, a kill after it leaves them to the next call.
     """
-    if not is_done(job.out, "train"):
+    stage = job.out.stage
+    if not stage.done():
         accelerator = session.accelerator(job.training)
         state = _run(session, job)
         accelerator.free_memory()  # student, teacher and optimiser would stay until the command ends
@@ -73,19 +72,11 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "tokens": state.tokens,
                 "wall_s": state.wall_s,
             }
-            files = sorted(p for p in (job.out / "student").iterdir() if p.is_file())
-            mark_done(job.out, "train", files, info)
+            stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
         accelerator.wait_for_everyone()
     if session.is_main:
-        drop_checkpoints(job.out)
-    marker = read_marker(job.out, "train")
-    assert marker is not None
-    return marker.info
-
-
-def is_trained(out: Path) -> bool:
-    """Whether a training is done and nothing of it is left to clear away."""
-    return is_done(out, "train") and not (out / "checkpoints").exists()
+        drop_checkpoints(job.out.path)
+    return stage.info()
 
 
 def _run(session: Session, job: Job) -> State:
@@ -105,8 +96,12 @@ def _run(session: Session, job: Job) -> State:
 def _assembled(session: Session, job: Job) -> Loop:
     student = job.student()
     teacher = job.teacher(sampling_dtype(job.training.precision)) if job.teacher else None
-    foreign = job.teacher_tokenizer if teacher is not None else None
-    alike = [student, *([] if foreign or teacher is None else [teacher])]
+    twins, teacher_vocab, alike = None, None, [student]
+    if teacher is not None and job.teacher_tokenizer is not None:
+        twins = Twins(job.tokenizer, job.teacher_tokenizer)
+        teacher_vocab = vocabulary(job.teacher_tokenizer, teacher).size
+    elif teacher is not None:
+        alike.append(teacher)
 
     def rouge(answers: list[Answer]) -> float:
         texts = job.tokenizer.batch_decode([list(a.ids) for a in answers], skip_special_tokens=True)
@@ -120,8 +115,8 @@ def _assembled(session: Session, job: Job) -> Loop:
             student=student,
             teacher=teacher,
             vocabulary=vocabulary(job.tokenizer, *alike),
-            teacher_vocab=vocabulary(foreign, teacher).size if foreign else None,
-            twin=Twins(job.tokenizer, foreign) if foreign else None,
+            teacher_vocab=teacher_vocab,
+            twin=twins,
             tokenizer=job.tokenizer,
             train=job.data.train,
             text=job.data.text,
@@ -130,12 +125,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             answers=job.teacher_samples,
             decode_rows=session.config.generate.batch_size,
             decode_chunk=session.config.generate.chunk,
-            out=job.out,
+            out=job.out.path,
             accelerator=session.accelerator(job.training),
         )
     )
-
-
-def training_identity(parts: dict[str, Any]) -> str:
-    """Content id of a shared training."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench.harness.config import slug
+from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder
@@ -53,8 +54,8 @@ def ablate_command(wanted: Wanted, *, dry_run: bool) -> int:
     study = _study(wanted)
     if wanted.data_dir is not None and not wanted.data_dir.is_dir():
         raise InputError(f"no data folder {wanted.data_dir}; give an existing one by --data-dir")
-    place = Place(wanted.runs_dir, cache_folder(), wanted.data_dir, wanted.device)
-    cells = make_cells(study, wanted.settings, place.cache_dir)
+    place = Place(wanted.runs_dir, Circumstances(cache_folder(), wanted.device, wanted.data_dir))
+    cells = make_cells(study, wanted.settings, place.where.cache)
     plan = make_plan(cells, place)
     if dry_run:
         _show_plan(wanted, study, plan)
@@ -99,8 +100,8 @@ def _run(wanted: Wanted, plan: list[Planned], place: Place, out: Path) -> list[F
     if not todo:
         return []
     make_folder(place.runs_dir)
-    make_folder(place.cache_dir)
-    executor = make_executor(wanted.executor, wanted.jobs, out, place.device)
+    make_folder(place.where.cache)
+    executor = make_executor(wanted.executor, wanted.jobs, out, place.where.device)
     seconds = total([planned.estimate for planned in todo], executor.jobs)
     progress.say(f"about {duration(seconds)} ({todo[0].estimate.source})" if seconds else "")
 
@@ -114,9 +115,9 @@ def _run(wanted: Wanted, plan: list[Planned], place: Place, out: Path) -> list[F
 def worker_arguments(cell: Cell, place: Place, *, accept_drift: bool) -> list[str]:
     """The command line of the process that makes a cell's run, wherever it is started."""
     arguments = ["run", *cell.arguments, "--runs-dir", str(place.runs_dir.resolve())]
-    if place.data_dir is not None:
-        arguments += ["--data-dir", str(place.data_dir)]
-    arguments += ["--device", place.device]
+    if place.where.data_dir is not None:
+        arguments += ["--data-dir", str(place.where.data_dir)]
+    arguments += ["--device", place.where.device]
     return [*arguments, "--accept-drift"] if accept_drift else arguments
 
 

@@ -5,7 +5,6 @@ combinations of their choices) or ``methods``. Each row times each training seed
 of ``kdbench run``, so a study shares its runs with whoever else asks for them.
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import STUDIES
+from kdbench.harness.identity import digest
 from kdbench.harness.registry import method_names
 from kdbench.harness.resolve import parse_yaml
 
@@ -101,7 +101,7 @@ class Cell(Section):
     @property
     def key(self) -> str:
         """Hex digest of all that was configured; equal cells are one run."""
-        return hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()
+        return digest(self.config)
 
     @property
     def name(self) -> str:

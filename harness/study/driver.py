@@ -4,8 +4,6 @@ The driver keeps nothing of its own: kill it, start it again, and it reads from 
 is done. A run that somebody else is writing (a worker that outlived its driver, say) is waited for.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from kdbench.harness.config import RunConfig, slug
 from kdbench.harness.files.locks import lock_holder
+from kdbench.harness.identity import departures, digest, training_parts
 from kdbench.harness.progress import duration
 from kdbench.harness.study.definition import Cell
 from kdbench.harness.study.executors import Executor, Handle
@@ -148,7 +147,7 @@ class Driver:
         )
 
     def _is_written(self, work: Work, state: State) -> bool:
-        holder = lock_holder(state.folder) if state.folder else None
+        holder = lock_holder(state.run.path) if state.run else None
         if holder is not None and not work.told:
             work.told = True
             who = f"process {holder.pid} on {holder.host}"
@@ -158,8 +157,8 @@ class Driver:
     def _note_shared(self) -> None:
         """Frees what waits for a teacher and an init once the run that makes them has them."""
         for work in {id(w): w for w in self._leaders.values()}.values():
-            folder = state_of(work.cell, self.place).folder
-            if folder is not None and (folder / "prepare.json").is_file():
+            run = state_of(work.cell, self.place).run
+            if run is not None and run.prepare.exists():
                 self._made.update(work.keys)
                 self._leaders = {k: w for k, w in self._leaders.items() if w is not work}
                 self._looked = 0.0
@@ -231,27 +230,22 @@ class Driver:
 
 def shared(config: RunConfig) -> tuple[str, ...]:
     """Digests of the teacher and of the init that a run needs; equal ones are made once."""
-    data = config.data.model_dump(mode="json")
+    data = departures(config.data)
     teacher = {
         "teacher": config.pair.teacher,
-        "sft": config.teacher_sft and {**config.teacher_sft.identity(), **data},
+        "sft": config.teacher_sft and [training_parts(config.teacher_sft), data],
     }
-    seed = config.train.seed_of_init
     init = {
         "student": config.pair.student,
-        "seed": seed,
-        "sft": config.init_sft and {**config.init_sft.identity(), **data},
+        "seed": config.train.seed_of_init,
+        "sft": config.init_sft and [training_parts(config.init_sft), data],
     }
-    return (_digest(teacher), _digest(teacher | {"init": init}))
+    return (digest(teacher), digest([teacher, init]))
 
 
 def _training(config: RunConfig) -> str:
     """Digest of what decides the run folder, by name."""
-    return _digest(config.model_dump(mode="json", exclude={"tasks", "generate", "suite", "regime"}))
-
-
-def _digest(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(departures(config, ("tasks", "generate", "suite", "regime", "tuning")))
 
 
 def log_name(cell: Cell) -> str:

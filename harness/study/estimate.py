@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import Summary
-from kdbench.harness.files.store import read_record
+from kdbench.harness.files.run_folder import runs_in
 from kdbench.harness.study.definition import Cell
 
 TOKENS_PER_SECOND = 2_000.0
@@ -37,9 +36,9 @@ class Estimates:
     def __init__(self, runs_dir: Path) -> None:
         self._by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._by_suite: dict[str, list[float]] = defaultdict(list)
-        for path in sorted(runs_dir.glob("*/summary.json")):
+        for run in runs_in(runs_dir):
             with contextlib.suppress(InputError):
-                summary = read_record(path, Summary)
+                summary = run.summary.read()
                 card, cost = summary.run, sum(stage.wall_s for stage in summary.cost.values())
                 if card.kind == "run" and summary.scores and cost:
                     self._by_method[card.suite, card.method].append(cost)

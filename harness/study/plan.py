@@ -1,14 +1,13 @@
 """What a study would run: its cells, how far each is, and how long the rest will take."""
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import write_text
+from kdbench.harness.identity import digest
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
 from kdbench.harness.registry import METHODS
@@ -30,9 +29,8 @@ def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]
 
     Checking a configuration needs the method's class, and that needs torch, which takes seconds.
     """
-    parts = [source_sha256(), study.model_dump_json(), list(settings)]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    path = cache / "studies" / f"{digest[:32]}.json"
+    name = digest([source_sha256(), study, list(settings)])[:32]
+    path = cache / "studies" / f"{name}.json"
     named = {row.method or study.method for row in study.all_rows()}
     # a suite file and methods of others, in a file or installed, may be edited meanwhile
     others = study.suite.endswith((".yaml", ".yml")) or not named <= METHODS.keys()
@@ -97,7 +95,7 @@ def plan_json(study: Study, plan: Sequence[Planned]) -> dict[str, Any]:
                 "label": cell.label,
                 "seed": cell.seed,
                 "id": state.identity.id if state.identity else None,
-                "folder": str(state.folder) if state.folder else None,
+                "folder": str(state.run.path) if state.run else None,
                 "state": state.how,
                 "missing": list(state.missing),
                 "seconds": round(estimate.seconds, 1) if state.how != "cached" else 0.0,

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.files.records import Missing
+from kdbench.harness.files.run_folder import RunFolder, runs_in
 from kdbench.harness.files.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Planned
 from kdbench.harness.study.state import Place
 from kdbench.reports.ablation import Ablation, Given, build_ablation
-from kdbench.reports.load import read_summary
 
 
 class Results(NamedTuple):
@@ -26,7 +26,7 @@ def make_results(
     study: Study, plan: Sequence[Planned], place: Place, out: Path, failures: Sequence[Failure]
 ) -> Results:
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
-    folders = [p.state.folder for p in plan if p.state.how == "cached" and p.state.folder]
+    folders = [p.state.run.path for p in plan if p.state.how == "cached" and p.state.run]
     if not folders:
         return Results("no run of this study is finished yet\n", {"table": None})
     if study.base is None:
@@ -54,7 +54,7 @@ def _table(
     given = []
     for row in study.all_rows():
         mine = [planned for planned in plan if planned.cell.label == row.label]
-        folders = [p.state.folder for p in mine if p.state.how == "cached" and p.state.folder]
+        folders = [p.state.run.path for p in mine if p.state.how == "cached" and p.state.run]
         absent = [
             f"seed {p.cell.seed} {reasons.get(p.cell.name, 'has not run yet')}"
             for p in mine
@@ -80,12 +80,13 @@ def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -
     """The runs and the reference rows of their suite, in every format, below ``out/board``."""
     from kdbench.reports.board import leaderboard, leaderboard_folder
 
-    suite = read_summary(folders[0]).run.suite
-    references = sorted(
-        folder
-        for folder in place.runs_dir.glob("eval-*")
-        if (folder / "summary.json").is_file() and read_summary(folder).run.suite == suite
-    )
+    suite = RunFolder(folders[0]).summary.read().run.suite
+    found = [(run, run.summary.find()) for run in runs_in(place.runs_dir)]
+    references = [
+        run.path
+        for run, summary in found
+        if summary and summary.run.kind == "eval" and summary.run.suite == suite
+    ]
     paths = [*references, *folders]
     leaderboard_folder(paths, out / "board", tasks=tasks)
     document = json.loads(leaderboard(paths, "json", tasks=tasks))

@@ -1,113 +1,107 @@
 """How far a run is, judged by our own markers only: no scheduler's word counts."""
 
-import contextlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.contents import Circumstances, Identified, recall
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import EvaluationRecord, Summary
-from kdbench.harness.files.store import is_done, read_record
-from kdbench.harness.known import Identity, recall
+from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.files.records import EvaluationRecord
+from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.study.definition import Cell
-from kdbench.tasks.catalogue import TASKS
 
 How = Literal["to do", "partial", "cached"]
 
 
 class Place(NamedTuple):
-    """Where runs and what they share are, and on which device they are made."""
+    """Where runs are, and where what they share is looked up."""
 
     runs_dir: Path
-    cache_dir: Path
-    data_dir: Path | None
-    device: str
+    where: Circumstances
 
 
 class State(NamedTuple):
     """How far one cell is."""
 
     how: How
-    identity: Identity | None
-    folder: Path | None
+    identity: Identified | None
+    run: RunFolder | None
     missing: tuple[str, ...] = ()
     """What a partial run still lacks."""
 
 
 def state_of(cell: Cell, place: Place) -> State:
     """Looks a cell's run up; its id is unknown until a run of the same pair and data was begun."""
-    identity = recall(place.cache_dir, cell.config, device=place.device, data_dir=place.data_dir)
+    identity = recall(place.where, cell.config)
     if identity is None:
         return State("to do", None, None)
-    folder = place.runs_dir / identity.name
-    if not (folder / "config.json").is_file():
-        return State("to do", identity, folder)
-    missing = tuple(missing_of(folder, identity.config))
-    return State("partial" if missing else "cached", identity, folder, missing)
+    run = RunFolder(place.runs_dir / identity.name)
+    if not run.config.exists():
+        return State("to do", identity, run)
+    missing = tuple(missing_of(run, identity.config))
+    return State("partial" if missing else "cached", identity, run, missing)
 
 
-def missing_of(folder: Path, config: RunConfig) -> list[str]:
+def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
     """What ``kdbench run`` with this configuration would still do in a run folder."""
-    if not is_done(folder / "train", "train") or not (folder / "manifest.json").is_file():
+    if not run.trained():
         return ["training"]
     try:
-        summary = read_record(folder / "summary.json", Summary)
+        summarised = run.summary.read().scores
+        found = {
+            e.task: e
+            for e in run.evaluations()
+            if e.key in summarised and e.record.exists() and _fits(e.record.read(), config)
+        }
     except InputError:
         return ["summary"]
-    found = {}
-    for path in sorted((folder / "eval").glob("*@*/evaluation.json")):
-        with contextlib.suppress(InputError):
-            record = read_record(path, EvaluationRecord)
-            if path.parent.name in summary.scores and _fits(record, config):
-                found[record.task] = path.parent
     missing = []
-    for index, task in enumerate(config.tasks.names):
-        if task not in found or not is_done(found[task], "score"):
-            missing.append(task)
-        elif task in TASKS:
-            probes = _probes(config, task, first=index == 0)
-            missing += [
-                f"{probe} of {task}"
-                for probe in probes
-                if not is_done(found[task], f"probe-{probe}")
-            ]
+    for task in tasks_of(config.tasks):
+        evaluation = found.get(task.name)
+        if evaluation is None or not evaluation.scored.done():
+            missing.append(task.name)
+        elif task.kind == "text":
+            missing += _unmeasured(evaluation, config, [t.name for t in tasks_of(config.tasks)])
     return missing
 
 
 def _fits(record: EvaluationRecord, config: RunConfig) -> bool:
     """Whether an evaluation is the one that a configuration asks for."""
     generate, tasks = config.generate, config.tasks
-    if record.task not in TASKS:
-        return record.task in tasks.names and record.limit == tasks.limit
+    if record.task not in tasks.names and record.source != "file":
+        return False
+    if record.source == "lm-eval" or record.decoding is None:
+        return record.limit == tasks.limit
     decoding = {
         "max_new_tokens": generate.max_new_tokens,
         "temperature": generate.temperature,
         "top_p": generate.top_p,
         "top_k": generate.top_k,
-        "dtype": generate.dtype,
-        "template": config.pair.template,
-        "max_prompt": config.train.max_prompt,
     }
     if generate.no_repeat_ngram is not None:
         decoding["no_repeat_ngram"] = generate.no_repeat_ngram
+    drawn = record.decoding.model_dump()
     return (
-        record.edition.partition(":")[0] == tasks.edition
+        record.edition.partition(":")[0] in (tasks.edition, "file")
         and record.protocol == tasks.protocol
+        and record.template == (tasks.template or config.pair.template)
         and record.limit == tasks.limit
+        and record.max_prompt == config.train.max_prompt
         and record.batch_size == generate.batch_size
         and record.chunk == generate.chunk
         and tuple(record.seeds) == generate.seeds
-        and all(record.decoding.get(key, value) == value for key, value in decoding.items())
+        and all(drawn[key] == value for key, value in decoding.items())
     )
 
 
-def _probes(config: RunConfig, task: str, *, first: bool) -> list[str]:
-    """The probes a task gets: exposure on one task only, the truth where it is known."""
-    wanted = []
-    for probe in config.tasks.probes:
-        exposed = task == "dolly" or (first and "dolly" not in config.tasks.names)
-        if (probe != "exposure" or exposed) and (
-            probe != "truth" or config.tasks.edition != "full"
-        ):
-            wanted.append(probe)
-    return wanted
+def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> list[str]:
+    """Probes that a task still gets: exposure on one task only, the truth where it is known."""
+    exposed = "dolly" if "dolly" in tasks else tasks[0]
+    return [
+        f"{probe} of {evaluation.task}"
+        for probe in config.tasks.probes
+        if (probe != "exposure" or evaluation.task == exposed)
+        and (probe != "truth" or config.tasks.edition != "full")
+        and not evaluation.probe(probe).done()
+    ]

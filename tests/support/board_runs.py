@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
@@ -18,7 +19,6 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
-from kdbench.reports.summarise import evaluation_scores
 
 TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
 STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)

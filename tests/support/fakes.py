@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     EvaluationRecord,
     ModelRef,
@@ -18,7 +19,6 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
-from kdbench.reports.summarise import evaluation_scores
 
 SEEDS = [10, 20]
 TEACHER = ModelRef(name="big", fingerprint="b" * 64, parameters=1_000_000)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     EvaluationRecord,
     Manifest,
@@ -18,7 +19,6 @@ from kdbench.harness.files.records import (
     TrainRow,
 )
 from kdbench.harness.files.store import append_rows, mark_done, write_json
-from kdbench.reports.summarise import evaluation_scores
 
 KEY = "dolly@0badcafe"
 TEACHER = ModelRef(name="/home/someone/models/big", fingerprint="b" * 64, parameters=1_000_000)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -87,7 +88,7 @@ class CRILD(Method):
             mixed = mixed + consistency(micro, inputs[i : i + 2], pair, share)
         rising = self.config.consistency * ctx.progress / self.config.first_phase
         head = (micro.student_head.weight, micro.student_head.bias)  # no logits in this phase
-        idle = sum(0 * t.sum() for t in head if t is not None)
+        idle = sum((0 * t.sum() for t in head if t is not None), torch.zeros_like(ild))
         return {"loss": ild + rising * mixed + idle, "ild": ild, "consistency": mixed}
 
 

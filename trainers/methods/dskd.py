@@ -143,8 +143,8 @@ def _tokens(micro: MicroBatch, packed: Any, teacher: bool) -> Tensor:
 
 def _spread(micro: MicroBatch) -> Tensor:
     """Standard deviation of all the teacher's embedding weights."""
-    weight: Tensor = micro.teacher.model.get_input_embeddings().weight
-    return weight.std()
+    embeddings: Any = micro.teacher.model.get_input_embeddings()
+    return embeddings.weight.std()
 
 
 def _fixed(head: Any) -> Any:

@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from kdbench.harness.config import Request, RunConfig, with_precision
+from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import StageCost
@@ -98,6 +99,12 @@ class Session:
             self.accelerator().wait_for_everyone()
             yield
             self.accelerator().wait_for_everyone()
+
+    @property
+    def where(self) -> Circumstances:
+        """What the names of a configuration are looked up in."""
+        asked = self.request
+        return Circumstances(asked.cache_dir, asked.device, asked.data_dir)
 
     def cached(self, kind: str, identity: str) -> Path:
         """Folder of a shared result: ``<cache>/<kind>/<id>``."""

@@ -12,15 +12,7 @@ from typing import NamedTuple
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import append_rows, keep_rows, make_folder, read_records
-from kdbench.harness.prompts import PromptDoc
-
-
-class Request(NamedTuple):
-    """One prompt for the model; ``key`` seeds the sampler's noise."""
-
-    doc_id: int
-    prompt: str
-    key: int
+from kdbench.harness.questions import PromptDoc
 
 
 class Response(NamedTuple):
@@ -31,8 +23,8 @@ class Response(NamedTuple):
     finished: bool
 
 
-Answerer = Callable[[Sequence[Request], int], Iterator[list[Response]]]
-"""(requests, decoding seed) -> responses in order, one list a chunk of requests."""
+Answerer = Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]
+"""(prompts, decoding seed) -> responses in order, one list a chunk of prompts."""
 
 
 class Collected(NamedTuple):
@@ -40,11 +32,6 @@ class Collected(NamedTuple):
 
     rows: list[SampleRow]
     generated: int
-
-
-def samples_file(folder: Path | str, seed: int) -> Path:
-    """Where the answers of one decoding seed are stored."""
-    return Path(folder) / f"samples.seed{seed}.jsonl"
 
 
 def collect(
@@ -76,8 +63,7 @@ def collect(
         on_progress(done)
     if done < len(docs):
         make_folder(path.parent)
-        requests = [Request(doc.doc_id, doc.prompt, doc.key) for doc in docs[done:]]
-        for responses in answer(requests, seed):
+        for responses in answer(docs[done:], seed):
             expected = min(chunk, len(docs) - len(rows))
             if len(responses) != expected:
                 raise RuntimeError(f"the model gave {len(responses)} answers to {expected} prompts")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.data import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.loglikelihood import Likelihood
-from kdbench.harness.task_names import check_tasks, include_folders
 from kdbench.tasks.labels import LABEL_TASKS
 
 REHEARSED = 2
@@ -25,15 +26,15 @@ def check_task_data(config: RunConfig, data_dir: Path | None) -> None:
     Raises:
         InputError: an unknown task, data out of reach, or a task that fails; one sentence.
     """
-    ours, others = check_tasks(config.tasks)
-    if config.tasks.edition == "full":
-        for name in ours:
-            find_split(name, "test", data_dir)
-    for name in others:
-        if name not in LABEL_TASKS:
-            rehearse(name, config.tasks.include_path)
-        elif LABEL_TASKS[name].full:
-            load_labelled(name.removesuffix("-cal"), data_dir)
+    for task in tasks_of(config.tasks):
+        if task.kind == "lm-eval":
+            rehearse(task.name, config.tasks.include_path)
+        elif task.kind == "file":
+            load_jsonl(task.place)
+        elif task.kind == "labels" and LABEL_TASKS[task.name].full:
+            load_labelled(task.name.removesuffix("-cal"), data_dir)
+        elif task.kind == "text" and config.tasks.edition == "full":
+            find_split(task.name, "test", data_dir)
 
 
 def rehearse(name: str, include_path: str | None) -> None:

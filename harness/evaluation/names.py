@@ -1,4 +1,7 @@
-"""Which task names exist, found fast: unknown ones are refused before anything is trained.
+"""Which tasks a name stands for, found fast: unknown ones are refused before anything is trained.
+
+A task is one of ours (text or label words), a file of rows (``own/test.jsonl`` or ``name=path``), or
+any task of lm-eval's, by its name.
 
 lm-eval parses some 15,000 YAML files to know its names, which takes longer than a user should wait
 for the answer to a typing mistake; here the files are scanned for their name lines only, without
@@ -11,13 +14,16 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from kdbench.harness.config import TasksConfig
+from kdbench.harness.config import TasksConfig, slug
 from kdbench.harness.errors import InputError
 from kdbench.tasks.catalogue import TASKS, unknown_task
 from kdbench.tasks.labels import LABEL_TASKS
 
 ENTRY_POINTS = "kdbench.tasks"
+ROW_FILES = (".jsonl", ".json")
+"""Endings of files of rows that can be a task."""
 
 _NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[\]#]+)", re.MULTILINE)
 _LISTED = re.compile(
@@ -26,46 +32,69 @@ _LISTED = re.compile(
 _INLINE = re.compile(rb"^[\"']?tag[\"']?:[ \t]*\[([^\]]*)\]", re.MULTILINE)
 
 
-def check_task_names(
-    names: Sequence[str], include_paths: Iterable[Path | str] = ()
-) -> tuple[list[str], list[str]]:
-    """Parts task names into ours and lm-eval's.
+class Asked(NamedTuple):
+    """A task as it was asked for.
+
+    Attributes:
+        name: what tables call it.
+        kind: whose it is, and how it is asked.
+        place: the file of a task that is one.
+    """
+
+    name: str
+    kind: Literal["text", "labels", "file", "lm-eval"]
+    place: str = ""
+
+
+def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) -> list[Asked]:
+    """What task names stand for, in the given order.
 
     Args:
         names: as the user gave them, without editions.
         include_paths: folders with lm-eval task files beside lm-eval's own.
 
-    Returns:
-        (our text tasks, other lm-eval tasks), each in the given order.
-
     Raises:
-        InputError: a name is neither, or is given twice; the nearest names are offered.
+        InputError: a name is none, or is given twice; the nearest names are offered.
     """
     if not names:
         raise InputError(f"no tasks given; choose from {', '.join(TASKS)} or any lm-eval task")
-    repeated = [name for name in names if list(names).count(name) > 1]
+    found = [_asked(name) for name in names]
+    seen = [task.name for task in found]
+    repeated = [name for name in seen if seen.count(name) > 1]
     if repeated:
         raise InputError(f"task {repeated[0]!r} is given twice; name each task once")
-    ours = [name for name in names if name in TASKS]
-    others = [name for name in names if name not in TASKS]
-    strange = [name for name in others if name not in LABEL_TASKS]
-    if not strange:
-        return ours, others
-    folders = [Path(path) for path in include_paths]
-    for folder in folders:
-        if not folder.is_dir():
+    strange = [task.name for task in found if task.kind == "lm-eval"]
+    if strange:
+        folders = [Path(path) for path in include_paths]
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(
+                    f"include path {folder} is no folder; give a folder of task YAML files"
+                )
+        known = set().union(*map(names_below, (*_lm_eval_folders(), *folders)))
+        for name in strange:
+            if name not in known:
+                raise InputError(unknown_task(name, (*TASKS, *LABEL_TASKS, *sorted(known))))
+    return found
+
+
+def _asked(text: str) -> Asked:
+    name, sign, path = text.rpartition("=")
+    if Path(path).suffix in ROW_FILES:
+        own = name if sign else slug(Path(path).stem)
+        if own in TASKS or own in LABEL_TASKS or not re.fullmatch(r"[\w.-]+", own):
             raise InputError(
-                f"include path {folder} is no folder; give a folder of task YAML files"
+                f"task {text!r}: a file cannot be called {own!r} here; give it a name of its own, "
+                f"as in mytest={path}"
             )
-    known = set().union(*map(names_below, (*_lm_eval_folders(), *folders)))
-    for name in strange:
-        if name not in known:
-            raise InputError(unknown_task(name, (*TASKS, *LABEL_TASKS, *sorted(known))))
-    return ours, others
+        return Asked(own, "file", path)
+    if text in TASKS:
+        return Asked(text, "text")
+    return Asked(text, "labels" if text in LABEL_TASKS else "lm-eval")
 
 
-def check_tasks(tasks: TasksConfig) -> tuple[list[str], list[str]]:
-    """`check_task_names` of a configuration, third-party tasks included.
+def tasks_of(tasks: TasksConfig) -> list[Asked]:
+    """`asked_tasks` of a configuration, third-party tasks included.
 
     Raises:
         InputError: also if a task does not exist in the configured edition.
@@ -77,7 +106,7 @@ def check_tasks(tasks: TasksConfig) -> tuple[list[str], list[str]]:
                 f"task {name} does not exist in edition {tasks.edition!r}; this suite can have "
                 f"{', '.join(fits)}, or choose another suite"
             )
-    return check_task_names(tasks.names, include_folders(tasks.include_path))
+    return asked_tasks(tasks.names, include_folders(tasks.include_path))
 
 
 def include_folders(include_path: str | None = None) -> list[Path]:

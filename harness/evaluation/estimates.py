@@ -5,11 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdbench.harness import stats
-from kdbench.harness.files.records import Estimate, EvaluationScores, Missing, ScoreRow
-from kdbench.harness.metrics import clamp
-
-DECIMALS = 6
-"""Bounds are rounded, so that the order of a machine's additions changes no byte of a board."""
+from kdbench.harness.files.records import Estimate, Missing, ScoreRow
+from kdbench.harness.metrics import clamp, others
 
 
 def estimate(rows: Sequence[ScoreRow], metric: str) -> Estimate | Missing:
@@ -22,6 +19,7 @@ def estimate(rows: Sequence[ScoreRow], metric: str) -> Estimate | Missing:
 
 def estimates(rows: Sequence[ScoreRow], metrics: Sequence[str]) -> dict[str, Estimate | Missing]:
     """``estimate`` for several metrics; all are resampled with the same draws."""
+    added = others()
     if not rows:
         return {metric: Missing(missing="no prompt was scored") for metric in metrics}
     ordered = sorted(rows, key=lambda row: (row.doc_id, row.prompt_hash))
@@ -34,17 +32,21 @@ def estimates(rows: Sequence[ScoreRow], metrics: Sequence[str]) -> dict[str, Est
         else:
             tables[metric] = np.array([row.metrics[metric] for row in ordered], dtype=float)
     if tables:
-        seeds = ordered[0].seeds
         values_PK = np.stack([table.mean(axis=1) for table in tables.values()], axis=1)
         bounds = zip(*stats.bootstrap_columns(values_PK), strict=True)
         for (metric, table), (mean, low, high) in zip(tables.items(), bounds, strict=True):
+            per_seed = [float(value) for value in table.mean(axis=0)]
+            aggregate = added[metric].aggregate if metric in added else None
+            if aggregate is not None:
+                mean, low, high = stats.bootstrap_aggregate(table.mean(axis=1), aggregate)
+                per_seed = [aggregate(column.tolist()) for column in table.T]
             found[metric] = Estimate(
                 mean=float(mean),
-                low=round(clamp(metric, float(low)), DECIMALS),
-                high=round(clamp(metric, float(high)), DECIMALS),
+                low=round(clamp(metric, float(low)), stats.DECIMALS),
+                high=round(clamp(metric, float(high)), stats.DECIMALS),
                 n_prompts=len(ordered),
-                seeds=list(seeds),
-                per_seed=[float(value) for value in table.mean(axis=0)],
+                seeds=list(ordered[0].seeds),
+                per_seed=per_seed,
             )
     return {metric: found[metric] for metric in metrics}
 
@@ -63,28 +65,8 @@ def _problem(rows: Sequence[ScoreRow], metric: str) -> str:
     return f"not a number for {bad} of {len(rows)} prompts" if bad else ""
 
 
-def evaluation_scores(
-    rows: Sequence[ScoreRow], *, task: str, edition: str, protocol: str, dropped: int = 0
-) -> EvaluationScores:
-    """One entry of ``Summary.scores`` from the rows of one scores.jsonl.
-
-    Args:
-        rows: one a prompt, any order.
-        task: task name.
-        edition: task edition, such as ``mini`` or ``full:40``.
-        protocol: evaluation protocol.
-        dropped: prompts the protocol left out (over-long).
-
-    Returns:
-        Every metric any row has; one that cannot be averaged is ``Missing`` with a reason.
-    """
+def evaluation_scores(rows: Sequence[ScoreRow]) -> dict[str, Estimate | Missing]:
+    """Every metric that any row of one evaluation has; what cannot be averaged says why."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    if not rows:
-        names = ["rouge_l", "exact_match"]  # what would be there, each with the reason
-    return EvaluationScores(
-        task=task,
-        edition=edition,
-        protocol=protocol,
-        metrics=estimates(rows, names),
-        prompts_dropped=dropped,
-    )
+    # without rows: what would be there, each with the reason
+    return estimates(rows, names or ["rouge_l", "exact_match"])

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from kdbench.harness.evaluation.estimates import estimates
 from kdbench.harness.files.records import Missing, SampleRow, ScoreRow
-from kdbench.reports.summarise import estimates
 from kdbench.tasks.text_stats import (
     BUCKETS,
     by_length,

@@ -1,0 +1,173 @@
+"""What models and data contain: fingerprints of files, and what was found out about a configuration.
+
+Finding out the contents of a pair means loading (on the mini world: making) both models and reading
+all data. `prepare` does that in any case and leaves the result here; studies and listings look it up.
+A memory holds only while the files it was made from are as they were.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from kdbench.harness.config import RunConfig, run_name, with_precision
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.store import read_record, sha256_file, write_json
+from kdbench.harness.identity import Contents, digest, run_id, run_parts
+from kdbench.harness.provenance import source_folders, tree_sha256
+from kdbench.trainers.optim import Precision
+
+# What decides a model's answers: weights, architecture, end tokens. Not: README, optimiser state.
+MODEL_FILES = ("*.safetensors", "*.gguf", "config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+)  # fmt: skip
+
+
+def model_fingerprint(path: Path | str) -> str:
+    """Hex sha256 over names and contents of a model's files (a folder, or one .gguf file).
+
+    Raises:
+        InputError: nothing there decides a model.
+    """
+    return _fingerprint(Path(path), MODEL_FILES, "model (config.json, *.safetensors or *.gguf)")
+
+
+def tokenizer_fingerprint(path: Path | str) -> str:
+    """Hex sha256 of a tokenizer's files, its chat template among them; a .gguf file carries its own."""
+    return _fingerprint(Path(path), (*TOKENIZER_FILES, "*.gguf"), "tokenizer")
+
+
+def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
+    if path.is_file():
+        return content_hash(path)
+    found = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    if not found:
+        raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
+    return digest(sorted((file.name, content_hash(file)) for file in found))
+
+
+def content_hash(path: Path | str) -> str:
+    """sha256 of a file, remembered for as long as its size and time of change stay the same."""
+    file = Path(path)
+    state = file.stat()
+    return _content_hash(str(file.resolve()), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16384)
+def _content_hash(path: str, size: int, changed: int) -> str:
+    return sha256_file(path)
+
+
+# -- what was found out ---------------------------------------------------------------------------
+
+
+class Memory(Record):
+    """What one configuration's models and data were found to contain."""
+
+    contents: Contents
+    precision: Precision
+    """What ``auto`` means on the machine and device it was found out for."""
+    stamps: dict[str, list[int]]
+    """Files looked at: size and time of change."""
+
+
+class Identified(NamedTuple):
+    """Which run a configuration stands for."""
+
+    config: RunConfig
+    """With precision resolved."""
+    id: str
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return run_name(self.config, self.id)
+
+
+class Circumstances(NamedTuple):
+    """Where a configuration's names are looked up, and on which device ``auto`` is resolved."""
+
+    cache: Path
+    device: str
+    data_dir: Path | None
+
+
+def remember(
+    where: Circumstances,
+    asked: RunConfig,
+    resolved: RunConfig,
+    contents: Contents,
+    files: Iterable[Path | str],
+) -> None:
+    """Keeps what was found out about ``asked``; a cache that cannot be written costs time only.
+
+    Args:
+        where: whose cache keeps it.
+        asked: the configuration before its precision was resolved.
+        resolved: the same after.
+        contents: of its models and data.
+        files: files and folders that they were computed from.
+    """
+    found = [*files, *_data_files(asked, where.data_dir)]
+    memory = Memory(contents=contents, precision=resolved.train.precision, stamps=_stamps(found))
+    with contextlib.suppress(InputError):
+        write_json(_path(where, asked), memory)
+
+
+def recall(where: Circumstances, asked: RunConfig) -> Identified | None:
+    """The run that ``asked`` stands for; None if nobody has prepared its like yet."""
+    path = _path(where, asked)
+    if not path.is_file():
+        return None
+    with contextlib.suppress(InputError):
+        memory = read_record(path, Memory)
+        if memory.stamps == _stamps(memory.stamps):
+            config = with_precision(asked, memory.precision)
+            return Identified(config, run_id(run_parts(config, memory.contents)))
+    return None
+
+
+def _path(where: Circumstances, asked: RunConfig) -> Path:
+    """Where the memory of a configuration is: named by all that its contents follow from."""
+    parts = {
+        "pair": asked.pair,
+        "data": asked.data,
+        "precision": asked.train.precision,
+        "init_seed": asked.train.seed_of_init,
+        "device": where.device,
+        "data_dir": str(where.data_dir.resolve()) if where.data_dir else None,
+        "here": os.getcwd(),
+        "world": _world_sources(),
+    }
+    return where.cache / "known" / f"{digest(parts)[:32]}.json"
+
+
+def _data_files(config: RunConfig, data_dir: Path | None) -> list[Path]:
+    names = [n for n in (config.data.train, config.data.dev, config.data.text) if n]
+    places = [Path(n) for n in names] + [data_dir / n for n in names if data_dir]
+    return [place for place in places if place.exists()]
+
+
+def _stamps(paths: Iterable[Path | str]) -> dict[str, list[int]]:
+    """Size and time of change of files and of all files in folders; -1 for what is gone."""
+    stamps = {}
+    for path in map(Path, paths):
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            try:
+                stat = file.stat()
+                stamps[str(file)] = [stat.st_size, stat.st_mtime_ns]
+            except OSError:
+                stamps[str(file)] = [-1, -1]
+    return stamps
+
+
+@functools.cache
+def _world_sources() -> str:
+    """Hash of the generated world's code, from which its models and data follow."""
+    return tree_sha256({"mini": source_folders()["tasks"] / "mini"})

@@ -1,0 +1,1 @@
+"""Evaluations of one model: every task becomes prompts, samples and scores in a run folder."""

@@ -1,0 +1,294 @@
+"""One evaluation after the other for one model in one run folder: generate, score, probe; each
+resumable, none done twice.
+
+Every task goes one way: prompts -> engine -> stored samples -> scores. Tasks that read likelihoods
+instead of answers are in `kdbench.harness.evaluation.likelihoods`.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.data import load_jsonl
+from kdbench.harness.evaluation import likelihoods
+from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
+from kdbench.harness.evaluation.samples import Answerer, Response, collect
+from kdbench.harness.evaluation.scoring import score, scored_as
+from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef
+from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.identity import evaluation_key, near_evaluation
+from kdbench.harness.questions import PreparedTask, PromptDoc, prepare_task, prepared
+from kdbench.harness.session import Session
+from kdbench.tasks import mini
+from kdbench.tasks.catalogue import join_edition
+from kdbench.tasks.protocols import Protocol, get_protocol
+from kdbench.trainers.types import Decoding, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who answers.
+
+    Attributes:
+        label: for progress lines.
+        card: the model by content; None: the truth of the generated world.
+        tokenizer: the model's.
+        engine: gives the loaded model; called only if something is left to do.
+        answerer: decoding without a seed -> answers to prompts; of models, by their engine.
+    """
+
+    label: str
+    card: ModelRef | None
+    tokenizer: PreTrainedTokenizerBase
+    engine: Callable[[], Any] | None
+    answerer: Callable[[DecodingRecord], Answerer]
+
+
+def model_subject(
+    label: str, card: ModelRef, tokenizer: PreTrainedTokenizerBase, load: Callable[[], Any]
+) -> Subject:
+    """A model that answers by sampling."""
+    engine = cache(load)
+
+    def answerer(decoding: DecodingRecord) -> Answerer:
+        def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
+            prompts = [Prompt(ids=doc.ids, key=doc.key, sample=doc.sample) for doc in docs]
+            for answers in engine().answers(prompts, decoding_of(decoding, seed)):
+                ids = [answer.ids for answer in answers]
+                texts = texts_of(tokenizer, ids, decoding.stop)
+                whole = texts_of(tokenizer, ids, ()) if decoding.stop else texts
+                yield [
+                    Response(text, len(answer.ids), answer.finished or text != uncut)
+                    for text, uncut, answer in zip(texts, whole, answers, strict=True)
+                ]
+
+        return answer
+
+    return Subject(label, card, tokenizer, engine, answerer)
+
+
+def texts_of(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]], stop: Sequence[str]
+) -> list[str]:
+    """Sampled ids as texts without special tokens, each cut before its first stop text.
+
+    A stop may be a special token itself, so it is looked for before those are left out.
+    """
+    ids = [list(answer) for answer in answers]
+    if not stop:
+        return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
+    special = set(stop) & set(tokenizer.all_special_tokens)
+    if special:
+        ends = set(tokenizer.convert_tokens_to_ids(sorted(special)))
+        ids = [
+            answer[: next((i for i, token in enumerate(answer) if token in ends), len(answer))]
+            for answer in ids
+        ]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [cut_at(text, stop) for text in texts]
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """The text before the first occurrence of any stop text."""
+    places = [place for mark in stop if (place := text.find(mark)) >= 0]
+    return text[: min(places)] if places else text
+
+
+def truth_subject(chunk: int) -> Subject:
+    """The generated world's own answers: the ceiling."""
+
+    def answerer(decoding: DecodingRecord) -> Answerer:
+        truth = mini.Truth()
+
+        def one(doc: PromptDoc, seed: int) -> Response:
+            ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+            return Response(truth.decode(ids), len(ids), ids[-1] == truth.eos)
+
+        def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
+            for i in range(0, len(docs), chunk):
+                yield [one(doc, seed) for doc in docs[i : i + chunk]]
+
+        return answer
+
+    return Subject("truth", None, mini.build_tokenizer(), None, answerer)
+
+
+def decoding_of(record: DecodingRecord, seed: int) -> Decoding:
+    """The sampler's settings of a stored decoding."""
+    return Decoding(**record.model_dump(exclude={"stop"}), seed=seed)
+
+
+# -- tasks ----------------------------------------------------------------------------------------
+
+
+def protocol_of(config: RunConfig) -> Protocol:
+    """The suite's protocol with the run's lengths."""
+    prompt = config.train.max_prompt
+    return get_protocol(config.tasks.protocol).limited(
+        max_prompt=prompt, max_length=prompt + config.generate.max_new_tokens
+    )
+
+
+def protocol_decoding(config: RunConfig, protocol: Protocol) -> DecodingRecord:
+    """How test prompts of a suite are answered."""
+    generate = config.generate
+    block = generate.no_repeat_ngram
+    return DecodingRecord(
+        max_new_tokens=generate.max_new_tokens,
+        temperature=generate.temperature,
+        top_p=generate.top_p,
+        top_k=generate.top_k,
+        no_repeat_ngram=protocol.no_repeat_ngram if block is None else block,
+    )
+
+
+def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
+    """The prompts of a text task of ours or of a user's file, under the suite's protocol."""
+    config = session.config
+    rules: dict[str, Any] = {
+        "protocol": protocol_of(config),
+        "tokenizer": tokenizer,
+        "template": config.tasks.template or config.pair.template,
+    }
+    limit = config.tasks.limit
+    if asked.kind == "file":
+        return prepared(
+            load_jsonl(asked.place)[:limit],
+            task=asked.name,
+            edition=join_edition("file", limit),
+            source="file",
+            place=asked.place,
+            **rules,
+        )
+    data_dir = session.request.data_dir
+    return prepare_task(asked.name, config.tasks.edition, limit=limit, data_dir=data_dir, **rules)
+
+
+def evaluation_record(
+    config: RunConfig, task: PreparedTask, card: ModelRef | None
+) -> EvaluationRecord:
+    """What decides the samples of one evaluation."""
+    return EvaluationRecord(
+        task=task.task,
+        source=task.source,
+        place=task.place,
+        edition=task.edition,
+        protocol=task.protocol.name,
+        template=task.template,
+        data_sha256=task.data_sha256,
+        max_prompt=task.protocol.max_prompt,
+        decoding=protocol_decoding(config, task.protocol),
+        seeds=list(config.generate.seeds),
+        **model_facts(config, card),
+    )
+
+
+def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
+    """The part of an evaluation's record that is alike for all tasks of a model."""
+    generate = config.generate
+    precision = config.train.precision if generate.dtype == "auto" else generate.dtype
+    return {
+        "model": card.fingerprint if card else "truth",
+        "tokenizer": card.tokenizer if card else "truth",
+        "dtype": precision,
+        "limit": config.tasks.limit,
+        "batch_size": generate.batch_size,
+        "chunk": generate.chunk,
+    }
+
+
+# -- evaluating -----------------------------------------------------------------------------------
+
+
+def evaluate(session: Session, subject: Subject, run: RunFolder, prober: "Prober") -> None:
+    """All of the config's tasks and probes for one model. Finished ones are skipped."""
+    asked = tasks_of(session.config.tasks)
+    texts = [task for task in asked if task.kind in ("text", "file")]
+    for task in texts:
+        prompts = prompts_of(session, task, subject.tokenizer)
+        record = evaluation_record(session.config, prompts, subject.card)
+        evaluation = opened(session, run, record)
+        generate(session, subject, evaluation, record, prompts)
+        prober(evaluation, prompts)
+    for task in asked:
+        if task not in texts and subject.engine is not None:
+            _foreign(session, subject, run, task)
+
+
+def _foreign(session: Session, subject: Subject, run: RunFolder, asked: Asked) -> None:
+    """A task that lm-eval asks: in words, or by likelihoods."""
+    from kdbench.harness import lm
+    from kdbench.harness.evaluation import stock
+
+    assert subject.engine is not None
+    config, facts = session.config, model_facts(session.config, subject.card)
+    folders = include_folders(config.tasks.include_path)
+    if asked.kind == "lm-eval" and lm.generates(asked.name, folders):
+        room = subject.engine().max_length
+        task, record = stock.prepare(
+            asked.name, config, facts, subject.tokenizer, protocol_of(config), room
+        )
+        evaluation = opened(session, run, record)
+        generate(session, subject, evaluation, record, task)
+        return
+    job: likelihoods.Task
+    if asked.kind == "labels":
+        data_dir = session.request.data_dir
+        job = likelihoods.LabelTask(config, facts, asked.name, subject.tokenizer, data_dir)
+    else:
+        job = likelihoods.StockTask(config, facts, asked.name)
+    evaluation = opened(session, run, job.record())
+    likelihoods.read_likelihoods(session, subject.label, evaluation, job, subject.engine)
+
+
+Prober = Callable[[Evaluation, PreparedTask], None]
+"""Measures the configured probes of one evaluation that are not done yet."""
+
+
+def opened(session: Session, run: RunFolder, record: EvaluationRecord) -> Evaluation:
+    """The evaluation of a record; says so if a finished one misses it by one field."""
+    evaluation = run.evaluation(evaluation_key(record))
+    if not evaluation.record.exists() and (line := near_evaluation(record, run)):
+        session.progress.say(f"note: {line}")
+    return evaluation
+
+
+def generate(
+    session: Session,
+    subject: Subject,
+    evaluation: Evaluation,
+    record: EvaluationRecord,
+    task: PreparedTask,
+) -> None:
+    """One task: samples of every decoding seed, then scores."""
+    assert record.decoding is not None
+    if not evaluation.generated.done():
+        evaluation.record.write(record)
+        began = time.perf_counter()
+        tokens = 0
+        answer = subject.answerer(record.decoding)
+        for seed in record.seeds:
+            title = f"{subject.label}: {task.task}[{task.edition}] seed {seed}"
+            with session.progress.stage(title, len(task.docs), unit="prompt") as live:
+                collected = collect(
+                    evaluation.samples_file(seed),
+                    task.docs,
+                    answer,
+                    seed=seed,
+                    chunk=record.chunk,
+                    on_progress=live.update,
+                )
+            tokens += sum(row.response_tokens for row in collected.rows)
+        wall_s = time.perf_counter() - began
+        session.cost("generate", wall_s, sampled=tokens)
+        evaluation.generated.mark(
+            [evaluation.samples_file(seed) for seed in record.seeds],
+            {"wall_s": wall_s, "sampled": tokens, "counts": asdict(task.counts)},
+        )
+    if not evaluation.scored.done() or evaluation.scored.info().get("scorer") != scored_as(record):
+        score(evaluation)

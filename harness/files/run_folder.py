@@ -1,0 +1,384 @@
+"""One run on disk: the only module that names a file of a run.
+
+The layout is the docstring of `kdbench.harness.files.records`. Everything else asks here: which runs
+there are, what of a run is done, and for its documents, samples, scores, probes, judges and student.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import (
+    SCHEMA,
+    DriftRecord,
+    EvaluationRecord,
+    IdentityRecord,
+    JudgeRecord,
+    Manifest,
+    PrepareRecord,
+    SampleRow,
+    ScoreRow,
+    Summary,
+    TrainRow,
+)
+from kdbench.harness.files.store import (
+    StageMarker,
+    is_done,
+    mark_done,
+    read_json,
+    read_marker,
+    read_record,
+    read_records,
+    unmark,
+    write_json,
+    write_text,
+)
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Generic[R]):
+    """One JSON document of a folder, read and written whole."""
+
+    path: Path
+    model: type[R]
+
+    def exists(self) -> bool:
+        """Whether it was written."""
+        return self.path.is_file()
+
+    def read(self) -> R:
+        """The document; an InputError names the file and the field."""
+        return read_record(self.path, self.model)
+
+    def find(self) -> R | None:
+        """The document, or None if it was not written."""
+        return self.read() if self.exists() else None
+
+    def write(self, value: R) -> None:
+        """Replaces the document, atomically."""
+        write_json(self.path, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of work in a folder: done when its marker exists and its outputs are as it says."""
+
+    folder: Path
+    name: str
+
+    def done(self) -> bool:
+        """Whether it finished and left its outputs in place."""
+        return is_done(self.folder, self.name)
+
+    def marker(self) -> StageMarker | None:
+        """What it said when it finished; None before."""
+        return read_marker(self.folder, self.name)
+
+    def info(self) -> dict[str, Any]:
+        """What it said for later stages; empty before it finished."""
+        marker = self.marker()
+        return marker.info if marker else {}
+
+    def mark(self, outputs: Iterable[Path | str], info: Mapping[str, Any] | None = None) -> None:
+        """Says that it is done: hashes of its outputs, and ``info``; last of all."""
+        mark_done(self.folder, self.name, outputs, info)
+
+    def unmark(self) -> None:
+        """Forgets that it is done, before its outputs are changed."""
+        unmark(self.folder, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFolder:
+    """``judge/<judge-id>/`` of an evaluation: what one judge was asked and answered."""
+
+    path: Path
+
+    @property
+    def record(self) -> Document[JudgeRecord]:
+        """What the judge's id stands for."""
+        return Document(self.path / "judge.json", JudgeRecord)
+
+    @property
+    def verdicts(self) -> Path:
+        """`VerdictRow` lines."""
+        return self.path / "verdicts.jsonl"
+
+    @property
+    def costs(self) -> Path:
+        """`CostRow` lines."""
+        return self.path / "cost.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """``eval/<task>@<hash8>/``: one evaluation of the run's model."""
+
+    path: Path
+
+    @property
+    def key(self) -> str:
+        """``<task>@<hash8>``."""
+        return self.path.name
+
+    @property
+    def task(self) -> str:
+        """The task's name, as the key says it."""
+        return self.key.partition("@")[0]
+
+    @property
+    def record(self) -> Document[EvaluationRecord]:
+        """What the key stands for."""
+        return Document(self.path / "evaluation.json", EvaluationRecord)
+
+    @property
+    def generated(self) -> Stage:
+        """Answers of all decoding seeds; its info: ``wall_s``, ``sampled``, ``counts``."""
+        return Stage(self.path, "generate")
+
+    @property
+    def scored(self) -> Stage:
+        """Per-prompt scores; its info: ``scorer``, ``metrics`` (how each is shown), ``whole``."""
+        return Stage(self.path, "score")
+
+    # -- samples and scores
+
+    def samples_file(self, seed: int) -> Path:
+        """`SampleRow` lines of one decoding seed."""
+        return self.path / f"samples.seed{seed}.jsonl"
+
+    def seeds(self) -> list[int]:
+        """Decoding seeds with stored answers, in order."""
+        files = self.path.glob("samples.seed*.jsonl")
+        named = (file.name.removeprefix("samples.seed").removesuffix(".jsonl") for file in files)
+        return sorted(int(name) for name in named if name.lstrip("-").isdigit())
+
+    def samples(self, seed: int | None = None) -> list[SampleRow]:
+        """Stored answers of one decoding seed, or of all."""
+        seeds = self.seeds() if seed is None else [seed]
+        return [row for one in seeds for row in read_records(self.samples_file(one), SampleRow)]
+
+    @property
+    def scores_file(self) -> Path:
+        """`ScoreRow` lines, one a prompt."""
+        return self.path / "scores.jsonl"
+
+    def scores(self) -> list[ScoreRow]:
+        """Per-prompt scores; empty if there are none."""
+        return read_records(self.scores_file, ScoreRow)
+
+    def keep_scores(self, rows: Sequence[ScoreRow], info: Mapping[str, Any]) -> None:
+        """Stores per-prompt scores and marks them done."""
+        self.scored.unmark()
+        write_text(self.scores_file, "".join(f"{row.model_dump_json()}\n" for row in rows))
+        self.scored.mark([self.scores_file], info)
+
+    @property
+    def results(self) -> Path:
+        """lm-eval's own results, of tasks that it scores."""
+        return self.path / "results.json"
+
+    # -- probes and judges
+
+    def probe(self, name: str) -> Stage:
+        """The stage of one probe; its info: ``settings`` and ``wall_s``."""
+        return Stage(self.path, f"probe-{name}")
+
+    def keep_probe(self, name: str, report: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        """Stores what a probe measured and marks it done."""
+        file = self.path / f"probe-{name}.json"
+        write_json(file, report)
+        self.probe(name).mark([file], info)
+
+    def probes(self) -> dict[str, dict[str, Any]]:
+        """What was measured, by probe."""
+        files = sorted(self.path.glob("probe-*.json"))
+        return {file.stem.removeprefix("probe-"): read_json(file) for file in files}
+
+    def part(self, name: str) -> Path:
+        """A file that a probe fills bit by bit, so that a kill loses little."""
+        return self.path / name
+
+    def judge(self, identifier: str) -> JudgeFolder:
+        """The folder of one judge."""
+        return JudgeFolder(self.path / "judge" / identifier)
+
+    def judges(self) -> list[JudgeFolder]:
+        """Judges that were asked about these answers."""
+        return [JudgeFolder(file.parent) for file in sorted(self.path.glob("judge/*/judge.json"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """``train/`` of a run, or a shared training (teacher, init) in the cache."""
+
+    path: Path
+
+    @property
+    def stage(self) -> Stage:
+        """Done when the student is written; its info: steps, evaluations, tokens, ``wall_s``."""
+        return Stage(self.path, "train")
+
+    def settled(self) -> bool:
+        """Whether it is done, and what only resuming needs is cleared away."""
+        return self.stage.done() and not (self.path / "checkpoints").exists()
+
+    @property
+    def student(self) -> Path:
+        """The trained model, an ordinary Hugging Face folder."""
+        return self.path / "student"
+
+    @property
+    def log_file(self) -> Path:
+        """`TrainRow` lines, one a logged step."""
+        return self.path / "metrics.jsonl"
+
+    def log(self) -> list[TrainRow]:
+        """All logged steps; empty before the first."""
+        return read_records(self.log_file, TrainRow)
+
+
+class Config(BaseModel):
+    """``config.json`` as readers outside the runner see it: plain data, whatever wrote it."""
+
+    model_config = {"extra": "allow"}
+
+    def tree(self) -> dict[str, Any]:
+        """The configuration as stored."""
+        return self.model_dump()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run: what was configured, trained, answered and measured. Creating one touches no file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """``<method>-<student>-<id12>``, or ``eval-<label>-<id12>``."""
+        return self.path.name
+
+    @property
+    def id(self) -> str:
+        """The id at the end of the name."""
+        return self.name.rpartition("-")[2]
+
+    # -- documents
+
+    @property
+    def config(self) -> Document[Config]:
+        """The resolved configuration."""
+        return Document(self.path / "config.json", Config)
+
+    @property
+    def identity(self) -> Document[IdentityRecord]:
+        """What the run's id stands for."""
+        return Document(self.path / "identity.json", IdentityRecord)
+
+    @property
+    def drift(self) -> Document[DriftRecord]:
+        """Which code made it."""
+        return Document(self.path / "code.json", DriftRecord)
+
+    @property
+    def prepare(self) -> Document[PrepareRecord]:
+        """What was checked before training."""
+        return Document(self.path / "prepare.json", PrepareRecord)
+
+    @property
+    def summary(self) -> "SummaryDocument":
+        """All that a board needs."""
+        return SummaryDocument(self.path / "summary.json", Summary)
+
+    @property
+    def manifest(self) -> Document[Manifest]:
+        """How to make the run again; written last."""
+        return Document(self.path / "manifest.json", Manifest)
+
+    # -- what is done
+
+    def begun(self) -> bool:
+        """Whether this is a run folder at all."""
+        return self.config.exists() or self.summary.exists()
+
+    def trained(self) -> bool:
+        """Whether the training is over and everything about it is written."""
+        return self.training.stage.done() and self.manifest.exists()
+
+    @property
+    def training(self) -> Training:
+        """Its training."""
+        return Training(self.path / "train")
+
+    # -- evaluations
+
+    def evaluation(self, key: str) -> Evaluation:
+        """An evaluation by its key, there or not."""
+        return Evaluation(self.path / "eval" / key)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Evaluations that were begun, by key."""
+        return [Evaluation(path) for path in sorted(self.path.glob("eval/*@*")) if path.is_dir()]
+
+    def report(self) -> Path:
+        """Where ``kdbench report`` writes."""
+        return self.path / "report"
+
+    def beside(self) -> Iterator["RunFolder"]:
+        """The other runs in the same folder of runs."""
+        here = self.path.resolve()
+        return (run for run in runs_in(here.parent) if run.path != here)
+
+
+class SummaryDocument(Document[Summary]):
+    """summary.json; of another schema it is refused in a sentence."""
+
+    def read(self) -> Summary:
+        """The summary.
+
+        Raises:
+            InputError: none, not a summary, or of another schema.
+        """
+        if not self.exists():
+            raise InputError(f"{self.path.parent} is not finished: it has no summary yet")
+        stored = read_json(self.path)
+        version = stored.get("schema_version") if isinstance(stored, dict) else None
+        if isinstance(version, int) and version != SCHEMA:
+            remedy = (
+                "upgrade kdbench"
+                if version > SCHEMA
+                else "run it again, or read it with the kdbench that made it"
+            )
+            raise InputError(
+                f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
+            )
+        return super().read()
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """Run folders directly in a folder of runs, by name; empty if there is no such folder."""
+    children = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [run for run in map(RunFolder, children) if run.path.is_dir() and run.begun()]
+
+
+def find_runs(paths: Iterable[Path | str]) -> list[RunFolder]:
+    """Run folders among ``paths``, which are run folders or folders of runs; each once, by name.
+
+    Raises:
+        InputError: a path is no folder.
+    """
+    found: dict[Path, RunFolder] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise InputError(f"no folder {path}; give a run folder or a folder of runs")
+        here = RunFolder(path)
+        for run in [here] if here.begun() else runs_in(path):
+            found.setdefault(run.path.resolve(), RunFolder(run.path.resolve()))
+    return sorted(found.values(), key=lambda run: (run.name, str(run.path)))

@@ -1,0 +1,154 @@
+"""The prompts of one evaluation: rendered, measured and filtered before anything is sampled.
+
+The papers' scripts cut over-long prompts from the right; `strict` drops them. So the protocol is
+applied here, and what it changed is counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from kdbench.harness.data import (
+    Example,
+    TokenCounts,
+    examples_sha256,
+    prompt_hash,
+    prompt_key,
+    render,
+    tokenise_prompts,
+)
+from kdbench.harness.data.tokens import TokenizerLike, encode
+from kdbench.tasks.catalogue import join_edition, split_edition, task_examples
+from kdbench.tasks.protocols import Protocol
+
+Source = Literal["kdbench", "file", "lm-eval"]
+
+
+class PromptDoc(NamedTuple):
+    """One prompt to be answered, and what its answer is compared with.
+
+    ``ids`` are the prompt's tokens, as the protocol lets them through; ``reference_tokens`` are those
+    of the shortest reference, by the student's tokenizer, no end token: they decide the length bucket.
+    """
+
+    doc_id: int
+    prompt: str
+    prompt_hash: str
+    key: int
+    ids: tuple[int, ...]
+    references: tuple[str, ...]
+    category: str | None
+    reference_tokens: int
+    sample: int = 0
+    """Of a prompt that is asked several times: which time, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """All prompts of one task under one protocol, for one tokenizer.
+
+    Attributes:
+        task: its name.
+        source: who writes the prompts.
+        place: the file that its rows came from, if it is a user's.
+        edition: with its limit, as tables show it.
+        protocol: the rules that were applied.
+        template: how rows became prompts.
+        docs: kept prompts in file order.
+        counts: rows in, kept, dropped, prompts cut.
+        data_sha256: of the rows before any was dropped.
+    """
+
+    task: str
+    source: Source
+    place: str
+    edition: str
+    protocol: Protocol
+    template: str
+    docs: tuple[PromptDoc, ...]
+    counts: TokenCounts
+    data_sha256: str
+
+
+def prepare_task(
+    task: str,
+    edition: str,
+    *,
+    protocol: Protocol,
+    tokenizer: TokenizerLike,
+    template: str,
+    limit: int | None = None,
+    data_dir: Path | str | None = None,
+) -> PreparedTask:
+    """Loads, renders and filters the test rows of a task of ours.
+
+    Args:
+        task: a key of `kdbench.tasks.catalogue.TASKS`.
+        edition: ``mini``, ``mini-test`` or ``full``, optionally with ``:limit``.
+        protocol: its evaluation rule and lengths are applied.
+        tokenizer: the student's, a transformers tokenizer.
+        template: prompt template.
+        limit: the first so many rows of the file (some of which the protocol may drop).
+        data_dir: where real data is.
+
+    Raises:
+        InputError: unknown names, data not found, or no prompt left.
+    """
+    base, own_limit = split_edition(edition)
+    limit = own_limit if limit is None else limit
+    examples = task_examples(task, base, limit=limit, data_dir=data_dir)
+    return prepared(
+        examples,
+        task=task,
+        edition=join_edition(base, limit),
+        protocol=protocol,
+        tokenizer=tokenizer,
+        template=template,
+    )
+
+
+def prepared(
+    examples: Sequence[Example],
+    *,
+    task: str,
+    edition: str,
+    protocol: Protocol,
+    tokenizer: TokenizerLike,
+    template: str,
+    source: Source = "kdbench",
+    place: str = "",
+) -> PreparedTask:
+    """Rows as prompts, whoever's they are; arguments as of `PreparedTask`.
+
+    Raises:
+        InputError: no prompt left, or a template that does not fit.
+    """
+    prompts = [render(example, template, tokenizer) for example in examples]
+    kept, counts = tokenise_prompts(prompts, tokenizer, protocol.evaluation_rule)
+    docs = []
+    for prompt in kept:
+        example, text = examples[prompt.place], prompts[prompt.place]
+        docs.append(
+            PromptDoc(
+                doc_id=example.doc_id,
+                prompt=text,
+                prompt_hash=prompt_hash(text),
+                key=prompt_key(text),
+                ids=tuple(prompt.ids),
+                references=example.references,
+                category=example.category,
+                reference_tokens=min(len(ids) for ids in encode(tokenizer, example.references)),
+            )
+        )
+    return PreparedTask(
+        task=task,
+        source=source,
+        place=place,
+        edition=edition,
+        protocol=protocol,
+        template=template,
+        docs=tuple(docs),
+        counts=counts,
+        data_sha256=examples_sha256(examples),
+    )
