@@ -237,7 +237,7 @@ def checked_sums(method: Method, found: Any) -> dict[str, torch.Tensor]:
     if not isinstance(found, Mapping):
         raise refuse(f"returned {type(found).__name__}")
     if "loss" not in found:
-        raise refuse(f"returned no 'loss' (only {', '.join(map(repr, found)) or 'nothing'})")
+        raise refuse(f"returned no 'loss' but {', '.join(map(repr, found)) or 'nothing'}")
     for name, value in found.items():
         if not isinstance(value, torch.Tensor):
             raise refuse(f"returned {type(value).__name__} under {name!r}")
