@@ -17,7 +17,7 @@ from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
 from kdbench.trainers.head.head import head_of
 from kdbench.trainers.loop import Evaluator, Loop
-from kdbench.trainers.method import Context, Method, Widths
+from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
@@ -133,13 +133,10 @@ def _rollouts(parts: Parts) -> Rollouts:
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     """The method's own modules, initialised from the training's seed, in the student's precision."""
     student, teacher = parts.student, parts.teacher
-    widths = Widths(
-        student.config.get_text_config().hidden_size,
-        teacher.config.get_text_config().hidden_size if teacher else 0,
-    )
+    widths = [m.config.get_text_config().hidden_size if m else 0 for m in (student, teacher)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parts.recipe.seed)
-        made = parts.method.parameters(widths)
+        made = parts.method.parameters(*widths)
     return {name: module.to(student.device, student.dtype) for name, module in made.items()}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -34,7 +34,6 @@ __all__ = [
     "MicroBatch",
     "Stream",
     "Sums",
-    "Widths",
     "checked_sums",
 ]
 
@@ -47,25 +46,21 @@ class MethodConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step."""
+    """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step.
+
+    ``policy``: trained on responses of others (off), of the student (on), or of both.
+    """
 
     title: str
     paper: str
     variant: str
-    policy: Literal["off", "on", "mixed"]
     cost: str
+    policy: Literal["off", "on", "mixed"] = "off"
     teacher_logits: bool = False
     teacher_samples: bool = False
     student_samples: bool = False
     plain_text: bool = False
     same_tokenizer: bool = True
-
-
-class Widths(NamedTuple):
-    """Hidden sizes, for a method's own modules; ``teacher`` is 0 without a teacher."""
-
-    student: int
-    teacher: int
 
 
 @dataclass(slots=True)
@@ -206,8 +201,11 @@ class Method:
     def after_step(self, ctx: Context, step: int, terms: dict[str, float]) -> None:
         """Called after each optimiser step with the logged means of the window."""
 
-    def parameters(self, widths: Widths) -> dict[str, torch.nn.Module]:
-        """Extra trainable modules of the method's own (projectors), by name; checkpointed."""
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, torch.nn.Module]:
+        """Extra trainable modules of the method's own (projectors), by name; checkpointed.
+
+        Widths are hidden sizes; that of a teacher that is not there is 0.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:

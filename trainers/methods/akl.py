@@ -27,7 +27,6 @@ class AdaptiveKL(Method):
         title="Adaptive KL",
         paper="arXiv:2404.02657",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

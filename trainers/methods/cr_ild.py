@@ -6,16 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    MicroBatch,
-    Stream,
-    Sums,
-    Widths,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import word_kd
 from kdbench.trainers.sources import drawn, with_constants
 
@@ -47,14 +38,13 @@ class CRILD(Method):
         title="CR-ILD",
         paper="arXiv:2302.01530",
         variant="adapted from encoders",
-        policy="off",
         cost="2 + teacher forward (first phase), 1 + teacher forward (second)",
         teacher_logits=True,
     )
 
-    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, nn.Module]:
         """The projector W to the teacher's hidden size."""
-        self.projector = nn.Linear(widths.student, widths.teacher, bias=False)
+        self.projector = nn.Linear(student_width, teacher_width, bias=False)
         return {"projector": self.projector}
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

@@ -34,7 +34,6 @@ class DPKDToken(Method):
         title="DPKD, token level",
         paper="arXiv:2406.19774",
         variant="authors' code",
-        policy="off",
         cost="1 + teacher forward + plain text + one teacher answer a prompt",
         teacher_logits=True,
         teacher_samples=True,

@@ -7,16 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    MicroBatch,
-    Stream,
-    Sums,
-    Widths,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Values, _kl, _log_probs, cross_entropy
 
 ROWS = 256
@@ -48,7 +39,6 @@ class DSKD(Method):
         title="Dual-space KD",
         paper="arXiv:2406.17328",
         variant="paper (with cross-model attention where tokenizers differ)",
-        policy="off",
         cost="1 + teacher forward + two more heads",
         teacher_logits=True,
         same_tokenizer=False,
@@ -58,12 +48,12 @@ class DSKD(Method):
         super().__init__(config)
         self.modules: dict[str, nn.Module] = {}
 
-    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, nn.Module]:
         """Projectors t2s, s2t, and the query of the cross-model attention."""
         self.modules = {
-            "t2s": nn.Linear(widths.teacher, widths.student),
-            "s2t": nn.Linear(widths.student, widths.teacher),
-            "query": nn.Linear(2 * widths.student, 2 * widths.teacher),
+            "t2s": nn.Linear(teacher_width, student_width),
+            "s2t": nn.Linear(student_width, teacher_width),
+            "query": nn.Linear(2 * student_width, 2 * teacher_width),
         }
         return self.modules
 

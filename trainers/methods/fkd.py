@@ -25,7 +25,6 @@ class ForwardKD(Method):
         title="Forward KD (word level)",
         paper="arXiv:1503.02531; MiniLLM's KD baseline, arXiv:2306.08543",
         variant="MiniLLM's",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

@@ -27,7 +27,6 @@ class JSD(Method):
         title="Generalised JSD",
         paper="arXiv:2306.13649",
         variant="supervised GKD",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

@@ -32,7 +32,6 @@ class LsrKD(Method):
         title="LsrKD",
         paper="arXiv:2009.11545",
         variant="from the abstract",
-        policy="off",
         cost="1",
         same_tokenizer=False,
     )

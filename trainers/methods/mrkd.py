@@ -33,7 +33,6 @@ class MrKD(Method):
         title="MrKD",
         paper="arXiv:2009.11545",
         variant="from the abstract",
-        policy="off",
         cost="1 + forward of an old student",
         same_tokenizer=False,
     )

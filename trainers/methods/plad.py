@@ -35,7 +35,6 @@ class PLaD(Method):
         title="PLaD",
         paper="arXiv:2406.02886",
         variant="from the abstract",
-        policy="off",
         cost="2 + one teacher and one student answer a prompt (margin: teacher logits of both)",
         teacher_samples=True,
         student_samples=True,

@@ -22,7 +22,6 @@ class ReverseKD(Method):
         title="Reverse KD (word level)",
         paper="DistiLLM's RKL baseline, arXiv:2402.03898",
         variant="DistiLLM's",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

@@ -8,24 +8,16 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
-from kdbench.trainers.objectives.divergences import (
-    Columns,
-    TokenObjective,
-    Values,
-    adaptive_kl,
-    forward_kl,
-    generalised_jsd,
-    reverse_kl,
-    total_variation,
-)
+from kdbench.trainers.objectives import divergences as objectives
+from kdbench.trainers.objectives.divergences import Columns, TokenObjective, Values
 from kdbench.trainers.objectives.ranking import soft_rank, spearman
 
 DIVERGENCES: dict[str, TokenObjective] = {
-    "fkl": forward_kl,
-    "rkl": reverse_kl,
-    "jsd": partial(generalised_jsd, beta=0.5),
-    "tvd": total_variation,
-    "akl": adaptive_kl,
+    "fkl": objectives.forward_kl,
+    "rkl": objectives.reverse_kl,
+    "jsd": partial(objectives.generalised_jsd, beta=0.5),
+    "tvd": objectives.total_variation,
+    "akl": objectives.adaptive_kl,
 }
 
 
@@ -51,7 +43,6 @@ class RLKD(Method):
         title="Ranking-loss KD",
         paper="arXiv:2409.12545",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward + ranks",
         teacher_logits=True,
     )

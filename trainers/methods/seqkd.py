@@ -26,7 +26,6 @@ class SeqKD(Method):
         title="Sequence-level KD",
         paper="arXiv:1606.07947; MiniLLM's SeqKD baseline",
         variant="paper",
-        policy="off",
         cost="1 + one teacher answer a prompt",
         teacher_samples=True,
     )

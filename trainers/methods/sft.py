@@ -15,7 +15,6 @@ class SFT(Method):
         title="Supervised fine-tuning",
         paper="baseline (SFT w/o KD) of MiniLLM, arXiv:2306.08543",
         variant="paper",
-        policy="off",
         cost="1",
         same_tokenizer=False,
     )

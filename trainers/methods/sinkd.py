@@ -40,7 +40,6 @@ class SinKD(Method):
         title="SinKD",
         paper="arXiv:2402.17110",
         variant="adapted from encoders",
-        policy="off",
         cost="1 + teacher forward + Sinkhorn",
         teacher_logits=True,
     )

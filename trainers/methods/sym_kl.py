@@ -23,7 +23,6 @@ class SymmetricKL(Method):
         title="Symmetric KL",
         paper="DistiLLM's baseline, arXiv:2402.03898",
         variant="authors' code",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

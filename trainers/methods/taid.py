@@ -33,7 +33,6 @@ class TAID(Method):
         title="TAID",
         paper="arXiv:2501.16937",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

@@ -16,7 +16,6 @@ class TVD(Method):
         title="Total variation",
         paper="arXiv:2307.15190",
         variant="DistiLLM's, on the data set",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

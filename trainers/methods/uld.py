@@ -37,7 +37,6 @@ class ULD(Method):
         title="ULD",
         paper="arXiv:2402.12030",
         variant="byte-offset spans",
-        policy="off",
         cost="1 + teacher forward + two sorts",
         teacher_logits=True,
         same_tokenizer=False,
