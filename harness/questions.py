@@ -44,6 +44,14 @@ class PromptDoc(NamedTuple):
     """Of a prompt that is asked several times: which time, from 0."""
 
 
+class Response(NamedTuple):
+    """One answer; ``response_tokens`` includes the end token if ``finished``."""
+
+    text: str
+    response_tokens: int
+    finished: bool
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedTask:
     """All prompts of one task under one protocol, for one tokenizer.

@@ -11,11 +11,12 @@ from sklearn.calibration import calibration_curve
 
 from kdbench.harness import lm
 from kdbench.harness.errors import InputError
-from kdbench.harness.model_side import ModelSide
-from kdbench.harness.probes.intervals import calibration
+from kdbench.harness.probes.calibration import calibration
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
 from kdbench.tasks.calibration import BINS, bin_edges, ece, predict, reliability
 from kdbench.tasks.labels import LABEL_TASKS, label_docs
+from kdbench.trainers.engine import LoadedModel, in_process
 from kdbench.trainers.models import Vocabulary, initialise
 
 
@@ -88,21 +89,21 @@ def test_predictions_of_a_prompt_are_resampled_together() -> None:
     assert together["high"] - together["low"] > alone["high"] - alone["low"]
 
 
-def side(seed: int = 0) -> ModelSide:
+def text_model(seed: int = 0) -> TextModel:
     tokenizer = mini.build_tokenizer()
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
     model = initialise(mini.student_config("mini-test"), seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0 if parameter.ndim > 1 else 1.0)
-    return ModelSide(model=model, tokenizer=tokenizer, vocab=vocab, batch_size=8, max_length=128)
+    return TextModel(LoadedModel(model=model, vocabulary=vocab), tokenizer)
 
 
 def test_the_worlds_classification_runs_through_lm_eval() -> None:
     docs = label_docs("cls", edition="mini-test")
     assert len(docs) >= 14
     assert all(0 <= doc["gold"] < len(doc["choices"]) for doc in docs)
-    model = side()
+    model = text_model()
     name = LABEL_TASKS["cls"].lm_eval_name
     results = lm.evaluate_labels(model, name, docs)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
@@ -119,7 +120,7 @@ def test_the_worlds_classification_runs_through_lm_eval() -> None:
     ids = model.tokenizer(docs[0]["prompt"])["input_ids"]
     labels = [model.tokenizer(choice)["input_ids"][0] for choice in docs[0]["choices"]]
     with torch.no_grad():
-        logits = model.model(torch.tensor([ids])).logits[0, -1, labels]
+        logits = in_process(model.engine, "").model(torch.tensor([ids])).logits[0, -1, labels]
     assert found[0].probabilities == pytest.approx(logits.softmax(-1).tolist(), abs=1e-5)
 
 

@@ -1,6 +1,5 @@
 """Exposure bias: the authors' numbers, brute force, and what must be zero."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,24 @@ from transformers import PreTrainedModel
 from kdbench.harness.conform import recompute
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_records
-from kdbench.harness.probes.exposure import ContextRow, averaged, context_errors, table
-from kdbench.harness.probes.intervals import exposure_curves
-from kdbench.harness.probes.models import Probed
+from kdbench.harness.probes.exposure import (
+    ContextRow,
+    averaged,
+    context_errors,
+    exposure_curves,
+    sequence_errors,
+    table,
+)
 from kdbench.harness.questions import PromptDoc
 from kdbench.harness.runner.probing import check_probes
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT, Protocol
-from kdbench.trainers.exposure import curves, prompt_errors, sequence_errors
+from kdbench.trainers.batching import Layout, is_packable
+from kdbench.trainers.engine import LoadedModel
+from kdbench.trainers.exposure import curves, prompt_errors
 from kdbench.trainers.models import Vocabulary, initialise
-from kdbench.trainers.types import Decoding, Sequence
+from kdbench.trainers.types import Decoding, Prompt, Sequence
 
 LENGTH = 12
 SHORT = STRICT.limited(max_prompt=40, max_length=40 + LENGTH)
@@ -57,19 +64,17 @@ def test_the_first_token_counts_in_strict_only() -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_token_errors_equal_brute_force(family: str) -> None:
     student, teacher = tiny.model(family, seed=0), tiny.model(family, seed=1)
-    probed = [
-        Probed(m, None, Vocabulary(tiny.VOCAB, (1,), 0), 4, 8, None) for m in (student, teacher)
-    ]  # type: ignore[arg-type]
-    sequences = [*tiny.sequences(7), Sequence((3, 4), ())]
-    found = sequence_errors(
-        student,
-        probed[0].head,
-        teacher,
-        probed[1].head,
-        sequences,
-        layout=replace(probed[0].layout(sequences, teacher), tile=5),
-        micro_tokens=64,
+    layout = Layout(
+        row=64, pad_id=0, packed=is_packable(student, tiny.VOCAB), device=student.device, tile=5
     )
+    pair = [
+        LoadedModel(
+            model=m, vocabulary=Vocabulary(tiny.VOCAB, (1,), 0), layout=layout, micro_tokens=64
+        )
+        for m in (student, teacher)
+    ]
+    sequences = [*tiny.sequences(7), Sequence((3, 4), ())]
+    found = sequence_errors(*(TextModel(m, None) for m in pair), sequences)  # type: ignore[arg-type]
     for sequence, errors in zip(sequences, found, strict=True):
         assert len(errors) == len(sequence.response)
         if len(errors):
@@ -94,7 +99,7 @@ def brute_force(
 
 
 @pytest.fixture(scope="module")
-def pair() -> list[Probed]:
+def pair() -> list[TextModel]:
     """A student and a teacher of the mini world, both random, the teacher sure of itself."""
     tokenizer = mini.build_tokenizer()
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
@@ -104,18 +109,29 @@ def pair() -> list[Probed]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4.0 if parameter.ndim > 1 else 1.0)
-        made.append(Probed(model, tokenizer, vocab, 16, 16, torch.float64))
+        engine = LoadedModel(
+            model=model,
+            vocabulary=vocab,
+            batch_size=16,
+            chunk=16,
+            sampling_dtype=torch.float64,
+        )
+        made.append(TextModel(engine, tokenizer))
     return made
 
 
 def docs(count: int) -> list[PromptDoc]:
     texts = [f"Instruction : {'Who' if i % 2 else 'Where'} is {i} ? " for i in range(count)]
-    return [PromptDoc(i, texts[i], f"{i:016x}", i, ("a",), None, 1) for i in range(count)]
+    tokenizer = mini.build_tokenizer()
+    return [
+        PromptDoc(i, text, f"{i:016x}", i, tuple(tokenizer(text)["input_ids"]), ("a",), None, 1)
+        for i, text in enumerate(texts)
+    ]
 
 
 def errors(
-    pair: list[Probed],
-    writer: Probed,
+    pair: list[TextModel],
+    writer: TextModel,
     path: Path,
     *,
     count: int = 24,
@@ -135,7 +151,7 @@ def errors(
 
 
 def test_a_student_that_is_its_teacher_has_none_and_the_ratio_is_undefined(
-    pair: list[Probed], tmp_path: Path
+    pair: list[TextModel], tmp_path: Path
 ) -> None:
     same = [pair[0], pair[0]]
     student = errors(same, pair[0], tmp_path / "a.jsonl", count=6)
@@ -147,7 +163,7 @@ def test_a_student_that_is_its_teacher_has_none_and_the_ratio_is_undefined(
 
 
 def test_contexts_of_the_teacher_on_both_sides_give_no_exposure_bias(
-    pair: list[Probed], tmp_path: Path
+    pair: list[TextModel], tmp_path: Path
 ) -> None:
     # the null test: whatever the student, what is left is sampling noise, inside its interval
     one = errors(pair, pair[1], tmp_path / "a.jsonl", seed=1)
@@ -172,7 +188,7 @@ def test_the_interval_of_the_null_holds_its_level() -> None:
 
 
 def test_what_is_stored_is_not_sampled_again(
-    pair: list[Probed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: list[TextModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.jsonl"
     whole = errors(pair, pair[0], path)
@@ -180,13 +196,13 @@ def test_what_is_stored_is_not_sampled_again(
     lines = content.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:11]) + lines[11][:9])  # a group of 8, and what a kill left
     asked = []
-    answers = Probed.answers
+    answers = LoadedModel.answers
 
-    def counted(self: Probed, prompts: list[object], decoding: Decoding) -> object:
+    def counted(self: LoadedModel, prompts: list[Prompt], *args: object, **how: object) -> object:
         asked.append(len(prompts))
-        return answers(self, prompts, decoding)  # type: ignore[arg-type]
+        return answers(self, prompts, *args, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Probed, "answers", counted)
+    monkeypatch.setattr(LoadedModel, "answers", counted)
     assert np.array_equal(errors(pair, pair[0], path), whole)
     assert asked == [16, 16]
     assert path.read_bytes() == content

@@ -15,11 +15,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from kdbench.trainers.head import kernels as head_kernels
+from kdbench.trainers.batching import pack, pad
+from kdbench.trainers.head import tiles
 from kdbench.trainers.head.analytic import analytic_form
-from kdbench.trainers.head.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of
+from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
 from kdbench.trainers.objectives import divergences as objectives
-from kdbench.trainers.packing import pack, pad
 from kdbench.trainers.types import Packed
 
 OBJECTIVES: dict[str, objectives.TokenObjective] = {
@@ -97,13 +98,11 @@ def test_fast_road_is_taken_and_equals_the_generic_one(name: str) -> None:
     results = []
     # A lambda is not recognised, so it takes the generic road.
     for objective in (OBJECTIVES[name], lambda *arguments: OBJECTIVES[name](*arguments)):
-        job = head_kernels.Job(
-            objective, head.parts, teacher_head.parts, teacher, target, {}, rows=4
+        job = tiles.Job(
+            objective, head, target, rows=4, teacher=teacher_head, teacher_hidden_ND=teacher
         )
-        assert (analytic_form(objective, head.parts, teacher_head.parts) is not None) == (
-            len(results) == 0
-        )
-        results.append(head_kernels.run(job, student, head_kernels.Wanted(True, True, False)))
+        assert (analytic_form(objective, head, teacher_head) is not None) == (len(results) == 0)
+        results.append(tiles.run(job, student, tiles.Wanted(True, True, False)))
     fast, generic = results
     assert set(fast.sums) == set(generic.sums)
     for key in fast.sums:

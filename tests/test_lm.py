@@ -1,18 +1,25 @@
 """The door to lm-eval: prompts, the sample sink, resume, stock tasks."""
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import resolve_max_length
+from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -21,18 +28,23 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from kdbench.harness import lm
-from kdbench.harness.answer import decode, model_answerer
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.samples import Request, Response, collect
-from kdbench.harness.files.records import SampleRow
+from kdbench.harness.evaluation.evaluate import answering_model
+from kdbench.harness.evaluation.samples import Answerer, collect
+from kdbench.harness.files.records import DecodingRecord, ModelRef, SampleRow
+from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_records
-from kdbench.harness.model_side import ModelSide, cut_at
-from kdbench.harness.questions import PreparedTask, prepare_task
+from kdbench.harness.lm.answers import AnswersLM
+from kdbench.harness.lm.likelihoods import ModelLM, evaluate_stock
+from kdbench.harness.lm.tasks import undisturbed
+from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task
+from kdbench.harness.text_model import TextModel, cut_at
+from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT
 from kdbench.tasks.scoring import score_rows
+from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.types import Answer
+from kdbench.trainers.types import Answer, Decoding
 
 WORDS = ("red", "green", "blue", "dog", "cat", "runs", "sleeps")
 CHUNK = 4
@@ -89,10 +101,10 @@ def prepare(
 
 def fake(
     calls: list[list[int]] | None = None, die_after: int | None = None
-) -> Callable[[Sequence[Request], int], Iterator[list[Response]]]:
+) -> Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]:
     """Answers made of words that depend on key and seed only, as the sampler's do."""
 
-    def answer(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+    def answer(requests: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
         if calls is not None:
             calls.append([request.doc_id for request in requests])
         for chunk, start in enumerate(range(0, len(requests), CHUNK)):
@@ -103,10 +115,32 @@ def fake(
     return answer
 
 
-def respond(request: Request, seed: int) -> Response:
+def respond(request: PromptDoc, seed: int) -> Response:
     dice = random.Random(request.key * 1000 + seed)
     words = dice.choices(WORDS, k=dice.randrange(1, 5))
     return Response(" ".join(words) + dice.choice(["", ".", " ∞\n", "\u2028"]), len(words), True)
+
+
+class Generated(NamedTuple):
+    """What one decoding seed gave."""
+
+    path: Path
+    rows: list[SampleRow]
+    generated: int
+
+
+def generate(
+    answer: Answerer,
+    prepared: PreparedTask,
+    *,
+    seed: int,
+    out: Path,
+    chunk: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> Generated:
+    path = Evaluation(out).samples_file(seed)
+    found = collect(path, prepared.docs, answer, seed=seed, chunk=chunk, on_progress=on_progress)
+    return Generated(path, found.rows, found.generated)
 
 
 # --- prompts
@@ -137,28 +171,38 @@ def test_lm_eval_aggregates_what_the_stored_samples_score(
     data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     progress: list[int] = []
-    result = lm.generate_task(
-        fake(),
-        task="dolly",
-        edition="full",
-        protocol=STRICT.limited(max_prompt=400, max_length=420),
-        seed=10,
-        out=tmp_path / "out",
-        tokenizer=tokenizer,
-        template="alpaca",
-        chunk=CHUNK,
-        data_dir=data_folder,
-        on_progress=progress.append,
+    prepared = prepare(data_folder, tokenizer)
+    result = generate(
+        fake(), prepared, seed=10, out=tmp_path / "out", chunk=CHUNK, on_progress=progress.append
     )
     stored = read_records(tmp_path / "out/samples.seed10.jsonl", SampleRow)
     assert stored == result.rows
     assert progress == [4, 8, 9]
-    assert result.generated == len(stored) == len(result.prepared.docs) == 9
+    assert result.generated == len(stored) == len(prepared.docs) == 9
+    # our task's file in plain lm-eval, answered by what is stored
+    asked: list[str] = []
+
+    def answers(requests: list[Instance]) -> list[str]:
+        asked.extend(request.args[0] for request in requests)
+        return [row.response for row in stored]
+
+    rows = [
+        {"doc_id": d.doc_id, "prompt": d.prompt, "references": list(d.references)}
+        for d in prepared.docs
+    ]
+    with undisturbed():
+        manager = TaskManager(
+            include_path=str(YAML_FOLDER), include_defaults=False, metadata={"rows": rows}
+        )
+        loaded = manager.load(["kdbench_dolly_full"])
+        found = evaluate(AnswersLM(answers), loaded, bootstrap_iters=0, log_samples=False)
+    assert asked == [doc.prompt for doc in prepared.docs]
+    theirs = found["results"]["kdbench_dolly_full"]
     scored = score_rows(stored)
     for metric in ("rouge_l", "exact_match"):
         ours = sum(row.metrics[metric][0] for row in scored) / len(scored)
-        assert result.metrics[metric] == pytest.approx(ours, abs=1e-12)
-    assert 0 < result.metrics["rouge_l"] < 100
+        assert theirs[f"{metric},none"] == pytest.approx(ours, abs=1e-12)
+    assert 0 < theirs["rouge_l,none"] < 100
 
 
 def test_generation_leaves_global_generators_alone(
@@ -166,7 +210,7 @@ def test_generation_leaves_global_generators_alone(
 ) -> None:
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
     prepared = prepare(data_folder, tokenizer)
-    lm.generate_prepared(fake(), prepared, seed=10, out=tmp_path, chunk=CHUNK)
+    generate(fake(), prepared, seed=10, out=tmp_path, chunk=CHUNK)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]  # type: ignore[union-attr]
     assert torch.equal(torch.get_rng_state(), states[2])
@@ -177,17 +221,15 @@ def test_a_killed_generation_continues_to_the_same_bytes(
     data_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, die_after: int
 ) -> None:
     prepared = prepare(data_folder, tokenizer)
-    whole = lm.generate_prepared(fake(), prepared, seed=10, out=tmp_path / "a", chunk=CHUNK)
+    whole = generate(fake(), prepared, seed=10, out=tmp_path / "a", chunk=CHUNK)
     with pytest.raises(Killed):
-        lm.generate_prepared(
-            fake(die_after=die_after), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK
-        )
+        generate(fake(die_after=die_after), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK)
     calls: list[list[int]] = []
-    again = lm.generate_prepared(fake(calls), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK)
+    again = generate(fake(calls), prepared, seed=10, out=tmp_path / "b", chunk=CHUNK)
     assert calls == [[doc.doc_id for doc in prepared.docs[die_after * CHUNK :]]]
     assert again.generated == 9 - die_after * CHUNK
     assert again.path.read_bytes() == whole.path.read_bytes()
-    assert again.metrics == whole.metrics
+    assert score_rows(again.rows) == score_rows(whole.rows)
 
 
 @pytest.mark.parametrize("kept_bytes", [1, 200, 1500, 3000, -1, -200])
@@ -227,10 +269,10 @@ def test_a_model_that_breaks_the_contract_is_a_bug(
 ) -> None:
     prepared = prepare(data_folder, tokenizer)
 
-    def short(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+    def short(requests: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
         yield [respond(request, seed) for request in requests[:2]]
 
-    def early(requests: Sequence[Request], seed: int) -> Iterator[list[Response]]:
+    def early(requests: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
         yield [respond(request, seed) for request in requests[:CHUNK]]
 
     with pytest.raises(RuntimeError, match="2 answers to 4 prompts"):
@@ -242,13 +284,13 @@ def test_a_model_that_breaks_the_contract_is_a_bug(
 # --- a model behind the door
 
 
-def gpt2() -> GPT2LMHeadModel:
+def gpt2(positions: int = 128) -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=260, n_positions=128, n_embd=32, n_layer=2, n_head=2)
+    config = GPT2Config(vocab_size=260, n_positions=positions, n_embd=32, n_layer=2, n_head=2)
     return GPT2LMHeadModel(config).eval()
 
 
-def llama() -> LlamaForCausalLM:
+def llama(positions: int = 128) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=257,
@@ -256,16 +298,28 @@ def llama() -> LlamaForCausalLM:
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
     )
     return LlamaForCausalLM(config).eval()
 
 
-def side(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, width: int) -> ModelSide:
-    vocab = Vocabulary(size=width, eos_ids=(256,), pad_id=256)
-    return ModelSide(
-        model=model, tokenizer=tokenizer, vocab=vocab, batch_size=3, max_length=64, chunk=CHUNK
+def text_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    width: int = 257,
+    *,
+    end: int = 256,
+    batch_size: int = 3,
+    dtype: torch.dtype | None = None,
+) -> TextModel:
+    engine = LoadedModel(
+        model=model,
+        vocabulary=Vocabulary(size=width, eos_ids=(end,), pad_id=256),
+        batch_size=batch_size,
+        chunk=CHUNK,
+        sampling_dtype=dtype,
     )
+    return TextModel(engine, tokenizer)
 
 
 def instances(kind: str, *arguments: tuple[object, ...]) -> list[Instance]:
@@ -274,11 +328,11 @@ def instances(kind: str, *arguments: tuple[object, ...]) -> list[Instance]:
 
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_likelihoods_equal_lm_evals_own_model(
-    make: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+    make: Callable[[int], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = make()
-    peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, max_length=64)
-    ours = lm.ModelLM(side(model, tokenizer, model.config.vocab_size))
+    model = make(64)
+    peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)  # finds the length itself
+    ours = ModelLM(text_model(model, tokenizer, model.config.vocab_size))
     pairs = instances(
         "loglikelihood",
         ("The sky is", " blue"),
@@ -330,8 +384,8 @@ def test_a_third_party_task_runs_through_the_same_door(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     model = gpt2()
     state = torch.get_rng_state()
-    found = lm.evaluate_stock(
-        side(model, tokenizer, 260), tasks=["own_choice"], include_paths=[stock_folder]
+    found = evaluate_stock(
+        text_model(model, tokenizer, 260), tasks=["own_choice"], include_paths=[stock_folder]
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert found["versions"] == {"own_choice": 3.0}
@@ -343,16 +397,43 @@ def test_a_third_party_task_runs_through_the_same_door(
     ]
     assert found["results"]["own_choice"]["acc,none"] == sum(right) / 2
     with pytest.raises(InputError, match="cannot load lm-eval task 'own_broken'") as caught:
-        lm.evaluate_stock(
-            side(model, tokenizer, 260), tasks=["own_broken"], include_paths=[stock_folder]
+        evaluate_stock(
+            text_model(model, tokenizer, 260), tasks=["own_broken"], include_paths=[stock_folder]
         )
     assert "\n" not in str(caught.value)
 
 
+class Fixed:
+    """An engine that gives the answers it was made with."""
+
+    max_length = 64
+    vocabulary = Vocabulary(size=260, eos_ids=(256,), pad_id=256)
+
+    def __init__(self, *answers: Answer) -> None:
+        self._answers = answers
+
+    def answers(self, *asked: object, **how: object) -> Iterator[list[Answer]]:
+        yield list(self._answers)
+
+
 def test_answers_are_decoded_without_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     ids = tokenizer("Ünïcödé ∞")["input_ids"]
-    got = decode(tokenizer, [Answer((*ids, 256), True), Answer((), False)])
+    model = TextModel(Fixed(Answer((*ids, 256), True), Answer((), False)), tokenizer)  # type: ignore[arg-type]
+    (got,) = model.respond([], Decoding(max_new_tokens=64))
     assert got == [Response("Ünïcödé ∞", len(ids) + 1, True), Response("", 0, False)]
+
+
+def test_a_stop_that_is_a_special_token_is_found(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>", "<tool>"]})
+    ids = tokenizer("say <tool>yes.<turn>\nno. <turn>", add_special_tokens=False)["input_ids"]
+    assert max(ids) > 256
+    model = text_model(gpt2(), tokenizer, 260)
+    assert model.text((*ids, 256)) == "say yes.\nno. "
+    assert model.text((*ids, 256), ["<turn>"]) == "say yes."
+    assert model.text((*ids, 256), ["<turn>\n", "."]) == "say yes"
+    assert model.text((*ids, 256), ["<end>"]) == "say yes.\nno. "
+    assert model.text((*ids, 256), ["o."]) == "say yes.\nn"
 
 
 @pytest.mark.parametrize("protocol", [STRICT, MINILLM_COMPAT], ids=lambda p: p.name)
@@ -361,20 +442,16 @@ def test_a_model_answers_the_same_at_every_batch_size(
 ) -> None:
     short = replace(protocol, max_prompt=100, max_length=112)  # type: ignore[type-var]
     compat = short.name == "minillm-compat"  # type: ignore[attr-defined]
+    decoding = DecodingRecord(max_new_tokens=12, no_repeat_ngram=short.no_repeat_ngram)  # type: ignore[attr-defined]
     prepared = prepare(data_folder, tokenizer, protocol=short, template="mini")
+    card = ModelRef(name="gpt2", fingerprint="f", parameters=1)
     files = []
     for batch_size in (1, 5):
-        answer = model_answerer(
-            gpt2(),
-            tokenizer,
-            protocol=short,  # type: ignore[arg-type]
-            vocab=Vocabulary(size=257, eos_ids=(256,), pad_id=256),
-            batch_size=batch_size,
-            chunk=CHUNK,
-            dtype=torch.float64,
-        )
+        ours = text_model(gpt2(), tokenizer, batch_size=batch_size, dtype=torch.float64)
+        answering = answering_model("gpt2", card, tokenizer, lambda ours=ours: ours)
         out = tmp_path / str(batch_size)
-        files.append(lm.generate_prepared(answer, prepared, seed=10, out=out, chunk=CHUNK))
+        answer = answering.answerer(decoding)
+        files.append(generate(answer, prepared, seed=10, out=out, chunk=CHUNK))
     assert files[0].path.read_bytes() == files[1].path.read_bytes()
     rows = files[0].rows
     assert len(rows) == (10 if compat else 9)
@@ -382,23 +459,8 @@ def test_a_model_answers_the_same_at_every_batch_size(
     assert len({row.response for row in rows}) >= 8  # the two equal prompts may agree
 
 
-def test_the_wrong_tokenizer_is_noticed(
-    data_folder: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    answer = model_answerer(
-        gpt2(),
-        tokenizer,
-        protocol=STRICT.limited(max_prompt=10, max_length=12),
-        vocab=Vocabulary(size=257, eos_ids=(256,), pad_id=256),
-        batch_size=2,
-        chunk=CHUNK,
-    )
-    with pytest.raises(InputError, match="prompt 7 has 20 tokens"):
-        next(answer([Request(7, "x" * 20, 1)], 10))
-
-
 def test_stock_answers_stop_where_the_task_says(tokenizer: PreTrainedTokenizerFast) -> None:
-    ours = lm.ModelLM(side(gpt2(), tokenizer, 257))
+    ours = ModelLM(text_model(gpt2(), tokenizer))
     greedy = {"until": [], "max_gen_toks": 8, "do_sample": False}
     sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
     requests = instances("generate_until", ("one", greedy), ("two", sampled), ("one", greedy))
@@ -410,3 +472,76 @@ def test_stock_answers_stop_where_the_task_says(tokenizer: PreTrainedTokenizerFa
     assert second != first
     assert cut_at("abc", ["c", "b"]) == "a"
     assert cut_at("abc", ["x"]) == "abc"
+
+
+def test_another_sample_of_a_request_is_another_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    ours = ModelLM(text_model(gpt2(), tokenizer))
+    sampled = {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 1.0}
+    one, twin = instances("generate_until", ("one", sampled), ("one", sampled))
+    first, second, third, other = ours.generate_until([one, one, one, twin])
+    assert len({first, second, third}) == 3
+    assert other == first  # equal prompts, equal noise
+
+
+def test_repeats_of_a_stock_task_differ(
+    stock_folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (stock_folder / "own_answers.yaml").write_text(
+        "task: own_answers\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {stock_folder / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: generate_until\nrepeats: 3\n"
+        "doc_to_text: question\ndoc_to_target: gold\n"
+        "generation_kwargs: {until: [], max_gen_toks: 6, do_sample: true, temperature: 1.0}\n"
+        "filter_list: [{name: all, filter: [{function: take_first_k, k: 3}]}]\n"
+        "process_results: !function results.longest\n"
+        "metric_list: [{metric: length, aggregation: mean, higher_is_better: true}]\n"
+    )
+    (stock_folder / "results.py").write_text(
+        "def longest(doc, results):\n    return {'length': max(map(len, results[0]))}\n"
+    )
+    found = evaluate_stock(
+        text_model(gpt2(), tokenizer, 260), tasks=["own_answers"], include_paths=[stock_folder]
+    )
+    for sample in found["samples"]["own_answers"]:
+        assert len({*sample["resps"][0]}) == 3
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_greedy_answers_equal_lm_evals_own_model(
+    make: Callable[[int], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = make(64)
+    peer = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
+    settings = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}
+    asked = instances(
+        "generate_until",
+        ("The sky is", settings),
+        ("far too long for its context " * 9, settings),  # loses its left
+        ("x", settings | {"max_gen_toks": 60}),
+    )
+    expected = peer.generate_until(asked, disable_tqdm=True)
+    assert ModelLM(text_model(model, tokenizer, 257)).generate_until(asked) == expected
+
+
+def test_the_context_is_as_long_as_lm_eval_finds_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    for model in (gpt2(96), llama(8192)):
+        expected = resolve_max_length(model.config, tokenizer)
+        assert text_model(model, tokenizer).max_length == expected
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=260, hidden_size=16, n_layer=1, n_head=2))
+    assert text_model(bloom, tokenizer).max_length == 2048
+    tokenizer.model_max_length = 512
+    assert text_model(bloom, tokenizer).max_length == 512
+
+
+def test_a_task_that_asks_for_more_than_the_context_is_refused(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    ours = ModelLM(text_model(gpt2(64), tokenizer))
+    asked = instances("generate_until", ("one", {"until": [], "max_gen_toks": 64}))
+    with pytest.raises(InputError, match="64 new tokens, but the model's context has 64"):
+        ours.generate_until(asked)

@@ -198,7 +198,7 @@ def test_divergence_is_one_sentence_and_leaves_the_weights(tmp_path: Path) -> No
 def test_an_evaluation_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
     loop = build("sft", tmp_path, eval_every=1, select="min:dev_loss")
     losses = {0: 3.0, 1: 2.0, 2: float("nan")}
-    loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+    loop.evaluator = lambda step: {"dev_loss": losses[step]}
     with pytest.raises(CellFailed, match="diverged at step 2: dev_loss nan"):
         loop.run()
     assert loop.state.best_step == 1
@@ -211,7 +211,7 @@ def test_the_student_is_that_of_the_best_step_of_the_checkpoint(tmp_path: Path) 
     def made(losses: list[float]) -> Loop:
         settings = {"eval_every": 1, "save_every": 2, "select": "min:dev_loss"}
         loop = build("sft", tmp_path, **settings)
-        loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+        loop.evaluator = lambda step: {"dev_loss": losses[step]}
         return loop
 
     first = made([9, 5, 4, 1])

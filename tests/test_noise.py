@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kdbench.trainers.sampler.noise import (
+from kdbench.trainers.sampler.draw import (
     GumbelArgmax,
     gumbel,
     hash31,
@@ -116,7 +116,7 @@ FROZEN_BITS = [
 
 
 def test_positions_are_a_splitmix64_counter():
-    from kdbench.trainers.sampler.noise import _mix64
+    from kdbench.trainers.sampler.draw import _mix64
 
     start = stream_key(1, 2, 3)
     low, high = position_keys([start], 4, CPU)[0, 3].tolist()

@@ -5,10 +5,9 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
-from kdbench.trainers.cpu.arithmetic import fast_products
-from kdbench.trainers.cpu.attention import packed_attention
+from kdbench.trainers.batching import is_packable, pack, pad
+from kdbench.trainers.cpu import fast_products, packed_attention
 from kdbench.trainers.head.head import backbone_hidden
-from kdbench.trainers.packing import is_packable, pack, pad
 from kdbench.trainers.types import Packed, Sequence
 
 
@@ -160,6 +159,6 @@ def test_fast_products_are_autocast_up_to_rounding(
 def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     layer, x = torch.nn.Linear(4, 3), torch.randn(2, 4)
-    with fast_products(x.device):
+    with fast_products():
         inside = layer(x)
     assert torch.equal(inside, layer(x))

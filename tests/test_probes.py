@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,20 +14,23 @@ import runs
 import torch
 from lm_eval.tasks import TaskManager
 
-from kdbench.harness import task_names
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import check_tasks, include_folders
+from kdbench.harness.evaluation import names as task_names
+from kdbench.harness.evaluation import texts as text_report
+from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary
+from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_json, read_record
-from kdbench.harness.probes.models import Probed
-from kdbench.harness.probes.references import reference_tokens
+from kdbench.harness.probes import loss, self_bleu
+from kdbench.harness.probes.calibration import next_tokens
+from kdbench.harness.probes.subject import Subject
 from kdbench.harness.probes.truth import against_truth
 from kdbench.harness.questions import PreparedTask, prepare_task
-from kdbench.harness.runner import text_report
-from kdbench.tasks import mini
+from kdbench.harness.text_model import TextModel
+from kdbench.tasks import mini, text_stats
 from kdbench.tasks.protocols import STRICT
-from kdbench.tasks.text_stats import self_bleu
+from kdbench.trainers.engine import LoadedModel, in_process
 from kdbench.trainers.models import Vocabulary, initialise
 from kdbench.trainers.types import Decoding
 
@@ -33,17 +38,41 @@ PROTOCOL = STRICT.limited(max_prompt=64, max_length=128)
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 
-def student(scale: float = 3.0) -> Probed:
+def student(scale: float = 3.0) -> TextModel:
     tokenizer = mini.build_tokenizer()
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
     model = initialise(mini.student_config("mini-test"), 0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale if parameter.ndim > 1 else 1.0)
-    return Probed(model, tokenizer, vocab, 16, 16, torch.float64)
+    engine = LoadedModel(
+        model=model, vocabulary=vocab, batch_size=16, chunk=16, sampling_dtype=torch.float64
+    )
+    return TextModel(engine, tokenizer)
 
 
-def prepared(task: str, model: Probed, limit: int) -> PreparedTask:
+@dataclass(frozen=True, slots=True)
+class Stored(Evaluation):
+    """An evaluation whose answers are at hand."""
+
+    rows: tuple[SampleRow, ...]
+
+    def samples(self, seed: int | None = None) -> list[SampleRow]:
+        return list(self.rows)
+
+
+def subject(model: TextModel, samples: list[SampleRow] | None = None) -> Subject:
+    return Subject(
+        model=lambda: model,
+        teacher=lambda: model,
+        teacher_name="itself",
+        decoding=lambda seed: Decoding(max_new_tokens=8, seed=seed),
+        evaluation=Stored(Path("nowhere"), tuple(samples or ())),
+        stage=lambda title, prompts: nullcontext(),  # type: ignore[arg-type,return-value]
+    )
+
+
+def prepared(task: str, model: TextModel, limit: int) -> PreparedTask:
     return prepare_task(
         task,
         "mini-test",
@@ -56,34 +85,40 @@ def prepared(task: str, model: Probed, limit: int) -> PreparedTask:
 
 def test_reference_tokens_equal_brute_force() -> None:
     model = student()
-    docs = prepared("dolly", model, 5).docs
-    found = reference_tokens(model, docs, PROTOCOL)
-    expected = []
-    for place, doc in enumerate(docs):
+    prompts = prepared("dolly", model, 5)
+    found = next_tokens(model, prompts)
+    expected, tokens = [], 0
+    network = in_process(model.engine, "").model
+    for place, doc in enumerate(prompts.docs):
         prompt = model.tokenizer(doc.prompt)["input_ids"]
         answer = [*model.tokenizer(doc.references[0])["input_ids"], model.tokenizer.eos_token_id]
         with torch.no_grad():
-            logits = model.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            logits = network(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         q = logits.softmax(-1)
         own = q[range(len(answer)), answer]
         best = q.max(-1)
         expected.append(float(-own.log().mean()))
-        mine = found.owner_N == place
-        assert found.confidence_N[mine] == pytest.approx(best.values.tolist(), abs=1e-5)
-        assert found.correct_N[mine].tolist() == (best.indices == torch.tensor(answer)).tolist()
+        mine = found["owner"] == place
+        assert found["confidence"][mine] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert found["correct"][mine].tolist() == (best.indices == torch.tensor(answer)).tolist()
         one_hot = torch.nn.functional.one_hot(torch.tensor(answer), q.shape[-1])
         brier = (q - one_hot).square().sum(-1).tolist()
-        assert found.brier_N[mine] == pytest.approx(brier, abs=1e-5)
-    assert found.means(found.nll_N) == pytest.approx(expected, abs=1e-4)
+        assert found["brier"][mine] == pytest.approx(brier, abs=1e-5)
+        tokens += len(answer)
+    report = loss.measure(subject(model), prompts, {})
+    assert report["loss"]["mean"] == pytest.approx(sum(expected) / 5, abs=1e-4)
+    assert report["loss"]["n_prompts"] == 5
+    lengths = np.bincount(found["owner"].astype(int))
+    assert report["per_token"] == pytest.approx(float(lengths @ expected) / tokens, abs=1e-4)
 
 
 def test_a_student_that_knows_nothing_is_as_far_from_the_truth_as_can_be_computed() -> None:
     model = student(scale=0.0)  # every word is as likely as any other
     docs = prepared("selfinst", model, 3).docs
     decoding = Decoding(max_new_tokens=16, seed=7)
-    rows = against_truth(model, docs, protocol=PROTOCOL, decoding=decoding, samples=3)
+    rows = against_truth(model, docs, decoding=decoding, samples=3)
     truth = mini.Truth()
-    words = math.log(model.vocab.size)
+    words = math.log(model.engine.vocabulary.size)
     for row, doc in zip(rows, docs, strict=True):
         expected = []
         for sample in range(3):
@@ -105,7 +140,7 @@ def test_another_tokenizer_has_no_truth() -> None:
     model = student()
     model.tokenizer.add_tokens(["another"])
     with pytest.raises(InputError, match="another tokenizer"):
-        against_truth(model, (), protocol=PROTOCOL, decoding=Decoding(max_new_tokens=4), samples=1)
+        against_truth(model, (), decoding=Decoding(max_new_tokens=4), samples=1)
 
 
 def rows() -> tuple[list[SampleRow], list[ScoreRow]]:
@@ -162,11 +197,13 @@ def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_self_bleu_of_equal_and_of_different_answers() -> None:
-    assert self_bleu(["the same five words here"] * 3) == pytest.approx(100.0)
-    assert self_bleu(["one two three four", "five six seven eight"]) == pytest.approx(0.0)
-    assert self_bleu(["alone"]) is None
-    samples, _ = rows()
-    assert text_report.self_bleu_report(samples[:1]).keys() == {"missing"}
+    bleu = text_stats.self_bleu
+    assert bleu(["the same five words here"] * 3) == pytest.approx(100.0)
+    assert bleu(["one two three four", "five six seven eight"]) == pytest.approx(0.0)
+    assert bleu(["alone"]) is None
+    model = student()
+    alone = subject(model, rows()[0][:1])
+    assert self_bleu.measure(alone, prepared("dolly", model, 1), {}).keys() == {"missing"}
 
 
 # --- third-party tasks
@@ -201,7 +238,11 @@ def test_packages_offer_task_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_names, "entry_points", lambda group: points)
     assert [folder.name for folder in include_folders()] == ["yaml"]
     config = TasksConfig(names=("kdbench_dolly_full", "dolly", "sst2-cal"))
-    assert check_tasks(config) == (["dolly"], ["kdbench_dolly_full", "sst2-cal"])
+    assert tasks_of(config) == [
+        Asked("kdbench_dolly_full", "lm-eval"),
+        Asked("dolly", "text"),
+        Asked("sst2-cal", "labels"),
+    ]
     points[0] = EntryPoint("own", "no.such.package", "kdbench.tasks")
     with pytest.raises(InputError, match="no package with task files"):
         include_folders()
@@ -209,11 +250,11 @@ def test_packages_offer_task_folders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_real_sets_and_the_world_do_not_mix() -> None:
     with pytest.raises(InputError, match="sst2-cal does not exist in edition 'mini'"):
-        check_tasks(TasksConfig(names=("sst2-cal",), edition="mini"))
+        tasks_of(TasksConfig(names=("sst2-cal",), edition="mini"))
     with pytest.raises(InputError, match="can have sst2-cal, boolq-cal"):
-        check_tasks(TasksConfig(names=("cls",), edition="full"))
+        tasks_of(TasksConfig(names=("cls",), edition="full"))
     with pytest.raises(InputError, match="did you mean sst2-cal"):
-        check_tasks(TasksConfig(names=("sst-cal",), edition="full"))
+        tasks_of(TasksConfig(names=("sst-cal",), edition="full"))
 
 
 def test_a_run_with_everything(tmp_path: Path) -> None:

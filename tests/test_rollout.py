@@ -15,14 +15,22 @@ from transformers import (
 )
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.cpu import llama as llama_decoder
-from kdbench.trainers.cpu.llama import LlamaDecoder, is_plain_llama
+from kdbench.trainers import cpu
+from kdbench.trainers.sampler import llama as llama_decoder
 from kdbench.trainers.sampler import sampler as rollout
-from kdbench.trainers.sampler.cache import prompt_groups
-from kdbench.trainers.sampler.decoders import ForwardDecoder, cast_copy, decoder_for
-from kdbench.trainers.sampler.filters import NgramBlock, filtered, mixed
-from kdbench.trainers.sampler.noise import gumbel, hash31, position_keys, stream_key, token_table
-from kdbench.trainers.sampler.sampler import generate
+from kdbench.trainers.sampler.decoders import ForwardDecoder, cast_copy, prompt_groups
+from kdbench.trainers.sampler.draw import (
+    NgramBlock,
+    filtered,
+    gumbel,
+    hash31,
+    mixed,
+    position_keys,
+    stream_key,
+    token_table,
+)
+from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
+from kdbench.trainers.sampler.sampler import decoder_for, generate
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 CPU = torch.device("cpu")
@@ -211,7 +219,7 @@ def test_cheap_path_equals_the_models_own_forward(family, width, dtype):
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @torch.no_grad()
 def test_prompts_read_in_float32_equal_the_models_own_forward(family, monkeypatch):
-    monkeypatch.setattr(llama_decoder, "slow_in_half", lambda device, dtype: True)
+    monkeypatch.setattr(cpu, "slow_in_half", lambda dtype: True)
     monkeypatch.setattr(llama_decoder, "_WIDEN_FROM", 1)
     torch.manual_seed(1)
     model = tiny.model(family, width=256, tied=False)

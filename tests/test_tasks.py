@@ -10,7 +10,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import check_task_names
+from kdbench.harness.evaluation.names import Asked, asked_tasks
 from kdbench.tasks import catalogue, docs, protocols
 from kdbench.tasks.labels import LABEL_TASKS
 
@@ -132,19 +132,30 @@ def test_limits_take_the_first_rows(data_folder: Path) -> None:
 
 def test_names_are_parted_and_unknown_ones_refused(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("task: my_own_task\ntag:\n  - mine\n")
-    ours, others = check_task_names(["sni", "arc_easy", "dolly", "my_own_task", "mine"], [tmp_path])
-    assert (ours, others) == (["sni", "dolly"], ["arc_easy", "my_own_task", "mine"])
+    names = ["sni", "arc_easy", "dolly", "my_own_task", "cls", "mine"]
+    found = asked_tasks(names, [tmp_path])
+    assert [task.name for task in found] == names
+    assert [task.kind for task in found] == [
+        *("text", "lm-eval", "text", "lm-eval", "labels", "lm-eval"),
+    ]
+    assert asked_tasks(["own/My test.jsonl", "mine=a/b.json"]) == [
+        Asked("my-test", "file", "own/My test.jsonl"),
+        Asked("mine", "file", "a/b.json"),
+    ]
     for names, says in [
         (["doly"], "did you mean dolly"),
         (["dolly", "arc_esy"], "arc_easy"),
         (["my_own_tsk"], "unknown task"),
         (["dolly", "dolly"], "given twice"),
         ([], "no tasks given"),
+        (["own/dolly.jsonl"], "give it a name of its own, as in mytest=own/dolly.jsonl"),
+        (["a b=own.jsonl"], "a file cannot be called 'a b'"),
+        (["x.jsonl", "y/x.jsonl"], "given twice"),
     ]:
         with pytest.raises(InputError, match=says):
-            check_task_names(names)
+            asked_tasks(names)
     with pytest.raises(InputError, match="include path"):
-        check_task_names(["my_own_task"], [tmp_path / "none"])
+        asked_tasks(["my_own_task"], [tmp_path / "none"])
 
 
 def test_protocols_are_the_documented_two() -> None:

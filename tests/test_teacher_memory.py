@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from kdbench.trainers import teacher
-from kdbench.trainers.batching import Layout
+from kdbench.trainers.batching import Layout, pack
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
 from kdbench.trainers.optim import Recipe
-from kdbench.trainers.packing import pack
 from kdbench.trainers.teacher import TeacherMemory, teacher_side
 from kdbench.trainers.types import Sequence
 from tests.support import tiny

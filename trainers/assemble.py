@@ -6,22 +6,22 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.trainers.batching import Layout
+from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import Rollouts, Scorer, reference_loss
+from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer, reference_loss
 from kdbench.trainers.head.head import head_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
-from kdbench.trainers.packing import is_packable
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.teacher import TeacherSide, frozen_copy, teacher_side
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
@@ -47,7 +47,7 @@ class Parts:
         dev: development examples, or none.
         dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
         answers: file in which teacher answers to the training prompts are shared.
-        decode_rows, decode_chunk: see `kdbench.trainers.engine.Rollouts`.
+        decode_rows, decode_chunk: see `kdbench.trainers.engine.LoadedModel`.
         out: folder of the training; see `kdbench.trainers.loop`.
         accelerator: device, mixed precision and ranks.
         packed, tile: how to lay out rows and heads; None: as fits the models.
@@ -92,15 +92,24 @@ def assemble(parts: Parts) -> Loop:
         head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
         alike = parts.teacher_vocab is None
         side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
-    rollouts = _rollouts(parts)
+    engine = LoadedModel(
+        model=student,
+        vocabulary=parts.vocabulary,
+        batch_size=parts.decode_rows,
+        chunk=parts.decode_chunk,
+        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
+        layout=layout,
+        micro_tokens=parts.recipe.micro_tokens,
+        autocast=parts.accelerator.autocast,
+    )
     return Loop(
         parts.recipe,
         method=parts.method,
-        ctx=_context(parts, layout, side, rollouts),
+        ctx=_context(parts, engine, side),
         module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),
         tokenizer=parts.tokenizer,
         layout=layout,
-        evaluator=_evaluator(parts, layout, rollouts) if parts.dev else None,
+        evaluator=_evaluator(parts, engine) if parts.dev else None,
         out=parts.out,
         accelerator=parts.accelerator,
     )
@@ -117,19 +126,6 @@ def _layout(parts: Parts) -> Layout:
     return Layout(row=row, pad_id=pad_id, packed=packed, device=device, tile=parts.tile)
 
 
-def _rollouts(parts: Parts) -> Rollouts:
-    return Rollouts(
-        student=parts.student,
-        teacher=parts.teacher if parts.teacher_vocab is None else None,
-        vocabulary=parts.vocabulary,
-        accelerator=parts.accelerator,
-        batch_size=parts.decode_rows,
-        chunk=parts.decode_chunk,
-        dtype=sampling_dtype(parts.recipe.sample_precision),
-        meter=Counter(),
-    )
-
-
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     """The method's own modules, initialised from the training's seed, in the student's precision."""
     student, teacher = parts.student, parts.teacher
@@ -140,15 +136,21 @@ def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     return {name: module.to(student.device, student.dtype) for name, module in made.items()}
 
 
-def _context(parts: Parts, layout: Layout, side: TeacherSide | None, rollouts: Rollouts) -> Context:
+def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Context:
     recipe, accelerator = parts.recipe, parts.accelerator
+    teacher = None
+    if side is not None and parts.teacher_vocab is None:
+        teacher = replace(engine, model=side.model, read=side.hidden)
+    meter: Counter[str] = Counter()
+    rollouts = Rollouts(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
+    decoding = Decoding(max_new_tokens=recipe.max_response)
 
     def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
         """Booked apart, since all runs share these answers."""
-        decoding = Decoding(max_new_tokens=recipe.max_response, seed=SAMPLING_SEED)
         apart: Counter[str] = Counter()
-        answers = replace(rollouts, meter=apart)(prompts, decoding, model="teacher")
-        rollouts.meter["teacher_answers"] += apart["sampled"]
+        sample = replace(rollouts, meter=apart)
+        answers = sample(prompts, replace(decoding, seed=SAMPLING_SEED), model="teacher")
+        meter["teacher_answers"] += apart["sampled"]
         return answers
 
     taught = TeacherAnswers(
@@ -159,21 +161,13 @@ def _context(parts: Parts, layout: Layout, side: TeacherSide | None, rollouts: R
         text=parts.text,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        decoding=Decoding(max_new_tokens=recipe.max_response),
+        decoding=decoding,
         answer=rollouts,
         teacher_answers=taught.pick,
-        score=Scorer(
-            student=parts.student,
-            teacher=side if parts.teacher_vocab is None else None,
-            vocab=parts.vocabulary.size,
-            layout=layout,
-            micro_tokens=recipe.micro_tokens,
-            accelerator=accelerator,
-            meter=rollouts.meter,
-        ),
+        score=Scorer(student=engine, teacher=teacher, meter=meter),
         copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
-        lookahead=max(1, parts.decode_chunk // recipe.batch_size),
-        meter=rollouts.meter,
+        lookahead=max(1, engine.chunk // recipe.batch_size),
+        meter=meter,
         twin=parts.twin,
     )
     if side is not None and side.memory is not None:
@@ -197,26 +191,16 @@ def _announce(ctx: Context) -> None:
         ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
 
 
-def _evaluator(parts: Parts, layout: Layout, rollouts: Rollouts) -> Evaluator:
+def _evaluator(parts: Parts, engine: LoadedModel) -> Evaluator:
     """Validation as the papers do it: mean token loss, and the score of one sampled answer."""
-    recipe = parts.recipe
 
-    def evaluate(model: PreTrainedModel, step: int) -> dict[str, float]:
-        loss = reference_loss(
-            model,
-            parts.dev,
-            vocab=parts.vocabulary.size,
-            layout=layout,
-            micro_tokens=recipe.micro_tokens,
-            autocast=parts.accelerator.autocast,
-        )
-        metrics = {"dev_loss": loss}
-        if recipe.select == "max:dev_rouge_l":
+    def evaluate(step: int) -> dict[str, float]:
+        metrics = {"dev_loss": reference_loss(engine, parts.dev)}
+        if parts.recipe.select == "max:dev_rouge_l":
             assert parts.dev_score is not None, "a selection by score needs one"
-            decoding = Decoding(max_new_tokens=recipe.max_response, seed=DEV_SEED)
-            metrics["dev_rouge_l"] = parts.dev_score(
-                rollouts.local(as_prompts(parts.dev), decoding)
-            )
+            decoding = Decoding(max_new_tokens=parts.recipe.max_response, seed=DEV_SEED)
+            answers = chain.from_iterable(engine.answers(as_prompts(parts.dev), decoding))
+            metrics["dev_rouge_l"] = parts.dev_score(list(answers))
         return metrics
 
     return evaluate

@@ -1,38 +1,237 @@
-"""What the loop lends to methods: sampled answers and log-probabilities, the same on every rank."""
+"""A loaded model as everybody uses it: it answers prompts and scores tokens.
+
+Rollouts, evaluation, teacher answers, probes and lm-eval all ask an ``Engine``. ``LoadedModel`` is
+the one over our own sampler and tiled head, with the model in this process. What an engine
+elsewhere cannot give (hidden states, logits, another model mixed in) is asked of ``in_process``.
+"""
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.batching import Layout, micro_batches
-from kdbench.trainers.head.head import backbone_hidden, head_of, token_logprobs
+from kdbench.harness.errors import InputError
+from kdbench.trainers.batching import Layout, is_packable, micro_batches
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
+from kdbench.trainers.head.tiles import default_rows, scored
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.sampler.sampler import generate
-from kdbench.trainers.teacher import TeacherSide
-from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
+from kdbench.trainers.sampler.sampler import context_length, generate
+from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
+
+
+class TokenLogprobs(NamedTuple):
+    """Of a sequence's targets, in order: log-probability in nats (float32, on the CPU), and whether
+    each is the likeliest token (of equally likely ones the first).
+    """
+
+    log_q: Tensor
+    greedy: Tensor
+
+
+class Engine(Protocol):
+    """A model that answers and scores, wherever it runs."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Real tokens, end tokens, padding."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Context length in tokens, prompt and answer together; None if the model names none."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of sampling."""
+
+    @property
+    def batch_size(self) -> int:
+        """Answers written together; changes answers by rounding only."""
+
+    @property
+    def chunk(self) -> int:
+        """Prompts a chunk, the unit of resume."""
+
+    def answers(
+        self,
+        prompts: Seq[Prompt],
+        decoding: Decoding,
+        *,
+        chunk: int | None = None,
+        mix: "tuple[Engine, float] | None" = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[list[Answer]]:
+        """Answers in prompt order, a chunk at a time.
+
+        Args:
+            prompts: what to answer.
+            decoding: sampling settings, seed included.
+            chunk: prompts a chunk, where the engine's own size does not suit.
+            mix: (other engine, share): tokens from (1 - share) * this + share * other.
+            on_progress: called for each finished answer with its number of tokens.
+        """
+
+    def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
+        """Log-probabilities of the targets of each sequence, without gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """An ``Engine`` whose model lies in this process.
+
+    Args:
+        model: causal language model on its device; in eval mode where it is not being trained.
+        sampling_dtype: arithmetic of sampling; None is the model's own (float64 makes answers
+            independent of the batch).
+        layout: how sequences become rows; None packs what can be packed into rows of 512.
+        micro_tokens: tokens of a forward pass that scores.
+        autocast: entered around such a forward pass.
+        read: hidden states of rows, where something else than the model's forward gives them (a
+            memory of them).
+    """
+
+    model: PreTrainedModel
+    vocabulary: Vocabulary
+    batch_size: int = 32
+    chunk: int = 64
+    sampling_dtype: torch.dtype | None = None
+    layout: Layout | None = None
+    micro_tokens: int = 4096
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    read: Callable[[Packed], Tensor] | None = None
+
+    @property
+    def max_length(self) -> int | None:
+        """See ``Engine``."""
+        return context_length(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """See ``Engine``."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See ``Engine``."""
+        return self.sampling_dtype or self.model.dtype
+
+    @property
+    def head(self) -> Head:
+        """The model's head over the real tokens."""
+        return head_of(self.model, self.vocabulary.size)
+
+    def answers(
+        self,
+        prompts: Seq[Prompt],
+        decoding: Decoding,
+        *,
+        chunk: int | None = None,
+        mix: tuple[Engine, float] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Iterator[list[Answer]]:
+        """See ``Engine``."""
+        return generate(
+            self.model,
+            prompts,
+            decoding,
+            eos_ids=frozenset(self.vocabulary.eos_ids),
+            pad_id=self.vocabulary.pad_id,
+            vocab=self.vocabulary.size,
+            batch_size=self.batch_size,
+            chunk=chunk or self.chunk,
+            mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
+            dtype=self.sampling_dtype,
+            on_progress=on_progress,
+        )
+
+    def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
+        """See ``Engine``. Sequences that differ in their last token only share a forward pass."""
+        alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for index, s in enumerate(sequences):
+            alike.setdefault((s.prompt, s.response[:-1]), []).append(index)
+        groups = iter(alike.values())
+        found: dict[int, TokenLogprobs] = {}
+        for packed, hidden_ND in self.forward([sequences[g[0]] for g in alike.values()]):
+            read = [(next(groups), s.targets) for s in packed.sequences]
+            owners = [(index, n) for group, n in read for index in group]
+            if len(owners) > len(read):
+                parts = zip(read, hidden_ND.split([n for _, n in read]), strict=True)
+                hidden_ND = torch.cat([part for (group, _), part in parts for _ in group])
+            targets = [t for i, n in owners for t in _last(sequences[i].response, n)]
+            with self.autocast():
+                columns = scored(hidden_ND, self.head, torch.tensor(targets), tile=self._tile)
+            log_q, greedy = (c.cpu().split([n for _, n in owners]) for c in columns)
+            for (index, _), *values in zip(owners, log_q, greedy, strict=True):
+                found[index] = TokenLogprobs(values[0].float(), values[1])
+        return [found[index] for index in range(len(sequences))]
+
+    @torch.no_grad()
+    def forward(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, Tensor]]:
+        """The sequences in micro-batches: their rows, and what predicts each target, (N, D)."""
+        layout = self.layout or Layout(
+            row=512,
+            pad_id=self.vocabulary.pad_id,
+            packed=is_packable(self.model, self.vocabulary.size),
+            device=self.device,
+        )
+        for batch in micro_batches([replace(s, columns={}) for s in sequences], self.micro_tokens):
+            packed = layout(batch)
+            with self.autocast():
+                hidden_ND = self.read(packed) if self.read else backbone_hidden(self.model, packed)
+            yield packed, hidden_ND
+
+    @torch.no_grad()
+    def logit_tiles(self, sequences: Seq[Sequence]) -> Iterator[Tensor]:
+        """Logits (n, V) of all targets in order, a tile at a time, in float32 or wider."""
+        rows = self._tile or default_rows(self.vocabulary.size)
+        for _, hidden_ND in self.forward(sequences):
+            for hidden_nD in hidden_ND.split(rows):
+                logits_nV = self.head.logits(hidden_nD)
+                yield logits_nV.to(sum_dtype(logits_nV.dtype))
+
+    @property
+    def _tile(self) -> int | None:
+        return self.layout.tile if self.layout else None
+
+
+def in_process(engine: Engine, purpose: str) -> LoadedModel:
+    """The engine as a model in this process, for what no other can do.
+
+    Raises:
+        InputError: the model runs elsewhere.
+    """
+    if not isinstance(engine, LoadedModel):
+        raise InputError(
+            f"{purpose} needs the model in this process, but it runs in another engine; leave it "
+            "out, or use kdbench's own sampler"
+        )
+    return engine
+
+
+def reference_loss(engine: Engine, sequences: Seq[Sequence]) -> float:
+    """Mean negative log-likelihood a response token (end token included), in nats."""
+    log_q = torch.cat([each.log_q for each in engine.logprobs(sequences)] or [torch.zeros(0)])
+    return -float(log_q.double().sum()) / max(1, len(log_q))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
-    """Samples answers during training; chunks of prompts are dealt to ranks and gathered.
+    """Answers during training, the same on every rank: chunks are dealt to ranks and gathered."""
 
-    Args:
-        dtype: arithmetic of sampling (float64 makes answers independent of the batch).
-        batch_size: rows decoded together; ``chunk``: prompts whose rows refill each other.
-    """
-
-    student: PreTrainedModel
-    teacher: PreTrainedModel | None
-    vocabulary: Vocabulary
+    student: Engine
+    teacher: Engine | None
     accelerator: Accelerator
-    batch_size: int
-    chunk: int
-    dtype: torch.dtype | None
     meter: Counter[str]
 
     def __call__(
@@ -51,100 +250,42 @@ class Rollouts:
             model: who answers.
             teacher_mix: share of the teacher's distribution at every token (student only).
         """
-        if (model == "teacher" or teacher_mix) and self.teacher is None:
-            raise ValueError("this method samples from a teacher, but the run has none")
+        who = self.student if model == "student" else _given(self.teacher)
+        mix = (_given(self.teacher), teacher_mix) if teacher_mix else None
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        who = self.student if model == "student" else self.teacher
-        mix = (self.teacher, teacher_mix) if teacher_mix else None
-        chunks = [prompts[i : i + self.chunk] for i in range(0, len(prompts), self.chunk)]
-        sampled = self._sample(who, [p for c in chunks[rank::world] for p in c], decoding, mix)
+        size = self.student.chunk
+        chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+        mine = list(chain.from_iterable(chunks[rank::world]))
+        sampled = list(who.answers(mine, decoding, chunk=size, mix=mix))
         if world > 1:
             parts: list[Any] = [None] * world
             torch.distributed.all_gather_object(parts, sampled)
             sampled = [parts[i % world][i // world] for i in range(len(chunks))]
-        answers = [a for chunk in sampled for a in chunk]
+        answers = list(chain.from_iterable(sampled))
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
-
-    def local(self, prompts: Seq[Prompt], decoding: Decoding) -> list[Answer]:
-        """The student's answers, sampled on this rank alone."""
-        return [a for chunk in self._sample(self.student, prompts, decoding, None) for a in chunk]
-
-    def _sample(
-        self, model: Any, prompts: Seq[Prompt], decoding: Decoding, mix: Any
-    ) -> list[list[Answer]]:
-        return list(
-            generate(
-                model,
-                list(prompts),
-                decoding,
-                eos_ids=frozenset(self.vocabulary.eos_ids),
-                pad_id=self.vocabulary.pad_id,
-                vocab=self.vocabulary.size,
-                batch_size=self.batch_size,
-                chunk=self.chunk,
-                mix=mix,
-                dtype=self.dtype,
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """Log-probabilities of responses without gradient, computed in micro-batches."""
+    """Log-probabilities of responses under student or teacher, without gradient."""
 
-    student: PreTrainedModel
-    teacher: TeacherSide | None
-    vocab: int
-    layout: Layout
-    micro_tokens: int
-    accelerator: Accelerator
+    student: Engine
+    teacher: Engine | None
     meter: Counter[str]
 
-    @torch.no_grad()
-    def __call__(self, sequences: Seq[Sequence], who: str) -> list[torch.Tensor]:
+    def __call__(self, sequences: Seq[Sequence], who: str) -> list[Tensor]:
         """log-probability of each target token, one float32 CPU tensor a sequence."""
-        student = TeacherSide(self.student, head_of(self.student, self.vocab))
-        side = student if who == "student" else self.teacher
-        assert side is not None, "this method needs a teacher"
+        engine = self.student if who == "student" else _given(self.teacher)
         self.meter[who] += sum(len(s) for s in sequences)
-        bare = [replace(s, columns={}) for s in sequences]
-        out: list[torch.Tensor] = []
-        for batch in micro_batches(bare, self.micro_tokens):
-            packed = self.layout(batch)
-            with self.accelerator.autocast():
-                hidden = side.hidden(packed)
-                values = token_logprobs(hidden, side.head, packed.target_N, tile=self.layout.tile)
-            out += split_by_owner(values, packed.owner_N, len(batch))
-        return out
+        return [each.log_q for each in engine.logprobs(sequences)]
 
 
-def split_by_owner(
-    values_N: torch.Tensor, owner_N: torch.Tensor, sequences: int
-) -> list[torch.Tensor]:
-    """Token values as one CPU tensor a sequence, in response order."""
-    values, owners = values_N.float().cpu(), owner_N.cpu()
-    return [values[owners == i] for i in range(sequences)]
+def _given(teacher: Engine | None) -> Engine:
+    if teacher is None:
+        raise ValueError("this method asks a teacher, but the run has none")
+    return teacher
 
 
-@torch.no_grad()
-def reference_loss(
-    model: PreTrainedModel,
-    sequences: Seq[Sequence],
-    *,
-    vocab: int,
-    layout: Layout,
-    micro_tokens: int,
-    autocast: Any,
-) -> float:
-    """Mean negative log-likelihood a response token (end token included), in nats."""
-    head = head_of(model, vocab)
-    total, count = 0.0, 0
-    for batch in micro_batches(sequences, micro_tokens):
-        packed = layout(batch)
-        with autocast():
-            hidden = backbone_hidden(model, packed)
-            values = token_logprobs(hidden, head, packed.target_N, tile=layout.tile)
-        total -= float(values.double().sum())
-        count += len(packed.target_N)
-    return total / max(1, count)
+def _last(ids: tuple[int, ...], count: int) -> tuple[int, ...]:
+    return ids[len(ids) - count :]

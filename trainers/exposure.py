@@ -16,21 +16,14 @@ ended adds nothing more. Two ways to average the samples of a prompt:
 Axes: ``S`` samples of a prompt, ``P`` prompts, ``T`` places.
 """
 
-from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from kdbench.trainers.batching import Layout, micro_batches
-from kdbench.trainers.engine import split_by_owner
-from kdbench.trainers.head.head import Head, backbone_hidden
-from kdbench.trainers.head.kernels import default_rows
 from kdbench.trainers.objectives.divergences import forward_kl
-from kdbench.trainers.types import Sequence
 
 Array = NDArray[np.float64]
 
@@ -80,40 +73,3 @@ def excess(R_T: Array, L_eps_T: Array) -> Array:
     places = np.arange(1, np.shape(L_eps_T)[-1] + 1)
     defined = L_eps_T > SMALLEST * places
     return np.where(defined, 100 * (R_T - L_eps_T) / np.where(defined, L_eps_T, 1.0), np.nan)
-
-
-@torch.no_grad()
-def sequence_errors(
-    student: PreTrainedModel,
-    student_head: Head,
-    teacher: PreTrainedModel,
-    teacher_head: Head,
-    sequences: Seq[Sequence],
-    *,
-    layout: Layout,
-    micro_tokens: int,
-) -> list[Tensor]:
-    """D(teacher | student) at every response token, one float CPU tensor a sequence.
-
-    Both models read the same rows; logits exist a tile at a time, in float32 or wider.
-    """
-    rows = layout.tile or default_rows(student_head.vocab)
-    found: list[Tensor] = []
-    for batch in micro_batches(sequences, micro_tokens):
-        packed = layout(batch)
-        student_ND = backbone_hidden(student, packed)
-        teacher_ND = backbone_hidden(teacher, packed)
-        tiles = [
-            token_errors(
-                _wide(student_head.logits(student_ND[i : i + rows])),
-                _wide(teacher_head.logits(teacher_ND[i : i + rows])),
-            )
-            for i in range(0, len(student_ND), rows)
-        ]
-        values_N = torch.cat(tiles) if tiles else torch.zeros(0)
-        found += split_by_owner(values_N, packed.owner_N, len(batch))
-    return found
-
-
-def _wide(logits_NV: Tensor) -> Tensor:
-    return logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()

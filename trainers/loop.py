@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.files.records import TrainRow
@@ -37,7 +37,7 @@ from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.optim import Recipe, adamw
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-Evaluator = Callable[[PreTrainedModel, int], dict[str, float]]
+Evaluator = Callable[[int], dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Loop:
         module: the student (float32 or wider weights), its teacher and the method's own modules.
         tokenizer: saved with the student.
         layout: how sequences become rows.
-        evaluator: development-set metrics of a model; None evaluates nothing.
+        evaluator: the student's development-set metrics at a step; None evaluates nothing.
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
 
@@ -259,7 +259,7 @@ class Loop:
         self.module.eval()
         found: list[Any] = [None]
         if self.accelerator.is_main_process:
-            found = [self.evaluator(self.student, self.state.step)]
+            found = [self.evaluator(self.state.step)]
         broadcast_object_list(found)
         metrics: dict[str, float] = found[0]
         refuse_divergence(self.state.step, metrics, self.recipe.lr)

@@ -7,8 +7,8 @@ import torch.utils.checkpoint
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head.head import Head, backbone_hidden, head_of, tiled_sum, token_logprobs
-from kdbench.trainers.head.projection import sum_dtype
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
+from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
 from kdbench.trainers.objectives.divergences import TokenObjective
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed

@@ -15,15 +15,17 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data import load_jsonl
-from kdbench.harness.evaluation import likelihoods
+from kdbench.harness.evaluation import likelihoods, stock
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
-from kdbench.harness.evaluation.samples import Answerer, Response, collect
+from kdbench.harness.evaluation.samples import Answerer, collect
 from kdbench.harness.evaluation.scoring import score, scored_as
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.identity import evaluation_key, near_evaluation
-from kdbench.harness.questions import PreparedTask, PromptDoc, prepare_task, prepared
+from kdbench.harness.lm.tasks import generates
+from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task, prepared
 from kdbench.harness.session import Session
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol, get_protocol
@@ -31,75 +33,41 @@ from kdbench.trainers.types import Decoding, Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Answering:
     """Who answers.
 
     Attributes:
         label: for progress lines.
         card: the model by content; None: the truth of the generated world.
         tokenizer: the model's.
-        engine: gives the loaded model; called only if something is left to do.
+        model: gives the loaded model; called only if something is left to do.
         answerer: decoding without a seed -> answers to prompts; of models, by their engine.
     """
 
     label: str
     card: ModelRef | None
     tokenizer: PreTrainedTokenizerBase
-    engine: Callable[[], Any] | None
+    model: Callable[[], TextModel] | None
     answerer: Callable[[DecodingRecord], Answerer]
 
 
-def model_subject(
-    label: str, card: ModelRef, tokenizer: PreTrainedTokenizerBase, load: Callable[[], Any]
-) -> Subject:
+def answering_model(
+    label: str, card: ModelRef, tokenizer: PreTrainedTokenizerBase, load: Callable[[], TextModel]
+) -> Answering:
     """A model that answers by sampling."""
-    engine = cache(load)
+    model = cache(load)
 
     def answerer(decoding: DecodingRecord) -> Answerer:
         def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
             prompts = [Prompt(ids=doc.ids, key=doc.key, sample=doc.sample) for doc in docs]
-            for answers in engine().answers(prompts, decoding_of(decoding, seed)):
-                ids = [answer.ids for answer in answers]
-                texts = texts_of(tokenizer, ids, decoding.stop)
-                whole = texts_of(tokenizer, ids, ()) if decoding.stop else texts
-                yield [
-                    Response(text, len(answer.ids), answer.finished or text != uncut)
-                    for text, uncut, answer in zip(texts, whole, answers, strict=True)
-                ]
+            return model().respond(prompts, decoding_of(decoding, seed), decoding.stop)
 
         return answer
 
-    return Subject(label, card, tokenizer, engine, answerer)
+    return Answering(label, card, tokenizer, model, answerer)
 
 
-def texts_of(
-    tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]], stop: Sequence[str]
-) -> list[str]:
-    """Sampled ids as texts without special tokens, each cut before its first stop text.
-
-    A stop may be a special token itself, so it is looked for before those are left out.
-    """
-    ids = [list(answer) for answer in answers]
-    if not stop:
-        return list(tokenizer.batch_decode(ids, skip_special_tokens=True))
-    special = set(stop) & set(tokenizer.all_special_tokens)
-    if special:
-        ends = set(tokenizer.convert_tokens_to_ids(sorted(special)))
-        ids = [
-            answer[: next((i for i, token in enumerate(answer) if token in ends), len(answer))]
-            for answer in ids
-        ]
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [cut_at(text, stop) for text in texts]
-
-
-def cut_at(text: str, stop: Sequence[str]) -> str:
-    """The text before the first occurrence of any stop text."""
-    places = [place for mark in stop if (place := text.find(mark)) >= 0]
-    return text[: min(places)] if places else text
-
-
-def truth_subject(chunk: int) -> Subject:
+def answering_truth(chunk: int) -> Answering:
     """The generated world's own answers: the ceiling."""
 
     def answerer(decoding: DecodingRecord) -> Answerer:
@@ -115,7 +83,7 @@ def truth_subject(chunk: int) -> Subject:
 
         return answer
 
-    return Subject("truth", None, mini.build_tokenizer(), None, answerer)
+    return Answering("truth", None, mini.build_tokenizer(), None, answerer)
 
 
 def decoding_of(record: DecodingRecord, seed: int) -> Decoding:
@@ -205,45 +173,42 @@ def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
 # -- evaluating -----------------------------------------------------------------------------------
 
 
-def evaluate(session: Session, subject: Subject, run: RunFolder, prober: "Prober") -> None:
+def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Prober") -> None:
     """All of the config's tasks and probes for one model. Finished ones are skipped."""
     asked = tasks_of(session.config.tasks)
     texts = [task for task in asked if task.kind in ("text", "file")]
     for task in texts:
-        prompts = prompts_of(session, task, subject.tokenizer)
-        record = evaluation_record(session.config, prompts, subject.card)
+        prompts = prompts_of(session, task, answering.tokenizer)
+        record = evaluation_record(session.config, prompts, answering.card)
         evaluation = opened(session, run, record)
-        generate(session, subject, evaluation, record, prompts)
+        generate(session, answering, evaluation, record, prompts)
         prober(evaluation, prompts)
     for task in asked:
-        if task not in texts and subject.engine is not None:
-            _foreign(session, subject, run, task)
+        if task not in texts and answering.model is not None:
+            _foreign(session, answering, run, task)
 
 
-def _foreign(session: Session, subject: Subject, run: RunFolder, asked: Asked) -> None:
+def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Asked) -> None:
     """A task that lm-eval asks: in words, or by likelihoods."""
-    from kdbench.harness import lm
-    from kdbench.harness.evaluation import stock
-
-    assert subject.engine is not None
-    config, facts = session.config, model_facts(session.config, subject.card)
+    assert answering.model is not None
+    config, facts = session.config, model_facts(session.config, answering.card)
     folders = include_folders(config.tasks.include_path)
-    if asked.kind == "lm-eval" and lm.generates(asked.name, folders):
-        room = subject.engine().max_length
+    if asked.kind == "lm-eval" and generates(asked.name, folders):
+        room = answering.model().max_length
         task, record = stock.prepare(
-            asked.name, config, facts, subject.tokenizer, protocol_of(config), room
+            asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )
         evaluation = opened(session, run, record)
-        generate(session, subject, evaluation, record, task)
+        generate(session, answering, evaluation, record, task)
         return
     job: likelihoods.Task
     if asked.kind == "labels":
         data_dir = session.request.data_dir
-        job = likelihoods.LabelTask(config, facts, asked.name, subject.tokenizer, data_dir)
+        job = likelihoods.LabelTask(config, facts, asked.name, answering.tokenizer, data_dir)
     else:
         job = likelihoods.StockTask(config, facts, asked.name)
     evaluation = opened(session, run, job.record())
-    likelihoods.read_likelihoods(session, subject.label, evaluation, job, subject.engine)
+    likelihoods.read_likelihoods(session, answering.label, evaluation, job, answering.model)
 
 
 Prober = Callable[[Evaluation, PreparedTask], None]
@@ -260,7 +225,7 @@ def opened(session: Session, run: RunFolder, record: EvaluationRecord) -> Evalua
 
 def generate(
     session: Session,
-    subject: Subject,
+    answering: Answering,
     evaluation: Evaluation,
     record: EvaluationRecord,
     task: PreparedTask,
@@ -271,9 +236,9 @@ def generate(
         evaluation.record.write(record)
         began = time.perf_counter()
         tokens = 0
-        answer = subject.answerer(record.decoding)
+        answer = answering.answerer(record.decoding)
         for seed in record.seeds:
-            title = f"{subject.label}: {task.task}[{task.edition}] seed {seed}"
+            title = f"{answering.label}: {task.task}[{task.edition}] seed {seed}"
             with session.progress.stage(title, len(task.docs), unit="prompt") as live:
                 collected = collect(
                     evaluation.samples_file(seed),

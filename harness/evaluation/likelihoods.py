@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdbench.harness import lm
 from kdbench.harness.config import RunConfig
 from kdbench.harness.evaluation.names import include_folders
 from kdbench.harness.evaluation.rehearsal import check_targets
@@ -15,8 +14,12 @@ from kdbench.harness.files.records import EvaluationRecord, Missing, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
-from kdbench.harness.probes.intervals import SEED, calibration
+from kdbench.harness.lm.likelihoods import evaluate_labels, evaluate_stock
+from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
+from kdbench.harness.probes.calibration import calibration
+from kdbench.harness.probes.subject import SEED
 from kdbench.harness.session import Session
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks.calibration import BINS, SCORER, predict
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.labels import LABEL_TASKS, label_docs
@@ -30,7 +33,7 @@ class Task(Protocol):
     def record(self) -> EvaluationRecord:
         """What decides the numbers."""
 
-    def run(self, model: Any) -> dict[str, Any]:
+    def run(self, model: TextModel) -> dict[str, Any]:
         """lm-eval's results with its samples."""
 
     def scores(self, results: dict[str, Any]) -> list[ScoreRow]:
@@ -82,7 +85,7 @@ def read_likelihoods(
         info = {
             "wall_s": wall_s,
             "scorer": task.scorer,
-            "cards": lm.metric_cards(results),
+            "cards": metric_cards(results),
             "whole": task.whole(results),
         }
         evaluation.keep_scores(task.scores(results), info)
@@ -128,9 +131,9 @@ class LabelTask:
             **self._facts,
         )
 
-    def run(self, model: Any) -> dict[str, Any]:
+    def run(self, model: TextModel) -> dict[str, Any]:
         """lm-eval's results."""
-        return lm.evaluate_labels(model, LABEL_TASKS[self._name].lm_eval_name, self._docs)
+        return evaluate_labels(model, LABEL_TASKS[self._name].lm_eval_name, self._docs)
 
     def scores(self, results: dict[str, Any]) -> list[ScoreRow]:
         """Accuracy and Brier score a prompt."""
@@ -177,7 +180,7 @@ class LabelTask:
 class StockTask:
     """A task of lm-eval's or of a third party that reads likelihoods, as lm-eval would run it."""
 
-    scorer = lm.SCORED_BY
+    scorer = SCORED_BY
 
     def __init__(self, config: RunConfig, facts: dict[str, Any], name: str) -> None:
         self._config, self._facts, self._name = config, facts, name
@@ -193,17 +196,15 @@ class StockTask:
             edition=join_edition("lm-eval", limit),
             protocol=self._config.tasks.protocol,
             template="none",
-            data_sha256=lm.stock_identity(self._name, include_paths=self._folders, limit=limit),
+            data_sha256=stock_identity(self._name, include_paths=self._folders, limit=limit),
             seeds=[SEED],
             **self._facts,
         )
 
-    def run(self, model: Any) -> dict[str, Any]:
+    def run(self, model: TextModel) -> dict[str, Any]:
         """lm-eval's results."""
         limit = self._config.tasks.limit
-        found = lm.evaluate_stock(
-            model, tasks=[self._name], limit=limit, include_paths=self._folders
-        )
+        found = evaluate_stock(model, tasks=[self._name], limit=limit, include_paths=self._folders)
         check_targets(found)
         return found
 

@@ -10,7 +10,8 @@ from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import include_folders, tasks_of
-from kdbench.harness.loglikelihood import Likelihood
+from kdbench.harness.lm.likelihoods import evaluate_stock
+from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.labels import LABEL_TASKS
 
 REHEARSED = 2
@@ -43,11 +44,9 @@ def rehearse(name: str, include_path: str | None) -> None:
     Raises:
         InputError: it cannot be loaded, or fails on the way.
     """
-    from kdbench.harness import lm
-
     mute: Any = _Mute()
     try:
-        found = lm.evaluate_stock(
+        found = evaluate_stock(
             mute, tasks=[name], limit=REHEARSED, include_paths=include_folders(include_path)
         )
     except InputError:
@@ -67,7 +66,7 @@ def check_targets(found: dict[str, Any]) -> None:
     lm-eval counts such a document as wrong and goes on.
 
     Args:
-        found: `lm.evaluate_stock`'s results.
+        found: `evaluate_stock`'s results.
 
     Raises:
         InputError: names the task and the document.
@@ -93,7 +92,7 @@ def check_targets(found: dict[str, Any]) -> None:
 
 
 class _Mute:
-    """In place of a `ModelSide`: a token a character, no preference, empty answers."""
+    """In place of a `TextModel`: a token a character, no preference, empty answers."""
 
     end_id = 0
     max_length = 1 << 20
@@ -108,10 +107,10 @@ class _Mute:
         """As many tokens as characters."""
         return [1] * len(text)
 
-    def score(self, pairs: Sequence[Any]) -> list[Likelihood]:
+    def likelihoods(self, pairs: Sequence[Any]) -> list[Likelihood]:
         """All alike."""
         return [Likelihood(-1.0, False) for _ in pairs]
 
-    def answer(self, prompts: Sequence[str], settings: Sequence[Any]) -> list[str]:
+    def complete(self, asked: Sequence[Any], seed: int) -> list[str]:
         """Nothing."""
-        return ["" for _ in prompts]
+        return ["" for _ in asked]

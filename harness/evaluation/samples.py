@@ -12,16 +12,7 @@ from typing import NamedTuple
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import append_rows, keep_rows, make_folder, read_records
-from kdbench.harness.questions import PromptDoc
-
-
-class Response(NamedTuple):
-    """One answer; ``response_tokens`` includes the end token if ``finished``."""
-
-    text: str
-    response_tokens: int
-    finished: bool
-
+from kdbench.harness.questions import PromptDoc, Response
 
 Answerer = Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]
 """(prompts, decoding seed) -> responses in order, one list a chunk of prompts."""

@@ -22,7 +22,7 @@ from kdbench.tasks.scoring import SCORER, score_rows
 def scored_as(record: EvaluationRecord) -> str:
     """What would score samples of this evaluation now; stored scores of another are made again."""
     if record.source == "lm-eval":
-        from kdbench.harness.evaluation.stock import SCORED_BY
+        from kdbench.harness.lm.tasks import SCORED_BY
 
         return SCORED_BY
     return SCORER + metrics.versions_of_others()

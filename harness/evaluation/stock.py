@@ -5,7 +5,6 @@ engine, stored samples and decoding seeds. Likelihood tasks are in `kdbench.harn
 from collections.abc import Sequence
 from typing import Any
 
-from kdbench.harness import lm
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data import Example, TokenCounts, prompt_hash, prompt_key, render
 from kdbench.harness.data.tokens import encode
@@ -16,11 +15,12 @@ from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, Samp
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
+from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
+from kdbench.harness.lm.tasks import metric_cards
 from kdbench.harness.questions import PreparedTask, PromptDoc
+from kdbench.harness.text_model import encode_whole
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol
-
-SCORED_BY = lm.SCORED_BY
 
 
 def prepare(
@@ -47,7 +47,7 @@ def prepare(
             prompts are to be answered in different ways.
     """
     limit, template = config.tasks.limit, config.tasks.template or config.pair.template
-    asked = lm.stock_prompts(
+    asked = stock_prompts(
         name,
         include_paths=include_folders(config.tasks.include_path),
         limit=limit,
@@ -95,11 +95,11 @@ def prepare(
     return task, record
 
 
-def _doc(place: int, prompt: lm.StockPrompt, template: str, tokenizer: Any, room: int) -> PromptDoc:
+def _doc(place: int, prompt: StockPrompt, template: str, tokenizer: Any, room: int) -> PromptDoc:
     text = prompt.context
     if template not in ("chat", "none"):  # lm-eval renders chats itself, examples as turns and all
         text = render(Example(place, text, "", prompt.targets), template, tokenizer)
-    ids = lm.encode(tokenizer, text)[-(room - prompt.settings.max_new_tokens) :]
+    ids = encode_whole(tokenizer, text)[-(room - prompt.settings.max_new_tokens) :]
     return PromptDoc(
         doc_id=place,
         prompt=text,
@@ -124,7 +124,7 @@ def score_samples(
     results = {}
     for seed in record.seeds:
         rows = sorted((row for row in samples if row.seed == seed), key=lambda row: row.doc_id)
-        results[seed] = lm.score_stock(
+        results[seed] = score_stock(
             record.task,
             [row.response for row in rows],
             [row.references for row in rows],
@@ -151,4 +151,4 @@ def score_samples(
                 },
             )
         )
-    return rows, {"cards": lm.metric_cards(first), "whole": whole_set(first)}
+    return rows, {"cards": metric_cards(first), "whole": whole_set(first)}

@@ -6,14 +6,7 @@ from typing import Any
 
 from kdbench.harness.evaluation.estimates import estimates
 from kdbench.harness.files.records import Missing, SampleRow, ScoreRow
-from kdbench.tasks.text_stats import (
-    BUCKETS,
-    by_length,
-    cut_share,
-    diversity,
-    mean_length,
-    self_bleu,
-)
+from kdbench.tasks.text_stats import BUCKETS, by_length, cut_share, diversity, mean_length
 
 GPT2 = "openai-community/gpt2"
 
@@ -33,21 +26,6 @@ def text_report(samples: Sequence[SampleRow], scores: Sequence[ScoreRow]) -> dic
             "student": _buckets(scores) | {"signature": "reference tokens: student tokenizer"},
             "gpt2": _gpt2_buckets(samples, scores),
         },
-    }
-
-
-def self_bleu_report(samples: Sequence[SampleRow], limit: int = 100) -> dict[str, Any]:
-    """Self-BLEU of the first ``limit`` answers of each seed, averaged over seeds."""
-    seeds = sorted({row.seed for row in samples})
-    answers = {s: [row.response for row in samples if row.seed == s][:limit] for s in seeds}
-    values = [value for s in seeds if (value := self_bleu(answers[s])) is not None]
-    if not values:
-        return Missing(missing="self-BLEU needs at least two answers to one seed").model_dump()
-    return {
-        "mean": sum(values) / len(values),
-        "per_seed": values,
-        "signature": f"sacrebleu sentence BLEU-4, 13a, exp; first {limit} answers a seed, each "
-        "against all others",
     }
 
 

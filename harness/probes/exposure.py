@@ -4,25 +4,28 @@ Contexts are sampled by the one sampler, from both models with the same decoding
 common random numbers, which make the difference R - L eps less noisy and leave each mean as it is.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
+from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
-from kdbench.harness.probes.models import MICRO_TOKENS, Probed, prompt_ids
-from kdbench.harness.questions import PromptDoc
+from kdbench.harness.identity import digest, model_id
+from kdbench.harness.probes.subject import DIGITS, Array, Asked, Report, Subject
+from kdbench.harness.questions import PreparedTask, PromptDoc
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks.protocols import Protocol
-from kdbench.trainers.exposure import prompt_errors, sequence_errors
+from kdbench.trainers.engine import in_process
+from kdbench.trainers.exposure import SMALLEST, curves, excess, prompt_errors, token_errors
 from kdbench.trainers.models import same_tokenizer
 from kdbench.trainers.types import Decoding, Prompt
 from kdbench.trainers.types import Sequence as Tokens
-
-Array = NDArray[np.float64]
 
 
 class ContextRow(Record):
@@ -34,19 +37,61 @@ class ContextRow(Record):
     tokens: int
 
 
-def check_pair(student: Probed, teacher: Probed) -> None:
-    """Raises InputError if the two cannot be compared token by token."""
+def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+    """See `kdbench.harness.probes.subject.Probe`. Measured on one task of an evaluation only."""
+    if asked.teacher is None or not (asked.model and asked.first):
+        return None
+    own = prompts.protocol.exposure_samples
+    return {
+        "teacher": model_id(asked.teacher),
+        "samples": own if asked.samples is None else asked.samples,
+        "protocol": prompts.protocol.name,
+        "seed": asked.seed,
+    }
+
+
+def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
+    """R, L eps and ExAccErr with their intervals, place by place."""
+    student, teacher, protocol = subject.model(), subject.teacher(), prompts.protocol
     if not same_tokenizer(student.tokenizer, teacher.tokenizer):
         raise InputError(
             "exposure bias compares student and teacher token by token, but their tokenizers "
             "differ; give a teacher with the student's tokenizer, or leave exposure out of --probes"
         )
+    decoding = subject.decoding(settings["seed"])
+    part = digest(settings)[:8]
+    tables = []
+    for who, writer in (("student", student), ("teacher", teacher)):
+        with subject.stage(f"errors on {who} contexts", len(prompts.docs)) as live:
+            rows = context_errors(
+                writer,
+                student,
+                teacher,
+                prompts.docs,
+                path=subject.evaluation.part(f"exposure.{part}.{who}.jsonl"),
+                protocol=protocol,
+                decoding=decoding,
+                samples=settings["samples"],
+                on_progress=live.update,
+            )
+        skipped = 0 if protocol.exposure_first_token else 1
+        tables.append(table(rows, max(1, decoding.max_new_tokens - skipped)))
+    return settings | {
+        "teacher_name": subject.teacher_name,
+        "first_token": "scored" if protocol.exposure_first_token else "skipped",
+        "average": (
+            "over samples still running + 1e-3"
+            if protocol.exposure_count_offset
+            else "over all samples, ended ones as 0"
+        ),
+        **exposure_curves(*tables),
+    }
 
 
 def context_errors(
-    writer: Probed,
-    student: Probed,
-    teacher: Probed,
+    writer: TextModel,
+    student: TextModel,
+    teacher: TextModel,
     docs: Sequence[PromptDoc],
     *,
     path: Path,
@@ -68,39 +113,38 @@ def context_errors(
         samples: answers a prompt.
         on_progress: called with the number of prompts done.
     """
-    group = max(1, writer.chunk // samples)
+    group = max(1, writer.engine.chunk // samples)
     rows = _stored(path, docs, group)
-    ids = prompt_ids(writer.tokenizer, docs, protocol)
     for start in range(len(rows), len(docs), group):
-        part = range(start, min(start + group, len(docs)))
-        prompts = [Prompt(ids[i], docs[i].key, sample) for i in part for sample in range(samples)]
-        answers = writer.answers(prompts, decoding)
-        sequences = [
-            Tokens(prompt.ids, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        errors = sequence_errors(
-            student.model,
-            student.head,
-            teacher.model,
-            teacher.head,
-            sequences,
-            layout=student.layout(sequences, teacher.model),
-            micro_tokens=MICRO_TOKENS,
-        )
+        part = docs[start : start + group]
+        prompts = [Prompt(doc.ids, doc.key, sample) for doc in part for sample in range(samples)]
+        (answers,) = writer.engine.answers(prompts, decoding, chunk=len(prompts))
+        sequences = [Tokens(p.ids, a.ids) for p, a in zip(prompts, answers, strict=True)]
+        errors = sequence_errors(student, teacher, sequences)
         new = [
             ContextRow(
-                doc_id=docs[i].doc_id,
-                prompt_hash=docs[i].prompt_hash,
-                errors=averaged(errors[n * samples : (n + 1) * samples], protocol).tolist(),
-                tokens=sum(len(a.ids) for a in answers[n * samples : (n + 1) * samples]),
+                doc_id=doc.doc_id,
+                prompt_hash=doc.prompt_hash,
+                errors=averaged(errors[n : n + samples], protocol).tolist(),
+                tokens=sum(len(a.ids) for a in answers[n : n + samples]),
             )
-            for n, i in enumerate(part)
+            for n, doc in zip(range(0, len(answers), samples), part, strict=True)
         ]
         append_rows(path, new)
         rows += new
         if on_progress:
             on_progress(len(rows))
     return rows
+
+
+def sequence_errors(
+    student: TextModel, teacher: TextModel, sequences: Sequence[Tokens]
+) -> list[Tensor]:
+    """D(teacher | student) at every response token, one float32 CPU tensor a sequence."""
+    one, other = (in_process(side.engine, "exposure bias") for side in (student, teacher))
+    tiles = zip(one.logit_tiles(sequences), other.logit_tiles(sequences), strict=True)
+    errors = [token_errors(q_nV, p_nV).float().cpu() for q_nV, p_nV in tiles]
+    return list(torch.cat([*errors, torch.zeros(0)]).split([s.targets for s in sequences]))
 
 
 def averaged(errors: Sequence[Tensor], protocol: Protocol) -> Array:
@@ -135,3 +179,60 @@ def _stored(path: Path, docs: Sequence[PromptDoc], group: int) -> list[ContextRo
     if whole < len(rows):
         keep_rows(path, whole)
     return rows[:whole]
+
+
+# -- curves and their intervals
+
+
+def exposure_curves(student_PT: Array, teacher_PT: Array) -> Report:
+    """R, L·eps, eps and ExAccErr at each L = 1 … T, each with its interval over prompts.
+
+    ``ex_acc_err`` is None where eps is 0 to rounding, and ``undefined`` then says so.
+    """
+    prompts, length = student_PT.shape
+    found = curves(student_PT, teacher_PT)
+    both = np.concatenate([student_PT.cumsum(axis=1), teacher_PT.cumsum(axis=1)], axis=1)
+    means_RT = stats.resampled_means(both) if prompts > 1 else both
+    R, L_eps = means_RT[:, :length], means_RT[:, length:]
+    places = np.arange(1, length + 1)
+    shown = {
+        "R": _curve(found.R_T, R, prompts),
+        "L_eps": _curve(found.L_eps_T, L_eps, prompts),
+        "eps": _curve(found.L_eps_T / places, L_eps / places, prompts),
+        "difference": _curve(found.R_T - found.L_eps_T, R - L_eps, prompts),
+        "ex_acc_err": _curve(found.excess_T, excess(R, L_eps), prompts),
+    }
+    undefined = int(np.isnan(found.excess_T).sum())
+    note = {
+        "undefined": (
+            f"eps is 0 (below {SMALLEST:g} nats a token) at {undefined} of {length} places: the "
+            "student makes no error on teacher contexts, so the ratio has no value"
+        )
+    }
+    last = {
+        name: {bound: values[-1] for bound, values in curve.items()}
+        for name, curve in shown.items()
+    }
+    return {
+        "prompts": prompts,
+        "length": length,
+        "at_length": last,
+        **shown,
+        **(note if undefined else {}),
+    }
+
+
+def _curve(value_T: Array, resampled_RT: Array, prompts: int) -> dict[str, list[float | None]]:
+    if prompts > 1:
+        low_T, high_T = stats.percentiles(resampled_RT, prompts)
+    else:
+        low_T = high_T = value_T
+    return {
+        "value": _plain(value_T),
+        "low": _plain(low_T),
+        "high": _plain(high_T),
+    }
+
+
+def _plain(values_T: Array) -> list[float | None]:
+    return [round(float(v), DIGITS) if math.isfinite(v) else None for v in values_T]

@@ -6,20 +6,23 @@ exact. Answers cut at the length limit count up to there. The truth's noise floo
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.probes.models import Probed, prompt_ids
-from kdbench.harness.questions import PromptDoc
+from kdbench.harness.probes.subject import Asked, Report, Subject, mean_estimate
+from kdbench.harness.questions import PreparedTask, PromptDoc
+from kdbench.harness.text_model import TextModel
 from kdbench.tasks.mini import Truth
 from kdbench.tasks.mini.words import split
-from kdbench.tasks.protocols import Protocol
+from kdbench.trainers.engine import in_process
 from kdbench.trainers.types import Answer, Decoding, Prompt
 from kdbench.trainers.types import Sequence as Tokens
 
+SAMPLES = 10
 MODES = 64
 COVERED = 0.1
 """A valid answer is covered if the student gives it at least this share of its true probability."""
@@ -45,11 +48,44 @@ class TruthRow:
     valid_mass: float | None
 
 
+METRICS = ("kl_true_student", "kl_student_true", "invalid", "modes_covered", "valid_mass")
+
+
+def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+    """See `kdbench.harness.probes.subject.Probe`. Known is the truth of the generated world only."""
+    if not (asked.model and prompts.edition.startswith("mini")):
+        return None
+    samples = SAMPLES if asked.samples is None else asked.samples
+    return {"samples": samples, "seed": asked.seed}
+
+
+def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
+    """Mean of each metric over all prompts and over those of each category."""
+    rows = against_truth(
+        subject.model(),
+        prompts.docs,
+        decoding=subject.decoding(settings["seed"]),
+        samples=settings["samples"],
+    )
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row.category].append(row)
+    return {
+        "of": METHOD,
+        "samples": settings["samples"],
+        **_means(rows),
+        "by_category": {name: _means(groups[name]) for name in sorted(groups)},
+    }
+
+
+def _means(rows: Sequence[TruthRow]) -> Report:
+    return {name: mean_estimate([getattr(row, name) for row in rows]) for name in METRICS}
+
+
 def against_truth(
-    student: Probed,
+    student: TextModel,
     docs: Sequence[PromptDoc],
     *,
-    protocol: Protocol,
     decoding: Decoding,
     samples: int,
 ) -> list[TruthRow]:
@@ -58,7 +94,6 @@ def against_truth(
     Args:
         student: a model with the mini world's tokenizer.
         docs: prompts of the mini world.
-        protocol: its prompt length.
         decoding: for the student's answers; the truth answers with the same limit and seed.
         samples: answers a prompt from each side.
 
@@ -71,11 +106,8 @@ def against_truth(
             "the truth of the mini world is known in its own words only, but this model has "
             "another tokenizer; leave truth out of --probes"
         )
-    ids = prompt_ids(student.tokenizer, docs, protocol)
-    prompts = [
-        Prompt(ids[i], doc.key, sample) for i, doc in enumerate(docs) for sample in range(samples)
-    ]
-    sampled = student.answers(prompts, decoding)
+    prompts = [Prompt(doc.ids, doc.key, sample) for doc in docs for sample in range(samples)]
+    (sampled,) = student.engine.answers(prompts, decoding, chunk=len(prompts))
     limit = decoding.max_new_tokens
     true = [
         Answer(tuple(truth.sample(doc.prompt, decoding.seed + sample, doc.key, limit)), True)
@@ -85,7 +117,7 @@ def against_truth(
     texts = [doc.prompt for doc in docs for _ in range(samples)]
     reverse = _divergences(student, truth, prompts, texts, sampled, forward=False)
     forward = _divergences(student, truth, prompts, texts, true, forward=True)
-    modes = _modes(student, truth, docs, ids)
+    modes = _modes(student, truth, docs)
     rows = []
     for i, doc in enumerate(docs):
         own = slice(i * samples, (i + 1) * samples)
@@ -109,7 +141,7 @@ def _valid(truth: Truth, prompt: str, answer: Answer) -> bool:
 
 
 def _divergences(
-    student: Probed,
+    student: TextModel,
     truth: Truth,
     prompts: Sequence[Prompt],
     texts: Sequence[str],
@@ -129,24 +161,22 @@ def _divergences(
     return totals
 
 
-def _log_probs(student: Probed, sequences: Sequence[Tokens]) -> list[torch.Tensor]:
+def _log_probs(student: TextModel, sequences: Sequence[Tokens]) -> list[torch.Tensor]:
     """The student's next-token log-probabilities at every response token, (T, V) float64 each."""
-    parts = [
-        logits_NV.double().log_softmax(-1).cpu()
-        for _, _, logits_NV in student.logit_tiles(sequences)
-    ]
-    whole = torch.cat(parts) if parts else torch.zeros(0, student.vocab.size)
+    engine = in_process(student.engine, "the distance from the truth")
+    parts = [tile_nV.double().log_softmax(-1).cpu() for tile_nV in engine.logit_tiles(sequences)]
+    whole = torch.cat(parts) if parts else torch.zeros(0, engine.vocabulary.size)
     return list(whole.split([len(sequence.response) for sequence in sequences]))
 
 
 def _modes(
-    student: Probed, truth: Truth, docs: Sequence[PromptDoc], ids: Sequence[tuple[int, ...]]
+    student: TextModel, truth: Truth, docs: Sequence[PromptDoc]
 ) -> list[tuple[float | None, float | None]]:
     """Percent of valid answers covered and of probability on valid answers, a prompt each."""
     listed = [truth.modes(doc.prompt, MODES) or {} for doc in docs]
     sequences = [
-        Tokens(prompt, (*(truth.ids[word] for word in split(text)), truth.eos))
-        for prompt, modes in zip(ids, listed, strict=True)
+        Tokens(doc.ids, (*(truth.ids[word] for word in split(text)), truth.eos))
+        for doc, modes in zip(docs, listed, strict=True)
         for text in modes
     ]
     log_probs = iter(_log_probs(student, sequences))

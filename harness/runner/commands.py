@@ -6,7 +6,12 @@ from pathlib import Path
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import Subject, evaluate, model_subject, truth_subject
+from kdbench.harness.evaluation.evaluate import (
+    Answering,
+    answering_model,
+    answering_truth,
+    evaluate,
+)
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.evaluation.scoring import score
@@ -39,7 +44,7 @@ from kdbench.harness.runner.prepare import (
     tokenised,
     tuned_teacher,
 )
-from kdbench.harness.runner.probing import Prober, check_probes, loaded
+from kdbench.harness.runner.probing import Prober, check_probes, text_model
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
 from kdbench.trainers.models import load_model, load_tokenizer
@@ -210,8 +215,8 @@ def _evaluate_into(
             return
         if card is not None and not run.config.exists():
             run.config.write(session.config)
-        subject = _subject(session, label, model)
-        evaluate(session, subject, run, Prober(session, subject, teacher))
+        answering = _answering(session, label, model)
+        evaluate(session, answering, run, Prober(session, answering, teacher))
         whose = card or run.summary.read().run
         added = summary.write_summary(session, run, whose, {})
         if card is not None and (added or not run.manifest.exists()):
@@ -220,11 +225,13 @@ def _evaluate_into(
             )
 
 
-def _subject(session: Session, label: str, model: Located | None) -> Subject:
+def _answering(session: Session, label: str, model: Located | None) -> Answering:
     if model is None:
-        return truth_subject(session.config.generate.chunk)
+        return answering_truth(session.config.generate.chunk)
     tokenizer = load_tokenizer(model.ref)
-    return model_subject(label, model.card, tokenizer, lambda: loaded(session, model, tokenizer))
+    return answering_model(
+        label, model.card, tokenizer, lambda: text_model(session, model, tokenizer)
+    )
 
 
 def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:

@@ -7,12 +7,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kdbench.trainers.head.projection import Parts, Projector
+from kdbench.trainers.head.head import Head, Projector
 from kdbench.trainers.objectives import divergences as objectives
 from kdbench.trainers.objectives.divergences import TokenObjective, Values
 
 _BLOCK_ELEMENTS = 1 << 18
 """Logits a block of element-wise work on a CPU: three buffers of it stay in a 4 MiB cache."""
+
+
+def likelihood(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: objectives.Columns
+) -> Values:
+    """Cross-entropy for scoring: also says whether the target is the likeliest token."""
+    values = objectives.cross_entropy(student, teacher, target, columns)
+    return values | {"greedy": student.argmax(-1) == target}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +30,12 @@ class Analytic:
     Args:
         ce: weight of the cross-entropy.
         kl: weight of forward KL; 0: no teacher is needed.
+        greedy: whether the likeliest token is looked for, too.
     """
 
     ce: float
     kl: float
+    greedy: bool = False
 
     def tile_(
         self,
@@ -67,6 +77,7 @@ class Analytic:
         """As ``tile_`` for a block of float logits; ``p`` is scratch of the same shape."""
         s.sub_(s.amax(-1, keepdim=True))
         at_target = s.gather(-1, target)
+        greedy = {"greedy": s.argmax(-1) == target[:, 0]} if self.greedy else {}
         teacher_values = None
         if t is not None and p is not None:
             t.sub_(t.amax(-1, keepdim=True))
@@ -82,7 +93,7 @@ class Analytic:
             if self.ce:
                 s.scatter_add_(-1, target, torch.full_like(at_target, -self.ce))
         if teacher_values is None or p is None:
-            return {"loss": self.ce * nll[:, 0], "nll": nll[:, 0]}
+            return greedy | {"loss": self.ce * nll[:, 0], "nll": nll[:, 0]}
         z_p, entropy, mean_s = teacher_values
         if learning:
             s.addcmul_(p, z_p.reciprocal(), value=-self.kl)
@@ -98,16 +109,16 @@ class Analytic:
 
 
 def analytic_form(
-    objective: TokenObjective, student: Parts, teacher: Parts | None
+    objective: TokenObjective, student: Head, teacher: Head | None
 ) -> Analytic | None:
     """The analytic road for an objective and its heads, or None if it must take the generic one.
 
     A bias may hold ``-inf`` and a soft cap bends the gradient: both are left to the generic road.
     """
-    for parts in (student, teacher):
-        if parts is not None and (parts.weight is None or parts.softcap is not None):
+    for head in (student, teacher):
+        if head is not None and (head.weight is None or head.softcap is not None):
             return None
-        if parts is not None and parts.bias is not None and not parts.bias.isfinite().all():
+        if head is not None and head.bias is not None and not head.bias.isfinite().all():
             return None
     function: Callable[..., Values] = objective
     options: dict[str, float] = {}
@@ -117,6 +128,8 @@ def analytic_form(
         function, options = objective.func, objective.keywords
     if function is objectives.cross_entropy:
         return Analytic(1.0, 0.0)
+    if function is likelihood:
+        return Analytic(1.0, 0.0, greedy=True)
     if teacher is None:
         return None
     if function is objectives.forward_kl and options.get("temperature", 1.0) == 1.0:

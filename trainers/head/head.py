@@ -1,25 +1,17 @@
-"""The language-model head in tiles: losses over the vocabulary without (batch, time, vocabulary).
-
-Hidden states at target positions stream through both heads some hundred rows at a time; a token
-objective is evaluated on each tile and the gradients of hidden states and head weight are
-accumulated there and then. One ``autograd.Function`` returns them in its backward, so a tied
-embedding gets both of its contributions and gradient hooks fire as usual.
-"""
+"""From a model to logits: hidden states at target positions, and the head that they go through."""
 
 import warnings
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
-from kdbench.trainers.cpu.arithmetic import fast_products
-from kdbench.trainers.cpu.attention import packed_attention
-from kdbench.trainers.head import kernels
-from kdbench.trainers.head.projection import Parts, sum_dtype
-from kdbench.trainers.objectives.divergences import TokenObjective
+from kdbench.trainers import cpu
 from kdbench.trainers.types import Packed
 
 
@@ -52,14 +44,13 @@ class Head:
             return hidden_ND[:, : self.vocab]
         bias = None if self.bias is None else self.bias[: self.vocab]
         logits_NV = functional.linear(hidden_ND, self.weight[: self.vocab], bias) * self.scale
+        return self.capped(logits_NV)
+
+    def capped(self, logits_NV: Tensor) -> Tensor:
+        """Scaled logits, soft-capped if the model does that."""
         if self.softcap is None:
             return logits_NV
         return self.softcap * torch.tanh(logits_NV / self.softcap)
-
-    @property
-    def parts(self) -> Parts:
-        """What tile arithmetic needs."""
-        return Parts(self.weight, self.bias, self.scale, self.softcap, self.vocab)
 
 
 _takes_apart: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -135,7 +126,7 @@ def backbone_hidden(model: PreTrainedModel, packed: Packed) -> Tensor:
     }
     if packed.attention_mask_RT is not None:
         arguments["attention_mask"] = packed.attention_mask_RT.to(device)
-    with packed_attention(model, packed), fast_products(device):
+    with cpu.forward(model, packed) if device.type == "cpu" else nullcontext():
         if _takes_apart.get(model, True):
             output_RTD = model.base_model(**arguments)[0]
         else:
@@ -143,104 +134,81 @@ def backbone_hidden(model: PreTrainedModel, packed: Packed) -> Tensor:
     return output_RTD.flatten(0, 1).index_select(0, packed.source_N.to(device))
 
 
-def tiled_sum(
-    objective: TokenObjective,
-    student_hidden_ND: Tensor,
-    head: Head,
-    target_N: Tensor,
-    *,
-    teacher_hidden_ND: Tensor | None = None,
-    teacher_head: Head | None = None,
-    columns: dict[str, Tensor] | None = None,
-    tile: int | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum a token objective over all targets, tile by tile.
+# -- arithmetic
 
-    Args:
-        objective: pure function of a tile's logits; those of ``objectives`` that have an analytic
-            gradient take a faster road to the same values.
-        student_hidden_ND: (N, D), gets a gradient.
-        head: the student's; weight and bias get gradients if they require them.
-        target_N: ids (N,).
-        teacher_hidden_ND: (N, D'), never gets a gradient.
-        teacher_head: the teacher's; same ``vocab``.
-        columns: name -> (N,), cut into tiles for the objective.
-        tile: rows a tile; default by vocabulary size. Results do not depend on it.
 
-    Returns:
-        The scalar sum of ``"loss"`` (differentiable once), and the detached float64 sums of all
-        values the objective names.
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Logits, values and losses are float32, or float64 if the hidden states are."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def matmul_dtypes(hidden_ND: Tensor, weight_VD: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Precision of the values that the head multiplies, and of the arithmetic.
+
+    The first is autocast's if it is on, else that of the operands; the second is float32 where the
+    hardware multiplies the first slower than that.
     """
-    if (teacher_hidden_ND is None) != (teacher_head is None):
-        raise ValueError("teacher_hidden_ND and teacher_head go together")
-    if teacher_head is not None and teacher_head.vocab != head.vocab:
-        raise ValueError(f"vocabularies differ: {head.vocab} and {teacher_head.vocab} tokens")
-    job = kernels.Job(
-        objective=objective,
-        student=head.parts,
-        teacher=None if teacher_head is None else teacher_head.parts,
-        teacher_hidden_ND=None if teacher_hidden_ND is None else teacher_hidden_ND.detach(),
-        target_N=target_N.to(student_hidden_ND.device),
-        columns={n: c.to(student_hidden_ND.device) for n, c in (columns or {}).items()},
-        rows=tile or kernels.default_rows(head.vocab),
-    )
-    tensors = (student_hidden_ND, head.weight, head.bias)
-    learning = torch.is_grad_enabled()
-    wanted = kernels.Wanted(*(learning and t is not None and t.requires_grad for t in tensors))
-    loss, named = _TiledSum.apply(job, wanted, *tensors)
-    return loss, named
+    device = hidden_ND.device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    else:
+        dtype = torch.promote_types(hidden_ND.dtype, weight_VD.dtype)
+    widen = device.type == "cpu" and cpu.slow_in_half(dtype)
+    return dtype, torch.float32 if widen else dtype
 
 
-class _TiledSum(torch.autograd.Function):
-    """Gradients are computed in forward, where the logits are, and handed out in backward."""
-
-    @staticmethod
-    def forward(ctx, job, wanted, hidden_ND, weight, bias):  # type: ignore[no-untyped-def]
-        result = kernels.run(job, hidden_ND.detach(), wanted)
-        ctx.grads = (result.grad_hidden, result.grad_weight, result.grad_bias)
-        loss = result.sums["loss"].to(sum_dtype(hidden_ND.dtype), copy=True)
-        return loss, result.sums
-
-    @staticmethod
-    def backward(ctx, grad_loss, _):  # type: ignore[no-untyped-def]
-        grads, ctx.grads = ctx.grads, None
-        if grads is None:
-            raise RuntimeError("tiled_sum can be differentiated only once")
-        for grad in grads:
-            if grad is not None and grad_loss != 1:
-                grad.mul_(grad_loss.to(grad.dtype))
-        return None, None, *grads
+_frozen_casts = WeakIdKeyDictionary()
+"""Frozen weight -> (where and which version it was, its cast): a teacher's head is cast once."""
 
 
-def token_logprobs(
-    hidden_ND: Tensor, head: Head, target_N: Tensor, *, tile: int | None = None
-) -> Tensor:
-    """Log q(target) for each row, (N,), differentiable; tiles are recomputed in backward.
+def _frozen_cast(weight: Tensor, values: torch.dtype, arithmetic: torch.dtype) -> Tensor:
+    seen = (weight.data_ptr(), weight._version, values, arithmetic)
+    found: tuple[object, Tensor] | None = _frozen_casts.get(weight)
+    if found is None or found[0] != seen:
+        found = (seen, weight.to(values).to(arithmetic))
+        _frozen_casts[weight] = found
+    return found[1]
 
-    For objectives that need whole sequences before they know a token's weight.
+
+class Projector:
+    """Hidden rows to logits before soft-capping.
+
+    ``scale`` is folded into the hidden states, so that no pass over the vocabulary is spent on it.
     """
-    target_N = target_N.to(hidden_ND.device)
-    rows = tile or kernels.default_rows(head.vocab)
-    job = kernels.Job(kernels.weighted_logprob, head.parts, None, None, target_N, {}, rows)
-    return _TokenLogprobs.apply(job, hidden_ND, head.weight, head.bias)
 
+    @torch.no_grad()
+    def __init__(self, hidden_ND: Tensor, head: Head, *, frozen: bool) -> None:
+        self.head, self.out_dtype = head, sum_dtype(hidden_ND.dtype)
+        self.bias_V: Tensor | None = None
+        self.weight_VD: Tensor | None = None
+        if head.weight is None:
+            self.hidden_ND = hidden_ND[:, : head.vocab]
+            return
+        values, arithmetic = matmul_dtypes(hidden_ND, head.weight)
+        hidden_ND = hidden_ND if head.scale == 1.0 else hidden_ND * head.scale
+        self.hidden_ND = hidden_ND.to(values).to(arithmetic)
+        if frozen and head.weight.dtype != arithmetic:
+            weight_VD = _frozen_cast(head.weight, values, arithmetic)
+        else:
+            weight_VD = head.weight.detach().to(values).to(arithmetic)
+        self.weight_VD = weight_VD[: head.vocab]
+        if head.bias is not None:
+            self.bias_V = head.bias[: head.vocab].to(self.out_dtype) * head.scale
 
-class _TokenLogprobs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, job, hidden_ND, weight, bias):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(hidden_ND)
-        ctx.job = job
-        # Backward runs outside the caller's autocast, but must repeat the same arithmetic.
-        device = hidden_ND.device.type
-        ctx.autocast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        return kernels.target_logprobs(hidden_ND.detach(), job)
+    def buffer(self, rows: int) -> Tensor:
+        """Room for a tile of this projector's raw logits."""
+        return self.hidden_ND.new_empty(rows, self.head.vocab)
 
-    @staticmethod
-    def backward(ctx, grad_N):  # type: ignore[no-untyped-def]
-        (hidden_ND,) = ctx.saved_tensors
-        enabled, dtype = ctx.autocast
-        job = replace(ctx.job, columns={"weight": grad_N})
-        with torch.autocast(hidden_ND.device.type, enabled=enabled, dtype=dtype):
-            wanted = kernels.Wanted(*ctx.needs_input_grad[1:])
-            result = kernels.run(job, hidden_ND.detach(), wanted)
-        return None, result.grad_hidden, result.grad_weight, result.grad_bias
+    def raw(self, span: slice, out: Tensor | None = None) -> Tensor:
+        """Logits of some rows in the matmul's precision, bias not yet added."""
+        if self.weight_VD is None:
+            return self.hidden_ND[span].clone()
+        with torch.autocast(self.hidden_ND.device.type, enabled=False):
+            return torch.mm(self.hidden_ND[span], self.weight_VD.T, out=out)
+
+    def logits(self, span: slice) -> Tensor:
+        """Logits of some rows before soft-capping, in float32 or float64."""
+        raw = self.raw(span).to(self.out_dtype)
+        if self.weight_VD is not None and self.bias_V is not None:
+            raw.add_(self.bias_V)
+        return raw

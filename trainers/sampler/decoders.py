@@ -1,26 +1,122 @@
 """A language model as the sampler sees it: prompts go into slots, steps give next-token logits.
 
-``decoder_for`` picks the cheap path for Llama-like models and the model's own forward for all
-others. Both write the same slots (``decode_cache``) and are tested to give the same logits.
+Slots hold keys and values of the answers being written, one slot an answer, each with its own
+length. They are left-aligned: the token at position p of a sequence lies in column p of its slot,
+whatever its neighbours do. A new prompt is written into a free slot without touching the others, no
+column is ever padding on the left, position ids are column numbers, and the attention of a step
+reads only as many columns as the longest live answer has. Storage is written in place, never grown.
 """
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-
-from kdbench.harness.errors import InputError
-from kdbench.trainers.sampler.cache import SlotCache, Slots, Step, prompt_groups
+from transformers.cache_utils import Cache, CacheLayerMixin
 
 # Padding worth accepting to save a forward pass: a guess, between what small and large models want.
 _GROUP_PADDING = 64
 _GROUP_TOKENS = 2048
 # Attention of transformers that honours a given (rows, 1, 1, columns) mask; flash kernels do not.
 _MASKED_ATTENTION = {"eager", "sdpa"}
+
+
+class Step(NamedTuple):
+    """Where one decoding step reads and writes, for the first ``n`` slots.
+
+    ``positions_n`` are the columns of the new tokens, ``index_n`` the same in the flattened
+    (slots * capacity) storage; the first ``width`` columns are read through ``mask_n11W``, which is
+    0 where a slot has a token and -inf elsewhere.
+    """
+
+    positions_n: torch.Tensor
+    index_n: torch.Tensor
+    mask_n11W: torch.Tensor
+    width: int
+
+
+class Slots:
+    """Lengths and attention mask of the slots; knows nothing of keys and values.
+
+    Args:
+        count: number of slots.
+        capacity: columns a slot.
+        device: of the model.
+        dtype: of the model: attention kernels want the mask in it.
+    """
+
+    def __init__(self, count: int, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.count = count
+        self.capacity = capacity
+        self._lengths = [0] * count
+        self._lengths_S = torch.zeros(count, dtype=torch.int64, device=device)
+        self._base_S = torch.arange(count, device=device) * capacity
+        self._mask_SC = torch.full((count, capacity), -torch.inf, dtype=dtype, device=device)
+
+    def occupy(self, slot: int, length: int) -> None:
+        """Declares the first ``length`` columns of a slot filled and all others empty."""
+        self._lengths[slot] = length
+        self._lengths_S[slot] = length
+        self._mask_SC[slot, :length] = 0
+        self._mask_SC[slot, length:] = -torch.inf
+
+    def move(self, source: int, target: int) -> int:
+        """Makes ``target`` a copy of ``source``; returns the number of columns to copy."""
+        length = self._lengths[source]
+        self.occupy(target, length)
+        return length
+
+    def advance(self, n: int) -> Step:
+        """Appends one column to each of the first ``n`` slots."""
+        positions_n = self._lengths_S[:n].clone()
+        index_n = positions_n + self._base_S[:n]
+        self._mask_SC.view(-1).index_fill_(0, index_n, 0.0)
+        self._lengths_S[:n] += 1
+        self._lengths[:n] = [length + 1 for length in self._lengths[:n]]
+        width = max(self._lengths[:n])
+        return Step(positions_n, index_n, self._mask_SC[:n, None, None, :width], width)
+
+
+class KeyValues:
+    """One layer's storage: keys and values of shape (slots, capacity, heads, head size)."""
+
+    def __init__(self, slots: Slots, like_HD: torch.Size, tensor: torch.Tensor) -> None:
+        # Zeros, not empty: a masked column still enters the sum as 0 * value, and 0 * nan is nan.
+        shape = (slots.count, slots.capacity, *like_HD)
+        self.keys = tensor.new_zeros(shape)
+        self.values = tensor.new_zeros(shape)
+        self._flat_keys = self.keys.view(slots.count * slots.capacity, -1)
+        self._flat_values = self.values.view(slots.count * slots.capacity, -1)
+
+    def write_prompts(
+        self, slots_r: torch.Tensor, keys_rTHD: torch.Tensor, values_rTHD: torch.Tensor
+    ) -> None:
+        """Fills the first T columns of some slots."""
+        width = keys_rTHD.shape[1]
+        self.keys[slots_r, :width] = keys_rTHD
+        self.values[slots_r, :width] = values_rTHD
+
+    def write_step(self, step: Step, keys_nX: torch.Tensor, values_nX: torch.Tensor) -> None:
+        """Writes one token's keys and values, heads flattened, into each slot of a step."""
+        self._flat_keys.index_copy_(0, step.index_n, keys_nX)
+        self._flat_values.index_copy_(0, step.index_n, values_nX)
+
+    def read(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of keys and values, each (n, heads, width, head size)."""
+        n = len(step.index_n)
+        return (
+            self.keys[:n, : step.width].transpose(1, 2),
+            self.values[:n, : step.width].transpose(1, 2),
+        )
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies the first columns of a slot over another's."""
+        self.keys[target, :length] = self.keys[source, :length]
+        self.values[target, :length] = self.values[source, :length]
 
 
 class Decoder(ABC):
@@ -37,6 +133,7 @@ class Decoder(ABC):
         self.dtype = dtype
         self._pad_id = pad_id
         self.slots = Slots(0, 0, device, dtype)
+        self._stores: list[KeyValues] = []
 
     def reset(self, count: int, capacity: int) -> None:
         """Makes ``count`` empty slots of ``capacity`` columns; larger storage is kept."""
@@ -70,7 +167,9 @@ class Decoder(ABC):
 
     def move(self, source: int, target: int) -> None:
         """Copies a slot over another."""
-        self._copy(source, target, self.slots.move(source, target))
+        length = self.slots.move(source, target)
+        for store in self._stores:
+            store.move(source, target, length)
 
     def session(self) -> AbstractContextManager[None]:
         """To be entered around a run of ``fill`` and ``step``."""
@@ -78,7 +177,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def _allocate(self) -> None:
-        """Makes storage for ``self.slots``."""
+        """Makes ``self._stores``, a layer each, for ``self.slots``."""
 
     @abstractmethod
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
@@ -88,9 +187,85 @@ class Decoder(ABC):
     def _advance(self, tokens_n: torch.Tensor, step: Step) -> torch.Tensor:
         """One step."""
 
-    @abstractmethod
-    def _copy(self, source: int, target: int, length: int) -> None:
-        """Copies stored keys and values."""
+
+def prompt_groups(lengths: Sequence[int], *, padding: int, tokens: int) -> list[list[int]]:
+    """Which prompts to read in one forward pass: indices of similar length together.
+
+    Args:
+        lengths: of the prompts.
+        padding: at most so many padding tokens a group; what one more pass would cost about.
+        tokens: at most so many tokens a group, padding included (or one prompt).
+
+    Returns:
+        Groups of indices, each index once.
+    """
+    groups: list[list[int]] = []
+    wasted = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        wasted += longest - lengths[index]
+        if groups and wasted <= padding and longest * (len(groups[-1]) + 1) <= tokens:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+            wasted = 0
+    return groups
+
+
+class _SlotLayer(CacheLayerMixin):
+    """One layer of ``SlotCache``: a ``KeyValues`` behind the interface transformers calls."""
+
+    is_sliding = False
+
+    def __init__(self, cache: "SlotCache") -> None:
+        super().__init__()
+        self._cache = cache
+        self.store: KeyValues | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stores (batch, heads, tokens, head size) and returns what to attend to."""
+        batch, heads, _, size = key_states.shape
+        if self.store is None:
+            self.store = KeyValues(self._cache.slots, torch.Size((heads, size)), key_states)
+            self._cache.stores.append(self.store)
+        if self._cache.step is None:
+            # New prompts attend to themselves only; right padding is behind every real token.
+            self.store.write_prompts(
+                self._cache.filling_r, key_states.transpose(1, 2), value_states.transpose(1, 2)
+            )
+            return key_states, value_states
+        self.store.write_step(
+            self._cache.step, key_states.reshape(batch, -1), value_states.reshape(batch, -1)
+        )
+        return self.store.read(self._cache.step)
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Storage is made by the first ``update``, which knows the shapes."""
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Asked for only when filling: steps bring their own mask."""
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        """0: position ids are always given, so nothing needs to be counted from here."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Columns a slot."""
+        return self._cache.slots.capacity
+
+
+class SlotCache(Cache):
+    """The slots as a transformers ``Cache``; set ``step`` or ``filling_r`` before each forward."""
+
+    def __init__(self, slots: Slots, layers: int) -> None:
+        self.slots = slots
+        self.step: Step | None = None
+        self.filling_r = torch.empty(0, dtype=torch.int64)
+        self.stores: list[KeyValues] = []  # of the layers that have been used
+        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
 
 
 class ForwardDecoder(Decoder):
@@ -108,6 +283,7 @@ class ForwardDecoder(Decoder):
     def _allocate(self) -> None:
         layers = self._model.config.get_text_config().num_hidden_layers
         self._cache = SlotCache(self.slots, layers)
+        self._stores = self._cache.stores
 
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
         self._cache.step, self._cache.filling_r = None, slots_r
@@ -132,50 +308,6 @@ class ForwardDecoder(Decoder):
         )
         logits: torch.Tensor = output.logits
         return logits
-
-    def _copy(self, source: int, target: int, length: int) -> None:
-        self._cache.move(source, target, length)
-
-
-def decoder_for(
-    model: PreTrainedModel, *, dtype: torch.dtype | None, vocab: int, pad_id: int, longest: int
-) -> Decoder:
-    """The cheapest decoder that computes this model.
-
-    Args:
-        model: a causal language model; its weights are read now and must not change while the
-            decoder is in use.
-        dtype: to compute in; None is the model's own.
-        vocab: number of real tokens.
-        pad_id: any valid token id.
-        longest: the longest sequence, prompt included, that will be asked for.
-
-    Raises:
-        InputError: the model cannot be sampled from: its attention is not plain full attention, or
-            its vocabulary is smaller than the tokenizer's.
-    """
-    from kdbench.trainers.cpu.llama import LlamaDecoder, is_plain_llama
-
-    config = model.config.get_text_config().to_dict()
-    name = config.get("model_type")
-    if config["vocab_size"] < vocab:
-        raise InputError(
-            f"model {name} has {config['vocab_size']} output tokens but the tokenizer {vocab}; "
-            "use the tokenizer that belongs to the model"
-        )
-    window = config.get("sliding_window")
-    kinds = set(config.get("layer_types") or ())
-    windowed = "sliding_attention" in kinds or (window and not kinds)
-    if kinds - {"full_attention", "sliding_attention"} or (windowed and (window or 0) < longest):
-        raise InputError(
-            f"model {name} does not attend to the whole of a {longest}-token sequence "
-            f"({', '.join(sorted(kinds)) or f'window {window}'}), which the sampler needs; "
-            "use a model with full attention or shorter sequences"
-        )
-    dtype = dtype or model.dtype
-    if is_plain_llama(model):
-        return LlamaDecoder(model, dtype, pad_id, vocab, longest)
-    return ForwardDecoder(model, dtype, pad_id)
 
 
 def cast_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

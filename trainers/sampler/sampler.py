@@ -1,6 +1,6 @@
 """The one decoding loop, for on-policy training, teacher responses, probes and evaluation.
 
-Tokens are drawn by Gumbel-max with counter-based noise (``noise``), so an answer is a function of
+Tokens are drawn by Gumbel-max with counter-based noise (``draw``), so an answer is a function of
 model, prompt, decoding and its noise key, and not of batch size, batch order, resume or world size,
 up to rounding: logits of a row still differ in their last bits with the shape of the batch, which
 flips a token about never in float64, hardly ever in float32 and sometimes in bfloat16.
@@ -19,13 +19,21 @@ import torch
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.sampler.decoders import Decoder, decoder_for
-from kdbench.trainers.sampler.filters import NgramBlock, filtered, mixed
-from kdbench.trainers.sampler.noise import GumbelArgmax, position_keys, stream_key
+from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder
+from kdbench.trainers.sampler.draw import (
+    GumbelArgmax,
+    NgramBlock,
+    filtered,
+    mixed,
+    position_keys,
+    stream_key,
+)
+from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 # Prompts read in one go for rows to come; each holds a slot of the cache until it gets its turn.
 _READ_AHEAD = 8
+_ENDLESS = 1 << 30
 
 
 def generate(
@@ -72,7 +80,8 @@ def generate(
     """
     _check(prompts, decoding, vocab, batch_size, chunk)
     models = [model] if mix is None or mix[1] == 0 else [model, mix[0]]
-    limit = min([*_positions(models), *([max_length] if max_length is not None else [])])
+    lengths = [max_length, *(context_length(each) for each in models)]
+    limit = min((length for length in lengths if length is not None), default=_ENDLESS)
     longest = max((len(prompt.ids) for prompt in prompts), default=1)
     longest = max(1, min(limit, longest + decoding.max_new_tokens))
     with torch.no_grad():
@@ -109,14 +118,50 @@ def _check(
             )
 
 
-def _positions(models: Sequence[PreTrainedModel]) -> list[int]:
-    """How many positions each model knows (no limit if its configuration names none)."""
-    return [
-        each.config.get_text_config().to_dict().get("max_position_embeddings")
-        or each.config.get_text_config().to_dict().get("n_positions")
-        or 1 << 30
-        for each in models
-    ]
+def context_length(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read, prompt and answer together; None if its config names none."""
+    config = model.config.get_text_config().to_dict()
+    length: int | None = config.get("max_position_embeddings") or config.get("n_positions")
+    return length
+
+
+def decoder_for(
+    model: PreTrainedModel, *, dtype: torch.dtype | None, vocab: int, pad_id: int, longest: int
+) -> Decoder:
+    """The cheapest decoder that computes this model.
+
+    Args:
+        model: a causal language model; its weights are read now and must not change while the
+            decoder is in use.
+        dtype: to compute in; None is the model's own.
+        vocab: number of real tokens.
+        pad_id: any valid token id.
+        longest: the longest sequence, prompt included, that will be asked for.
+
+    Raises:
+        InputError: the model cannot be sampled from: its attention is not plain full attention, or
+            its vocabulary is smaller than the tokenizer's.
+    """
+    config = model.config.get_text_config().to_dict()
+    name = config.get("model_type")
+    if config["vocab_size"] < vocab:
+        raise InputError(
+            f"model {name} has {config['vocab_size']} output tokens but the tokenizer {vocab}; "
+            "use the tokenizer that belongs to the model"
+        )
+    window = config.get("sliding_window")
+    kinds = set(config.get("layer_types") or ())
+    windowed = "sliding_attention" in kinds or (window and not kinds)
+    if kinds - {"full_attention", "sliding_attention"} or (windowed and (window or 0) < longest):
+        raise InputError(
+            f"model {name} does not attend to the whole of a {longest}-token sequence "
+            f"({', '.join(sorted(kinds)) or f'window {window}'}), which the sampler needs; "
+            "use a model with full attention or shorter sequences"
+        )
+    dtype = dtype or model.dtype
+    if is_plain_llama(model):
+        return LlamaDecoder(model, dtype, pad_id, vocab, longest)
+    return ForwardDecoder(model, dtype, pad_id)
 
 
 class _Row:

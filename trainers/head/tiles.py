@@ -1,18 +1,21 @@
-"""Tile arithmetic behind ``head``: projections, generic and analytic gradients, accumulation.
+"""Losses over the vocabulary without (batch, time, vocabulary).
 
-Nothing here knows models or autograd graphs: tensors in, sums and gradients out.
+Hidden states at target positions stream through both heads some hundred rows at a time; a token
+objective is evaluated on each tile and the gradients of hidden states and head weight are
+accumulated there and then. One ``autograd.Function`` returns them in its backward, so a tied
+embedding gets both of its contributions and gradient hooks fire as usual.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kdbench.trainers.head.analytic import analytic_form
-from kdbench.trainers.head.projection import Parts, Projector, sum_dtype
+from kdbench.trainers.head.analytic import analytic_form, likelihood
+from kdbench.trainers.head.head import Head, Projector, sum_dtype
 from kdbench.trainers.objectives import divergences as objectives
 from kdbench.trainers.objectives.divergences import TokenObjective, Values
 
@@ -20,17 +23,134 @@ _TILE_ELEMENTS = 1 << 24
 """Logits a tile and model: 64 MiB in float32, and enough rows that matmuls reach full speed."""
 
 
+def tiled_sum(
+    objective: TokenObjective,
+    student_hidden_ND: Tensor,
+    head: Head,
+    target_N: Tensor,
+    *,
+    teacher_hidden_ND: Tensor | None = None,
+    teacher_head: Head | None = None,
+    columns: dict[str, Tensor] | None = None,
+    tile: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum a token objective over all targets, tile by tile.
+
+    Args:
+        objective: pure function of a tile's logits; those of ``objectives`` that have an analytic
+            gradient take a faster road to the same values.
+        student_hidden_ND: (N, D), gets a gradient.
+        head: the student's; weight and bias get gradients if they require them.
+        target_N: ids (N,).
+        teacher_hidden_ND: (N, D'), never gets a gradient.
+        teacher_head: the teacher's; same ``vocab``.
+        columns: name -> (N,), cut into tiles for the objective.
+        tile: rows a tile; default by vocabulary size. Results do not depend on it.
+
+    Returns:
+        The scalar sum of ``"loss"`` (differentiable once), and the detached float64 sums of all
+        values the objective names.
+    """
+    if (teacher_hidden_ND is None) != (teacher_head is None):
+        raise ValueError("teacher_hidden_ND and teacher_head go together")
+    if teacher_head is not None and teacher_head.vocab != head.vocab:
+        raise ValueError(f"vocabularies differ: {head.vocab} and {teacher_head.vocab} tokens")
+    job = replace(
+        _job(objective, student_hidden_ND, head, target_N, tile),
+        teacher=teacher_head,
+        teacher_hidden_ND=None if teacher_hidden_ND is None else teacher_hidden_ND.detach(),
+        columns={n: c.to(student_hidden_ND.device) for n, c in (columns or {}).items()},
+    )
+    tensors = (student_hidden_ND, head.weight, head.bias)
+    learning = torch.is_grad_enabled()
+    wanted = Wanted(*(learning and t is not None and t.requires_grad for t in tensors))
+    loss, named = _TiledSum.apply(job, wanted, *tensors)
+    return loss, named
+
+
+class _TiledSum(torch.autograd.Function):
+    """Gradients are computed in forward, where the logits are, and handed out in backward."""
+
+    @staticmethod
+    def forward(ctx, job, wanted, hidden_ND, weight, bias):  # type: ignore[no-untyped-def]
+        result = run(job, hidden_ND.detach(), wanted)
+        ctx.grads = (result.grad_hidden, result.grad_weight, result.grad_bias)
+        loss = result.sums["loss"].to(sum_dtype(hidden_ND.dtype), copy=True)
+        return loss, result.sums
+
+    @staticmethod
+    def backward(ctx, grad_loss, _):  # type: ignore[no-untyped-def]
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            raise RuntimeError("tiled_sum can be differentiated only once")
+        for grad in grads:
+            if grad is not None and grad_loss != 1:
+                grad.mul_(grad_loss.to(grad.dtype))
+        return None, None, *grads
+
+
+def token_logprobs(
+    hidden_ND: Tensor, head: Head, target_N: Tensor, *, tile: int | None = None
+) -> Tensor:
+    """Log q(target) for each row, (N,), differentiable; tiles are recomputed in backward.
+
+    For objectives that need whole sequences before they know a token's weight.
+    """
+    job = _job(objectives.cross_entropy, hidden_ND, head, target_N, tile)
+    return _TokenLogprobs.apply(job, hidden_ND, head.weight, head.bias)
+
+
+def scored(
+    hidden_ND: Tensor, head: Head, target_N: Tensor, *, tile: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same without gradient, and whether each target is the likeliest token, both (N,).
+
+    Of equally likely tokens the first counts, as for ``argmax``.
+    """
+    return _scores(hidden_ND, _job(likelihood, hidden_ND, head, target_N, tile))
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, job, hidden_ND, weight, bias):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(hidden_ND)
+        ctx.job = job
+        # Backward runs outside the caller's autocast, but must repeat the same arithmetic.
+        device = hidden_ND.device.type
+        ctx.autocast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        return _scores(hidden_ND.detach(), job)[0]
+
+    @staticmethod
+    def backward(ctx, grad_N):  # type: ignore[no-untyped-def]
+        (hidden_ND,) = ctx.saved_tensors
+        enabled, dtype = ctx.autocast
+        job = replace(ctx.job, objective=weighted_logprob, columns={"weight": grad_N})
+        with torch.autocast(hidden_ND.device.type, enabled=enabled, dtype=dtype):
+            wanted = Wanted(*ctx.needs_input_grad[1:])
+            result = run(job, hidden_ND.detach(), wanted)
+        return None, result.grad_hidden, result.grad_weight, result.grad_bias
+
+
+# -- tiles
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What ``run`` sums: an objective over N targets; ``rows`` is the tile height."""
 
     objective: TokenObjective
-    student: Parts
-    teacher: Parts | None
-    teacher_hidden_ND: Tensor | None
+    student: Head
     target_N: Tensor
-    columns: dict[str, Tensor]
     rows: int
+    teacher: Head | None = None
+    teacher_hidden_ND: Tensor | None = None
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _job(
+    objective: TokenObjective, hidden_ND: Tensor, head: Head, target_N: Tensor, tile: int | None
+) -> Job:
+    return Job(objective, head, target_N.to(hidden_ND.device), tile or default_rows(head.vocab))
 
 
 class Result(NamedTuple):
@@ -53,10 +173,6 @@ class Wanted(NamedTuple):
 def default_rows(vocab: int) -> int:
     """Tile height for a vocabulary: as many rows as the element budget holds, at least 16."""
     return max(16, _TILE_ELEMENTS // vocab)
-
-
-def _capped(logits_nV: Tensor, softcap: float | None) -> Tensor:
-    return logits_nV if softcap is None else softcap * torch.tanh(logits_nV / softcap)
 
 
 @torch.no_grad()
@@ -121,14 +237,14 @@ def _generic_tile(
     job: Job, student: Projector, teacher: Projector | None, span: slice, *, learning: bool
 ) -> tuple[Values, Tensor | None]:
     teacher_nV = None
-    if teacher is not None and job.teacher is not None:
-        teacher_nV = _capped(teacher.logits(span), job.teacher.softcap)
+    if teacher is not None:
+        teacher_nV = teacher.head.capped(teacher.logits(span))
     columns = {name: column[span] for name, column in job.columns.items()}
     student_nV = student.logits(span)
     # Autocast off: objectives choose float32 on purpose.
     with torch.set_grad_enabled(learning), torch.autocast(student_nV.device.type, enabled=False):
         student_nV.requires_grad_(learning)
-        capped_nV = _capped(student_nV, job.student.softcap)
+        capped_nV = student.head.capped(student_nV)
         values = job.objective(capped_nV, teacher_nV, job.target_N[span], columns)
         loss = values["loss"].sum()
         grad_nV = None
@@ -141,9 +257,9 @@ class _Gradients:
     """Accumulates head gradients over tiles, in float32 whatever the precision of the matmuls."""
 
     def __init__(self, student: Projector, hidden_ND: Tensor, wanted: Wanted) -> None:
-        self.student, self.wanted, self.vocab = student, wanted, student.parts.vocab
+        self.student, self.wanted, self.vocab = student, wanted, student.head.vocab
         self.first = True
-        weight, bias = student.parts.weight, student.parts.bias
+        weight, bias = student.head.weight, student.head.bias
         wide = sum_dtype(hidden_ND.dtype)
         self.hidden_ND = torch.zeros_like(hidden_ND) if wanted.hidden else None
         self.weight_VD = self.bias_V = None
@@ -162,13 +278,13 @@ class _Gradients:
             return
         if self.bias_V is not None:
             self.bias_V[: self.vocab] += (
-                grad_nV.sum(0, dtype=self.bias_V.dtype) * student.parts.scale
+                grad_nV.sum(0, dtype=self.bias_V.dtype) * student.head.scale
             )
         grad_nV = grad_nV.to(student.weight_VD.dtype)
         with torch.autocast(grad_nV.device.type, enabled=False):
             if self.hidden_ND is not None:
                 grad_nD = grad_nV @ student.weight_VD
-                self.hidden_ND[span] = grad_nD.mul_(student.parts.scale)
+                self.hidden_ND[span] = grad_nD.mul_(student.head.scale)
             if self.weight_VD is not None:
                 self._add_weight(self.weight_VD[: self.vocab], grad_nV, student.hidden_ND[span])
 
@@ -186,22 +302,24 @@ class _Gradients:
         weight, bias = self.weight_VD, self.bias_V
         if self.first and weight is not None:  # there was no tile, or nothing to learn
             weight.zero_()
-        if weight is not None and self.student.parts.weight is not None:
-            weight = weight.to(self.student.parts.weight.dtype)
-        if bias is not None and self.student.parts.bias is not None:
-            bias = bias.to(self.student.parts.bias.dtype)
+        if weight is not None and self.student.head.weight is not None:
+            weight = weight.to(self.student.head.weight.dtype)
+        if bias is not None and self.student.head.bias is not None:
+            bias = bias.to(self.student.head.bias.dtype)
         return self.hidden_ND, weight, bias
 
 
 @torch.no_grad()
-def target_logprobs(hidden_ND: Tensor, job: Job) -> Tensor:
-    """Log q(target), (N,), without gradient; of the job only student, targets and rows matter."""
-    job = replace(job, objective=objectives.cross_entropy, columns={})
+def _scores(hidden_ND: Tensor, job: Job) -> tuple[Tensor, Tensor]:
+    """Log q(target) and, if the objective says so, whether it is the likeliest token, (N,) each."""
     student = Projector(hidden_ND, job.student, frozen=False)
-    out = hidden_ND.new_zeros(len(job.target_N), dtype=student.out_dtype)
+    log_q_N = hidden_ND.new_zeros(len(job.target_N), dtype=student.out_dtype)
+    greedy_N = torch.zeros_like(log_q_N, dtype=torch.bool)
     for span, values, _ in _tiles(job, student, None, learning=False):
-        out[span] = -values["nll"]
-    return out
+        log_q_N[span] = -values["nll"]
+        if "greedy" in values:
+            greedy_N[span] = values["greedy"]
+    return log_q_N, greedy_N
 
 
 def weighted_logprob(

@@ -2,9 +2,9 @@
 
 The general forward pays for modules, decorators and, on CPUs, for oneDNN's reordering of the
 weights in every call. Here query, key and value are one product, rotation is one fused
-expression, caches are written in place, and the weights are laid out once
+expression, caches are written in place, and on a CPU the weights are laid out once
 (a bfloat16 step of SmolLM2-135M at batch 8 took about two thirds of the general forward's time).
-Prompts of many tokens are read in float32 where that multiplies faster (``arithmetic``).
+Prompts of many tokens are read in float32 where a CPU multiplies that faster.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
-from kdbench.trainers.cpu.arithmetic import slow_in_half
-from kdbench.trainers.sampler.cache import KeyValues, Step
-from kdbench.trainers.sampler.decoders import Decoder
+from kdbench.trainers import cpu
+from kdbench.trainers.sampler.decoders import Decoder, KeyValues, Step
 
 # Rotary variants whose angles depend on the position alone, so that one table serves all steps.
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
-# Below so many weights a plain product costs as little as a laid-out one.
-_PACK_FROM = 1 << 16
 # From so many prompt tokens on, float32 products pay for widening the weights first (45 tokens: no
 # difference; 360: 9.5 against 15.6 ms for SmolLM2-135M's gate and up projections, one thread).
 _WIDEN_FROM = 128
@@ -67,45 +64,16 @@ class Product:
         return functional.linear(x, self._weight, self._bias).add_(residual)
 
 
-class PackedProduct(Product):
-    """The same with the weight laid out once for oneDNN, for some ``rows`` rows of x."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, rows: int) -> None:
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-        super().__init__(laid_out, bias)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """The product, (rows, out)."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
-        return product
-
-    def onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """``residual`` + the product; neither is changed."""
-        total: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-            x, residual, self._weight, self._bias, "add"
-        )
-        return total
-
-
-def _can_pack(weight: torch.Tensor) -> bool:
-    if weight.device.type != "cpu" or weight.numel() < _PACK_FROM:
-        return False
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if weight.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32
+AnyProduct = Product | cpu.LaidOutProduct
 
 
 class _Layer(NamedTuple):
     norm_in_D: torch.Tensor
-    query_key_value: Product
-    out: Product
+    query_key_value: AnyProduct
+    out: AnyProduct
     norm_mid_D: torch.Tensor
-    gate_up: Product
-    down: Product
+    gate_up: AnyProduct
+    down: AnyProduct
 
 
 class LlamaDecoder(Decoder):
@@ -134,7 +102,7 @@ class LlamaDecoder(Decoder):
         self._head = self._product("head", [model.lm_head], vocab)
         self._modules = list(body.layers[: config.num_hidden_layers])
         self._layers = [self._layer(module, self._product) for module in self._modules]
-        self._widen = slow_in_half(self.device, dtype)
+        self._widen = self.device.type == "cpu" and cpu.slow_in_half(dtype)
         self._wide_weights: dict[str, torch.Tensor] = {}
         positions = torch.arange(longest, device=self.device)[None]
         cos_1TD, sin_1TD = body.rotary_emb(self._embedding_VD, positions)
@@ -142,14 +110,14 @@ class LlamaDecoder(Decoder):
         half = self._size // 2
         sin_TD = torch.cat((-sin_1TD[0, :, :half], sin_1TD[0, :, half:]), dim=-1)
         self._cos_T1D, self._sin_T1D = cos_1TD[0, :, None], sin_TD[:, None]
-        self._stores: list[KeyValues] = []
 
-    def _product(self, role: str, linears: list[nn.Linear], rows: int | None = None) -> Product:
+    def _product(self, role: str, linears: list[nn.Linear], rows: int | None = None) -> AnyProduct:
         """The (first ``rows`` rows of) layers stacked, in the decoder's precision."""
         weights = [linear.weight.detach()[:rows].to(self.dtype) for linear in linears]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(linears, rows)
-        return PackedProduct(weight, bias, rows=8) if _can_pack(weight) else Product(weight, bias)
+        laid_out = self.device.type == "cpu" and cpu.worth_laying_out(weight)
+        return cpu.LaidOutProduct(weight, bias) if laid_out else Product(weight, bias)
 
     def _wide_product(self, role: str, linears: list[nn.Linear]) -> Product:
         """The same numbers in float32, valid until the next call with this ``role``.
@@ -174,7 +142,7 @@ class LlamaDecoder(Decoder):
         ]
         return torch.cat(biases) if biases else None
 
-    def _layer(self, module: Any, product: Callable[[str, list[nn.Linear]], Product]) -> _Layer:
+    def _layer(self, module: Any, product: Callable[[str, list[nn.Linear]], AnyProduct]) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
         return _Layer(
             module.input_layernorm.weight.detach().to(self.dtype),
@@ -188,10 +156,6 @@ class LlamaDecoder(Decoder):
     def _allocate(self) -> None:
         shape = torch.Size((self._heads, self._size))
         self._stores = [KeyValues(self.slots, shape, self._embedding_VD) for _ in self._layers]
-
-    def _copy(self, source: int, target: int, length: int) -> None:
-        for store in self._stores:
-            store.move(source, target, length)
 
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
         rows, width = ids_rT.shape

@@ -1,0 +1,198 @@
+"""lm-eval's generation tasks: what they ask, and what answers from elsewhere score."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.lm.tasks import leaves, load, manager_of, undisturbed
+from kdbench.harness.text_model import Generation
+
+
+class StockPrompt(NamedTuple):
+    """A prompt of a generation task, as lm-eval asks it.
+
+    Attributes:
+        task: the leaf task.
+        repeat: which time this prompt is asked, from 0.
+        context: its text, few-shot examples and chat format included.
+        targets: right answers.
+        settings: how it is to be answered.
+    """
+
+    task: str
+    repeat: int
+    context: str
+    targets: tuple[str, ...]
+    settings: Generation
+
+
+class AnswersLM(TemplateLM):
+    """lm-eval's model for generation tasks whose answers come from elsewhere.
+
+    Args:
+        answer: all requests of an evaluation, in lm-eval's order -> their answers.
+        tokenizer: for the chat format; None: prompts are plain.
+    """
+
+    def __init__(
+        self, answer: Callable[[list[Instance]], list[str]], tokenizer: Any = None
+    ) -> None:
+        super().__init__()
+        self._answer = answer
+        self.tokenizer = tokenizer
+
+    eot_token_id = 0
+    tokenizer_name = ""
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """The answers."""
+        return self._answer(requests)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The tokenizer's chat format."""
+        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
+
+    def tok_encode(self, string: str, **_: Any) -> list[int]:
+        """Not for tasks that are answered."""
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+    def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
+        """Not for tasks that are answered."""
+        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+
+
+def stock_prompts(
+    name: str,
+    *,
+    include_paths: Iterable[Path | str] = (),
+    limit: int | None = None,
+    chat: Any = None,
+) -> list[StockPrompt]:
+    """What a generation task of lm-eval's asks, in its order; ``chat``: the tokenizer of its format.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    found: list[StockPrompt] = []
+
+    def listen(requests: list[Instance]) -> list[str]:
+        repeats: Counter[int] = Counter()
+        for request in requests:
+            place = id(request)  # a prompt asked several times is one object several times
+            targets = _targets(tasks[str(request.task_name)], request.doc)
+            settings = generation_of(request.args[1])
+            found.append(
+                StockPrompt(
+                    str(request.task_name), repeats[place], request.args[0], targets, settings
+                )
+            )
+            repeats[place] += 1
+        raise _Heard
+
+    with undisturbed():
+        tasks = {str(task.config.task): task for task in leaves(name, include_paths)}
+        with suppress(_Heard):
+            _answered(name, AnswersLM(listen, chat), include_paths, limit, chat is not None)
+    return found
+
+
+def score_stock(
+    name: str,
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    include_paths: Iterable[Path | str] = (),
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """lm-eval's results, samples included, of answers that are there already.
+
+    Args:
+        name: the task.
+        answers: in the order of `stock_prompts`.
+        references: its ``targets`` at the time of asking.
+        include_paths: folders with further task files.
+        limit: as asked with.
+
+    Raises:
+        InputError: the task cannot be loaded, or has other documents by now.
+    """
+    with undisturbed():
+        tasks = {str(task.config.task): task for task in leaves(name, include_paths)}
+
+        def stored(requests: list[Instance]) -> list[str]:
+            now = [_targets(tasks[str(r.task_name)], r.doc) for r in requests]
+            if now != [tuple(texts) for texts in references]:
+                raise InputError(
+                    f"lm-eval task {name!r} has other documents than were answered; restore its data, "
+                    "or evaluate again"
+                )
+            return list(answers)
+
+        return _answered(name, AnswersLM(stored), include_paths, limit, False)
+
+
+class _Heard(Exception):
+    """Ends an evaluation whose prompts were all that was wanted."""
+
+
+def _answered(
+    name: str, model: AnswersLM, include_paths: Iterable[Path | str], limit: int | None, chat: bool
+) -> dict[str, Any]:
+    manager = manager_of([name], include_paths)
+    found = simple_evaluate(
+        model,
+        tasks=load(manager, name),
+        limit=limit,
+        task_manager=manager,
+        apply_chat_template=chat,
+        bootstrap_iters=0,
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+    )
+    return dict(found)
+
+
+def _targets(task: Any, doc: Any) -> tuple[str, ...]:
+    """Right answers to a document as texts."""
+    target = task.doc_to_target(doc)
+    listed = target if isinstance(target, (list, tuple)) else [target]
+    return tuple(str(each) for each in listed) or ("",)
+
+
+def chat_text(tokenizer: Any, messages: list[dict[str, str]], opened: bool = True) -> str:
+    """Messages in a tokenizer's chat format, the assistant's turn opened or the last one going on."""
+    return str(
+        tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=opened,
+            continue_final_message=not opened,
+        )
+    )
+
+
+def generation_of(gen_kwargs: dict[str, Any]) -> Generation:
+    """lm-eval's settings of a request, defaults filled in."""
+    settings = normalize_gen_kwargs(gen_kwargs)
+    sampled = bool(settings["do_sample"])
+    return Generation(
+        max_new_tokens=int(settings["max_gen_toks"]),
+        temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
+        top_p=float(settings.get("top_p", 1.0)),
+        top_k=int(settings.get("top_k", 0)),
+        stop=tuple(text for text in settings["until"] if text),
+    )

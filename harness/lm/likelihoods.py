@@ -1,0 +1,160 @@
+"""lm-eval over an engine: likelihoods as its own ``hf`` model gives them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import evaluate, simple_evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from kdbench.harness.lm.answers import chat_text, generation_of
+from kdbench.harness.lm.tasks import load, manager_of, undisturbed
+from kdbench.harness.text_model import Completion, TextModel
+from kdbench.tasks.catalogue import YAML_FOLDER
+from kdbench.tasks.labels import LabelDoc
+
+
+class ModelLM(TemplateLM):
+    """lm-eval's model for any other task: likelihoods and answers of one causal language model.
+
+    Contexts and continuations are tokenised as lm-eval's own ``hf`` model does, so its numbers come
+    out; columns beyond the tokenizer's vocabulary take no part (they do there).
+    """
+
+    def __init__(self, model: TextModel, seed: int = 0) -> None:
+        super().__init__()
+        self._model = model
+        self._seed = seed
+        self.tokenizer = model.tokenizer
+
+    @property
+    def eot_token_id(self) -> int:
+        """The end token."""
+        return self._model.end_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Stands for an empty context: the begin token, else the end token."""
+        begin = self.tokenizer.bos_token_id
+        return self.eot_token_id if begin is None else int(begin)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm-eval's request cache would be keyed by."""
+        return str(self.tokenizer.name_or_path)
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Ids of a text; special tokens as the tokenizer does by default."""
+        return self._model.encode(string, add_special_tokens)
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        found = self._model.likelihoods([(context, target) for _, context, target in requests])
+        return [(log_probability, greedy) for log_probability, greedy in found]
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, without a progress bar."""
+        return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[float]:
+        """Log-probability of whole texts, in windows of the context length."""
+        windows = [
+            get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self._model.max_length,
+                context_len=1,
+            )
+            for request in requests
+        ]
+        pieces = [[make_disjoint_window(window) for window in each] for each in windows]
+        scores = iter(self._model.likelihoods([pair for each in pieces for pair in each]))
+        return [sum(next(scores).log_probability for _ in each) for each in pieces]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Answers under each request's own generation settings, cut at its stop texts.
+
+        A request that comes again asks for another sample (lm-eval's ``repeats``).
+        """
+        asked: list[Completion] = []
+        seen: Counter[int] = Counter()
+        for request in requests:
+            prompt, settings = request.args
+            asked.append(Completion(prompt, generation_of(settings), seen[id(request)]))
+            seen[id(request)] += 1
+        return self._model.complete(asked, self._seed)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The tokenizer's chat format."""
+        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
+
+
+def evaluate_stock(
+    model: TextModel,
+    *,
+    tasks: Sequence[str],
+    seed: int = 0,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    include_paths: Iterable[Path | str] = (),
+    chat: bool = False,
+) -> dict[str, Any]:
+    """Runs lm-eval tasks that are not ours, as lm-eval would.
+
+    Args:
+        model: who answers.
+        tasks: lm-eval's tasks, groups or tags, or tasks in ``include_paths``.
+        seed: decoding seed.
+        limit: the first so many documents of each task.
+        include_paths: folders with further task files.
+        num_fewshot: overrides the tasks' own number of examples.
+        chat: apply the tokenizer's chat template.
+
+    Returns:
+        lm-eval's results, ``samples`` with its document, prompt and target hashes among them.
+
+    Raises:
+        InputError: a task cannot be loaded (unknown, broken, or its data is out of reach).
+    """
+    with undisturbed():
+        manager = manager_of(tasks, include_paths)
+        loaded = [task for name in tasks for task in load(manager, name)]
+        found = simple_evaluate(
+            ModelLM(model, seed),
+            tasks=loaded,
+            limit=limit,
+            num_fewshot=num_fewshot,
+            task_manager=manager,
+            apply_chat_template=chat,
+            bootstrap_iters=0,
+            # None: leave the global generators of a training in progress alone
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+        )
+    return dict(found)
+
+
+def evaluate_labels(model: TextModel, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
+    """Runs a classification task of ours on prepared documents; returns lm-eval's results."""
+    with undisturbed():
+        manager = TaskManager(
+            include_path=str(YAML_FOLDER),
+            include_defaults=False,
+            metadata={"rows": [dict(doc) for doc in docs]},
+        )
+        found = evaluate(ModelLM(model), manager.load([name]), bootstrap_iters=0, log_samples=True)
+    return dict(found)

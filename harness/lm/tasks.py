@@ -1,0 +1,130 @@
+"""Tasks of lm-eval's and of third parties: found, loaded, told apart."""
+
+import hashlib
+import itertools
+import json
+import logging
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lm_eval.api.task
+from lm_eval.api.group import Group
+from lm_eval.tasks import TaskManager
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import MetricCard
+from kdbench.harness.metrics import METRICS
+
+SCORED_BY = f"lm-eval {version('lm_eval')}"
+"""Version of scores that lm-eval makes."""
+
+
+def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:
+    """Whether a task is answered in words, all of its parts.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    with undisturbed():
+        kinds = {task.OUTPUT_TYPE for task in leaves(name, include_paths)}
+    return kinds == {"generate_until"}
+
+
+def stock_identity(
+    name: str, *, include_paths: Iterable[Path | str] = (), limit: int | None = None
+) -> str:
+    """sha256 of what a stock task asks: its configuration and documents, of all its subtasks.
+
+    Raises:
+        InputError: the task cannot be loaded.
+    """
+    digest = hashlib.sha256()
+    with undisturbed():
+        for task in leaves(name, include_paths):
+            # functions by their names: their addresses change with the process
+            for row in (task.dump_config(), *itertools.islice(task.eval_docs, limit)):
+                text = json.dumps(row, sort_keys=True, default=_name_or_text)
+                digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def _name_or_text(value: Any) -> str:
+    return str(value.__qualname__) if callable(value) else str(value)
+
+
+def metric_cards(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How metrics that lm-eval brings are shown; their direction is what the task says."""
+    cards = {}
+    for directions in (results.get("higher_is_better") or {}).values():
+        for name, higher in directions.items():
+            if name not in METRICS and higher is not None:
+                card = MetricCard(label=name, better=1 if higher else -1, digits=3, headline=True)
+                cards[name] = card.model_dump(mode="json")
+    return cards
+
+
+def leaves(name: str, include_paths: Iterable[Path | str]) -> list[Any]:
+    """The tasks that a name stands for, groups taken apart."""
+    return [
+        task
+        for each in load(manager_of([name], include_paths), name)
+        for task in (each.get_all_tasks() if isinstance(each, Group) else [each])
+    ]
+
+
+def manager_of(names: Sequence[str], include_paths: Iterable[Path | str]) -> TaskManager:
+    """A manager that knows these names; lm-eval's own files are read only if they are needed."""
+    paths = tuple(str(path) for path in include_paths)
+    if paths:
+        own = _read_tasks(paths, False)
+        if all(name in own.all_subtasks for name in names):
+            return own
+    return _read_tasks(paths, True)
+
+
+@cache
+def _read_tasks(include_paths: tuple[str, ...], defaults: bool) -> TaskManager:
+    """Once a process: with ``defaults``, some 15,000 files are parsed, which takes seconds."""
+    return TaskManager(include_path=list(include_paths), include_defaults=defaults)
+
+
+def load(manager: TaskManager, name: str) -> list[Any]:
+    """A task's objects; lm-eval's own errors, of many kinds, become one sentence."""
+    try:
+        found = manager.load([name])
+    except Exception as error:  # a task file may raise anything: it runs code and loads data
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise InputError(
+            f"cannot load lm-eval task {name!r} ({reason}); check its file and that its data is "
+            "on this machine or the network can be reached"
+        ) from error
+    return [*(found.get("groups") or {}).values()] or [*found["tasks"].values()]
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """lm-eval without log lines below errors, without progress bars, and without side effects.
+
+    It draws from Python's global generator whenever a task is asked for its name; an evaluation in
+    the middle of a training must not change what comes after it.
+    """
+    state = random.getstate()
+    logger = logging.getLogger("lm_eval")
+    level, bar = logger.level, lm_eval.api.task.tqdm
+    logger.setLevel(logging.ERROR)
+    lm_eval.api.task.tqdm = _no_bar
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        logger.setLevel(level)
+        lm_eval.api.task.tqdm = bar
+
+
+def _no_bar(items: Any, **_: Any) -> Any:
+    return items

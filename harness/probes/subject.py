@@ -1,0 +1,117 @@
+"""What every probe is given, and the estimates that their reports are made of."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.harness import stats
+from kdbench.harness.data.tokens import encode
+from kdbench.harness.files.records import Estimate, Missing, ModelRef
+from kdbench.harness.files.run_folder import Evaluation
+from kdbench.harness.probes import PROBES
+from kdbench.harness.progress import Stage
+from kdbench.harness.questions import PreparedTask
+from kdbench.harness.text_model import TextModel
+from kdbench.trainers.types import Decoding
+from kdbench.trainers.types import Sequence as Tokens
+
+Array = NDArray[np.float64]
+Report = dict[str, Any]
+"""``{metric: estimate or Missing}`` and details, as stored in ``probe-<name>.json``."""
+
+DIGITS = 6
+SEED = 0
+"""What a deterministic evaluation lists as its decoding seed."""
+REFERENCE_TOKENS = 256
+"""A longer reference is cut there, as LMOps minillm's evaluation does for ``lm_loss``."""
+
+
+class Asked(NamedTuple):
+    """What an evaluation asks of its probes.
+
+    Attributes:
+        samples: answers a prompt; None: each probe's own number.
+        seed: decoding seed of answers that a probe samples.
+        teacher: what the model may be compared with.
+        model: whether there is a model (the truth has answers only).
+        first: whether this is the task for what is measured on one task alone.
+    """
+
+    samples: int | None
+    seed: int
+    teacher: ModelRef | None
+    model: bool
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a probe measures, and what it works with.
+
+    Attributes:
+        model: gives the model; loads it when first called.
+        teacher: gives the model that it is compared with, which reports call ``teacher_name``.
+        decoding: decoding seed -> the evaluation's sampling settings.
+        evaluation: what is stored of it; a probe may keep parts of its work there.
+        stage: (title, prompts) -> a progress line that counts prompts.
+    """
+
+    model: Callable[[], TextModel]
+    teacher: Callable[[], TextModel]
+    teacher_name: str
+    decoding: Callable[[int], Decoding]
+    evaluation: Evaluation
+    stage: Callable[[str, int], AbstractContextManager[Stage]]
+
+
+class Probe(Protocol):
+    """A probe's module."""
+
+    def settings(self, prompts: PreparedTask, asked: Asked) -> Report | None:
+        """What the numbers depend on beyond task and model; None where there is nothing to measure.
+
+        Another value makes the probe measure again.
+        """
+
+    def measure(self, subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
+        """Measures a model on a task's prompts."""
+
+
+def find_probe(name: str) -> Probe:
+    """A probe by its name in `PROBES`."""
+    return cast(Probe, import_module(PROBES[name].module))
+
+
+def reference_sequences(model: TextModel, prompts: PreparedTask) -> list[Tokens]:
+    """Each prompt with its first reference as the answer, end token included."""
+    references = encode(model.tokenizer, [doc.references[0] for doc in prompts.docs])
+    return [
+        Tokens(doc.ids, (*reference, model.end_id)[:REFERENCE_TOKENS])
+        for doc, reference in zip(prompts.docs, references, strict=True)
+    ]
+
+
+def mean_estimate(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean over prompts with its interval; prompts without a value are left out and not counted."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return Missing(missing="no prompt has a value").model_dump()
+    mean, low, high = stats.bootstrap(np.array(there))
+    return estimate(mean, low, high, len(there))
+
+
+def estimate(mean: float, low: float, high: float, prompts: int) -> dict[str, Any]:
+    """An `Estimate` of something without a decoding seed."""
+    return Estimate(
+        mean=mean,
+        low=round(low, DIGITS),
+        high=round(high, DIGITS),
+        n_prompts=prompts,
+        seeds=[SEED],
+        per_seed=[mean],
+    ).model_dump()

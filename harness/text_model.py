@@ -1,0 +1,171 @@
+"""A loaded model with its tokenizer: texts in, answers and likelihoods out."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from kdbench.harness.data import prompt_key
+from kdbench.harness.errors import InputError
+from kdbench.harness.questions import Response
+from kdbench.trainers.engine import Engine
+from kdbench.trainers.types import Answer, Decoding, Prompt
+from kdbench.trainers.types import Sequence as Tokens
+
+CONTEXT = 2048
+"""Context length where neither model nor tokenizer names one; lm-eval's."""
+
+
+class Generation(NamedTuple):
+    """How a task of lm-eval's wants to be answered; ``temperature`` 0 is greedy, ``top_k`` 0 is off."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    stop: tuple[str, ...]
+
+
+class Completion(NamedTuple):
+    """One answer that a task of lm-eval's asks for; ``sample`` counts answers to the same question."""
+
+    prompt: str
+    how: Generation
+    sample: int
+
+
+class Likelihood(NamedTuple):
+    """Sum of the continuation's token log-probabilities (nats), and whether each was the argmax."""
+
+    log_probability: float
+    greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextModel:
+    """An engine and the tokenizer of its model."""
+
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def end_id(self) -> int:
+        """The first end token."""
+        return self.engine.vocabulary.eos_ids[0]
+
+    @property
+    def max_length(self) -> int:
+        """Context length in tokens, prompt and answer together, as lm-eval finds it."""
+        named = int(self.engine.max_length or self.tokenizer.model_max_length)
+        return named if named < 1 << 40 else CONTEXT  # a tokenizer that knows none says 1e30
+
+    # -- answers
+
+    def respond(
+        self, prompts: Sequence[Prompt], decoding: Decoding, stop: Sequence[str] = ()
+    ) -> Iterator[list[Response]]:
+        """Answers as texts, a chunk of the engine at a time; see ``text`` for ``stop``."""
+        for answers in self.engine.answers(prompts, decoding):
+            yield [self._response(answer, stop) for answer in answers]
+
+    def _response(self, answer: Answer, stop: Sequence[str]) -> Response:
+        text = self.text(answer.ids, stop)
+        stopped = bool(stop) and text != self.text(answer.ids)
+        return Response(text, len(answer.ids), answer.finished or stopped)
+
+    def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Sampled ids as text up to the first stop text, special tokens left out.
+
+        Where a stop names special tokens, they are taken out after it has been looked for.
+        """
+        added = self.tokenizer.added_tokens_decoder.values() if stop else ()
+        special = [t.content for t in added if t.special and any(t.content in s for s in stop)]
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+        text = cut_at(text, stop)
+        if special:
+            for token in added:
+                text = text.replace(token.content, "") if token.special else text
+        return text
+
+    # -- for lm-eval's own tasks
+
+    def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
+        """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
+        return encode_whole(self.tokenizer, text, add_special_tokens)
+
+    def complete(self, asked: Sequence[Completion], seed: int) -> list[str]:
+        """Answers in the given order; prompts with equal settings are decoded together.
+
+        Prompts too long for the context lose tokens on the left, as in lm-eval.
+
+        Raises:
+            InputError: a task asks for more tokens than the context has.
+        """
+        groups: dict[Generation, list[int]] = defaultdict(list)
+        for index, each in enumerate(asked):
+            groups[each.how].append(index)
+        texts = [""] * len(asked)
+        for how, indices in groups.items():
+            room = self.max_length - how.max_new_tokens
+            if room < 1:
+                raise InputError(
+                    f"a task asks for {how.max_new_tokens} new tokens, but the model's context has "
+                    f"{self.max_length}; lower the task's max_gen_toks"
+                )
+            prompts = [
+                Prompt(tuple(self.encode(text)[-room:]), prompt_key(text), sample)
+                for text, _, sample in (asked[index] for index in indices)
+            ]
+            decoding = Decoding(
+                max_new_tokens=how.max_new_tokens,
+                temperature=how.temperature,
+                top_p=how.top_p,
+                top_k=how.top_k,
+                seed=seed,
+            )
+            found = [r for chunk in self.respond(prompts, decoding, how.stop) for r in chunk]
+            for index, response in zip(indices, found, strict=True):
+                texts[index] = response.text
+        return texts
+
+    def likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Likelihood]:
+        """Likelihood of each continuation after its (non-empty) context, in the given order.
+
+        Pairs too long for the context lose tokens on the left, as in lm-eval.
+        """
+        sequences = []
+        for index, (context, continuation) in enumerate(pairs):
+            if not context or not 0 < len(continuation) <= self.max_length:
+                raise ValueError(
+                    f"pair {index}: {len(context)} context and {len(continuation)} continuation "
+                    f"tokens do not fit a context length of {self.max_length}"
+                )
+            room = self.max_length + 1 - len(continuation)  # the last token is never read
+            sequences.append(Tokens(tuple(context[-room:]), tuple(continuation)))
+        # longest first: what does not fit into memory fails at once
+        order = sorted(range(len(pairs)), key=lambda i: -len(sequences[i]))
+        found = self.engine.logprobs([sequences[i] for i in order])
+        scores = {
+            i: Likelihood(float(s.log_q.sum()), bool(s.greedy.all()))
+            for i, s in zip(order, found, strict=True)
+        }
+        return [scores[i] for i in range(len(pairs))]
+
+
+def encode_whole(
+    tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool | None = None
+) -> list[int]:
+    """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
+    begin = tokenizer.bos_token
+    if add_special_tokens is None and begin and text.startswith(begin):
+        add_special_tokens = False
+    wanted = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+    return list(tokenizer.encode(text, **wanted))
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """The text before the first occurrence of any stop text."""
+    places = [place for mark in stop if (place := text.find(mark)) >= 0]
+    return text[: min(places)] if places else text
