@@ -55,11 +55,13 @@ def student(scale: float = 3.0) -> TextModel:
 
 def subject(model: TextModel, samples: list[SampleRow] | None = None) -> Subject:
     return Subject(
-        model=lambda: model,
-        teacher=lambda: model,
-        teacher_name="itself",
-        samples=lambda: samples or [],
+        load=lambda: model,
+        teacher=None,
+        answers=lambda: samples or [],
         decoding=lambda seed: Decoding(max_new_tokens=8, seed=seed),
+        seed=0,
+        samples=None,
+        first=True,
         folder=Path("nowhere"),
         stage=lambda title, prompts: nullcontext(),  # type: ignore[arg-type,return-value]
     )
@@ -202,8 +204,8 @@ def test_self_bleu_of_equal_and_of_different_answers() -> None:
 OWN = """
 ran = []
 
-def settings(prompts, asked):
-    return {"samples": asked.samples} if prompts.task == "dolly" else None
+def settings(subject, prompts):
+    return {"samples": subject.samples} if prompts.task == "dolly" else None
 
 def measure(subject, prompts, settings):
     ran.append(settings)

@@ -5,7 +5,6 @@ the order of the sequences whatever the layout, so that packed, padded and alone
 same tensors.
 """
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
@@ -127,12 +126,12 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
     )
 
 
-def _targets(sequences: Seq[Sequence], begins: dict[int, int]) -> Iterator[Tensor]:
+def _targets(
+    sequences: Seq[Sequence], begins: dict[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Source, target, owner and place of each target; ``begins``: sequence to flat position."""
-    source: list[int] = []
-    target: list[int] = []
-    owner: list[int] = []
-    place: list[int] = []
+    columns: tuple[list[int], ...] = ([], [], [], [])
+    source, target, owner, place = columns
     for i, sequence in enumerate(sequences):
         if i in begins:
             skipped = _skipped(sequence)
@@ -141,7 +140,8 @@ def _targets(sequences: Seq[Sequence], begins: dict[int, int]) -> Iterator[Tenso
             target += sequence.response[skipped:]
             owner += [i] * sequence.targets
             place += range(skipped, len(sequence.response))
-    return (torch.tensor(column, dtype=torch.long) for column in (source, target, owner, place))
+    source_N, target_N, owner_N, place_N = (torch.tensor(c, dtype=torch.long) for c in columns)
+    return source_N, target_N, owner_N, place_N
 
 
 def _columns(sequences: Seq[Sequence], begins: dict[int, int]) -> dict[str, Tensor]:

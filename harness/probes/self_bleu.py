@@ -3,14 +3,14 @@
 from collections import defaultdict
 
 from kdbench.harness.files.records import Missing
-from kdbench.harness.probes.subject import Asked, Report, Subject
+from kdbench.harness.probes.subject import Report, Subject
 from kdbench.harness.prompts import PreparedTask
 from kdbench.tasks.text_stats import self_bleu
 
 ANSWERS = 100
 
 
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`."""
     return {}
 
@@ -18,7 +18,7 @@ def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
     """Self-BLEU of the first answers of each seed, averaged over seeds."""
     answers: dict[int, list[str]] = defaultdict(list)
-    for row in subject.samples():
+    for row in subject.answers():
         answers[row.seed].append(row.response)
     found = [self_bleu(answers[seed][:ANSWERS]) for seed in sorted(answers)]
     values = [value for value in found if value is not None]

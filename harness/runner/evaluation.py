@@ -78,16 +78,15 @@ def decoding_of(generate: GenerateConfig, protocol: Protocol, seed: int) -> Deco
 def model_subject(session: Session, label: str, model: Located) -> Subject:
     """A model that answers by sampling."""
     generate = session.config.generate
-    tokenizer = load_tokenizer(model.ref)
 
     @cache
     def load() -> TextModel:
-        return probing.text_model(session, model, tokenizer)
+        return probing.loaded(session, model)
 
     def answerer(protocol: Protocol) -> Answerer:
         return load().answerer(protocol, lambda seed: decoding_of(generate, protocol, seed))
 
-    return Subject(label, tokenizer, answerer, load)
+    return Subject(label, load_tokenizer(model.ref), answerer, load)
 
 
 def truth_subject(session: Session) -> Subject:

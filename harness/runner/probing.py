@@ -6,8 +6,7 @@ what it was measured with.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from kdbench.harness.files.store import (
     write_json,
 )
 from kdbench.harness.probes import PROBES
-from kdbench.harness.probes.subject import Asked, Report, Subject, find_probe
-from kdbench.harness.progress import Stage
+from kdbench.harness.probes.subject import Report, Subject, Teacher, find_probe
 from kdbench.harness.prompts import PreparedTask
 from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.session import Session
@@ -75,9 +73,10 @@ class Prober:
         self._session = session
         self._label = label
         self._model = model
-        self._teacher = teacher
         self._decoding = decoding
-        self._load_teacher = cache(self._loaded_teacher)
+        self._teacher = None
+        if teacher is not None:
+            self._teacher = Teacher(teacher.card, cache(partial(loaded, session, teacher)))
 
     def run(self, prepared: PreparedTask, out: Path, *, exposure: bool) -> None:
         """All probes of one text task's evaluation in ``out`` that are not done yet.
@@ -87,50 +86,40 @@ class Prober:
             out: the evaluation's folder, generated and scored.
             exposure: whether exposure bias is measured on this task.
         """
-        config = self._session.config
-        asked = Asked(
-            samples=config.tasks.probe_samples,
+        config, progress = self._session.config, self._session.progress
+        subject = Subject(
+            load=self._model,
+            teacher=self._teacher,
+            answers=lambda: stored_samples(out),
+            decoding=self._decoding,
             seed=config.generate.seeds[0],
-            teacher=self._teacher.card if self._teacher else None,
-            model=self._model is not None,
+            samples=config.tasks.probe_samples,
             first=exposure,
+            folder=out,
+            stage=lambda title, prompts: progress.stage(
+                f"{self._label}: {title}", prompts, unit="prompt"
+            ),
         )
         for name in PROBES:
             if name in config.tasks.probes:
-                settings = find_probe(name).settings(prepared, asked)
-                if settings is not None:
-                    self._stage(out, name, prepared, settings)
+                self._stage(name, subject, prepared)
         join(out)
 
-    def _stage(self, out: Path, name: str, prepared: PreparedTask, settings: Report) -> None:
+    def _stage(self, name: str, subject: Subject, prepared: PreparedTask) -> None:
+        out, probe = subject.folder, find_probe(name)
+        settings = probe.settings(subject, prepared)
+        if settings is None:
+            return
         marker = read_marker(out, f"probe-{name}")
         if marker and marker.info.get("settings") == settings and is_done(out, f"probe-{name}"):
             return
         began = time.perf_counter()
         with self._session.progress.stage(f"{self._label}: {name}", 1) as live:
-            report = find_probe(name).measure(self._subject(out), prepared, settings)
+            report = probe.measure(subject, prepared, settings)
             live.update(1)
         wall_s = time.perf_counter() - began
         self._session.cost(f"probe-{name}", wall_s)
         keep(out, name, report, {"settings": settings, "wall_s": wall_s})
-
-    def _subject(self, out: Path) -> Subject:
-        def stage(title: str, prompts: int) -> AbstractContextManager[Stage]:
-            return self._session.progress.stage(f"{self._label}: {title}", prompts, unit="prompt")
-
-        return Subject(
-            model=self._model or self._load_teacher,
-            teacher=self._load_teacher,
-            teacher_name=self._teacher.card.name if self._teacher else "",
-            samples=lambda: stored_samples(out),
-            decoding=self._decoding,
-            folder=out,
-            stage=stage,
-        )
-
-    def _loaded_teacher(self) -> TextModel:
-        assert self._teacher is not None
-        return text_model(self._session, self._teacher, load_tokenizer(self._teacher.ref))
 
 
 def decode_dtype(session: Session) -> Any:
@@ -140,13 +129,17 @@ def decode_dtype(session: Session) -> Any:
     return sampling_dtype(precision)
 
 
-def text_model(session: Session, model: Located, tokenizer: Any) -> TextModel:
-    """A model loaded in the precision it is sampled in (float64 decoding keeps float32 weights)."""
+def loaded(session: Session, model: Located) -> TextModel:
+    """A model with its tokenizer, in the precision it is sampled in.
+
+    Decoding in float64 keeps float32 weights.
+    """
     generate, dtype = session.config.generate, decode_dtype(session)
-    loaded = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
+    tokenizer = load_tokenizer(model.ref)
+    network = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
     engine = LoadedModel(
-        model=loaded,
-        vocabulary=vocabulary(tokenizer, loaded),
+        model=network,
+        vocabulary=vocabulary(tokenizer, network),
         batch_size=generate.batch_size,
         chunk=generate.chunk,
         sampling_dtype=dtype,
