@@ -134,18 +134,15 @@ class Layout:
         """Rows of these sequences, on the device, and of their twins."""
         rows = self._rows(sequences)
         twins = [s.twin for s in sequences if s.twin is not None]
-        if not twins:
-            return rows
         other = replace(self, pad_id=0)  # an id of any vocabulary
-        return rows._replace(twin=other._rows(twins))
+        return rows._replace(twin=other._rows(twins)) if twins else rows
 
     def _rows(self, sequences: Seq[Sequence]) -> Packed:
         if self.packed:
-            longest = max((len(s) - 1 for s in sequences), default=0)  # the last is no input
-            row = max(self.row, longest)
-            rows = pack(list(sequences), max_tokens=row, pad_id=self.pad_id)
+            row = max([self.row, *(len(s) - 1 for s in sequences)])  # the last token is no input
+            rows = pack(sequences, max_tokens=row, pad_id=self.pad_id)
         else:
-            rows = pad(list(sequences), pad_id=self.pad_id)
+            rows = pad(sequences, pad_id=self.pad_id)
         moved = {k: v.to(self.device) for k, v in rows.columns.items()}
         tensors: dict[str, Any] = {
             k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
@@ -153,7 +150,7 @@ class Layout:
         return rows._replace(**tensors, columns=moved)
 
 
-def pack(sequences: list[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
+def pack(sequences: Seq[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
     """Lay sequences back to back in as few rows as first-fit decreasing finds.
 
     Position ids restart with each sequence; transformers (with ``use_cache=False``) and our own
@@ -188,7 +185,7 @@ def pack(sequences: list[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
     return _lay_out(sequences, rows, pad_id=pad_id, mask=False)
 
 
-def pad(sequences: list[Sequence], *, pad_id: int) -> Packed:
+def pad(sequences: Seq[Sequence], *, pad_id: int) -> Packed:
     """Lay sequences out one a row, padded on the right, with attention mask and position ids."""
     rows = [[i] for i, sequence in enumerate(sequences) if _inputs(sequence)]
     return _lay_out(sequences, rows, pad_id=pad_id, mask=True)
@@ -198,9 +195,7 @@ def _inputs(sequence: Sequence) -> int:
     return len(sequence) - 1 if sequence.targets else 0
 
 
-def _lay_out(
-    sequences: list[Sequence], rows: list[list[int]], *, pad_id: int, mask: bool
-) -> Packed:
+def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, mask: bool) -> Packed:
     width = max((sum(_inputs(sequences[i]) for i in row) for row in rows), default=0)
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), width), dtype=torch.long)
@@ -229,22 +224,24 @@ def _lay_out(
 
 
 def _targets(
-    sequences: list[Sequence], begins: dict[int, int]
+    sequences: Seq[Sequence], begins: dict[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Source, target, owner and place of each target; ``begins``: sequence to flat position."""
-    source, target, owner, place = [], [], [], []
+    columns: tuple[list[int], ...] = ([], [], [], [])
+    source, target, owner, place = columns
     for i, sequence in enumerate(sequences):
         if i in begins:
             skipped = _skipped(sequence)
             first = begins[i] + max(0, len(sequence.prompt) - 1)
-            source.append(torch.arange(first, first + sequence.targets))
-            target.append(torch.tensor(sequence.response[skipped:]))
-            owner.append(torch.full((sequence.targets,), i))
-            place.append(torch.arange(skipped, len(sequence.response)))
-    return _joined(source), _joined(target), _joined(owner), _joined(place)
+            source += range(first, first + sequence.targets)
+            target += sequence.response[skipped:]
+            owner += [i] * sequence.targets
+            place += range(skipped, len(sequence.response))
+    source_N, target_N, owner_N, place_N = (torch.tensor(c, dtype=torch.long) for c in columns)
+    return source_N, target_N, owner_N, place_N
 
 
-def _columns(sequences: list[Sequence], begins: dict[int, int]) -> dict[str, Tensor]:
+def _columns(sequences: Seq[Sequence], begins: dict[int, int]) -> dict[str, Tensor]:
     joined = {}
     for name in sorted({name for s in sequences for name in s.columns}):
         parts = [torch.zeros(0)]
@@ -261,10 +258,6 @@ def _columns(sequences: list[Sequence], begins: dict[int, int]) -> dict[str, Ten
 def _skipped(sequence: Sequence) -> int:
     """Response tokens that are not targets: the first one of plain text."""
     return len(sequence.response) - sequence.targets
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
 _packs: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
