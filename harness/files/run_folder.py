@@ -226,6 +226,10 @@ class Training:
         """Done when the student is written; its info: steps, evaluations, tokens, ``wall_s``."""
         return Stage(self.path, "train")
 
+    def settled(self) -> bool:
+        """Whether it is done, and what only resuming needs is cleared away."""
+        return self.stage.done() and not (self.path / "checkpoints").exists()
+
     @property
     def student(self) -> Path:
         """The trained model, an ordinary Hugging Face folder."""
