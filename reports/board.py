@@ -20,6 +20,7 @@ from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, ev
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
 from kdbench.reports.rows import Row, Section, sections
+from kdbench.reports.rules.check import Rulebook
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.signature import interval_text, signature, tests_text
@@ -92,6 +93,7 @@ def leaderboard(
     verify: bool = False,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
     cache: Path | None = None,
 ) -> str:
     """Builds a board and renders it in one format.
@@ -103,6 +105,7 @@ def leaderboard(
         verify: change nothing, compare with ``out``; remembered tests are not trusted.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
+        rules: what divides methods into closed and open; None: the default version.
         cache: folder that remembers paired tests; None: do not remember.
 
     Raises:
@@ -114,7 +117,8 @@ def leaderboard(
     if verify and (out is None or not out.is_file()):
         raise InputError("--verify compares with an existing file; name it with --out")
     cache = None if verify else cache
-    text = _render(build(paths, metrics=metrics, tasks=tasks, cache=cache), format, out is not None)
+    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    text = _render(built, format, out is not None)
     if out is not None:
         _deliver({out: text}, verify)
     return text
@@ -127,6 +131,7 @@ def leaderboard_folder(
     verify: bool = False,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
     cache: Path | None = None,
 ) -> list[Path]:
     """Writes a board in every format into a folder; returns the files.
@@ -137,6 +142,7 @@ def leaderboard_folder(
         verify: change nothing, compare with those of the files that are there.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
+        rules: what divides methods into closed and open; None: the default version.
         cache: folder that remembers paired tests; None: do not remember.
 
     Raises:
@@ -151,7 +157,7 @@ def leaderboard_folder(
                 f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
             )
     cache = None if verify else cache
-    built = build(paths, metrics=metrics, tasks=tasks, cache=cache)
+    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
     _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
     return list(files.values())
 
@@ -164,6 +170,7 @@ def build(
     *,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
     tests: bool = True,
     cache: Path | None = None,
 ) -> Built:
@@ -173,6 +180,7 @@ def build(
         paths: run folders or folders of run folders.
         metrics: metrics to show; None: all that any run has.
         tasks: tasks to show; None: all.
+        rules: what divides methods into closed and open; None: the default version.
         tests: compare methods with each other (reads per-prompt scores); without, nothing is bold.
         cache: folder that remembers paired tests; None: do not remember.
 
@@ -180,7 +188,7 @@ def build(
         InputError: no finished run, or a file that cannot be read.
     """
     runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
-    made = sections(runs)
+    made = sections(runs, rules)
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
     tables = [
         _table(section, row, columns_of(row, metrics, tasks), tests, cache)

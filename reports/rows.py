@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from kdbench.harness.files.records import ModelRef, Record, RunCard
-from kdbench.reports.rules.check import with_divisions
+from kdbench.reports.rules.check import Rulebook, with_divisions
 from kdbench.reports.runs import Run
 
 SHOWN = 3
@@ -65,16 +65,20 @@ class _Pair(NamedTuple):
     student: str = ""
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
+def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
     Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
     shown in each table of their suite that they belong to: same teacher, same student, or neither
     recorded. Divisions are those that the comparison rules give the runs beside each other.
+
+    Args:
+        runs: finished runs.
+        book: the rules; None: those of the default version.
     """
     trained: dict[_Pair, list[Run]] = defaultdict(list)
     evaluated = []
-    for run in with_divisions(runs):
+    for run in with_divisions(runs, book):
         if run.summary.run.kind == "run":
             trained[_pair(run.summary.run)].append(run)
         else:
