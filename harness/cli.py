@@ -24,6 +24,7 @@ from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ledger import ledger
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
+from kdbench.harness.verbs.options import grouped
 from kdbench.harness.verbs.report import report
 from kdbench.harness.verbs.run import run, train
 from kdbench.harness.verbs.show import show
@@ -38,23 +39,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # drawing help with rich doubles the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(train)
-app.command("eval")(evaluate)
-app.command()(score)
-app.command()(judge)
-app.command()(ablate)
-app.command()(leaderboard)
-app.command()(report)
-app.command()(ls)
-app.command()(show)
-app.command()(compare)
-app.command()(check)
-app.command()(ledger)
-app.command()(claims)
-app.command()(conform)
-app.command()(new_method)
-app.command()(doctor)
+VERBS = (
+    *(run, train, evaluate, score, judge, ablate, leaderboard, report, ls, show, compare, check),
+    *(ledger, claims, conform, new_method, doctor),
+)
+for verb in VERBS:
+    app.command("eval" if verb is evaluate else None)(grouped(verb))
 
 
 @app.callback(invoke_without_command=True)

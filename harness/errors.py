@@ -6,6 +6,13 @@ To add one: subclass the category whose exit code fits, write the message as *wh
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+LISTED = 20
+"""Names that a sentence lists at most."""
 
 
 class KdbenchError(Exception):
@@ -44,9 +51,28 @@ class CheckFailed(KdbenchError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
-    """The error for a name that is not there: offers the nearest ones, else lists all."""
+    """The error for a name that is not there: offers the nearest ones, else lists what there is."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     near += [n for n in names if n not in near and len(name) >= 3 and name in n][: 3 - len(near)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
+    more = ", …" if len(names) > LISTED else ""
+    listed = f"choose from {', '.join(names[:LISTED])}{more}"
+    hint = f"did you mean {' or '.join(near)}?" if near else listed
     return InputError(f"no {kind} is called {name!r}{where}; {hint}")
+
+
+def unfit(where: object, error: "ValidationError", whole: str = "document") -> InputError:
+    """The error for a value that does not fit its model: the place, the field, what was given.
+
+    Args:
+        where: file, flag or whatever holds the value.
+        error: of pydantic; its first problem is said.
+        whole: what the document is called if it is wrong as a whole.
+    """
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(map(str, problem["loc"])) or whole
+    message = problem["msg"].removeprefix("Value error, ")
+    given = repr(problem["input"])
+    said = problem["type"] not in ("missing", "value_error") and len(given) <= 60
+    got = f" (got {given})" if said else ""
+    return InputError(f"{where}: {field}: {message[:1].lower()}{message[1:]}{got}")

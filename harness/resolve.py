@@ -6,18 +6,17 @@ and ``teacher_sft`` trainings are partial too and start from its ``train``.
 """
 
 import difflib
-import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.config import NOT_HASHED, RunConfig, TrainConfig
-from kdbench.harness.errors import InputError, unknown
-from kdbench.harness.files.shipped import SUITES
+from kdbench.harness.config import FREE, ROW_FILES, RunConfig, TrainConfig
+from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.identity import departures
 from kdbench.harness.registry import (
     Found,
@@ -26,6 +25,7 @@ from kdbench.harness.registry import (
 )
 
 Tree = dict[str, Any]
+Change = tuple[str, Any, str]
 BUDGET = ("steps", "epochs", "response_tokens")
 SHARED = ("precision", "max_length", "max_prompt", "micro_tokens")  # by all trainings of a run
 SYNONYMS = {
@@ -41,61 +41,22 @@ REFUSED = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 1e-4 is a number, a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key!r} twice", problem_mark=node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """YAML text as plain data; InputError names ``where`` and the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{where}, line {line}: not valid YAML ({error.problem})") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: not valid YAML ({reason})") from error
-
-
-def load_suite(name: str) -> Tree:
+def load_suite(name: str, above: tuple[str, ...] = ()) -> Tree:
     """A suite as a tree, ``extends`` followed, its keys checked.
+
+    Args:
+        name: one of ours, or a YAML file.
+        above: suites that extend it.
 
     Raises:
         InputError: no such suite, not YAML, an unknown key, or ``extends`` goes in a circle.
     """
-    return _suite(name, ())
-
-
-def _suite(name: str, above: tuple[str, ...]) -> Tree:
     if name in above:
         raise InputError(f"suite {name} extends itself through {' > '.join(above)}")
-    tree, where = _parsed(*SUITES.text(name))
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must be a mapping of sections")
+    where, tree = SUITES.tree(name)
     _check_suite_keys(tree, where)
-    base = _suite(tree["extends"], (*above, name)) if "extends" in tree else {}
+    base = load_suite(tree["extends"], (*above, name)) if "extends" in tree else {}
     return merge(base, {key: value for key, value in tree.items() if key != "extends"})
-
-
-@functools.lru_cache(maxsize=64)  # a study resolves one suite a hundred times; no one changes it
-def _parsed(where: str, text: str) -> tuple[Any, str]:
-    return parse_yaml(text, where), where
 
 
 def _check_suite_keys(tree: Tree, where: str) -> None:
@@ -148,7 +109,7 @@ def resolve(
         "departures": departures(options),
     }
     layers |= _stages(tree, methods, layers, above)
-    return _validated(RunConfig, layers, suite)
+    return _settled(layers, suite)
 
 
 def overlay(
@@ -169,12 +130,27 @@ def overlay(
             raise InputError(
                 f"{section} was settled when the run was made; change only {', '.join(sections)}"
             )
-    return _validated(RunConfig, merge(config.model_dump(mode="json"), above), config.suite)
+    return _settled(merge(config.model_dump(mode="json"), above), config.suite)
+
+
+def _settled(layers: Tree, where: str) -> RunConfig:
+    """The checked configuration, with task files named so that they are found from anywhere."""
+    config: RunConfig = _validated(RunConfig, layers, where)
+    tasks = config.tasks
+    names = tuple(map(_from_anywhere, tasks.names))
+    folder = tasks.include_path and os.path.abspath(tasks.include_path)
+    changed = tasks.model_copy(update={"names": names, "include_path": folder})
+    return config.model_copy(update={"tasks": changed})
+
+
+def _from_anywhere(task: str) -> str:
+    name, sign, path = task.rpartition("=")
+    return f"{name}{sign}{os.path.abspath(path)}" if path.endswith(ROW_FILES) else task
 
 
 def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     """The layer above the suite: ``--set`` in order, then flags."""
-    changes = [_assignment(text) for text in assignments]
+    changes = [assignment(text) for text in assignments]
     changes += [(key, value, key) for key, value in flags.items() if value is not None]
     above: Tree = {}
     for dotted, value, source in changes:
@@ -185,8 +161,6 @@ def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     return above
 
 
-FREE = {"seed", "init_seed", *NOT_HASHED}
-"""Settings in which runs trained as their suite says may differ."""
 _TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")
 
 
@@ -214,11 +188,7 @@ def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:
     method's training alone; ``--set init_sft.*`` and ``teacher_sft.*`` reach these.
     """
     base = tree.get("train") or {}
-    shared = {
-        k: layers["train"][k]
-        for k in ("precision", "max_length", "max_prompt", "micro_tokens")
-        if k in layers["train"]
-    }
+    shared = {key: layers["train"][key] for key in SHARED if key in layers["train"]}
     start = layers["train"].get("init", TrainConfig.model_fields["init"].default)
     init: Tree | None = None
     if start != "pretrained":
@@ -257,11 +227,12 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any], *, one_layer: bool = 
     return out
 
 
-def _assignment(text: str) -> tuple[str, Any, str]:
+def assignment(text: str, form: str = "section.key=value, for example train.lr=1e-4") -> Change:
+    """One ``--set``: its key, its value as YAML, and what messages call it."""
     dotted, sign, value = text.partition("=")
     where = f"--set {text}"
     if not sign or not dotted.strip():
-        raise InputError(f"{where}: write section.key=value, for example train.lr=1e-4")
+        raise InputError(f"{where}: write {form}")
     return dotted.strip(), parse_yaml(value, where), where
 
 
@@ -340,14 +311,7 @@ def _validated(model: type[Any], tree: Tree, where: str) -> Any:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        got = (
-            "" if problem["type"] in ("missing", "value_error") else f" (got {problem['input']!r})"
-        )
-        message = message[:1].lower() + message[1:]
-        raise InputError(f"{where}: {key or 'configuration'}: {message}{got}") from error
+        raise unfit(where, error, "configuration") from error
 
 
 def _suite_label(name: str) -> str:

@@ -168,6 +168,17 @@ def bootstrap(values_P: ArrayLike, *, resamples: int = RESAMPLES, level: float =
     return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
 
+def bootstrap_ratio(above_P: ArrayLike, below_P: ArrayLike) -> Interval:
+    """Ratio of two sums over prompts, which are drawn together, with its percentile interval."""
+    both_P2 = np.stack([_check(above_P), _check(below_P)], axis=1)
+    ratio = float(both_P2[:, 0].sum() / both_P2[:, 1].sum())
+    if len(both_P2) < 2:
+        return Interval(ratio, ratio, ratio)
+    means_R2 = resampled_means(both_P2)
+    low, high = percentiles(means_R2[:, 0] / means_R2[:, 1], len(both_P2))
+    return Interval(ratio, float(low), float(high))
+
+
 def nested_bootstrap(
     values_SP: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> Interval:

@@ -6,13 +6,11 @@ Inside lm-eval the names are ``kdbench_<task>_<mini|full>``, since its names are
 one silently wins.
 """
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.harness.data import Example, examples_sha256, load_split, parse_examples
-from kdbench.harness.errors import InputError
+from kdbench.harness.data import Example, load_split, parse_examples
+from kdbench.harness.errors import InputError, unknown
 
 YAML_FOLDER = Path(__file__).with_name("yaml")
 """lm-eval's ``include_path`` for our tasks."""
@@ -84,16 +82,8 @@ def get_task(name: str) -> TaskSpec:
         InputError: unknown; the nearest name is offered.
     """
     if name not in TASKS:
-        raise InputError(unknown_task(name, TASKS))
+        raise unknown("task", name, TASKS)
     return TASKS[name]
-
-
-def unknown_task(name: str, known: Iterable[str]) -> str:
-    """The sentence for a task name that nobody knows."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names[:20])}"
-    return f"unknown task {name!r}; {hint}"
 
 
 def split_edition(edition: str) -> tuple[str, int | None]:
@@ -104,7 +94,7 @@ def split_edition(edition: str) -> tuple[str, int | None]:
     """
     base, colon, limit = edition.partition(":")
     if base not in EDITIONS:
-        raise InputError(f"unknown edition {base!r}; choose one of {', '.join(EDITIONS)}")
+        raise unknown("edition", base, EDITIONS)
     if colon and (not limit.isdecimal() or int(limit) < 1):
         raise InputError(f"edition {edition!r} has no positive limit; write for example {base}:40")
     return base, int(limit) if colon else None
@@ -146,11 +136,6 @@ def task_examples(
         raise InputError(f"a limit of {limit} leaves no prompts; give 1 or more")
     rows = load_split(task, "test", data_dir) if base == "full" else _generated(task, base)
     return rows[:limit]
-
-
-def task_sha256(examples: Iterable[Example]) -> str:
-    """What goes into an evaluation's key for its data."""
-    return examples_sha256(examples)
 
 
 def _generated(task: str, size: str) -> list[Example]:

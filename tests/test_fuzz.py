@@ -18,9 +18,9 @@ from kdbench.harness.config import TasksConfig
 from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import check_tasks
+from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import rehearse
-from kdbench.harness.verbs.run import resolved
+from kdbench.harness.resolve import resolve
 
 PIECES = [
     *(b"null", b"NaN", b"1e999", b"-1", b"{}", b"[]", b"[[", b"true", b"\\ud800", b'"', b"'"),
@@ -127,7 +127,7 @@ def test_task_files(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(lm, "_read_tasks", own)  # the other 15,000 files take seconds to read
     try:
-        check_tasks(TasksConfig(names=("own",), edition="mini", include_path=str(tmp_path)))
+        tasks_of(TasksConfig(names=("own",), edition="mini", include_path=str(tmp_path)))
         rehearse("own", str(tmp_path))
     except InputError as error:
         one_sentence(error)
@@ -143,6 +143,6 @@ def test_suites(number: int, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_bytes(damaged(random.Random(300 + number), text.encode()))
     try:
-        resolved(str(path), "dpkd", [], {})
+        resolve(suite=str(path), method="dpkd")
     except InputError as error:
         one_sentence(error)

@@ -21,6 +21,7 @@ from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     CostRow,
+    DecodingRecord,
     EvaluationRecord,
     ModelRef,
     RunCard,
@@ -53,14 +54,15 @@ def make_run(
         task="dolly",
         edition="mini-test:4",
         protocol="strict",
-        limit=None,
+        template="mini",
+        model="f" * 64,
+        tokenizer="e" * 64,
         data_sha256="0" * 64,
-        decoding={},
+        decoding=DecodingRecord(max_new_tokens=8),
+        dtype="fp32",
         batch_size=8,
         chunk=4,
-        scorer="kdbench-text-1",
         seeds=list(seeds),
-        lm_eval_version="0.4.13",
     )
     write_json(out / "evaluation.json", record)
     for seed in seeds:
@@ -215,7 +217,7 @@ def test_orders_that_disagree_are_a_tie() -> None:
     split = {call("AB", 0): Verdict("ok", winner="A"), call("BA", 0): Verdict("ok", winner="tie")}
     assert pair_outcome(split)[:3] == (0.5, 1, 1)
     both = pair_outcome(agreed | {call("AB", 1): Verdict("ok", winner="B")})
-    assert both.win == 0.5 and both.flip == 0
+    assert both.win_rate == 0.5 and both.flip_rate == 0
 
 
 # -- an endpoint that misbehaves ------------------------------------------------------------------

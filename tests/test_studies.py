@@ -13,8 +13,10 @@ import pytest
 import runs
 
 from kdbench.harness import cli
+from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import RunLock, lock_holder
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.registry import METHODS
 from kdbench.harness.study import driver as driving
@@ -214,12 +216,12 @@ def pretended(
 
         def look(cell: Cell, place: Place) -> State:
             done = (tmp_path / f"{cell.label}.done").exists()
-            return State("cached" if done else "to do", None, tmp_path / cell.label)
+            return State("cached" if done else "to do", None, RunFolder(tmp_path / cell.label))
 
         monkeypatch.setattr(local, "command", command)
         monkeypatch.setattr(driving, "state_of", look)
         monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
-        place = Place(tmp_path, tmp_path, None, "cpu")
+        place = Place(tmp_path, Circumstances(tmp_path, "cpu", None))
         said: list[str] = []
         executor = make_executor("local", jobs, tmp_path)
         made = Driver(place, executor, lambda cell: [cell.label], said.append, keep_going)
@@ -449,6 +451,6 @@ def test_kills_lose_nothing_and_repeat_nothing(
     assert plan[0]["missing"] == ["selfinst"]
     assert (tmp_path / "runs" / Path(plan[0]["folder"]).name) == first
     cells = expand(load_study(str(study)))
-    assert missing_of(first, cells[0].config) == []
+    assert missing_of(RunFolder(first), cells[0].config) == []
     with RunLock(first):  # nobody holds it
         pass

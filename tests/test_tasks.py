@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
+from kdbench.harness.data import examples_sha256
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import Asked, asked_tasks
 from kdbench.tasks import catalogue, docs, protocols
@@ -125,7 +126,7 @@ def test_limits_take_the_first_rows(data_folder: Path) -> None:
     assert [row.doc_id for row in rows] == [0]
     both = catalogue.task_examples("dolly", "full", limit=5, data_dir=data_folder)
     assert len(both) == 2
-    assert catalogue.task_sha256(rows) != catalogue.task_sha256(both)
+    assert examples_sha256(rows) != examples_sha256(both)
     with pytest.raises(InputError, match="leaves no prompts"):
         catalogue.task_examples("dolly", "full", limit=0, data_dir=data_folder)
 
@@ -145,7 +146,7 @@ def test_names_are_parted_and_unknown_ones_refused(tmp_path: Path) -> None:
     for names, says in [
         (["doly"], "did you mean dolly"),
         (["dolly", "arc_esy"], "arc_easy"),
-        (["my_own_tsk"], "unknown task"),
+        (["my_own_tsk"], "no task is called"),
         (["dolly", "dolly"], "given twice"),
         ([], "no tasks given"),
         (["own/dolly.jsonl"], "give it a name of its own, as in mytest=own/dolly.jsonl"),

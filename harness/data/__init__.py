@@ -4,12 +4,7 @@ Imports neither torch nor transformers; tokenizers are passed in and used throug
 `kdbench.harness.data.tokens.TokenizerLike`.
 """
 
-from kdbench.harness.data.examples import Example, load_jsonl, parse_examples
-from kdbench.harness.data.fingerprints import (
-    FileFingerprint,
-    examples_sha256,
-    file_fingerprint,
-)
+from kdbench.harness.data.examples import Example, examples_sha256, load_jsonl, parse_examples
 from kdbench.harness.data.labelled import Labelled, load_labelled
 from kdbench.harness.data.ngrams import shared_ngrams
 from kdbench.harness.data.overlaps import overlaps
@@ -28,7 +23,6 @@ from kdbench.harness.data.tokens import (
 __all__ = [
     "TEMPLATES",
     "Example",
-    "FileFingerprint",
     "Labelled",
     "SplitFile",
     "TokenCounts",
@@ -36,7 +30,6 @@ __all__ = [
     "TokenRule",
     "TokenisedPrompt",
     "examples_sha256",
-    "file_fingerprint",
     "find_split",
     "load_jsonl",
     "load_labelled",

@@ -1,12 +1,14 @@
 """Instruction rows and the JSON Lines files they come from."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import objects, reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Example:
     prompt: str | None = None
     category: str | None = None
 
+    @property
+    def question(self) -> tuple[str, ...]:
+        """Instruction and input; the bare prompt if that is all there is."""
+        return (self.instruction, self.input) if self.instruction else (self.prompt or "",)
+
 
 def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, object) for every non-blank line of a JSON Lines file.
@@ -36,30 +43,9 @@ def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: no such file, or a line is no UTF-8, no JSON, or no JSON object.
     """
-    file = Path(path)
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read {file}: {reason}; give an existing JSONL file") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{file}:{number}"
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where} is not UTF-8; save the file as UTF-8") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{where} is not valid JSON ({_detail(error)}); fix or remove that line"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{where} is a JSON {type(row).__name__}, not an object; "
-                'write one {"instruction": …, "output": …} a line'
-            )
-        yield number, row
+    with reading(path, "give an existing JSONL file"):
+        data = Path(path).read_bytes()
+    yield from objects(data, path)
 
 
 def load_jsonl(path: Path | str) -> list[Example]:
@@ -144,7 +130,11 @@ def _check_encodable(example: Example, where: str) -> None:
         ) from error
 
 
-def _detail(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
-    return str(error)
+def examples_sha256(examples: Iterable[Example]) -> str:
+    """Hex sha256 of the rows themselves: the same for a file, its copy on the hub and generated
+    rows, whatever the key order and spacing.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

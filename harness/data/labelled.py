@@ -7,7 +7,7 @@ from typing import Any
 from kdbench.harness.data import hub
 from kdbench.harness.data.examples import read_objects
 from kdbench.harness.data.sources import data_folder
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def load_labelled(name: str, data_dir: Path | str | None = None) -> list[Labelle
         InputError: unknown name, found in neither place, or a malformed row.
     """
     if name not in LAYOUTS:
-        raise InputError(f"unknown labelled set {name!r}; choose one of {', '.join(LAYOUTS)}")
+        raise unknown("labelled set", name, LAYOUTS)
     layout = LAYOUTS[name]
     folder = data_folder(data_dir)
     if folder is not None and (folder / layout.path).is_file():

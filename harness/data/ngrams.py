@@ -63,13 +63,11 @@ def _words(text: str) -> list[str]:
 
 
 def _asked(example: Example) -> str:
-    if not example.instruction:
-        return example.prompt or ""
-    return f"{example.instruction}\n{example.input}"
+    return "\n".join(example.question)
 
 
 def _learned(example: Example) -> str:
-    return "\n".join([_asked(example), *example.references])
+    return "\n".join([*example.question, *example.references])
 
 
 def _ngrams(

@@ -18,15 +18,9 @@ def overlaps(splits: Mapping[str, Sequence[Example]]) -> dict[str, int]:
         the given order; ``"train duplicates"``: rows equal to an earlier row, answer included, for
         each split.
     """
-    questions = {name: {_question(e) for e in rows} for name, rows in splits.items()}
+    questions = {name: {e.question for e in rows} for name, rows in splits.items()}
     counts = {f"{a}&{b}": len(questions[a] & questions[b]) for a, b in combinations(splits, 2)}
     for name, rows in splits.items():
-        repeats = Counter((*_question(e), e.references) for e in rows)
+        repeats = Counter((*e.question, e.references) for e in rows)
         counts[f"{name} duplicates"] = sum(repeats.values()) - len(repeats)
     return counts
-
-
-def _question(example: Example) -> tuple[str, ...]:
-    if not example.instruction:
-        return ("", "", example.prompt or "")
-    return (example.instruction, example.input, "")

@@ -6,31 +6,25 @@ folder and hub repositories (``dolly/raw.jsonl`` whose first 1,000 rows are dev,
 ``sinst/11_/valid.jsonl``) are found.
 """
 
-import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.data import hub
 from kdbench.harness.data.examples import Example, load_jsonl
-from kdbench.harness.errors import InputError
-
-
-class Source(NamedTuple):
-    """Rows ``start`` to ``stop`` of one file; its folder names the hub repository."""
-
-    path: str
-    start: int = 0
-    stop: int | None = None
+from kdbench.harness.errors import InputError, unknown
 
 
 class SplitFile(NamedTuple):
-    """A split that was found: rows ``start`` to ``stop`` of a file on this machine."""
+    """Rows ``start`` to ``stop`` of a file. In `SPLITS`: below the data folder, or in the repository
+    that its first folder names.
+    """
 
     path: Path
-    start: int
-    stop: int | None
+    start: int = 0
+    stop: int | None = None
 
 
 HUB = {
@@ -43,16 +37,21 @@ HUB = {
 
 UNNI_ROWS = 10_000  # the papers evaluate on the first 10,000 rows (LMOps scripts: --dev-num 10000)
 
-SPLITS: dict[tuple[str, str], tuple[Source, ...]] = {
-    ("dolly", "train"): (Source("dolly/train.jsonl"), Source("dolly/raw.jsonl", 1000)),
-    ("dolly", "dev"): (Source("dolly/dev.jsonl"), Source("dolly/raw.jsonl", 0, 1000)),
-    ("dolly", "test"): (Source("dolly/valid.jsonl"),),
-    ("selfinst", "test"): (Source("self-inst/valid.jsonl"),),
-    ("vicuna", "test"): (Source("vicuna/valid.jsonl"),),
-    ("sni", "test"): (Source("sinst/valid_11_.jsonl"), Source("sinst/11_/valid.jsonl")),
+
+def _file(path: str, start: int = 0, stop: int | None = None) -> SplitFile:
+    return SplitFile(Path(path), start, stop)
+
+
+SPLITS: dict[tuple[str, str], tuple[SplitFile, ...]] = {
+    ("dolly", "train"): (_file("dolly/train.jsonl"), _file("dolly/raw.jsonl", 1000)),
+    ("dolly", "dev"): (_file("dolly/dev.jsonl"), _file("dolly/raw.jsonl", 0, 1000)),
+    ("dolly", "test"): (_file("dolly/valid.jsonl"),),
+    ("selfinst", "test"): (_file("self-inst/valid.jsonl"),),
+    ("vicuna", "test"): (_file("vicuna/valid.jsonl"),),
+    ("sni", "test"): (_file("sinst/valid_11_.jsonl"), _file("sinst/11_/valid.jsonl")),
     ("unni", "test"): (
-        Source("uinst/valid_11_.jsonl", 0, UNNI_ROWS),
-        Source("uinst/11_/valid.jsonl", 0, UNNI_ROWS),
+        _file("uinst/valid_11_.jsonl", 0, UNNI_ROWS),
+        _file("uinst/11_/valid.jsonl", 0, UNNI_ROWS),
     ),
 }
 
@@ -89,54 +88,46 @@ def find_split(task: str, split: str, data_dir: Path | str | None = None) -> Spl
     Raises:
         InputError: unknown task or split, or found neither in the folder nor on the hub.
     """
-    _check_known(task, split)
-    sources = SPLITS[task, split]
-    folder = data_folder(data_dir)
-    if folder is not None:
-        for source in sources:
-            if (folder / source.path).is_file():
-                return SplitFile(folder / source.path, source.start, source.stop)
-    repository = HUB[sources[0].path.split("/")[0]]
-    names = [source.path.split("/", 1)[1] for source in sources]
-    found = hub.find_file(repository, names)
+    if (task, split) not in SPLITS:
+        splits = split_names(task)
+        if splits:
+            raise unknown("split", split, splits, f" of {task}")
+        raise unknown("data set", task, sorted({name for name, _ in SPLITS}))
+    candidates, folder = SPLITS[task, split], data_folder(data_dir)
+    if (local := _local(candidates, folder)) is not None:
+        return local
+    repository = HUB[candidates[0].path.parts[0]]
+    names = [candidate.path.relative_to(candidate.path.parts[0]) for candidate in candidates]
+    found = hub.find_file(repository, map(str, names))
     if isinstance(found, Path):
-        source = next(s for s, name in zip(sources, names, strict=True) if found.match(name))
-        return SplitFile(found, source.start, source.stop)
+        return next(
+            candidate._replace(path=found)
+            for candidate, name in zip(candidates, names, strict=True)
+            if found.match(str(name))
+        )
     place = f"in {folder}" if folder else "(neither --data-dir nor KDBENCH_DATA is set)"
-    wanted = " or ".join(source.path for source in sources)
+    wanted = " or ".join(str(candidate.path) for candidate in candidates)
     raise InputError(
         f"no {task} {split} data: looked for {wanted} {place} and for {repository} on the Hugging "
         f"Face hub ({found}); give --data-dir with that file, or connect to the network"
     )
 
 
+def _local(candidates: Sequence[SplitFile], folder: Path | None) -> SplitFile | None:
+    """The first candidate that lies in the data folder."""
+    places = [c._replace(path=folder / c.path) for c in candidates] if folder else []
+    return next((place for place in places if place.path.is_file()), None)
+
+
 def is_local(task: str, split: str, data_dir: Path | str | None = None) -> bool:
     """Whether a split lies in the data folder, so that reading it asks no network."""
-    folder = data_folder(data_dir)
-    sources = SPLITS.get((task, split), ())
-    return folder is not None and any((folder / source.path).is_file() for source in sources)
+    return _local(SPLITS.get((task, split), ()), data_folder(data_dir)) is not None
 
 
 def load_split(task: str, split: str, data_dir: Path | str | None = None) -> list[Example]:
     """Rows of a split, ``doc_id`` counting from 0 within it; see `find_split`."""
-    return load_found(find_split(task, split, data_dir))
-
-
-def load_found(found: SplitFile) -> list[Example]:
-    """Rows of a located split."""
+    found = find_split(task, split, data_dir)
     rows = load_jsonl(found.path)[found.start : found.stop]
     if not rows:
         raise InputError(f"{found.path} has no row {found.start + 1}; the file is too short")
     return [replace(row, doc_id=index) for index, row in enumerate(rows)]
-
-
-def _check_known(task: str, split: str) -> None:
-    if (task, split) in SPLITS:
-        return
-    splits = split_names(task)
-    if splits:
-        raise InputError(f"{task} has no split {split!r}; choose one of {', '.join(splits)}")
-    tasks = sorted({name for name, _ in SPLITS})
-    near = difflib.get_close_matches(task, tasks, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(tasks)}"
-    raise InputError(f"unknown data set {task!r}; {hint}")

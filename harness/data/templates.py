@@ -4,13 +4,12 @@ Every template's prompt ends where the response begins, so that prompt + respons
 To add one: a function (example, tokenizer) -> text and a line in `TEMPLATES`.
 """
 
-import difflib
 import hashlib
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from kdbench.harness.data.examples import Example
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 
 _HEADER = "Below is an instruction that describes a task"
 _REQUEST = "Write a response that appropriately completes the request."
@@ -70,9 +69,7 @@ def _none(example: Example, tokenizer: object) -> str:
 
 def _request(example: Example) -> str:
     """Instruction and input as a person would type them; a bare prompt if that is all there is."""
-    if not example.instruction:
-        return example.prompt or ""
-    return f"{example.instruction}\n\n{example.input}" if example.input else example.instruction
+    return "\n\n".join(part for part in example.question if part)
 
 
 TEMPLATES: dict[str, Callable[[Example, object], str]] = {
@@ -95,9 +92,7 @@ def render(example: Example, template: str, tokenizer: object | None = None) -> 
         InputError: unknown template, or the tokenizer has no chat template.
     """
     if template not in TEMPLATES:
-        near = difflib.get_close_matches(template, TEMPLATES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(TEMPLATES)}"
-        raise InputError(f"unknown prompt template {template!r}; {hint}")
+        raise unknown("prompt template", template, TEMPLATES)
     return TEMPLATES[template](example, tokenizer)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kdbench.harness.data.examples import read_objects
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import reading
 
 NEWLINE_MARK = "<@x(x!>"
 """Stands for a newline in MiniLLM's one-document-a-line corpora."""
@@ -39,13 +40,8 @@ def _read(file: Path) -> list[str]:
                 raise InputError(f'{file}:{number} has no text; write one {{"text": …}} a line')
             texts.append(text)
         return [text for text in texts if text.strip()]
-    try:
+    with reading(file, "give .jsonl or .txt files"):
         content = file.read_text(encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read {file}: {reason}; give .jsonl or .txt files") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8; save it as UTF-8") from error
     if NEWLINE_MARK in content:
         lines = [line.replace(NEWLINE_MARK, "\n") for line in content.split("\n")]
         return [line for line in lines if line.strip()]

@@ -16,14 +16,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.config import TasksConfig, slug
-from kdbench.harness.errors import InputError
-from kdbench.tasks.catalogue import TASKS, unknown_task
+from kdbench.harness.config import TasksConfig, file_task
+from kdbench.harness.errors import InputError, unknown
+from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.labels import LABEL_TASKS
 
 ENTRY_POINTS = "kdbench.tasks"
-ROW_FILES = (".jsonl", ".json")
-"""Endings of files of rows that can be a task."""
 
 _NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[\]#]+)", re.MULTILINE)
 _LISTED = re.compile(
@@ -74,14 +72,14 @@ def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) 
         known = set().union(*map(names_below, (*_lm_eval_folders(), *folders)))
         for name in strange:
             if name not in known:
-                raise InputError(unknown_task(name, (*TASKS, *LABEL_TASKS, *sorted(known))))
+                raise unknown("task", name, (*TASKS, *LABEL_TASKS, *sorted(known)))
     return found
 
 
 def _asked(text: str) -> Asked:
-    name, sign, path = text.rpartition("=")
-    if Path(path).suffix in ROW_FILES:
-        own = name if sign else slug(Path(path).stem)
+    file = file_task(text)
+    if file is not None:
+        own, path = file
         if own in TASKS or own in LABEL_TASKS or not re.fullmatch(r"[\w.-]+", own):
             raise InputError(
                 f"task {text!r}: a file cannot be called {own!r} here; give it a name of its own, "

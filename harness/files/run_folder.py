@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unfit
 from kdbench.harness.files.records import (
     SCHEMA,
     DriftRecord,
@@ -37,6 +37,7 @@ from kdbench.harness.files.store import (
     write_json,
     write_text,
 )
+from kdbench.harness.metrics import learn
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -225,6 +226,10 @@ class Training:
         """Done when the student is written; its info: steps, evaluations, tokens, ``wall_s``."""
         return Stage(self.path, "train")
 
+    def settled(self) -> bool:
+        """Whether it is done, and what only resuming needs is cleared away."""
+        return self.stage.done() and not (self.path / "checkpoints").exists()
+
     @property
     def student(self) -> Path:
         """The trained model, an ordinary Hugging Face folder."""
@@ -308,6 +313,11 @@ class RunFolder:
         """Whether the training is over and everything about it is written."""
         return self.training.stage.done() and self.manifest.exists()
 
+    def stages(self) -> list[str]:
+        """Stages that are over, in their order."""
+        over = {"prepare": self.prepare.exists(), "train": self.training.stage.done()}
+        return [name for name, done in over.items() if done]
+
     @property
     def training(self) -> Training:
         """Its training."""
@@ -337,7 +347,7 @@ class SummaryDocument(Document[Summary]):
     """summary.json; of another schema it is refused in a sentence."""
 
     def read(self) -> Summary:
-        """The summary.
+        """The summary; metrics of others that it describes are known from then on.
 
         Raises:
             InputError: none, not a summary, or of another schema.
@@ -355,7 +365,14 @@ class SummaryDocument(Document[Summary]):
             raise InputError(
                 f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
             )
-        return super().read()
+        try:
+            summary = Summary.model_validate(stored)
+        except ValidationError as error:
+            problem = unfit(f"{self.path} is no summary", error)
+            raise InputError(f"{problem}; continue the run, or take its folder away") from error
+        for scores in summary.scores.values():
+            learn(scores.cards)
+        return summary
 
 
 def runs_in(folder: Path) -> list[RunFolder]:
@@ -378,3 +395,8 @@ def find_runs(paths: Iterable[Path | str]) -> list[RunFolder]:
         for run in [here] if here.begun() else runs_in(path):
             found.setdefault(run.path.resolve(), RunFolder(run.path.resolve()))
     return sorted(found.values(), key=lambda run: (run.name, str(run.path)))
+
+
+def verdict_files(source: Path) -> list[Path]:
+    """A file of verdicts, or all of them below a folder."""
+    return sorted(source.rglob("verdicts.jsonl")) if source.is_dir() else [source]

@@ -1,11 +1,56 @@
-"""YAML documents that come with kdbench, or are the user's own: suites, studies, judges, rules."""
+"""YAML documents that come with kdbench, or are the user's own: suites, judges, rules, claims …"""
 
+import functools
+import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from kdbench.harness.errors import InputError, unknown
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.files.store import reading
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 1e-4 is a number, a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key!r} twice", problem_mark=node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML text as plain data; InputError names ``where`` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{where}, line {line}: not valid YAML ({error.problem})") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: not valid YAML ({reason})") from error
+
+
+@functools.lru_cache(maxsize=64)  # a study resolves one suite a hundred times
+def _parsed(text: str, where: str) -> Any:
+    return parse_yaml(text, where)
 
 
 class Shelf(NamedTuple):
@@ -27,22 +72,34 @@ class Shelf(NamedTuple):
         names = (entry.name for entry in self._place().iterdir())
         return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
-    def text(self, name: str) -> tuple[str, str]:
-        """Where a document is and its text. ``name`` is one of ours or the path of a YAML file.
+    def load(self, name: str, model: type[R]) -> R:
+        """A document as ``model``; ``name`` is one of ours or the path of a YAML file.
 
         Raises:
-            InputError: neither, or a file that cannot be read.
+            InputError: neither, not YAML, or what it says does not fit.
         """
+        where, tree = self.tree(name)
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            raise unfit(where, error, self.kind) from error
+
+    def tree(self, name: str) -> tuple[str, dict[str, Any]]:
+        """What messages call a document, and what it says (not to be changed: it is remembered).
+
+        Raises:
+            InputError: no such document, not YAML, or no mapping.
+        """
+        where, text = self._text(name)
+        tree = _parsed(text, where)
+        if not isinstance(tree, dict):
+            raise InputError(f"{where} must be a mapping: the fields of a {self.kind}")
+        return where, tree
+
+    def _text(self, name: str) -> tuple[str, str]:
         if name.endswith((".yaml", ".yml")):
-            try:
+            with reading(f"the {self.kind} {name}"):
                 return name, Path(name).read_text(encoding="utf-8")
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise InputError(f"cannot read the {self.kind} {name}: {reason}") from error
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"the {self.kind} {name} is not UTF-8; save it as UTF-8"
-                ) from error
         if name not in (known := self.names()):
             raise unknown(self.kind, name, known, f" (or give a file: {self.example})")
         return f"{self.kind} {name}", (self._place() / f"{name}.yaml").read_text("utf-8")
@@ -55,3 +112,4 @@ SUITES = Shelf("suite", "kdbench.harness", "suites", "--suite path/to/suite.yaml
 STUDIES = Shelf("study", "kdbench.harness", "studies", "kdbench ablate path/to/study.yaml")
 JUDGES = Shelf("judge", "kdbench.harness", "judges", "--judge path/to/judge.yaml")
 RULES = Shelf("rulebook", "kdbench.reports", "rules", "--rules path/to/rules.yaml")
+CLAIMS = Shelf("book of claims", "kdbench.reports", "claims", "--claims path/to/claims.yaml")

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unfit
 from kdbench.harness.files.records import Record
 
 Row = Mapping[str, Any] | BaseModel
@@ -58,6 +58,18 @@ def writing(path: Path | str) -> Iterator[None]:
         raise InputError(
             f"cannot write {path}: {reason}; choose a writable place or free some space"
         ) from error
+
+
+@contextlib.contextmanager
+def reading(what: Path | str, remedy: str = "") -> Iterator[None]:
+    """Turns what fails while ``what`` is read as UTF-8 into an InputError of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read {what}: {reason}{remedy and f'; {remedy}'}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} is not UTF-8; save it as UTF-8") from error
 
 
 def make_folder(path: Path | str) -> Path:
@@ -115,11 +127,11 @@ def read_json(path: Path | str) -> Any:
     Raises:
         InputError: no such file, or not JSON.
     """
+    with reading(path):
+        text = Path(path).read_text(encoding="utf-8")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -128,7 +140,7 @@ def read_record(path: Path | str, model: type[R]) -> R:
     try:
         return model.model_validate(read_json(path))
     except ValidationError as error:
-        raise InputError(f"{path}: {_first_problem(error)}") from error
+        raise unfit(path, error) from error
 
 
 def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
@@ -153,22 +165,41 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     Raises:
         InputError: a line other than a torn last one is not a JSON object.
     """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
+    if not Path(path).exists():
         return []
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    rows = []
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+    with reading(path):
+        data = Path(path).read_bytes()
+    return [row for _, row in objects(data[: data.rfind(b"\n") + 1], path)]
+
+
+def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, object) for every non-blank line of JSON Lines.
+
+    Args:
+        data: the lines.
+        path: their file, for errors.
+
+    Raises:
+        InputError: a line is no UTF-8, no JSON, or no JSON object.
+    """
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError:
-            row = None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where} is not UTF-8; save the file as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            known = isinstance(error, json.JSONDecodeError)
+            detail = f"{error.msg} at column {error.colno}" if known else error
+            raise InputError(
+                f"{where} is not valid JSON ({detail}); fix or remove that line"
+            ) from error
         if not isinstance(row, dict):
-            raise InputError(f"{path}:{number} is not a JSON object; the file was changed by hand")
-        rows.append(row)
-    return rows
+            kind = type(row).__name__
+            raise InputError(f"{where} is a JSON {kind}, not an object; write one object a line")
+        yield number, row
 
 
 def read_records(path: Path | str, model: type[R]) -> list[R]:
@@ -178,7 +209,7 @@ def read_records(path: Path | str, model: type[R]) -> list[R]:
         try:
             records.append(model.model_validate(row))
         except ValidationError as error:
-            raise InputError(f"{path}:{number}: {_first_problem(error)}") from error
+            raise unfit(f"{path}:{number}", error) from error
     return records
 
 
@@ -280,12 +311,6 @@ def _marker(folder: Path, stage: str) -> Path:
 
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where or 'document'}: {problem['msg'].lower()}"
 
 
 def _cut_torn_line(descriptor: int) -> None:

@@ -7,10 +7,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.harness.files.records import VerdictRow
+from kdbench.harness.judge.budget import Budget, BudgetSpent, Meter
 from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.judge.ledger import Budget, BudgetSpent, Ledger, Meter
-from kdbench.harness.judge.parsing import Verdict, read
+from kdbench.harness.judge.parsing import read
+from kdbench.harness.judge.verdict_log import VerdictLog
 
 if TYPE_CHECKING:  # a second to import, and a replay asks nothing
     from kdbench.harness.judge.client import Client
@@ -24,30 +24,24 @@ HOPELESS = {
 
 
 class Question(NamedTuple):
-    """A call and the ledgers that need its answer; the first one books its cost."""
+    """A call and the logs that need its answer; the first one books its cost."""
 
     call: Call
-    ledgers: list[Ledger]
+    logs: list[VerdictLog]
 
 
 class Asking:
     """One pool of workers, which is the one limit of how many calls are in flight.
 
     Args:
-        judge: who is asked.
         client: the endpoint.
         budget: shared by all calls.
         on_answer: called after each recorded answer, from one thread at a time.
     """
 
     def __init__(
-        self,
-        judge: JudgeDefinition,
-        client: "Client",
-        budget: Budget,
-        on_answer: Callable[[VerdictRow], None],
+        self, client: "Client", budget: Budget, on_answer: Callable[[VerdictRow], None]
     ) -> None:
-        self._judge = judge
         self._client = client
         self._budget = budget
         self._on_answer = on_answer
@@ -60,7 +54,7 @@ class Asking:
 
         An interrupt, or a bug, ends it after the calls in flight have been recorded.
         """
-        with ThreadPoolExecutor(self._judge.concurrency, "kdbench-judge") as pool:
+        with ThreadPoolExecutor(self._budget.judge.concurrency, "kdbench-judge") as pool:
             futures = [pool.submit(self._ask, question) for question in questions]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -75,8 +69,8 @@ class Asking:
     def _ask(self, question: Question) -> None:
         if self._stopped:
             return
-        call, ledger = question.call, question.ledgers[0]
-        meter = Meter(self._budget, ledger, self._judge, call)
+        call, log = question.call, question.logs[0]
+        meter = Meter(self._budget, log, call)
         try:
             meter.start()
         except BudgetSpent:
@@ -87,17 +81,19 @@ class Asking:
                 return
             asked = time.time()
             response = self._client.ask(call.messages, meter)
-            verdict = read(self._judge, response.status, response.body)
-            row = _row(self._judge, call, verdict).model_copy(
-                update={
-                    "status": response.status,
-                    "body": response.body,
-                    "requests": meter.requests,
-                    "latency_s": round(response.latency_s, 3),
-                    "asked": round(asked, 3),
-                }
+            verdict = read(self._budget.judge, response.status, response.body)
+            about = {key: value for key, value in call._asdict().items() if key != "messages"}
+            row = VerdictRow(
+                **about,
+                **verdict._asdict(),
+                model=self._budget.judge.model,
+                status=response.status,
+                body=response.body,
+                requests=meter.requests,
+                latency_s=round(response.latency_s, 3),
+                asked=round(asked, 3),
             )
-            for one in question.ledgers:
+            for one in question.logs:
                 one.add(row)
             if response.status is not None:
                 meter.settle(verdict.prompt_tokens, verdict.completion_tokens)
@@ -113,26 +109,9 @@ class Asking:
             self._failures = self._failures + 1 if row.state == "error" else 0
             if row.status in HOPELESS:
                 self._stop(HOPELESS[row.status or 0])
-            elif self._failures >= self._judge.give_up_after:
+            elif self._failures >= self._budget.judge.give_up_after:
                 self._stop(f"{self._failures} calls in a row failed, the last with: {row.reason}")
             self._on_answer(row)
 
     def _stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
-
-
-def _row(judge: JudgeDefinition, call: Call, verdict: Verdict) -> VerdictRow:
-    return VerdictRow.model_validate(
-        {
-            "key": call.key,
-            **verdict._asdict(),
-            "doc_id": call.doc_id,
-            "prompt_hash": call.prompt_hash,
-            "seed": call.seed,
-            "subject": call.subject,
-            "order": call.order,
-            "repetition": call.repetition,
-            "model": judge.model,
-            "body": "",
-        }
-    )

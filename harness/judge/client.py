@@ -17,9 +17,9 @@ from urllib.parse import quote
 import openai
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.judge.calls import Messages, request_body
+from kdbench.harness.judge.budget import Meter
+from kdbench.harness.judge.calls import Messages
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.judge.ledger import Meter
 
 LONGEST_BODY = 200_000  # characters kept of a response
 SHORTEST_SECRET = 8  # shorter "keys" (none, EMPTY) are placeholders for local endpoints
@@ -108,7 +108,9 @@ class Client:
         try:
             raw = self._client.chat.completions.with_raw_response.create(
                 model=self._judge.model,
-                messages=request_body(messages),  # type: ignore[arg-type]  # plain dictionaries
+                messages=[  # type: ignore[arg-type]  # plain dictionaries
+                    {"role": role, "content": content} for role, content in messages
+                ],
                 extra_body=self._judge.sampling(),
                 extra_headers=self._headers,
             )

@@ -1,21 +1,19 @@
 """A judge is a YAML file: model, prompt, parameters, and prices with a date."""
 
 import datetime
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from kdbench.harness.config import Section, slug
-from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.errors import InputError, unfit, unknown
 from kdbench.harness.files.shipped import JUDGES
-from kdbench.harness.resolve import parse_yaml
+from kdbench.harness.identity import digest
+from kdbench.harness.resolve import assignment
 
 OPENAI_URL = "https://api.openai.com/v1"
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
@@ -86,7 +84,7 @@ class JudgeDefinition(Section):
     def prompt_hash(self) -> str:
         """First 16 hex digits of the sha256 of the prompt's wording and answer form."""
         parts = [self.mode, self.system, self.user, self.answer, self.low, self.high]
-        return _digest(parts)[:16]
+        return digest(parts)[:16]
 
     def sampling(self) -> dict[str, JsonValue]:
         """The body of a request without model and messages."""
@@ -128,16 +126,18 @@ def judge_id(judge: JudgeDefinition, base_url: str, against: str | None) -> str:
     In: model, base URL, prompt, parameters, orders, repetitions, seeds, sanity rows, the other run.
     Out, because the verdicts are the same: prices, key variable, concurrency, time-outs, retries.
     """
-    fields = {"model", "orders", "repetitions", "seeds", "sanity_prompts", "null_answer"}
-    fields |= {"min_judged"}
-    decides = [
-        judge.model_dump(mode="json", include=fields),
-        judge.prompt_hash,
-        judge.sampling(),
-        base_url,
-        against,
-    ]
-    return f"{slug(judge.name)}.{slug(judge.model)}@{_digest(decides)[:8]}"
+    fields = {
+        "model",
+        "orders",
+        "repetitions",
+        "seeds",
+        "sanity_prompts",
+        "null_answer",
+        "min_judged",
+    }
+    own = judge.model_dump(mode="json", include=fields)
+    decides = [own, judge.prompt_hash, judge.sampling(), base_url, against]
+    return f"{slug(judge.name)}.{slug(judge.model)}@{digest(decides)[:8]}"
 
 
 def load_judge(
@@ -153,26 +153,43 @@ def load_judge(
     Raises:
         InputError: no such judge, malformed YAML, an unknown field or a value that does not fit.
     """
-    where, text = JUDGES.text(name)
-    tree = parse_yaml(text, where)
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} is not a mapping of a judge's fields")
+    where, tree = JUDGES.tree(name)
     tree = {"name": Path(name).stem, **tree}
-    given = {key: value for key, value in (flags or {}).items() if value is not None}
-    changes = [*(_assignment(text) for text in assignments), *((k, v) for k, v in given.items())]
-    if any(key == "model" and value != tree.get("model") for key, value in changes):
+    changes = dict(map(_assigned, assignments))
+    changes |= {key: value for key, value in (flags or {}).items() if value is not None}
+    if changes.get("model", tree.get("model")) != tree.get("model"):
         tree.pop("prices", None)  # they are the other model's
-    for key, value in changes:
-        _put(tree, key, value)
+    for key, value in changes.items():
+        _put(tree, key.split("."), value)
     try:
         return JudgeDefinition.model_validate(tree)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
+            field = ".".join(map(str, problem["loc"]))
             raise unknown("judge field", field, JudgeDefinition.model_fields) from None
-        message = problem["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {field or 'definition'}: {message}") from None
+        raise unfit(where, error, "definition") from None
+
+
+def _assigned(text: str) -> tuple[str, Any]:
+    """A field and its value: YAML, or the text itself where it is none (a prompt with braces)."""
+    try:
+        key, value, _ = assignment(text, "FIELD=VALUE, for example concurrency=4")
+    except InputError:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise
+    return key.strip(), value
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    first, *rest = path
+    if rest:
+        inner = tree.get(first)
+        tree[first] = dict(inner) if isinstance(inner, dict) else {}
+        _put(tree[first], rest, value)
+    else:
+        tree[first] = value
 
 
 def checked_url(url: str) -> str:
@@ -195,26 +212,3 @@ def checked_url(url: str) -> str:
         )
     place = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{place}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set {text!r} is not FIELD=VALUE; as in --set concurrency=4")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key.strip(), value
-
-
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *path, last = dotted.split(".")
-    for part in path:
-        inner = tree.get(part)
-        tree[part] = dict(inner) if isinstance(inner, dict) else {}
-        tree = tree[part]
-    tree[last] = value
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

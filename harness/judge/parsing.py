@@ -42,70 +42,58 @@ def read(judge: JudgeDefinition, status: int | None, body: str) -> Verdict:
         return Verdict("error", reason=body.partition("\n")[0][:200] or "no response")
     document = _document(body)
     if status >= 400:
-        refused = _is_filtered(document)
-        reason = "the endpoint's content filter refused it" if refused else f"HTTP status {status}"
-        return Verdict("refused" if refused else "error", reason=reason)
+        if _is_filtered(document):
+            return Verdict("refused", reason="the endpoint's content filter refused it")
+        return Verdict("error", reason=f"HTTP status {status}")
     if not isinstance(document, dict):
         return Verdict("error", reason="the response is not a JSON object")
     prompt_tokens, completion_tokens = _usage(document.get("usage"))
-    state, score, winner, reason = _choice(judge, document)
-    return Verdict(state, score, winner, reason, prompt_tokens, completion_tokens)
+    return _verdict(judge, document)._replace(
+        prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
+    )
 
 
-Read = tuple[VerdictState, float | None, str | None, str]
-
-
-def _choice(judge: JudgeDefinition, document: dict[str, Any]) -> Read:
+def _verdict(judge: JudgeDefinition, document: dict[str, Any]) -> Verdict:
     choices = document.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return "error", None, None, "the response holds no message"
+        return Verdict("error", reason="the response holds no message")
     content, finish = message.get("content"), choice.get("finish_reason")
     if message.get("refusal") or finish == "content_filter":
-        return "refused", None, None, "the judge refused"
+        return Verdict("refused", reason="the judge refused")
     if finish == "length":
-        return "truncated", None, None, "cut at the judge's token limit"
+        return Verdict("truncated", reason="cut at the judge's token limit")
     if not isinstance(content, str) or not content.strip():
-        return "unparsed", None, None, "an empty answer"
-    score, winner = (_last_line if judge.answer == "last_line" else _json)(judge, content)
-    if score is not None or winner is not None:
-        return "ok", score, winner, ""
+        return Verdict("unparsed", reason="an empty answer")
+    value = (_last_line if judge.answer == "last_line" else _json)(judge, content)
+    if isinstance(value, str):
+        return Verdict("ok", winner="tie" if value == "TIE" else value)
+    if value is not None and judge.low <= value <= judge.high:
+        return Verdict("ok", score=float(value))
     if _REFUSAL.match(content):
-        return "refused", None, None, "the judge declined in words"
-    return "unparsed", None, None, "no verdict in the form asked for"
+        return Verdict("refused", reason="the judge declined in words")
+    return Verdict("unparsed", reason="no verdict in the form asked for")
 
 
-Value = tuple[float | None, str | None]
-
-
-def _last_line(judge: JudgeDefinition, content: str) -> Value:
+def _last_line(judge: JudgeDefinition, content: str) -> float | str | None:
+    """A score, or the word of who won; None if the last line says neither."""
     line = content.strip().rsplit("\n", 1)[-1].strip()
     if judge.mode == "pointwise":
         match = re.fullmatch(r"SCORE: ([0-9]{1,4}(?:\.[0-9]{1,2})?)", line)
-        return _in_range(judge, float(match[1])) if match else None, None
+        return float(match[1]) if match else None
     match = re.fullmatch(r"VERDICT: (A|B|TIE)", line)
-    return None, _winner(match[1]) if match else None
+    return match[1] if match else None
 
 
-def _json(judge: JudgeDefinition, content: str) -> Value:
+def _json(judge: JudgeDefinition, content: str) -> float | str | None:
     document = _document(content)
     if not isinstance(document, dict) or document.keys() != {"reasons", judge.verdict_name}:
-        return None, None
+        return None
     value = document[judge.verdict_name]
     if judge.mode == "pairwise":
-        return None, _winner(value) if value in ("A", "B", "TIE") else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None, None
-    return _in_range(judge, value), None
-
-
-def _winner(word: str) -> str:
-    return "tie" if word == "TIE" else word
-
-
-def _in_range(judge: JudgeDefinition, value: float) -> float | None:
-    return float(value) if judge.low <= value <= judge.high else None
+        return value if value in ("A", "B", "TIE") else None
+    return value if type(value) in (int, float) else None
 
 
 def _document(text: str) -> Any:

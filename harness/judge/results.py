@@ -10,67 +10,55 @@ since those that judges refuse or fail on are no random sample.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from kdbench.harness import stats
 from kdbench.harness.files.records import Estimate, JudgeScores, Missing
-from kdbench.harness.judge.calls import Call, Evaluation
+from kdbench.harness.judge.calls import Answered, Call
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.judge.ledger import Ledger
 from kdbench.harness.judge.parsing import Verdict, read
+from kdbench.harness.judge.verdict_log import VerdictLog
 
-DECIMALS = 6
-Bounds = tuple[float, float, float]
-Cell = Estimate | Missing
-
-
-class Intervals(NamedTuple):
-    """The statistics, given from outside: mean, low and high over prompts."""
-
-    mean: Callable[[Sequence[float]], Bounds]
-    ratio: Callable[[Sequence[float], Sequence[float]], Bounds]
-    """Of the sum of the first to the sum of the second, prompts drawn together."""
-
-
-Found = Mapping[str, Verdict]
-Prompt = tuple[int, str]
+Cells = dict[str, Estimate | Missing]
+Values = tuple[float, ...]
+"""What the judge says of one text: its score, or its `Rates`."""
+Seeds = Sequence[int | None]
+"""Decoding seeds; None stands for a text that has none, as a reference."""
 
 
 def judge_scores(
-    judge: JudgeDefinition,
-    evaluation: Evaluation,
-    calls: Sequence[Call],
-    ledger: Ledger,
-    intervals: Intervals,
+    judge: JudgeDefinition, answered: Answered, calls: Sequence[Call], log: VerdictLog
 ) -> JudgeScores:
     """All numbers of one evaluation from what is recorded; nothing is asked."""
-    found = {}
-    for call in calls:
-        row = ledger.verdict(call.key)
-        if row is not None:  # read again: the response is the record, the state follows from it
-            found[call.key] = read(judge, row.status, row.body)
-    state_of = {
-        call.key: found[call.key].state if call.key in found else "unasked" for call in calls
-    }
-    table = _Table(judge, evaluation, found, intervals, calls)
-    subjects = ("null", "copy", "self") if judge.sanity_prompts else ()
-    measure = table.pointwise if judge.mode == "pointwise" else table.pairwise
-    sanity: dict[str, Cell] = {}
-    for subject in subjects:
-        headline = "feedback" if judge.mode == "pointwise" else "win_rate"
-        cells = measure(subject)
-        sanity |= {
-            f"{subject}.{name}": cells[name] for name in (headline, "flip_rate") if name in cells
-        }
-    record = evaluation.record
+    # read again: the response is the record, the state follows from it
+    rows = {call.key: log.verdict(call.key) for call in calls}
+    verdicts = {key: read(judge, row.status, row.body) for key, row in rows.items() if row}
+    table = _Table(judge, answered, calls, verdicts)
+    shown = ("feedback",) if judge.mode == "pointwise" else ("win_rate", "flip_rate")
+    floors = {subject: table.cells(subject) for subject in ("null", "copy", "self")}
     return JudgeScores(
-        task=record.task,
-        edition=record.edition,
-        protocol=record.protocol,
-        metrics=measure("model"),
-        sanity=sanity,
-        states=dict(sorted(Counter(state_of.values()).items())),
+        task=answered.record.task,
+        edition=answered.record.edition,
+        protocol=answered.record.protocol,
+        metrics=table.cells("model"),
+        sanity={
+            f"{subject}.{name}": cells[name]
+            for subject, cells in floors.items()
+            for name in shown
+            if judge.sanity_prompts and name in cells
+        },
+        states=dict(sorted(table.states(rows).items())),
     )
+
+
+class Rates(NamedTuple):
+    """One comparison, from 0 to 1: won, tied, orders disagree, the text shown first is chosen."""
+
+    win_rate: float
+    tie_rate: float
+    flip_rate: float
+    first_rate: float
 
 
 class _Table:
@@ -79,127 +67,79 @@ class _Table:
     def __init__(
         self,
         judge: JudgeDefinition,
-        evaluation: Evaluation,
-        found: Found,
-        intervals: Intervals,
-        calls: Iterable[Call],
+        answered: Answered,
+        calls: Sequence[Call],
+        verdicts: Mapping[str, Verdict],
     ) -> None:
         self._judge = judge
-        self._seeds = evaluation.seeds
-        self._prompts = [(a.doc_id, a.prompt_hash) for a in evaluation.answers]
-        self._found = found
-        self._intervals = intervals
-        self._calls: dict[tuple[str, Prompt, int | None], list[Call]] = defaultdict(list)
+        self._verdicts = verdicts
+        own: Seeds = answered.seeds
+        self._seeds: dict[str, Seeds] = {"model": own, "self": own[:1]}
+        self._prompts = [answers.place for answers in answered.answers]
+        self._calls: dict[tuple[str, tuple[int, str], int | None], list[Call]] = defaultdict(list)
         for call in calls:
             self._calls[call.subject, (call.doc_id, call.prompt_hash), call.seed].append(call)
 
-    def pointwise(self, subject: str) -> dict[str, Cell]:
-        """feedback, and the mean scores it is made of."""
-        seeds = self._seeds_of(subject)
-        base = "model" if subject == "self" else "reference"
-        base_seeds = self._seeds_of("self") if subject == "self" else [None]
-        mine, theirs = {}, {}
-        for prompt in self._asked(subject):
-            scores = [self._score(subject, prompt, seed) for seed in seeds]
-            against = self._score(base, prompt, base_seeds[0])
-            whole = [score for score in scores if score is not None]
-            if against is not None and len(whole) == len(scores):
-                mine[prompt], theirs[prompt] = whole, against
-        why = self._too_few(subject, len(mine))
-        names = ("feedback", "score", "reference_score")
-        if why:
+    def states(self, keys: Iterable[str]) -> Counter[str]:
+        """How many questions are in which state."""
+        return Counter(self._verdicts[k].state if k in self._verdicts else "unasked" for k in keys)
+
+    def cells(self, subject: str) -> Cells:
+        """Pointwise: feedback, and the mean scores it is made of. Pairwise: `Rates`, in percent."""
+        seeds = self._seeds.get(subject, [None])
+        asked = [p for p in self._prompts if (subject, p, seeds[0]) in self._calls]
+        pointwise = self._judge.mode == "pointwise"
+        needed = [(subject, seed) for seed in seeds]
+        if pointwise:  # set against the reference, or one round of repetitions against another
+            base = "model" if subject == "self" else "reference"
+            needed.append((base, self._seeds["self"][0] if subject == "self" else None))
+        found = [[self._value(who, prompt, seed) for who, seed in needed] for prompt in asked]
+        whole = [[value for value in row if value] for row in found if all(row)]
+        names = ("feedback", "score", "reference_score") if pointwise else Rates._fields
+        if len(self._judge.orders) < 2:
+            names = tuple(name for name in names if name != "flip_rate")
+        if not whole or len(whole) < self._judge.min_judged * len(asked):
+            why = self._too_few({who for who, _ in needed}, asked, len(whole))
             return dict.fromkeys(names, Missing(missing=why))
-        rows, bases = list(mine.values()), list(theirs.values())
-        means = [sum(row) / len(row) for row in rows]
+        if not pointwise:
+            rates = [[Rates(*value)._asdict() for value in row] for row in whole]
+            return {n: _mean([[100 * v[n] for v in row] for row in rates], seeds) for n in names}
+        scores = [[value[0] for value in row] for row in whole]
+        rows, bases = [row[:-1] for row in scores], [row[-1] for row in scores]
+        ratio = stats.bootstrap_ratio([sum(row) / len(row) for row in rows], bases)
         per_seed = [100 * sum(column) / sum(bases) for column in zip(*rows, strict=True)]
-        bounds = self._intervals.ratio(means, bases)
         return {
-            "feedback": _estimate([100 * b for b in bounds], len(rows), seeds, per_seed),
-            "score": self._mean(rows, seeds),
-            "reference_score": self._mean([[value] for value in bases], [None]),
+            "feedback": _estimate([100 * bound for bound in ratio], len(rows), seeds, per_seed),
+            "score": _mean(rows, seeds),
+            "reference_score": _mean([[base] for base in bases], [None]),
         }
 
-    def pairwise(self, subject: str) -> dict[str, Cell]:
-        """win_rate, tie_rate, flip_rate (orders disagree), first_rate (first shown is chosen)."""
-        seeds = self._seeds_of(subject)
-        columns: dict[str, list[list[float]]] = {"win_rate": [], "tie_rate": [], "flip_rate": []}
-        first: list[list[float]] = []
-        for prompt in self._asked(subject):
-            found = [self._pair(subject, prompt, seed) for seed in seeds]
-            whole = [pair for pair in found if pair is not None]
-            if len(whole) == len(found):
-                for place, values in enumerate(columns.values()):
-                    values.append([100 * pair[place] for pair in whole])
-                first.append([100 * pair.first for pair in whole])
-        why = self._too_few(subject, len(first))
-        if len(self._judge.orders) < 2:
-            del columns["flip_rate"]
-        columns["first_rate"] = first
-        if why:
-            return {name: Missing(missing=why) for name in columns}
-        return {name: self._mean(rows, seeds) for name, rows in columns.items()}
-
-    def _seeds_of(self, subject: str) -> list[int | None]:
-        if subject == "model":
-            return list(self._seeds)
-        return [self._seeds[0]] if subject == "self" else [None]
-
-    def _asked(self, subject: str) -> list[Prompt]:
-        seed = self._seeds_of(subject)[0]
-        return [prompt for prompt in self._prompts if (subject, prompt, seed) in self._calls]
-
-    def _verdicts(
-        self, subject: str, prompt: Prompt, seed: int | None
-    ) -> dict[Call, Verdict] | None:
-        """Verdict of each call about one answer; None if any is missing."""
+    def _value(self, subject: str, prompt: tuple[int, str], seed: int | None) -> Values | None:
+        """What the verdicts on one text say together; None if any is missing."""
         calls = self._calls[subject, prompt, seed]
-        found = {call: self._found[call.key] for call in calls if call.key in self._found}
-        good = {call: verdict for call, verdict in found.items() if verdict.state == "ok"}
-        return good if calls and len(good) == len(calls) else None
-
-    def _score(self, subject: str, prompt: Prompt, seed: int | None) -> float | None:
-        verdicts = self._verdicts(subject, prompt, seed)
-        if verdicts is None:
+        verdicts = {call: self._verdicts[call.key] for call in calls if call.key in self._verdicts}
+        good = [verdict.score or 0.0 for verdict in verdicts.values() if verdict.state == "ok"]
+        if not calls or len(good) < len(calls):
             return None
-        return sum(v.score or 0.0 for v in verdicts.values()) / len(verdicts)
-
-    def _pair(self, subject: str, prompt: Prompt, seed: int | None) -> "_Pair | None":
-        verdicts = self._verdicts(subject, prompt, seed)
-        return None if verdicts is None else pair_outcome(verdicts)
-
-    def _too_few(self, subject: str, whole: int) -> str:
-        """Why there is no value, or nothing."""
-        asked = len(self._asked(subject))
-        if whole and whole >= self._judge.min_judged * asked:
-            return ""
-        needed = {subject}  # and, to divide by, what it is set against
         if self._judge.mode == "pointwise":
-            needed.add("model" if subject == "self" else "reference")
-        prompts = set(self._asked(subject))
-        states = {
-            call.key: self._found[call.key].state if call.key in self._found else "unasked"
-            for (kind, prompt, _), calls in self._calls.items()
-            if kind in needed and prompt in prompts
+            return (sum(good) / len(good),)
+        return pair_outcome(verdicts)
+
+    def _too_few(self, subjects: set[str], asked: Sequence[tuple[int, str]], whole: int) -> str:
+        """Why there is no value."""
+        places = set(asked)
+        keys = {
+            call.key
+            for (subject, prompt, _), calls in self._calls.items()
+            if subject in subjects and prompt in places
             for call in calls
         }
-        counts = Counter(state for state in states.values() if state != "ok")
-        listed = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
-        return f"only {whole} of {asked} prompts are judged in full ({listed or 'none asked'})"
-
-    def _mean(self, rows: Sequence[Sequence[float]], seeds: Sequence[int | None]) -> Estimate:
-        bounds = self._intervals.mean([sum(row) / len(row) for row in rows])
-        per_seed = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        return _estimate(bounds, len(rows), seeds, per_seed)
+        counts = sorted(self.states(keys).items())
+        listed = ", ".join(f"{n} {state}" for state, n in counts if state != "ok")
+        return f"only {whole} of {len(asked)} prompts are judged in full ({listed or 'none asked'})"
 
 
-class _Pair(NamedTuple):
-    win: float
-    tie: float
-    flip: float
-    first: float
-
-
-def pair_outcome(verdicts: Mapping[Call, Verdict]) -> _Pair:
+def pair_outcome(verdicts: Mapping[Call, Verdict]) -> Rates:
     """One comparison from its verdicts in every order and repetition.
 
     Repetitions pair the orders: repetition r of AB with repetition r of BA. Disagreement is a tie.
@@ -212,22 +152,28 @@ def pair_outcome(verdicts: Mapping[Call, Verdict]) -> _Pair:
         repetitions[call.repetition].append(sign if call.order == "AB" else -sign)
     outcomes = [signs[0] if len(set(signs)) == 1 else 0 for signs in repetitions.values()]
     n = len(outcomes)
-    return _Pair(
-        win=sum((sign + 1) / 2 for sign in outcomes) / n,
-        tie=sum(sign == 0 for sign in outcomes) / n,
-        flip=sum(len(set(signs)) > 1 for signs in repetitions.values()) / n,
-        first=sum(chose_first) / len(chose_first),
+    return Rates(
+        win_rate=sum((sign + 1) / 2 for sign in outcomes) / n,
+        tie_rate=sum(sign == 0 for sign in outcomes) / n,
+        flip_rate=sum(len(set(signs)) > 1 for signs in repetitions.values()) / n,
+        first_rate=sum(chose_first) / len(chose_first),
     )
 
 
+def _mean(rows: Sequence[Sequence[float]], seeds: Seeds) -> Estimate:
+    interval = stats.bootstrap([sum(row) / len(row) for row in rows])
+    per_seed = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return _estimate(interval, len(rows), seeds, per_seed)
+
+
 def _estimate(
-    bounds: Sequence[float], prompts: int, seeds: Sequence[int | None], per_seed: Sequence[float]
+    interval: Sequence[float], prompts: int, seeds: Seeds, per_seed: Sequence[float]
 ) -> Estimate:
-    mean, low, high = bounds
+    mean, low, high = interval
     return Estimate(
         mean=mean,
-        low=round(low, DECIMALS),
-        high=round(high, DECIMALS),
+        low=round(low, stats.DECIMALS),
+        high=round(high, stats.DECIMALS),
         n_prompts=prompts,
         seeds=[seed for seed in seeds if seed is not None],
         per_seed=[float(value) for value in per_seed],

@@ -6,18 +6,16 @@ of ``kdbench run``, so a study shares its runs with whoever else asks for them.
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.identity import digest
 from kdbench.harness.registry import method_names
-from kdbench.harness.resolve import parse_yaml
 
 Settings = tuple[str, ...]
 Values = dict[str, float]
@@ -109,25 +107,17 @@ class Cell(Section):
         return f"{self.label}, seed {self.seed}"
 
 
+CELLS = TypeAdapter(list[Cell])
+"""Cells as JSON."""
+
+
 def load_study(name: str) -> Study:
     """A shipped study by name, or a ``.yaml`` file.
 
     Raises:
         InputError: no such study, not YAML, or not a study.
     """
-    where, text = STUDIES.text(name)
-    tree = parse_yaml(text, where)
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must be a mapping with title, base and rows")
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"{where}: {key or 'study'}: {message[:1].lower()}{message[1:]}"
-        ) from error
+    return STUDIES.load(name, Study)
 
 
 def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:
@@ -143,35 +133,21 @@ def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:
     from kdbench.harness.resolve import resolve
 
     cells = []
-    for seed in study.seeds:
-        for row in study.all_rows():
-            method = row.method or study.method
-            assignments = [*study.set, *settings, *row.set]
-            arguments = ["--suite", study.suite, "--method", method, "--seed", str(seed)]
-            if study.tasks is not None:
-                arguments += ["--tasks", ",".join(study.tasks)]
-            arguments += [part for text in assignments for part in ("--set", text)]
-            tasks = list(study.tasks) if study.tasks is not None else None
-            try:
-                config = resolve(
-                    suite=study.suite,
-                    method=method,
-                    assignments=assignments,
-                    flags={"train.seed": seed, "tasks.names": tasks},
-                )
-            except InputError as error:
-                raise InputError(f"row {row.label!r} of the study: {error}") from error
-            cells.append(
-                Cell(label=row.label, seed=seed, arguments=tuple(arguments), config=config)
+    for seed, row in itertools.product(study.seeds, study.all_rows()):
+        method = row.method or study.method
+        assignments = [*study.set, *settings, *row.set]
+        try:
+            config = resolve(
+                suite=study.suite,
+                method=method,
+                assignments=assignments,
+                flags={"train.seed": seed, "tasks.names": study.tasks},
             )
+        except InputError as error:
+            raise InputError(f"row {row.label!r} of the study: {error}") from error
+        arguments = ["--suite", study.suite, "--method", method, "--seed", str(seed)]
+        if study.tasks is not None:
+            arguments += ["--tasks", ",".join(config.tasks.names)]
+        arguments += [part for text in assignments for part in ("--set", text)]
+        cells.append(Cell(label=row.label, seed=seed, arguments=tuple(arguments), config=config))
     return cells
-
-
-def cells_json(cells: Sequence[Cell]) -> str:
-    """Cells as text, for `cells_of`."""
-    return json.dumps([cell.model_dump(mode="json") for cell in cells])
-
-
-def cells_of(text: str) -> list[Cell]:
-    """The cells that `cells_json` wrote."""
-    return [Cell.model_validate(cell) for cell in json.loads(text)]

@@ -117,7 +117,7 @@ class Driver:
                 continue
             self._waiting.remove(work)
             # one that was lost may lack what is not in its folder: evaluations of shared references
-            if state.how == "cached" and not work.tries:
+            if state.done and not work.tries:
                 self._done += 1
                 self.say(f"{work.cell.name}: done by another process")
             else:
@@ -172,7 +172,7 @@ class Driver:
         self._looked = 0.0
         state = state_of(work.cell, self.place)
         lost = code is None or code < 0 or code in KILLED
-        if state.how == "cached" and (code == 0 or (lost and work.tries >= TRIES)):
+        if state.done and (code == 0 or (lost and work.tries >= TRIES)):
             self._made.update(work.keys)
             self._done += 1
             self._times.append(time.monotonic() - work.began)

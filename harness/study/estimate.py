@@ -3,7 +3,6 @@
 import contextlib
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,12 +60,6 @@ class Estimates:
         return Estimate(START_S + tokens / TOKENS_PER_SECOND, source)
 
 
-def total(estimates: Sequence[Estimate], jobs: int) -> float:
-    """Seconds for all of them, ``jobs`` at a time."""
-    longest = max((e.seconds for e in estimates), default=0.0)
-    return max(longest, sum(e.seconds for e in estimates) / max(jobs, 1))
-
-
 def _runs(number: int) -> str:
     return f"{number} finished run{'' if number == 1 else 's'}"
 
@@ -74,9 +67,7 @@ def _runs(number: int) -> str:
 def _budget_tokens(config: RunConfig) -> float | None:
     """The smaller one where steps and tokens are given: the first reached ends a training."""
     train = config.train
-    budgets = []
-    if train.response_tokens is not None:
-        budgets.append(float(train.response_tokens))
+    budgets = [float(train.response_tokens)] if train.response_tokens is not None else []
     if train.steps is not None:
         budgets.append(float(train.steps * train.batch_size * TOKENS_PER_ROW))
     return min(budgets, default=None)

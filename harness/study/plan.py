@@ -1,28 +1,53 @@
 """What a study would run: its cells, how far each is, and how long the rest will take."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.store import write_text
+from kdbench.harness.files.store import write_bytes
 from kdbench.harness.identity import digest
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
 from kdbench.harness.registry import METHODS
-from kdbench.harness.study.definition import Cell, Study, cells_json, cells_of, expand
-from kdbench.harness.study.estimate import Estimate, Estimates, total
+from kdbench.harness.study.definition import CELLS, Cell, Study, expand
+from kdbench.harness.study.estimate import Estimate, Estimates
 from kdbench.harness.study.state import Place, State, state_of
 from kdbench.reports.text.document import Document, Notes, Section, Table
 
 
-class Planned(NamedTuple):
-    """A cell of a plan."""
+class PlannedCell(NamedTuple):
+    """A cell, how far its run is, and how long it would take."""
 
     cell: Cell
     state: State
     estimate: Estimate
+
+
+class Plan(NamedTuple):
+    """Every cell of a study."""
+
+    cells: list[PlannedCell]
+
+    def runs(self) -> list[PlannedCell]:
+        """Cells with equal configurations are one run."""
+        return list({planned.cell.key: planned for planned in self.cells}.values())
+
+    def unfinished(self) -> list[PlannedCell]:
+        """The runs that are not done."""
+        return [planned for planned in self.runs() if not planned.state.done]
+
+    def count(self) -> str:
+        """How many runs there are, in a line."""
+        runs, todo = len(self.runs()), len(self.unfinished())
+        return f"{runs} runs: {runs - todo} cached, {todo} to do"
+
+    def seconds(self, jobs: int) -> float:
+        """About how long the rest takes, ``jobs`` at a time."""
+        left = [planned.estimate.seconds for planned in self.unfinished()]
+        return max(max(left, default=0.0), sum(left) / max(jobs, 1))
 
 
 def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]:
@@ -30,56 +55,45 @@ def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]
 
     Checking a configuration needs the method's class, and that needs torch, which takes seconds.
     """
-    name = digest([source_sha256(), study, list(settings)])[:32]
+    name = digest([source_sha256(), study, list(settings), os.getcwd()])[:32]
     path = cache / "studies" / f"{name}.json"
     named = {row.method or study.method for row in study.all_rows()}
     # a suite file and methods of others, in a file or installed, may be edited meanwhile
     others = study.suite.endswith((".yaml", ".yml")) or not named <= METHODS.keys()
     if not others and path.is_file():
         with contextlib.suppress(ValueError):
-            return cells_of(path.read_text(encoding="utf-8"))
+            return CELLS.validate_json(path.read_bytes())
     cells = expand(study, settings)
     if not others:
         with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
-            write_text(path, cells_json(cells))
+            write_bytes(path, CELLS.dump_json(cells))
     return cells
 
 
-def make_plan(cells: Sequence[Cell], place: Place) -> list[Planned]:
+def make_plan(cells: Sequence[Cell], place: Place) -> Plan:
     """How far each cell is; nothing is written and no model is loaded."""
     estimates = Estimates(place.runs_dir)
-    return [Planned(cell, state_of(cell, place), estimates.of(cell)) for cell in cells]
+    return Plan([PlannedCell(c, state_of(c, place), estimates.of(c)) for c in cells])
 
 
-def distinct(plan: Sequence[Planned]) -> list[Planned]:
-    """The runs of a plan: cells with equal configurations are one."""
-    return list({planned.cell.key: planned for planned in plan}.values())
-
-
-def unfinished(plan: Sequence[Planned]) -> list[Planned]:
-    """The runs of a plan that are not done."""
-    return [planned for planned in distinct(plan) if planned.state.how != "cached"]
-
-
-def plan_document(study: Study, plan: Sequence[Planned], jobs: int) -> Document:
+def plan_document(study: Study, plan: Plan, jobs: int) -> Document:
     """Each run with its state, then how many are left and how long they will take."""
     rows = []
-    for cell, state, estimate in plan:
+    for cell, state, estimate in plan.cells:
         missing = f": no {', '.join(state.missing)}" if state.missing else ""
-        wait = "" if state.how == "cached" else _about(estimate)
+        about = f"about {duration(estimate.seconds)}" if estimate.seconds else "?"
         run = state.identity.id if state.identity else "named when begun"
+        wait = "" if state.done else about
         rows.append([cell.label, str(cell.seed), run, state.how + missing, wait])
-    todo, runs = unfinished(plan), distinct(plan)
-    notes = [f"{len(runs)} runs: {len(runs) - len(todo)} cached, {len(todo)} to do"]
-    if todo:
-        seconds = total([planned.estimate for planned in todo], jobs)
-        sources = dict.fromkeys(planned.estimate.source for planned in todo)
-        notes.append(f"about {duration(seconds)} with {jobs} at a time ({'; '.join(sources)})")
+    notes = [plan.count()]
+    if todo := plan.unfinished():
+        sources = "; ".join(dict.fromkeys(planned.estimate.source for planned in todo))
+        notes.append(f"about {duration(plan.seconds(jobs))} with {jobs} at a time ({sources})")
     table = Table(["row", "seed", "run", "state", "time"], rows, keys=2)
     return Document("", [Section(study.title, [table, Notes(notes)])])
 
 
-def plan_json(study: Study, plan: Sequence[Planned]) -> dict[str, Any]:
+def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
     return {
         "title": study.title,
@@ -92,14 +106,10 @@ def plan_json(study: Study, plan: Sequence[Planned]) -> dict[str, Any]:
                 "folder": str(state.run.path) if state.run else None,
                 "state": state.how,
                 "missing": list(state.missing),
-                "seconds": round(estimate.seconds, 1) if state.how != "cached" else 0.0,
+                "seconds": round(estimate.seconds, 1) if not state.done else 0.0,
                 "estimated_from": estimate.source,
                 "command": ["kdbench", "run", *cell.arguments],
             }
-            for cell, state, estimate in plan
+            for cell, state, estimate in plan.cells
         ],
     }
-
-
-def _about(estimate: Estimate) -> str:
-    return f"about {duration(estimate.seconds)}" if estimate.seconds else "?"

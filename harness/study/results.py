@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdbench.harness.config import RunConfig
+from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.records import Missing
-from kdbench.harness.files.run_folder import RunFolder, runs_in
+from kdbench.harness.files.run_folder import runs_in
 from kdbench.harness.files.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
-from kdbench.harness.study.plan import Planned
+from kdbench.harness.study.plan import Plan, PlannedCell
 from kdbench.harness.study.state import Place
 from kdbench.reports.ablation import Ablation, Given, build_ablation
 from kdbench.reports.documents.ablation import ablation_document
@@ -17,6 +19,7 @@ from kdbench.reports.documents.board import board_document
 from kdbench.reports.text.document import Document, Paragraph, Section
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.style import visible_json
+from kdbench.tasks.catalogue import join_edition
 
 
 class Results(NamedTuple):
@@ -27,20 +30,20 @@ class Results(NamedTuple):
 
 
 def make_results(
-    study: Study, plan: Sequence[Planned], place: Place, out: Path, failures: Sequence[Failure]
+    study: Study, plan: Plan, place: Place, out: Path, failures: Sequence[Failure]
 ) -> Results:
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
-    folders = [p.state.run.path for p in plan if p.state.how == "cached" and p.state.run]
-    if not folders:
+    finished = _finished(plan.cells)
+    if not finished:
         nothing = Paragraph("no run of this study is finished yet")
         return Results(Document("", [Section("", [nothing])]), {"table": None})
+    config = plan.cells[0].cell.config  # rows differ in their training only
     if study.base is None:
-        tasks = plan[0].cell.config.tasks.names
-        return _board(list(dict.fromkeys(folders)), place, out, tasks)
+        return _board(finished, config, place, out)
     from kdbench.reports.figures import save
     from kdbench.reports.figures.ablation import differences
 
-    table = _table(study, study.base, plan, failures)
+    table = _table(study, study.base, config, plan, failures)
     data = table.model_dump(mode="json")
     document = ablation_document(table)
     for ending, format in (("md", "md"), ("tex", "latex"), ("csv", "csv")):
@@ -52,47 +55,51 @@ def make_results(
     return Results(ablation_document(table, headline=True), {"table": data})
 
 
+def _finished(cells: Sequence[PlannedCell]) -> list[Path]:
+    """Folders of the runs that are done, each once."""
+    runs = [planned.state.run for planned in cells if planned.state.done]
+    return list(dict.fromkeys(run.path for run in runs if run))
+
+
 def _table(
-    study: Study, base: str, plan: Sequence[Planned], failures: Sequence[Failure]
+    study: Study, base: str, config: RunConfig, plan: Plan, failures: Sequence[Failure]
 ) -> Ablation:
     reasons = {failure.name: f"failed: {failure.reason}" for failure in failures}
     given = []
     for row in study.all_rows():
-        mine = [planned for planned in plan if planned.cell.label == row.label]
-        folders = [p.state.run.path for p in mine if p.state.how == "cached" and p.state.run]
+        mine = [planned for planned in plan.cells if planned.cell.label == row.label]
         absent = [
-            f"seed {p.cell.seed} {reasons.get(p.cell.name, 'has not run yet')}"
-            for p in mine
-            if p.state.how != "cached"
+            f"seed {planned.cell.seed} {reasons.get(planned.cell.name, 'has not run yet')}"
+            for planned in mine
+            if not planned.state.done
         ]
-        given.append(Given(row.label, list(dict.fromkeys(folders)), "; ".join(absent)))
-    tasks = plan[0].cell.config.tasks
+        given.append(Given(row.label, _finished(mine), "; ".join(absent)))
+    tasks = config.tasks
     return build_ablation(
         given,
         title=study.title,
         base=base,
-        suite=plan[0].cell.config.suite,
+        suite=config.suite,
         paper=study.paper,
         published=study.published,
         published_pair=study.published_pair,
-        tasks=tasks.names,
+        tasks=[task.name for task in tasks_of(tasks)],
         protocol=tasks.protocol,
-        edition=tasks.edition if tasks.limit is None else f"{tasks.edition}:{tasks.limit}",
+        edition=join_edition(tasks.edition, tasks.limit),
     )
 
 
-def _board(folders: list[Path], place: Place, out: Path, tasks: Sequence[str]) -> Results:
+def _board(folders: list[Path], config: RunConfig, place: Place, out: Path) -> Results:
     """The runs and the reference rows of their suite, in every format, below ``out/board``."""
     from kdbench.reports.board import build_board, leaderboard_folder
 
-    suite = RunFolder(folders[0]).summary.read().run.suite
-    found = [(run, run.summary.find()) for run in runs_in(place.runs_dir)]
+    summaries = [(run.path, run.summary.find()) for run in runs_in(place.runs_dir)]
     references = [
-        run.path
-        for run, summary in found
-        if summary and summary.run.kind == "eval" and summary.run.suite == suite
+        path
+        for path, summary in summaries
+        if summary and summary.run.kind == "eval" and summary.run.suite == config.suite
     ]
-    paths = [*references, *folders]
+    paths, tasks = [*references, *folders], [task.name for task in tasks_of(config.tasks)]
     leaderboard_folder(paths, out / "board", tasks=tasks)
     board = build_board(paths, tasks=tasks)
     return Results(board_document(board, headline=True), {"table": board.model_dump(mode="json")})

@@ -7,7 +7,7 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.contents import Circumstances, Identified, recall
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import tasks_of
-from kdbench.harness.files.records import EvaluationRecord
+from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.study.definition import Cell
 
@@ -29,6 +29,11 @@ class State(NamedTuple):
     run: RunFolder | None
     missing: tuple[str, ...] = ()
     """What a partial run still lacks."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.how == "cached"
 
 
 def state_of(cell: Cell, place: Place) -> State:
@@ -69,29 +74,23 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
 def _fits(record: EvaluationRecord, config: RunConfig) -> bool:
     """Whether an evaluation is the one that a configuration asks for."""
     generate, tasks = config.generate, config.tasks
-    if record.task not in tasks.names and record.source != "file":
+    if record.limit != tasks.limit:
         return False
     if record.source == "lm-eval" or record.decoding is None:
-        return record.limit == tasks.limit
-    decoding = {
-        "max_new_tokens": generate.max_new_tokens,
-        "temperature": generate.temperature,
-        "top_p": generate.top_p,
-        "top_k": generate.top_k,
+        return True
+    wanted = {
+        "protocol": tasks.protocol,
+        "template": tasks.template or config.pair.template,
+        "max_prompt": config.train.max_prompt,
+        "batch_size": generate.batch_size,
+        "chunk": generate.chunk,
+        "seeds": list(generate.seeds),
     }
-    if generate.no_repeat_ngram is not None:
-        decoding["no_repeat_ngram"] = generate.no_repeat_ngram
-    drawn = record.decoding.model_dump()
+    drawn = generate.model_dump(include=set(DecodingRecord.model_fields), exclude_none=True)
     return (
         record.edition.partition(":")[0] in (tasks.edition, "file")
-        and record.protocol == tasks.protocol
-        and record.template == (tasks.template or config.pair.template)
-        and record.limit == tasks.limit
-        and record.max_prompt == config.train.max_prompt
-        and record.batch_size == generate.batch_size
-        and record.chunk == generate.chunk
-        and tuple(record.seeds) == generate.seeds
-        and all(drawn[key] == value for key, value in decoding.items())
+        and all(getattr(record, name) == value for name, value in wanted.items())
+        and drawn.items() <= record.decoding.model_dump().items()
     )
 
 

@@ -9,6 +9,7 @@ from kdbench.harness.verbs import options
 
 
 def ablate(
+    *,
     study: Annotated[str, typer.Argument(help="A name (kdbench ls studies) or a YAML file.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
@@ -25,38 +26,33 @@ def ablate(
     seeds: Annotated[
         str | None, typer.Option(help="Training seeds, comma-separated; default: the study's.")
     ] = None,
-    tasks: options.Tasks = None,
+    tasks: Annotated[str | None, options.TASKS] = None,
     set_: options.Set = None,
-    runs_dir: options.RunsDir = options.RUNS,
-    data_dir: options.DataDir = None,
-    device: options.Device = "auto",
-    accept_drift: options.AcceptDrift = False,
+    work: options.Workplace,
     out: Annotated[
         Path | None, typer.Option(help="Folder of tables, figure and logs; default: studies/NAME.")
     ] = None,
-    json_output: options.Json = False,
 ) -> None:
     """Run a study: train what is missing, compare every row with the base.
 
     The same command continues a study that was interrupted; finished runs are never repeated.
     """
     options.calm_libraries()
-    from kdbench.harness.study.command import Wanted, ablate_command
+    from kdbench.harness.study.command import StudyRequest, ablate_command
 
-    wanted = Wanted(
-        study=study,
-        suite=suite,
-        seeds=options.number_list(seeds, "--seeds"),
-        tasks=options.name_list(tasks, "--tasks"),
+    changes = {
+        "suite": suite,
+        "seeds": options.number_list(seeds, "--seeds"),
+        "tasks": options.name_list(tasks, "--tasks"),
+    }
+    request = StudyRequest(
+        name=study,
+        changes={key: value for key, value in changes.items() if value is not None},
         settings=tuple(set_ or ()),
-        runs_dir=runs_dir,
-        data_dir=data_dir,
-        device=device,
-        accept_drift=accept_drift,
         executor=executor,
         jobs=jobs,
         keep_going=keep_going,
         out=out,
-        json_output=json_output,
+        **work.checked(),
     )
-    raise typer.Exit(ablate_command(wanted, dry_run=dry_run))
+    raise typer.Exit(ablate_command(request, dry_run=dry_run))

@@ -24,7 +24,9 @@ def leaderboard(
     verify: Annotated[
         bool, typer.Option("--verify", help="Exit 3 if a byte of what is in --out would change.")
     ] = False,
-    tasks: options.Tasks = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
+    ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: all.")
     ] = None,

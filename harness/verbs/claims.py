@@ -10,6 +10,10 @@ from kdbench.harness.verbs import options
 def claims(
     runs: options.RunFolders = None,
     runs_dir: options.RunsDir = options.RUNS,
+    claims_: Annotated[
+        str,
+        typer.Option("--claims", help="Claims: a version that comes with kdbench, or a YAML file."),
+    ] = "claims-v1",
     only: Annotated[
         str | None, typer.Option(help="Only these claims or papers, comma-separated.")
     ] = None,
@@ -22,7 +26,7 @@ def claims(
     from kdbench.reports.claims.document import claims_document
     from kdbench.reports.claims.judge import judge_claims
 
-    book = claim_book().only(options.name_list(only, "--only"))
+    book = claim_book(claims_).only(options.name_list(only, "--only"))
     report = judge_claims(runs or [runs_dir], book)
     options.deliver(
         claims_document(report), report, json_output=json_output, format_=format_, out=out

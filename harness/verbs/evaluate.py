@@ -1,18 +1,36 @@
 """``kdbench eval`` and ``kdbench score``: evaluations of any model, numbers of stored samples."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdbench.harness.verbs import options
-from kdbench.harness.verbs.run import resolved
+from kdbench.harness.verbs.options import Sets
 
 if TYPE_CHECKING:
     from kdbench.harness.config import RunConfig
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(options.Asked):
+    """What is asked, and what is measured besides."""
+
+    probes: Annotated[
+        str | None,
+        typer.Option(help="exposure, calibration, loss, truth, self_bleu; comma-separated."),
+        Sets("tasks.probes", options.name_list),
+    ] = None
+    include_path: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Folder of further lm-eval task files (YAML)."),
+        Sets("tasks.include_path"),
+    ] = None
+
+
 def evaluate(
+    *,
     run: Annotated[
         Path | None,
         typer.Argument(help="A run folder whose student gets more tasks.", show_default=False),
@@ -22,21 +40,12 @@ def evaluate(
         typer.Option(help="Instead: hub id, folder, .gguf, or teacher, init, truth of the suite."),
     ] = None,
     suite: options.Suite = "mini",
-    tasks: options.Tasks = None,
-    limit: options.Limit = None,
-    protocol: options.Protocol = None,
-    probes: options.Probes = None,
+    asked: Evaluated,
     teacher: Annotated[
         str | None, typer.Option(help="For exposure bias: named like --model.")
     ] = None,
-    include_path: options.IncludePath = None,
     set_: options.Set = None,
-    runs_dir: options.RunsDir = options.RUNS,
-    data_dir: options.DataDir = None,
-    device: options.Device = "auto",
-    accept_drift: options.AcceptDrift = False,
-    json_output: options.Json = False,
-    quiet: options.Quiet = False,
+    work: options.Workplace,
 ) -> None:
     """Evaluate a trained run or any model on tasks, adding to what is there."""
     from kdbench.harness.errors import InputError
@@ -44,46 +53,32 @@ def evaluate(
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
-    flags = {
-        "tasks.names": options.name_list(tasks, "--tasks"),
-        "tasks.limit": limit,
-        "tasks.protocol": protocol,
-        "tasks.probes": options.name_list(probes, "--probes"),
-        "tasks.include_path": None if include_path is None else str(include_path.resolve()),
-    }
-    if run is not None:
-        config = changed(run, set_ or [], flags)
-        runs_dir = run.resolve().parent
-    else:
-        config = resolved(suite, "sft", set_, flags)  # an evaluation uses no method's settings
-    request = options.request(
-        config,
-        model=model,
-        teacher=teacher,
-        run=run,
-        runs_dir=runs_dir,
-        data_dir=data_dir,
-        device=device,
-        accept_drift=accept_drift,
-        json_output=json_output,
-        quiet=quiet,
-    )
+    from kdbench.harness.resolve import overlay, resolve
+
+    flags, settings = asked.settings(), set_ or ()
+    if run is not None:  # its stored configuration with other tasks or decoding
+        config = overlay(stored_config(run), settings, flags, sections=("tasks", "generate"))
+        work = replace(work, runs_dir=run.resolve().parent)
+    else:  # an evaluation uses no method's settings
+        config = resolve(suite=suite, method="sft", assignments=settings, flags=flags)
     from kdbench.harness.runner import eval_command
 
-    raise typer.Exit(eval_command(request))
+    raise typer.Exit(eval_command(work.request(config, model=model, teacher=teacher, run=run)))
 
 
-def changed(run: Path, assignments: list[str], flags: dict[str, Any]) -> "RunConfig":
-    """The stored configuration of a run with other tasks, decoding or judge."""
+def stored_config(folder: Path) -> "RunConfig":
+    """The configuration that a run was made with."""
     from kdbench.harness.config import RunConfig
     from kdbench.harness.errors import InputError
+    from kdbench.harness.files.run_folder import RunFolder
     from kdbench.harness.files.store import read_record
-    from kdbench.harness.resolve import overlay
 
-    if not (run / "config.json").is_file():
-        raise InputError(f"{run} is no run folder (it has no config.json); see: kdbench ls runs")
-    stored = read_record(run / "config.json", RunConfig)
-    return overlay(stored, assignments, flags, sections=("tasks", "generate", "judge"))
+    config = RunFolder(folder).config
+    if not config.exists():
+        raise InputError(
+            f"{folder} is no run folder (it has no {config.path.name}); see: kdbench ls runs"
+        )
+    return read_record(config.path, RunConfig)
 
 
 def score(

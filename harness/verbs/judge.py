@@ -1,6 +1,5 @@
 """``kdbench judge``: a language model's opinion of stored answers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,9 @@ def judge(
     against: Annotated[
         Path | None, typer.Option(help="Pairwise: run to compare with; default: the references.")
     ] = None,
-    tasks: options.Tasks = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Judge the first N prompts only.")
     ] = None,
@@ -75,27 +76,4 @@ def judge(
         json_output=json_output,
         quiet=quiet,
     )
-    from kdbench.harness.judge.results import Intervals
-
-    raise typer.Exit(judge_command(request, Intervals(mean=_mean, ratio=_ratio)))
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float, float]:
-    from kdbench.harness import stats
-
-    found = stats.bootstrap(values)
-    return found.mean, found.low, found.high
-
-
-def _ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
-    import numpy as np
-
-    from kdbench.harness import stats
-
-    both_P2 = np.stack([above, below], axis=1)
-    ratio = float(both_P2[:, 0].sum() / both_P2[:, 1].sum())
-    if len(both_P2) < 2:
-        return ratio, ratio, ratio
-    means_R2 = stats.resampled_means(both_P2)
-    low, high = stats.percentiles(means_R2[:, 0] / means_R2[:, 1], len(both_P2))
-    return ratio, float(low), float(high)
+    raise typer.Exit(judge_command(request))

@@ -13,6 +13,7 @@ from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
 
 if TYPE_CHECKING:
+    from kdbench.harness.files.run_folder import RunFolder
     from kdbench.trainers.method import Card
 
 Rows = list[dict[str, Any]]
@@ -54,21 +55,19 @@ def ls(
 
 def runs(runs_dir: Path) -> Rows:
     """Run folders, oldest first: method, student, suite, seed and how far each is."""
-    found = []
-    for folder in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
-        if (folder / "config.json").is_file():
-            found.append(_run_row(folder))
-    return sorted(found, key=lambda row: row["begun"])
+    from kdbench.harness.files.run_folder import runs_in
+
+    rows = [_run_row(run) for run in runs_in(runs_dir) if run.config.exists()]
+    return sorted(rows, key=lambda row: row["begun"])
 
 
-def _run_row(folder: Path) -> dict[str, Any]:
+def _run_row(run: "RunFolder") -> dict[str, Any]:
     from kdbench.harness.errors import InputError
     from kdbench.harness.files.locks import lock_holder
-    from kdbench.harness.files.store import read_json
 
-    row: dict[str, Any] = {"run": folder.name}
+    row: dict[str, Any] = {"run": run.name}
     try:
-        config = read_json(folder / "config.json")
+        config = run.config.read().tree()
         row |= {
             "method": config["method"]["name"],
             "student": config["pair"]["student"],
@@ -77,20 +76,17 @@ def _run_row(folder: Path) -> dict[str, Any]:
         }
     except (InputError, KeyError, TypeError):
         row |= {"method": None, "student": None, "suite": None, "seed": None}
-    if folder.name.startswith("eval-"):  # an evaluation of a model that no run of ours made
-        row["method"] = folder.name.removeprefix("eval-").rpartition("-")[0]
-        row["seed"] = None
-    done = [path.stem for path in folder.glob("*.done")]
-    holder = lock_holder(folder)
+    if run.name.startswith("eval-"):  # an evaluation of a model that no run of ours made
+        row |= {"method": run.name.removeprefix("eval-").rpartition("-")[0], "seed": None}
+    holder, stages = lock_holder(run.path), run.stages()
     if holder is not None:
         row["state"] = f"running (process {holder.pid} on {holder.host})"
-    elif (folder / "summary.json").is_file():
+    elif run.summary.exists():
         row["state"] = "done"
     else:
-        row["state"] = f"stopped after {done[-1]}" if done else "begun"
-    keys = sorted(path.name for path in (folder / "eval").glob("*@*") if path.is_dir())
-    row["evaluations"] = [key.partition("@")[0] for key in keys]
-    row["begun"] = int((folder / "config.json").stat().st_mtime)
+        row["state"] = f"stopped after {stages[-1]}" if stages else "begun"
+    row["evaluations"] = [evaluation.task for evaluation in run.evaluations()]
+    row["begun"] = int(run.config.path.stat().st_mtime)
     return row
 
 
@@ -134,13 +130,19 @@ def needs(card: "Card") -> list[str]:
 
 
 def tasks() -> Rows:
-    """Our tasks and what each is in its editions."""
+    """Our tasks and what each is in its editions; others by where they come from."""
     from kdbench.tasks.catalogue import TASKS
+    from kdbench.tasks.labels import LABEL_TASKS
 
-    return [
-        {"task": spec.name, "mini": spec.mini, "full": spec.full, "hub": spec.hub}
-        for spec in TASKS.values()
-    ] + [{"task": "any other", "mini": None, "full": "a task of lm-eval, by its name", "hub": None}]
+    rows: Rows = [
+        {"task": task.name, "mini": task.mini, "full": task.full, "hub": task.hub}
+        for task in TASKS.values()
+    ]
+    for label in LABEL_TASKS.values():
+        rows.append({"task": label.name, "full" if label.full else "mini": label.about})
+    rows.append({"task": "own/test.jsonl, name=own/test.jsonl", "full": "rows of your own"})
+    rows.append({"task": "any other", "full": "a task of lm-eval, by its name"})
+    return [{"task": "", "mini": None, "full": None, "hub": None, **row} for row in rows]
 
 
 def suites() -> Rows:

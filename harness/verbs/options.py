@@ -1,9 +1,17 @@
-"""Flags that several verbs share. Nothing heavy is imported here: ``kdbench --help`` reads it."""
+"""Options that several verbs share. Nothing heavy is imported here: ``kdbench --help`` reads it.
 
+Options that verbs take together are a `Group`: a new one of them is one line here, with the
+configuration key that it sets, if any.
+"""
+
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -13,51 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from kdbench.harness.config import Request, RunConfig
-
-Suite = Annotated[str, typer.Option(help="Protocol: a name (kdbench ls suites) or a YAML file.")]
-MethodName = Annotated[
-    str, typer.Option("--method", help="A name (kdbench ls methods) or a .py file.")
-]
-Tasks = Annotated[str | None, typer.Option(help="Tasks, comma-separated; default: the suite's.")]
-Limit = Annotated[int | None, typer.Option(help="Evaluate on the first N prompts of each task.")]
-Protocol = Annotated[
-    str | None, typer.Option(help="Evaluation protocol: minillm-compat or strict.")
-]
-Probes = Annotated[
-    str | None,
-    typer.Option(help="exposure, calibration, loss, truth, self_bleu; comma-separated."),
-]
-IncludePath = Annotated[
-    Path | None, typer.Option(help="Folder of further lm-eval task files (YAML).")
-]
-Teacher = Annotated[str | None, typer.Option(help="Teacher: hub id, folder or .gguf file.")]
-Student = Annotated[
-    str | None,
-    typer.Option(help="Student: hub id, folder, .gguf, prune:N or a config.json to initialise."),
-]
-Seed = Annotated[int | None, typer.Option(help="Training seed.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated."),
-]
-RunsDir = Annotated[Path, typer.Option(help="Folder of run folders.")]
-DataDir = Annotated[
-    Path | None, typer.Option(envvar="KDBENCH_DATA", help="Folder of real data sets.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress lines.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-AcceptDrift = Annotated[
-    bool, typer.Option("--accept-drift", help="Continue although code or data changed; record it.")
-]
-RunFolders = Annotated[
-    list[Path] | None, typer.Argument(help="Run folders, or folders of runs.", show_default=False)
-]
-
-Format = Annotated[str, typer.Option("--format", help="terminal, md, latex, csv, html or json.")]
-Out = Annotated[Path | None, typer.Option(help="File to write.")]
-
-RUNS = Path("runs")
+    from kdbench.harness.files.run_folder import RunFolder
 
 
 def name_list(names: str | None, flag: str) -> list[str] | None:
@@ -77,12 +41,204 @@ def number_list(numbers: str | None, flag: str) -> list[int] | None:
     from kdbench.harness.errors import InputError
 
     names = name_list(numbers, flag)
-    if names is None:
-        return None
-    for name in names:
-        if not name.isdecimal():
-            raise InputError(f"{flag} takes whole numbers separated by commas, got {name!r}")
-    return [int(name) for name in names]
+    wrong = [name for name in names or () if not name.isdecimal()]
+    if wrong:
+        raise InputError(f"{flag} takes whole numbers separated by commas, got {wrong[0]!r}")
+    return None if names is None else list(map(int, names))
+
+
+# -- options of one verb or another -----------------------------------------------------------------
+
+Suite = Annotated[str, typer.Option(help="Protocol: a name (kdbench ls suites) or a YAML file.")]
+MethodName = Annotated[
+    str, typer.Option("--method", help="A name (kdbench ls methods) or a .py file.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; may be repeated."),
+]
+TASKS = typer.Option(
+    help="Tasks, comma-separated: names (kdbench ls tasks, or any of lm-eval's), own/test.jsonl or "
+    "name=own/test.jsonl; default: the suite's."
+)
+RunsDir = Annotated[Path, typer.Option(help="Folder of run folders.")]
+DataDir = Annotated[
+    Path | None, typer.Option(envvar="KDBENCH_DATA", help="Folder of real data sets.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress lines.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+RunName = Annotated[Path, typer.Argument(help="Run folder, or its name (or a part) in --runs-dir.")]
+RunFolders = Annotated[
+    list[Path] | None, typer.Argument(help="Run folders, or folders of runs.", show_default=False)
+]
+Format = Annotated[str, typer.Option("--format", help="terminal, md, latex, csv, html or json.")]
+Out = Annotated[Path | None, typer.Option(help="File to write.")]
+
+RUNS = Path("runs")
+
+
+# -- groups of options ------------------------------------------------------------------------------
+
+
+class Sets(NamedTuple):
+    """The configuration key that an option sets, and how its text is read (text, flag -> value)."""
+
+    key: str
+    read: Callable[[str | None, str], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Options that verbs take together; each field is one."""
+
+    def settings(self) -> dict[str, Any]:
+        """Values by the configuration key that they set."""
+        found = {}
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for sets in (part for part in hint.__metadata__ if isinstance(part, Sets)):
+                flag = f"--{name.replace('_', '-')}"
+                found[sets.key] = sets.read(value, flag) if sets.read else value
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Group):
+    """Who is trained, and its seed."""
+
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Teacher: hub id, folder or .gguf file."),
+        Sets("pair.teacher"),
+    ] = None
+    student: Annotated[
+        str | None,
+        typer.Option(
+            help="Student: hub id, folder, .gguf, prune:N or a config.json to initialise."
+        ),
+        Sets("pair.student"),
+    ] = None
+    seed: Annotated[int | None, typer.Option(help="Training seed."), Sets("train.seed")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Group):
+    """What is asked, and how."""
+
+    tasks: Annotated[str | None, TASKS, Sets("tasks.names", name_list)] = None
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Evaluate on the first N prompts of each task."),
+        Sets("tasks.limit"),
+    ] = None
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Evaluation protocol: minillm-compat or strict."),
+        Sets("tasks.protocol"),
+    ] = None
+    template: Annotated[
+        str | None,
+        typer.Option(help="Prompt template of tasks: alpaca, chat or none; default: the pair's."),
+        Sets("tasks.template"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace(Group):
+    """Where and how it is done; none of it changes a result."""
+
+    runs_dir: RunsDir = RUNS
+    data_dir: DataDir = None
+    device: Device = "auto"
+    accept_drift: Annotated[
+        bool,
+        typer.Option("--accept-drift", help="Continue although code or data changed; record it."),
+    ] = False
+    json_output: Json = False
+    quiet: Quiet = False
+
+    def checked(self) -> dict[str, Any]:
+        """All of it by name; InputError if the data folder is none."""
+        from kdbench.harness.errors import InputError
+
+        if self.data_dir is not None and not self.data_dir.is_dir():
+            raise InputError(f"no data folder {self.data_dir}; give an existing one by --data-dir")
+        return asdict(self)
+
+    def request(self, config: "RunConfig", **more: Any) -> "Request":
+        """A runner's request; makes the folders that will be written."""
+        from kdbench.harness.config import Request
+        from kdbench.harness.files.folders import cache_folder
+        from kdbench.harness.files.store import make_folder
+
+        place = self.checked() | more
+        make_folder(place["runs_dir"])
+        argv = ("kdbench", *sys.argv[1:])
+        return Request(config=config, cache_dir=make_folder(cache_folder()), argv=argv, **place)
+
+
+def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb whose parameters of a `Group` are the group's options, as typer wants to see them."""
+    hints = get_type_hints(verb, include_extras=True)
+    groups = {n: h for n, h in hints.items() if isinstance(h, type) and issubclass(h, Group)}
+    shown = []
+    for parameter in inspect.signature(verb).parameters.values():
+        options = {parameter.name: (hints[parameter.name], parameter.default)}
+        if group := groups.get(parameter.name):
+            kinds = get_type_hints(group, include_extras=True)
+            options = {field.name: (kinds[field.name], field.default) for field in fields(group)}
+        shown += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default
+            )
+            for name, (kind, default) in options.items()
+        ]
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> Any:
+        made = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return verb(**made, **values)
+
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return run
+
+
+# -- what verbs do alike ----------------------------------------------------------------------------
+
+
+def exact_run(name: Path | str, runs_dir: Path) -> "RunFolder | None":
+    """A run folder by its path or whole name."""
+    from kdbench.harness.files.run_folder import RunFolder
+
+    places = (RunFolder(Path(name)), RunFolder(runs_dir / name))
+    return next((run for run in places if run.begun()), None)
+
+
+def named_run(name: Path | str, runs_dir: Path) -> "RunFolder":
+    """A run folder by path, name, or a part of its name that only one has.
+
+    Raises:
+        InputError: none, or several.
+    """
+    from kdbench.harness.errors import InputError, unknown
+    from kdbench.harness.files.run_folder import runs_in
+
+    if exact := exact_run(name, runs_dir):
+        return exact
+    runs = runs_in(runs_dir)
+    fitting = [run for run in runs if str(name) in run.name]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(run.name for run in fitting)
+        raise InputError(f"{name} fits several runs ({names}); give more of the name")
+    if not runs:
+        raise InputError(f"no run folder {name}, and none in {runs_dir}; see: kdbench ls runs")
+    raise unknown("run", str(name), [run.name for run in runs], f" in {runs_dir}")
 
 
 def deliver(
@@ -121,22 +277,3 @@ def calm_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def request(config: "RunConfig", **circumstances: Any) -> "Request":
-    """A runner's request: checks the folders that will be written and adds argv and cache."""
-    from kdbench.harness.config import Request
-    from kdbench.harness.errors import InputError
-    from kdbench.harness.files.folders import cache_folder
-    from kdbench.harness.files.store import make_folder
-
-    data_dir = circumstances.get("data_dir")
-    if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"no data folder {data_dir}; give an existing one by --data-dir")
-    make_folder(circumstances["runs_dir"])
-    return Request(
-        config=config,
-        cache_dir=make_folder(cache_folder()),
-        argv=("kdbench", *sys.argv[1:]),
-        **circumstances,
-    )

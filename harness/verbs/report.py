@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from kdbench.harness.verbs import options
-from kdbench.harness.verbs.show import find_run
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder, or its name (or a part) in --runs-dir.")],
+    run: options.RunName,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; default: report/ in the run folder.")
     ] = None,
@@ -22,9 +21,9 @@ def report(
 
     Of an unfinished run it says what is missing and exits with 1.
     """
-    from kdbench.reports.run_report import write_report
+    from kdbench.reports.run.report import write_report
 
-    made = write_report(find_run(run, runs_dir), out)
+    made = write_report(options.named_run(run, runs_dir).path, out)
     if json_output:
         document = {
             "files": [str(path) for path in made.files],

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.model import Board, Cell, Column, Table
+from kdbench.reports.board_types import Board, Cell, Column, Table
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import value_cell
 

@@ -5,13 +5,14 @@ its folder, never from a scheduler.
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import cache_folder
@@ -101,6 +102,22 @@ def shared_variables(threads: int) -> dict[str, str]:
     cores = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     cache = {"KDBENCH_CACHE": str(cache_folder().resolve())}
     return {**ours, **cores, **cache, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def check_settings(kind: str, settings: Mapping[str, str], known: Sequence[str]) -> None:
+    """InputError for a setting that an executor does not have."""
+    for key in settings.keys() - set(known):
+        raise InputError(f"executor {kind} has no setting {key!r}; it has {', '.join(known)}")
+
+
+def extra(package: str, kind: str) -> Any:
+    """The module of an executor that is an extra; InputError if it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"executor {kind} needs {package}; install it with: pip install 'kdbench[{kind}]'"
+        ) from error
 
 
 def number_setting(settings: Mapping[str, str], key: str, default: float) -> float:

@@ -5,9 +5,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from kdbench.harness.errors import InputError
 from kdbench.harness.provenance import available_cores
-from kdbench.harness.study.executors import command, number_setting, shared_variables
+from kdbench.harness.study.executors import (
+    check_settings,
+    command,
+    number_setting,
+    shared_variables,
+)
 
 SETTINGS = ("threads",)
 
@@ -38,11 +42,7 @@ class LocalExecutor:
     """
 
     def __init__(self, jobs: int | None, settings: dict[str, str], device: str) -> None:
-        strange = sorted(settings.keys() - set(SETTINGS))
-        if strange:
-            raise InputError(
-                f"executor local has no setting {strange[0]!r}; it has {', '.join(SETTINGS)}"
-            )
+        check_settings("local", settings, SETTINGS)
         self._devices = _gpus() if device in ("auto", "cuda") else []
         self.jobs = jobs or max(1, len(self._devices))
         share = max(1, available_cores() // self.jobs)

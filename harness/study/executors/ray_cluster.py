@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import LOST, number_setting, run_worker, shared_variables
+from kdbench.harness.study.executors import (
+    LOST,
+    check_settings,
+    extra,
+    number_setting,
+    run_worker,
+    shared_variables,
+)
 
 SETTINGS = ("address", "cpus", "gpus")
 
@@ -42,17 +49,8 @@ class RayExecutor:
     """
 
     def __init__(self, jobs: int | None, settings: dict[str, str]) -> None:
-        strange = sorted(settings.keys() - set(SETTINGS))
-        if strange:
-            raise InputError(
-                f"executor ray has no setting {strange[0]!r}; it has {', '.join(SETTINGS)}"
-            )
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError(
-                "executor ray needs Ray; install it with: pip install 'kdbench[ray]'"
-            ) from error
+        check_settings("ray", settings, SETTINGS)
+        ray = extra("ray", "ray")
         cpus = number_setting(settings, "cpus", 1.0)
         gpus = number_setting(settings, "gpus", 0.0)
         self._ray = ray

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import LOST, run_worker, shared_variables
+from kdbench.harness.study.executors import LOST, extra, run_worker, shared_variables
 
 JOBS = 16
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
@@ -46,12 +46,7 @@ class SlurmExecutor:
     """
 
     def __init__(self, jobs: int | None, settings: dict[str, str], out: Path) -> None:
-        try:
-            import submitit
-        except ImportError as error:
-            raise InputError(
-                "executor slurm needs submitit; install it with: pip install 'kdbench[slurm]'"
-            ) from error
+        submitit = extra("submitit", "slurm")
         cluster = settings.pop("cluster", "slurm")
         asked = {k: int(v) if v.isdecimal() else v for k, v in settings.items()}
         parameters = DEFAULTS | asked

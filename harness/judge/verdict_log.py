@@ -1,0 +1,57 @@
+"""Verdicts and costs on disk.
+
+An answer is appended before anything is computed from it; what may be billed is appended before it
+is sent. So after a kill the log knows every answer that had arrived, and counts what was in flight
+as spent.
+"""
+
+import threading
+from pathlib import Path
+
+from kdbench.harness.files.records import CostRow, VerdictRow
+from kdbench.harness.files.run_folder import JudgeFolder, verdict_files
+from kdbench.harness.files.store import append_rows, read_records
+
+
+class VerdictLog:
+    """What one judge said about one evaluation, and what that cost.
+
+    Safe to use from several threads of one process; one process at a time.
+    """
+
+    def __init__(self, folder: JudgeFolder) -> None:
+        self.folder = folder
+        self._guard = threading.Lock()
+        # a later row of a key is a retry
+        self._verdicts = {row.key: row for row in read_records(folder.verdicts, VerdictRow)}
+        costs = read_records(folder.costs, CostRow)
+        self.spent = sum(row.amount for row in costs)
+        self.prompt_tokens = sum(row.prompt_tokens for row in costs)
+        self.completion_tokens = sum(row.completion_tokens for row in costs)
+
+    def __len__(self) -> int:
+        return len(self._verdicts)
+
+    def verdict(self, key: str) -> VerdictRow | None:
+        """The recorded answer to a question."""
+        return self._verdicts.get(key)
+
+    def add(self, row: VerdictRow) -> None:
+        """Records an answer, on disk first."""
+        with self._guard:
+            append_rows(self.folder.verdicts, [row])
+            self._verdicts[row.key] = row
+
+    def book(self, row: CostRow) -> None:
+        """Records a change of cost, on disk first."""
+        with self._guard:
+            append_rows(self.folder.costs, [row])
+            self.spent += row.amount
+            self.prompt_tokens += row.prompt_tokens
+            self.completion_tokens += row.completion_tokens
+
+
+def recorded(source: Path) -> dict[str, VerdictRow]:
+    """All verdicts in a file, or in every one below a folder, by key."""
+    rows = (row for file in verdict_files(source) for row in read_records(file, VerdictRow))
+    return {row.key: row for row in rows}
