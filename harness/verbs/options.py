@@ -251,13 +251,16 @@ def deliver(
 ) -> None:
     """Prints a result in one of the formats, or writes it to ``out``; JSON is the result itself."""
     from kdbench.harness.files.store import write_text
-    from kdbench.reports.text.formats import FILE_WIDTH, write
-    from kdbench.reports.text.style import visible_json
+    from kdbench.reports.text.formats import write
+    from kdbench.reports.text.terminal import show
 
     if json_output or format_ == "json":
-        text = visible_json(result.model_dump(mode="json"), indent=1) + "\n"
+        text = result.model_dump_json(indent=1) + "\n"
+    elif format_ == "terminal" and out is None:
+        show(document)
+        return
     else:
-        text = write(document, format_, width=FILE_WIDTH if out else None)
+        text = write(document, format_)
     if out is None:
         typer.echo(text.rstrip("\n"))
     else:

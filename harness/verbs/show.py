@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdbench.harness.verbs import options
-from kdbench.reports.text.document import Answer, Cell, Document, Sample, Section, Table
+from kdbench.reports.text.document import Answer, Document, Sample, Section, Table
 
 if TYPE_CHECKING:
     from kdbench.harness.files.run_folder import RunFolder
@@ -97,20 +97,21 @@ def answers(run: "RunFolder", doc_id: int, task: str | None = None) -> Facts:
 
 def card_document(known: Facts) -> Document:
     """What is known as facts, then a table of scores."""
-    from kdbench.harness.files.records import EvaluationScores, Missing
-    from kdbench.reports.text.style import missing_cell, value_cell
+    from kdbench.harness.files.records import EvaluationScores
+    from kdbench.reports.text.style import value_cell
 
+    scores = [EvaluationScores.model_validate(entry) for entry in known.get("scores", {}).values()]
+    rows = [
+        [f"{entry.task}[{entry.edition}] {entry.protocol}", metric, value_cell(value, metric)]
+        for entry in scores
+        for metric, value in entry.metrics.items()
+    ]
     facts = [[key, _brief(value)] for key, value in known.items() if key != "scores"]
-    rows: list[list[Cell]] = []
-    for entry in map(EvaluationScores.model_validate, known.get("scores", {}).values()):
-        title = f"{entry.task}[{entry.edition}] {entry.protocol}"
-        for metric, found in entry.metrics.items():
-            if isinstance(found, Missing):
-                rows.append([title, metric, missing_cell(found.missing)])
-            else:
-                rows.append([title, metric, value_cell(found.mean, found, metric)])
-    scores = [Table(["task", "metric", "value"], rows, right=(2,))] if rows else []
-    return Document("", [Section("", [Table([], facts), *scores])])
+    tables = [
+        Table([], facts),
+        *([Table(["task", "metric", "mean"], rows, right=(2,))] if rows else []),
+    ]
+    return Document("", [Section("", tables)])
 
 
 def answers_document(found: Facts) -> Document:

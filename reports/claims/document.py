@@ -6,7 +6,7 @@ from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.signature import PAIRED_T, joined
-from kdbench.reports.text.style import number, p_value, signed, value_cell
+from kdbench.reports.text.style import difference_cell, number, p_value
 
 RULE = (
     "holds: every test of the claim goes its way, significantly after Holm over the claim's tests; "
@@ -71,7 +71,7 @@ def _tests(judged: JudgedClaim) -> doc.Table:
             f"{test.where} {info(metric).label}" + (f", {test.pair}" if claim.pairs > 1 else ""),
             number(test.method_value, metric),
             number(test.rival_value, metric),
-            value_cell(test.difference, test, metric, written=signed),
+            difference_cell(test, metric),
             p_value(test.p_holm),
             test.outcome + ("" if test.seeds_measured or not test.paired else " (these students)"),
         ]

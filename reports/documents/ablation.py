@@ -7,7 +7,7 @@ from kdbench.reports.ablation import Ablation, AblationCell, Claim
 from kdbench.reports.columns import Cell
 from kdbench.reports.documents.board import label, shown, value
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import p_value, signed, value_cell
+from kdbench.reports.text.style import difference_cell, p_value, signed
 
 
 def ablation_document(ablation: Ablation, *, headline: bool = False) -> doc.Document:
@@ -50,8 +50,7 @@ def _fields(cell: AblationCell, metric: str) -> list[doc.Cell]:
     mean, effect, paper = value(cell.value, metric), cell.effect, _paper(cell.paper, metric)
     if effect is None:
         return [mean, "", "", paper]
-    bold = effect.significant
-    difference = value_cell(effect.difference, effect, metric, written=signed, bold=bold)
+    difference = difference_cell(effect, metric, bold=effect.significant)
     return [mean, difference, p_value(effect.p_holm), paper]
 
 

@@ -7,7 +7,7 @@ from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell, Column
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import missing_cell, value_cell
+from kdbench.reports.text.style import value_cell
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Board, Table
@@ -40,8 +40,8 @@ def label(name: str, training_seeds: Sequence[int]) -> str:
 def value(cell: Cell | Missing, metric: str) -> doc.Cell:
     """A value of a board as a cell of a document."""
     if isinstance(cell, Missing):
-        return missing_cell(cell.missing)
-    return value_cell(cell.mean, cell, metric, bold=cell.bold, note=cell.note)
+        return value_cell(cell, metric)
+    return value_cell(cell, metric, bold=cell.bold, note=cell.note)
 
 
 def shown(columns: Sequence[Column], *, headline: bool) -> list[int]:

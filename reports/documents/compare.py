@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kdbench.harness.metrics import info
 from kdbench.reports.compare import ColumnComparison, Comparison, PromptDifference
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import number, p_value, signed, value_cell
+from kdbench.reports.text.style import difference_cell, number, p_value
 
 LONGEST = 400
 """Characters of a text that are shown; of a prompt its end, where the question is."""
@@ -51,7 +51,7 @@ def _numbers(column: ColumnComparison) -> list[doc.Cell]:
         info(metric).label,
         number(column.a, metric),
         number(column.b, metric),
-        value_cell(column.difference, column, metric, written=signed),
+        difference_cell(column, metric),
         p_value(column.p),
         f"{column.wins}/{column.ties}/{column.losses}",
         number(column.minimum_detectable_effect, metric),

@@ -34,7 +34,7 @@ from kdbench.reports.text.document import (
 )
 from kdbench.reports.text.html import write_html
 from kdbench.reports.text.markdown import Markdown
-from kdbench.reports.text.style import missing_cell, value_cell
+from kdbench.reports.text.style import value_cell
 
 UNTRAINED = Missing(missing="nothing was trained: this folder holds an evaluated model")
 UNTESTED = "Mean [95% interval over prompts]; no difference is tested here, see: kdbench compare."
@@ -292,10 +292,9 @@ def _scores(subject: Subject) -> list[Part]:
 
 
 def _value(entry: Entry | None, name: str) -> Cell:
-    value = entry.metrics.get(name) if entry else None
-    if value is None or isinstance(value, Missing):
-        return missing_cell(value.missing if value else "not measured")
-    return value_cell(value.mean, value, name.partition(" ")[0])
+    absent = Missing(missing="not measured")
+    value = entry.metrics.get(name, absent) if entry else absent
+    return value_cell(value, name.partition(" ")[0])
 
 
 def _samples(subject: Subject) -> list[Part]:

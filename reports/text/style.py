@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Protocol
 
+from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.text.document import Cell, Note, Small, Strong
+from kdbench.reports.text.document import Cell, Note, Piece, Small, Strong
 
 
 class Bounded(Protocol):
@@ -18,6 +19,22 @@ class Bounded(Protocol):
     @property
     def high(self) -> float | None:
         """Its upper end."""
+
+
+class Measured(Bounded, Protocol):
+    """A mean with its interval."""
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+
+
+class Difference(Bounded, Protocol):
+    """A difference with its interval."""
+
+    @property
+    def difference(self) -> float:
+        """First minus second."""
 
 
 def fixed(value: float, digits: int) -> str:
@@ -49,23 +66,22 @@ def p_value(p: float) -> str:
 
 
 def value_cell(
-    value: float,
-    bounds: Bounded,
-    metric: str,
-    *,
-    written: Callable[[float, str], str] = number,
-    bold: bool = False,
-    note: str = "",
+    value: Measured | Missing, metric: str, *, bold: bool = False, note: str = ""
 ) -> Cell:
-    """A mean, or a difference (``signed``), with its interval and a footnote."""
-    shown, small = written(value, metric), interval(bounds, metric, written)
-    parts = (Strong(shown, "*") if bold else shown, *([Small(small)] if small else []))
-    return (*parts, Note(note)) if note else parts
+    """A mean with its interval and a footnote; a dash with the reason as its footnote."""
+    if isinstance(value, Missing):
+        return ("–", Note(value.missing))
+    cell = _with_interval(number(value.mean, metric), interval(value, metric), bold)
+    return (*cell, Note(note)) if note else cell
 
 
-def missing_cell(reason: str) -> Cell:
-    """A dash with the reason as its footnote."""
-    return ("–", Note(reason))
+def difference_cell(value: Difference, metric: str, *, bold: bool = False) -> Cell:
+    """A difference with its interval, all with signs."""
+    return _with_interval(signed(value.difference, metric), interval(value, metric, signed), bold)
+
+
+def _with_interval(shown: str, bounds: str, bold: bool) -> tuple[Piece, ...]:
+    return (Strong(shown, "*") if bold else shown, *([Small(bounds)] if bounds else []))
 
 
 class Footnotes:
