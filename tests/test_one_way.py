@@ -86,7 +86,7 @@ def test_a_file_of_rows_is_a_task_like_the_suites_own(chats: Path, tmp_path: Pat
     # shown, judged, scored again, compared
     shown = processes.finish("show", str(run.path), "--sample", "1", "--task", "mine")
     assert own.samples(10)[1].response in shown
-    with JudgeServer(lambda body, number: say("good\n7")) as server:
+    with JudgeServer(lambda body, number: say("Good.\nSCORE: 7")) as server:
         forks.finish(
             *("judge", run.path, "--tasks", "mine", "--judge-base-url", server.url),
             *("--set", "sanity_prompts=0"),
