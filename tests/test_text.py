@@ -21,7 +21,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Cell, load_study
 from kdbench.harness.study.estimate import Estimate
-from kdbench.harness.study.plan import Planned, plan_document
+from kdbench.harness.study.plan import Plan, PlannedCell, plan_document
 from kdbench.harness.study.state import State
 from kdbench.reports.ablation import Given, build_ablation
 from kdbench.reports.board import build_board
@@ -84,7 +84,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Do
         for seed in (10, 20)
     ]
     states = [State("to do", None, None), State("partial", None, None, ("selfinst", "vicuna"))]
-    plan = [Planned(cell, states[i % 2], Estimate(95.0, "guess")) for i, cell in enumerate(cells)]
+    guess = Estimate(95.0, "guess")
+    plan = Plan([PlannedCell(cell, states[i % 2], guess) for i, cell in enumerate(cells)])
     given = [Given(f"a long label of {m}", [next(runs.glob(f"{m}-*"))]) for m in ("sft", "dpkd")]
     sides = [next(runs.glob(f"{method}-*")) for method in ("dpkd", "fkd")]
 
