@@ -24,7 +24,7 @@ def page(studies: Path, names: list[str]) -> str:
         table = (studies / name / "table.md").read_text(encoding="utf-8").strip()
         parts += [
             f"## `kdbench ablate {name}`",
-            table.replace("### ", "**", 1).replace("\n", "**\n", 1),
+            table.replace("## ", "**", 1).replace("\n", "**\n", 1),
             f"![Differences to the base of study {name}](ablations/{name}.png)",
             notes[name].strip(),
         ]

@@ -17,6 +17,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.runner.student_card import write_student_card
 from kdbench.harness.session import Session
+from kdbench.reports.text.signature import joined
 
 
 def write_summary(
@@ -94,13 +95,18 @@ def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
 
 def signature(config: RunConfig, card: RunCard) -> str:
     """What a reader needs to know to compare: versions, suite, protocol, decoding, seeds."""
-    trained = "" if card.training_seed is None else f"train_seed:{card.training_seed}|"
-    seeds = ",".join(map(str, config.generate.seeds))
-    return (
-        f"kdbench:{versions().get('kdbench', '?')}|suite:{config.suite}|regime:{config.regime}|"
-        f"protocol:{config.tasks.protocol}|decoding:T{config.generate.temperature:g},"
-        f"p{config.generate.top_p:g},k{config.generate.top_k}|seeds:{seeds}|"
-        f"{trained}precision:{config.train.precision}"
+    drawn = config.generate
+    return joined(
+        {
+            "kdbench": versions().get("kdbench", "?"),
+            "suite": config.suite,
+            "regime": config.regime,
+            "protocol": config.tasks.protocol,
+            "decoding": f"T {drawn.temperature:g}, p {drawn.top_p:g}, k {drawn.top_k}",
+            "decoding seeds": ",".join(map(str, drawn.seeds)),
+            "training seed": "" if card.training_seed is None else str(card.training_seed),
+            "precision": config.train.precision,
+        }
     )
 
 

@@ -1,11 +1,10 @@
 """Judged claims as a document."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
 
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
-from kdbench.reports.text.document import Cell, Document, Notes, Part, Section, Strong, Table
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.signature import PAIRED_T, joined
 from kdbench.reports.text.style import difference_cell, number, p_value
 
@@ -16,20 +15,23 @@ RULE = (
 )
 
 
-def claims_document(report: ClaimsReport) -> Document:
+def claims_document(report: ClaimsReport) -> doc.Document:
     """Verdicts of each board, then the tests behind them, a table a claim."""
-    boards: dict[str, list[JudgedClaim]] = {}
-    for judged in sorted(report.claims, key=lambda judged: judged.claim.pairs > 1):
-        boards.setdefault(judged.board, []).append(judged)
-    sections = [Section(title, _parts(claims)) for title, claims in boards.items()]
-    sections.append(Section("", [Notes([RULE], _signature(report))]))
-    return Document("What the papers claim, on this board", sections, list(_rows(report)))
+    claims = sorted(report.claims, key=lambda judged: judged.claim.pairs > 1)
+    boards = doc.grouped(claims, lambda judged: judged.board)
+    sections = [doc.Section(title, _parts(claims)) for title, claims in boards.items()]
+    sections.append(doc.Section("", [doc.Notes([RULE], _signature(report))]))
+    return doc.Document(
+        "What the papers claim, on this board",
+        sections,
+        [row for judged in report.claims for row in _rows(judged)],
+    )
 
 
-def _parts(claims: list[JudgedClaim]) -> list[Part]:
-    verdicts: list[list[Cell]] = [
+def _parts(claims: list[JudgedClaim]) -> list[doc.Part]:
+    verdicts: list[list[doc.Cell]] = [
         [
-            Strong(judged.verdict),
+            doc.Strong(judged.verdict),
             judged.claim.id,
             f"{judged.claim.paper}: {judged.claim.says}",
             "; ".join([judged.reason, *_gaps(judged)]),
@@ -39,8 +41,8 @@ def _parts(claims: list[JudgedClaim]) -> list[Part]:
     tests = [_tests(judged) for judged in claims if _made(judged)]
     used = {label: runs for judged in claims for label, runs in judged.students.items()}
     runs = [f"{label} ({', '.join(run[:4] for run in used[label])})" for label in sorted(used)]
-    students = [Notes([f"Students (runs): {'; '.join(runs)}"])] if runs else []
-    return [Table(["verdict", "claim", "in words", "why"], verdicts, keys=2), *tests, *students]
+    students = [doc.Notes([f"Students (runs): {'; '.join(runs)}"])] if runs else []
+    return [doc.Table(["verdict", "claim", "in words", "why"], verdicts, keys=2), *tests, *students]
 
 
 def _made(judged: JudgedClaim) -> list[ClaimTest]:
@@ -60,10 +62,10 @@ def _gaps(judged: JudgedClaim) -> list[str]:
     return found + list(dict.fromkeys(unmade)) if judged.verdict != "not measured" else found
 
 
-def _tests(judged: JudgedClaim) -> Table:
+def _tests(judged: JudgedClaim) -> doc.Table:
     claim = judged.claim
     metric = claim.metric
-    rows: list[list[Cell]] = [
+    rows: list[list[doc.Cell]] = [
         [
             f"{claim.method} - {test.rival}",
             f"{test.where} {info(metric).label}" + (f", {test.pair}" if claim.pairs > 1 else ""),
@@ -76,30 +78,25 @@ def _tests(judged: JudgedClaim) -> Table:
         for test in _made(judged)
     ]
     head = [claim.id, "on", "first", "second", "difference", "p (Holm)", "outcome"]
-    return Table(head, rows, right=(2, 3, 4, 5), keys=2)
+    return doc.Table(head, rows, right=(2, 3, 4, 5), keys=2)
 
 
 def _signature(report: ClaimsReport) -> str:
     verdicts = Counter(judged.verdict for judged in report.claims)
     said = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.items()))
     made = [test for judged in report.claims for test in _made(judged)]
-    kinds = {
-        PAIRED_T: any(test.paired and test.seeds_measured for test in made),
-        "paired randomisation over prompts (these students only: fewer than 3 training seeds)": any(
-            test.paired and not test.seeds_measured for test in made
-        ),
-        "normal test of two intervals": any(not test.paired for test in made),
-    }
-    tests = "; ".join(kind for kind, used in kinds.items() if used)
-    return joined({report.version: said, "tests": tests or "none"})
+    tests = "; ".join(dict.fromkeys(map(_kind, made)))
+    return joined({report.version: said, "tests": tests})
 
 
-def _rows(report: ClaimsReport) -> Iterator[Mapping[str, object]]:
+def _kind(test: ClaimTest) -> str:
+    if not test.paired:
+        return "normal test of two intervals"
+    few = "paired randomisation over prompts (these students only: fewer than 3 training seeds)"
+    return PAIRED_T if test.seeds_measured else few
+
+
+def _rows(judged: JudgedClaim) -> list[dict[str, object]]:
     """One row a test, or one for a claim without any."""
-    for judged in report.claims:
-        claim = judged.claim
-        whose = {"claim": claim.id, "paper": claim.paper, "says": claim.says, "board": judged.board}
-        whose |= {"verdict": judged.verdict, "why": judged.reason}
-        whose |= {"method": claim.method, "metric": claim.metric}
-        for test in judged.tests or [None]:
-            yield whose | (test.model_dump() if test else {})
+    whose = judged.model_dump(exclude={"tests", "students"})
+    return [whose | {"test": test.model_dump()} for test in judged.tests] or [whose]

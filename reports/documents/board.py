@@ -4,17 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Board, Cell, Row, Table
-from kdbench.reports.text import document as text
-from kdbench.reports.text.document import Document, Notes, Paragraph, Section, Strong
+from kdbench.reports.board_types import Board, Cell, Column, Table
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import value_cell
 
+BLOCKS = (("score", True), ("score", False), ("judge", False), ("probe", False))
+"""Kind of a metric, and whether it is a main score, in the order of the tables."""
 WHOSE = {"kind", "method", "variant", "regime", "division", "training_seeds", "runs"}
 VALUES = ("mean", "low", "high", "n_prompts", "n_runs", "decoding_seeds", "bold")
 """Fields of a row and of a cell that data frames have."""
 
 
-def board_document(board: Board, *, headline: bool = False) -> Document:
+def board_document(board: Board, *, headline: bool = False) -> doc.Document:
     """A section for each suite and pair of models; references first, then the best first.
 
     Args:
@@ -23,14 +24,26 @@ def board_document(board: Board, *, headline: bool = False) -> Document:
     """
     sections = [_section(table, headline) for table in board.tables]
     if board.left_out:
-        sections.append(Section("", [Paragraph("left out: " + "; ".join(board.left_out))]))
-    return Document("", sections, [row for table in board.tables for row in _rows(table)])
+        sections.append(doc.Section("", [doc.Paragraph("left out: " + "; ".join(board.left_out))]))
+    return doc.Document("", sections, [row for table in board.tables for row in _rows(table)])
 
 
-def row_label(row: Row) -> str:
-    """The row's name, with the number of training seeds if there are several."""
-    several = len(row.training_seeds) > 1
-    return f"{row.label} ×{len(row.training_seeds)}" if several else row.label
+def label(name: str, training_seeds: Sequence[int]) -> str:
+    """A row's name, with the number of training seeds if there are several."""
+    return f"{name} ×{len(training_seeds)}" if len(training_seeds) > 1 else name
+
+
+def value(cell: Cell | Missing, metric: str) -> doc.Cell:
+    """A value of a board as a cell of a document."""
+    if isinstance(cell, Missing):
+        return value_cell(cell, metric)
+    return value_cell(cell, metric, bold=cell.bold, note=cell.note)
+
+
+def shown(columns: Sequence[Column], *, headline: bool) -> list[int]:
+    """Which columns are shown: all, or those of main metrics, unless there is none."""
+    main = [i for i, column in enumerate(columns) if info(column.metric).headline]
+    return main if headline and main else list(range(len(columns)))
 
 
 def any_bold(table: Table) -> bool:
@@ -38,70 +51,62 @@ def any_bold(table: Table) -> bool:
     return any(isinstance(cell, Cell) and cell.bold for row in table.cells for cell in row)
 
 
-def _section(table: Table, headline: bool) -> Section:
+def _section(table: Table, headline: bool) -> doc.Section:
     order = _order(table)
     drawn = [_table(table, block, order) for block in _blocks(table, headline)]
-    bold: text.Cell = "[95% interval]"
+    bold: doc.Cell = "[95% interval]"
     if any_bold(table):
-        bold = (Strong("best", "*"), ", or not significantly worse than the best; [95% interval]")
+        bold = (
+            doc.Strong("best", "*"),
+            ", or not significantly worse than the best; [95% interval]",
+        )
     elif any(table.pairs):
         bold = "[95% interval]; no method is significantly ahead"
-    notes = Notes([bold, *table.notes, *_open_rows(table)], table.signature)
-    return Section(table.title, [*drawn, notes])
+    notes = doc.Notes([bold, *table.notes, *_open_rows(table)], table.signature)
+    return doc.Section(table.title, [*drawn, notes])
 
 
-def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> text.Table:
+def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> doc.Table:
     columns = [table.columns[i] for i in block]
-    rows = [
-        [
-            row_label(table.rows[at]),
-            *(_cell(table.cells[at][i], table.columns[i].metric) for i in block),
-        ]
-        for at in order
-    ]
-    return text.Table(
+    return doc.Table(
         ["method", *(info(column.metric).label for column in columns)],
-        rows,
+        [_row(table, at, block) for at in order],
         right=range(1, len(block) + 1),
         groups=["", *(column.heading for column in columns)],
         references=sum(row.reference for row in table.rows),
     )
 
 
-def _cell(cell: Cell | Missing, metric: str) -> text.Cell:
-    if isinstance(cell, Missing):
-        return value_cell(cell, metric)
-    return value_cell(cell, metric, bold=cell.bold, note=cell.note)
+def _row(table: Table, at: int, block: Sequence[int]) -> list[doc.Cell]:
+    row, cells = table.rows[at], table.cells[at]
+    values = [value(cells[i], table.columns[i].metric) for i in block]
+    return [label(row.label, row.training_seeds), *values]
 
 
 def _order(table: Table) -> list[int]:
     """References as they come, then methods by the first main metric, the best first."""
-    known = [info(column.metric) for column in table.columns]
-    main = next((i for i, k in enumerate(known) if k.headline and k.better), None)
+    known = [(i, info(column.metric)) for i, column in enumerate(table.columns)]
+    main = [(i, k.better) for i, k in known if k.headline and k.better][:1]
 
-    def place(at: int) -> tuple[bool, bool, float]:
-        method = not table.rows[at].reference
-        cell = table.cells[at][main] if method and main is not None else None
-        value = (
-            -info(table.columns[main].metric).better * cell.mean if isinstance(cell, Cell) else 0.0
+    def place(at: int) -> tuple[bool, list[tuple[bool, float]]]:
+        if table.rows[at].reference:
+            return (False, [])
+        cells = [(table.cells[at][i], better) for i, better in main]
+        return (
+            True,
+            [(False, -b * c.mean) if isinstance(c, Cell) else (True, 0.0) for c, b in cells],
         )
-        return (method, not isinstance(cell, Cell), value)
 
     return sorted(range(len(table.rows)), key=place)
 
 
 def _blocks(table: Table, headline: bool) -> list[list[int]]:
     """Columns that are drawn together, by index: main scores, other scores, judges, probes."""
-    known = [info(column.metric) for column in table.columns]
-    shown = [i for i, k in enumerate(known) if k.headline or not headline] or list(
-        range(len(known))
-    )
-    kinds = [(known[i].kind, known[i].kind == "score" and known[i].headline) for i in shown]
-    order = (("score", True), ("score", False), ("judge", False), ("probe", False))
-    blocks = [
-        [i for i, kind in zip(shown, kinds, strict=True) if kind == wanted] for wanted in order
-    ]
-    return [block for block in blocks if block] or [[]]
+    blocks: dict[tuple[str, bool], list[int]] = {kind: [] for kind in BLOCKS}
+    for i in shown(table.columns, headline=headline):
+        known = info(table.columns[i].metric)
+        blocks[known.kind, known.kind == "score" and known.headline].append(i)
+    return [block for block in blocks.values() if block] or [[]]
 
 
 def _open_rows(table: Table) -> list[str]:

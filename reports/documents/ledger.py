@@ -1,10 +1,10 @@
 """The ledger as a document."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
-from kdbench.reports.text.document import Cell, Document, Note, Notes, Section, Small, Strong, Table
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed
 
 VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "not run")
@@ -22,7 +22,7 @@ LABELS = {
 HEAD = ("method", "setting", "task", "metric", "published", "ours", "verdict")
 
 
-def ledger_document(found: Ledger, *, everything: bool = True) -> Document:
+def ledger_document(found: Ledger, *, everything: bool = True) -> doc.Document:
     """A table a paper and pair.
 
     Args:
@@ -30,39 +30,33 @@ def ledger_document(found: Ledger, *, everything: bool = True) -> Document:
         everything: each number; else those without a run of ours are counted by reason.
     """
     shown = [row for row in found.rows if everything or row.verdict != "not run"]
+    rest = [row for row in found.rows if row.verdict == "not run" and not everything]
     sections = [
-        Section(title, [Table(HEAD, [_cells(row) for row in rows], right=(4, 5))])
-        for title, rows in _groups(shown).items()
+        doc.Section(title, [doc.Table(HEAD, [_cells(row) for row in rows], right=(4, 5))])
+        for title, rows in doc.grouped(shown, _title).items()
     ]
-    if len(shown) < len(found.rows):
-        sections.append(
-            Section("not run", [_counted(r for r in found.rows if r.verdict == "not run")])
-        )
-    sections.append(Section("", [Notes(_below(found), found.signature)]))
-    return Document("Published numbers and ours", sections, list(_rows(found)))
+    sections += [doc.Section("not run", [_counted(rest)])] if rest else []
+    sections.append(doc.Section("", [doc.Notes(_below(found), found.signature)]))
+    rows = [row.model_dump() for row in (*found.rows, *found.unreproducible)]
+    return doc.Document("Published numbers and ours", sections, rows)
 
 
 def _title(row: LedgerRow) -> str:
     return f"{row.number.paper}, {row.number.pair}"
 
 
-def _groups(rows: Iterable[LedgerRow]) -> dict[str, list[LedgerRow]]:
-    groups: dict[str, list[LedgerRow]] = {}
-    for row in rows:
-        groups.setdefault(_title(row), []).append(row)
-    return groups
-
-
-def _cells(row: LedgerRow) -> list[Cell]:
+def _cells(row: LedgerRow) -> list[doc.Cell]:
     number = row.number
     published = fixed(number.value, number.digits) + "†" * (number.status == "secondary")
-    digits, ours = number.digits + (number.digits < 2), []
-    if row.ours is not None:
-        ours = [fixed(row.ours, digits)]
-        if row.low is not None and row.high is not None:
-            ours.append(Small(f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"))
-    verdict = Strong(row.verdict) if row.verdict in ("agrees", "differs") else row.verdict
-    notes = [Note(text) for text in (row.reason, *row.causes) if text]
+    digits = number.digits + (number.digits < 2)
+    ours = "" if row.ours is None else fixed(row.ours, digits)
+    bounds = (
+        ""
+        if row.low is None or row.high is None
+        else f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"
+    )
+    verdict = doc.Strong(row.verdict) if row.verdict in ("agrees", "differs") else row.verdict
+    notes = [doc.Note(text) for text in (row.reason, *row.causes) if text]
     label = LABELS[number.metric]
     return [
         number.method,
@@ -70,22 +64,22 @@ def _cells(row: LedgerRow) -> list[Cell]:
         number.task,
         label,
         published,
-        (*ours,),
+        (ours, doc.Small(bounds)) if bounds else ours,
         (verdict, *notes),
     ]
 
 
-def _counted(rows: Iterable[LedgerRow]) -> Table:
+def _counted(rows: Iterable[LedgerRow]) -> doc.Table:
     """One line for the numbers of a paper and pair that share a reason."""
     counts = Counter((_title(r), r.reason.removesuffix(f" with {r.number.method}")) for r in rows)
     lines = [[title, str(count), reason] for (title, reason), count in counts.items()]
-    return Table(["paper and models", "numbers", "why"], lines, right=(1,))
+    return doc.Table(["paper and models", "numbers", "why"], lines, right=(1,))
 
 
-def _below(found: Ledger) -> list[Cell]:
+def _below(found: Ledger) -> list[doc.Cell]:
     counts = Counter(row.verdict for row in found.rows)
     words = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
-    lines: list[Cell] = [f"{len(found.rows)} published numbers: {words}", found.rule]
+    lines: list[doc.Cell] = [f"{len(found.rows)} published numbers: {words}", found.rule]
     if any(row.number.status == "secondary" for row in found.rows):
         lines.append("†: quoted by another source, not read in the paper itself")
     if found.unreproducible:
@@ -95,21 +89,3 @@ def _below(found: Ledger) -> list[Cell]:
         suite = missing.number.suites[0]
         lines.append(f"next: kdbench run --suite {suite} --method {missing.number.method}")
     return lines
-
-
-def _rows(found: Ledger) -> Iterator[Mapping[str, object]]:
-    """One row a number."""
-    for row in (*found.rows, *found.unreproducible):
-        values = row.model_dump(exclude={"number"}) | {"causes": "; ".join(row.causes)}
-        number = row.number
-        yield {
-            "paper": number.paper,
-            "pair": number.pair,
-            "method": number.method,
-            "setting": number.setting,
-            "task": number.task,
-            "metric": number.metric,
-            "published": number.value,
-            **values,
-            "signature": found.signature,
-        }

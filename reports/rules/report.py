@@ -1,6 +1,6 @@
 """What ``kdbench check`` prints: the division of every run, and one line for each broken rule."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.rules.check import Judged, group_of, judge_runs, rulebook
 from kdbench.reports.runs import Run, finished_runs
-from kdbench.reports.text.document import Document, Notes, Part, Section, Table
+from kdbench.reports.text import document as doc
 
 
 class CheckReport(Record):
@@ -53,19 +53,19 @@ def _company(runs: Sequence[Run]) -> list[Run]:
     return [run for folder, run in found.items() if folder not in {r.folder for r in runs}]
 
 
-def check_document(report: CheckReport) -> Document:
+def check_document(report: CheckReport) -> doc.Document:
     """A group's divisions, then what is broken."""
-    groups: dict[str, list[Judged]] = defaultdict(list)
-    for run in report.runs:
-        if run.division != "reference":
-            groups[run.group].append(run)
-    sections = [Section(f"{report.rules}, {name}", _group(groups[name])) for name in sorted(groups)]
+    judged = [run for run in report.runs if run.division != "reference"]
+    groups = doc.grouped(judged, lambda run: run.group)
+    sections = [
+        doc.Section(f"{report.rules}, {name}", _group(groups[name])) for name in sorted(groups)
+    ]
     left_out = "left out: " + "; ".join(report.left_out)
     below = [*([left_out] if report.left_out else []), _count(report)]
-    return Document("", [*sections, Section("", [Notes(below)])])
+    return doc.Document("", [*sections, doc.Section("", [doc.Notes(below)])])
 
 
-def _group(runs: Sequence[Judged]) -> list[Part]:
+def _group(runs: Sequence[Judged]) -> list[doc.Part]:
     rows = [
         [run.division, run.run, f"breaks {', '.join(run.broken)}" if run.broken else ""]
         for run in runs
@@ -76,7 +76,7 @@ def _group(runs: Sequence[Judged]) -> list[Part]:
         f"not tested, as no other finished run has this suite, teacher and student: {rules}"
         for rules in untested
     ]
-    return [Table([], rows), *([Notes(sentences)] if sentences else [])]
+    return [doc.Table([], rows), *([doc.Notes(sentences)] if sentences else [])]
 
 
 def _count(report: CheckReport) -> str:

@@ -1,18 +1,25 @@
 """Tables as data: pandas frames, and CSV written from them."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas
 
 from kdbench.reports.text.style import visible
 
+NUMBER = r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?"
+NUMBERS = re.compile(f"{NUMBER}( {NUMBER})*")
+"""Text that is no formula although it may begin like one."""
+
 
 def frame(rows: Sequence[Mapping[str, object]]) -> pandas.DataFrame:
-    """Rows as a data frame: columns in order of first appearance, absent values missing, lists as text."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pandas.DataFrame(
-        {name: pandas.array([_plain(row.get(name)) for row in rows]) for name in names}
-    )
+    """Rows as a data frame: columns in order of first appearance, absent values missing.
+
+    A mapping in a row becomes a column for each of its keys, a list one text.
+    """
+    flat = [dict(_flat(row)) for row in rows]
+    names = dict.fromkeys(name for row in flat for name in row)
+    return pandas.DataFrame({name: pandas.array([row.get(name) for row in flat]) for name in names})
 
 
 def csv_text(table: pandas.DataFrame) -> str:
@@ -22,20 +29,16 @@ def csv_text(table: pandas.DataFrame) -> str:
     return visible(safe.to_csv(index=False, lineterminator="\n"))
 
 
-def _plain(value: object) -> object:
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+def _flat(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{prefix}{name}", text
 
 
 def _no_formula(value: object) -> object:
     """Text that a spreadsheet would run gets a ``'`` in front, which makes it text there too."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return value
-    return value if all(map(_is_number, value.split())) else f"'{value}"
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if runs and not NUMBERS.fullmatch(str(value)) else value

@@ -3,8 +3,10 @@
 Text of models and users may stand anywhere in it. The writers are `kdbench.reports.text.formats`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Code(NamedTuple):
@@ -113,6 +115,14 @@ class Document(NamedTuple):
     sections: Sequence[Section]
     rows: Sequence[Mapping[str, object]] = ()
     """The same as plain values, for CSV and data frames."""
+
+
+def grouped(things: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """Things by what they have in common, in order of first appearance."""
+    groups: dict[str, list[T]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
+    return groups
 
 
 def pieces(cell: Cell) -> tuple[Piece, ...]:

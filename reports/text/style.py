@@ -1,11 +1,12 @@
 """How numbers, differences, p-values and foreign characters are written, whatever the format."""
 
 import json
+from collections.abc import Callable
 from typing import Protocol
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.text.document import Cell, Note, Small, Strong
+from kdbench.reports.text.document import Cell, Note, Piece, Small, Strong
 
 
 class Bounded(Protocol):
@@ -52,11 +53,11 @@ def signed(value: float, metric: str) -> str:
     return text.replace("-", "−") if text.startswith("-") else f"+{text}"
 
 
-def interval(bounds: Bounded, metric: str) -> str:
+def interval(bounds: Bounded, metric: str, written: Callable[[float, str], str] = number) -> str:
     """``[low, high]``; nothing where no interval was measured."""
     if bounds.low is None or bounds.high is None:
         return ""
-    return f"[{number(bounds.low, metric)}, {number(bounds.high, metric)}]"
+    return f"[{written(bounds.low, metric)}, {written(bounds.high, metric)}]"
 
 
 def p_value(p: float) -> str:
@@ -67,22 +68,20 @@ def p_value(p: float) -> str:
 def value_cell(
     value: Measured | Missing, metric: str, *, bold: bool = False, note: str = ""
 ) -> Cell:
-    """A mean with its interval, or a dash, and a footnote that says what is missing."""
+    """A mean with its interval and a footnote; a dash with the reason as its footnote."""
     if isinstance(value, Missing):
         return ("–", Note(value.missing))
-    mean, bounds = number(value.mean, metric), interval(value, metric)
-    parts = (Strong(mean, "*") if bold else mean, Small(bounds) if bounds else "")
-    return (*parts, Note(note)) if note else parts
+    cell = _with_interval(number(value.mean, metric), interval(value, metric), bold)
+    return (*cell, Note(note)) if note else cell
 
 
 def difference_cell(value: Difference, metric: str, *, bold: bool = False) -> Cell:
     """A difference with its interval, all with signs."""
-    shown = signed(value.difference, metric)
-    low, high = value.low, value.high
-    bounds = (
-        "" if low is None or high is None else f"[{signed(low, metric)}, {signed(high, metric)}]"
-    )
-    return (Strong(shown, "*") if bold else shown, Small(bounds))
+    return _with_interval(signed(value.difference, metric), interval(value, metric, signed), bold)
+
+
+def _with_interval(shown: str, bounds: str, bold: bool) -> tuple[Piece, ...]:
+    return (Strong(shown, "*") if bold else shown, *([Small(bounds)] if bounds else []))
 
 
 class Footnotes:
@@ -98,10 +97,8 @@ class Footnotes:
 
     def mark(self, reason: str) -> str:
         """The letter of a reason; equal reasons share one."""
-        if reason not in self.letters:
-            first, second = divmod(len(self.letters), 26)
-            self.letters[reason] = (chr(96 + first) if first else "") + chr(97 + second)
-        return self.letters[reason]
+        first, second = divmod(len(self.letters), 26)
+        return self.letters.setdefault(reason, chr(96 + first) * bool(first) + chr(97 + second))
 
     def explained(self) -> list[str]:
         """A line for each letter; those that follow begin anew."""
@@ -115,6 +112,7 @@ def printable(text: str) -> str:
 
     Line ends and tabs become the signs ⏎ and ⇥, so that the text's shape stays visible.
     """
+    # also false for Cf: bidirectional overrides, zero-width signs
     return text if text.isprintable() else "".join(map(_shown, text.replace("\r\n", "\n")))
 
 
@@ -136,17 +134,13 @@ def one_line(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    if character.isprintable():  # also false for Cf: bidirectional overrides, zero-width signs
+    code = ord(character)
+    if character.isprintable():
         return character
     if character in "\n\t":
         return "⏎" if character == "\n" else "⇥"
-    code = ord(character)
     if character.isspace() and code > 0xFF:
         return " "
     return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else f"\\U{code:08x}"
+        character.encode("ascii", "backslashreplace").decode() if code > 0x7F else f"\\x{code:02x}"
     )

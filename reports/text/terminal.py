@@ -1,31 +1,17 @@
 """A terminal: every line within its width, nothing cut; foreign text can neither move the cursor nor hide."""
 
-import io
 import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kdbench.reports.text.document import (
-    Block,
-    Cell,
-    Code,
-    Document,
-    Note,
-    Notes,
-    Paragraph,
-    Piece,
-    Small,
-    Strong,
-    Table,
-    pieces,
-)
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import printable, visible
 from kdbench.reports.text.writer import Writer, split
 
@@ -35,25 +21,6 @@ NARROW = 14
 """Columns of the screen that text of a table keeps at least, if it is as long."""
 ENDLESS = 10_000
 """Width where no person looks, so that a program finds each row on one line."""
-
-
-def screen() -> int:
-    """Columns of the terminal that standard output is, or what ``COLUMNS`` says; else `ENDLESS`."""
-    if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return shutil.get_terminal_size().columns
-    return ENDLESS
-
-
-def show(document: Document) -> None:
-    """Prints a document: on a terminal within its width, elsewhere a row a line."""
-    print(Terminal(screen(), colour=sys.stdout.isatty()).write(document), end="")
-
-
-class Layout(NamedTuple):
-    """How a table is drawn: the cells of each column, and how wide it is."""
-
-    columns: list[list[Text]]
-    widths: list[int]
 
 
 class Terminal(Writer):
@@ -66,141 +33,137 @@ class Terminal(Writer):
 
     def __init__(self, width: int, *, colour: bool = False) -> None:
         super().__init__()
-        self.width = max(width, NARROW)
-        self.colour = colour
-
-    def heading(self, text: str, level: int) -> str:
-        """Bold."""
-        return self._lines(Text(printable(text), style="bold"))
-
-    def paragraph(self, paragraph: Paragraph) -> str:
-        """Broken between words."""
-        return self._lines(self.cell(paragraph.content))
-
-    def notes(self, notes: Notes) -> str:
-        """A line each, then the signature."""
-        lines = self.note_lines(notes)
-        lines += [f"signature: {notes.signature}"] if notes.signature else []
-        return "\n".join(self._lines(self.cell(line)) for line in lines)
-
-    def block(self, block: Block) -> str:
-        """The lines unbroken, to be copied."""
-        return visible(block.text)
-
-    def cell(self, cell: Cell, separator: str = " ") -> Text:
-        """A cell with its styles; ``separator`` comes before what is small."""
-        return Text.assemble(*(self._piece(piece, separator) for piece in pieces(cell)))
-
-    def _piece(self, piece: Piece, separator: str) -> str | tuple[str, str]:
-        match piece:
-            case str():
-                return printable(piece)
-            case Code():
-                return printable(piece.text)
-            case Strong():
-                return (printable(piece.text + piece.mark), "bold")
-            case Small():
-                return separator + printable(piece.text)
-            case Note():
-                return f" {self.footnotes.mark(piece.reason)}"
-
-    def table(self, table: Table) -> str:
-        """Whole if its columns have room, else in parts, or even row by row."""
-        if not table.head or self._layout(table, NARROW):
-            return self._part(table)
-        parts = [table]
-        for least in (ENDLESS, NARROW):  # rather in more parts than with words one below another
-            parts = split(table, lambda part, least=least: self._layout(part, least) is not None)
-            if all(self._layout(part, least) for part in parts):
-                break
-        return "\n\n".join(map(self._part, parts))
-
-    def _part(self, table: Table) -> str:
-        layout = self._layout(table, NARROW if table.head else 1)
-        if layout is None:
-            names = [" ".join(name.split("\n")) for name in _names(table)]
-            rows = [Table([], list(zip(names, row, strict=True))) for row in table.rows]
-            return "\n\n".join(map(self._part, rows))
-        drawn = RichTable(
-            box=None,
-            pad_edge=False,
-            padding=(0, GAP // 2),
-            header_style="bold",
-            show_header=bool(table.head),
-        )
-        for place, (column, width) in enumerate(zip(layout.columns, layout.widths, strict=True)):
-            side = "right" if place in table.right else "left"
-            drawn.add_column(
-                column[0] if table.head else "", width=width, justify=side, overflow="fold"
-            )
-        heads = bool(table.head)
-        for place, cells in enumerate(
-            zip(*(column[heads:] for column in layout.columns), strict=True)
-        ):
-            drawn.add_row(*cells, style="dim" if place < table.references else "")
-        return self._lines(drawn)
-
-    def _layout(self, table: Table, least: int) -> Layout | None:
-        """On as few lines as there is room for; None: there is not.
-
-        Args:
-            table: the table.
-            least: width to which text may be broken between words; 1: anywhere.
-        """
-        for narrow in (ENDLESS, least):
-            for separator in (" ", "\n"):
-                columns = self._columns(table, separator)
-                full = [_longest(column, "\n") for column in columns]
-                need = [
-                    size if place in table.right else max(min(size, narrow), _longest(column))
-                    for place, (size, column) in enumerate(zip(full, columns, strict=True))
-                ]
-                need = need if narrow > 1 else [1] * len(full)
-                spare = self.width - GAP * (len(full) - 1) - sum(need)
-                if spare >= 0:
-                    return Layout(columns, _grown(need, full, spare))
-        return None
-
-    def _columns(self, table: Table, separator: str) -> list[list[Text]]:
-        """The cells of each column, its head first."""
-        heads = [Text(printable(name)) for name in _names(table)]
-        rows = [[self.cell(cell, separator) for cell in row] for row in table.rows]
-        return [list(column) for column in zip(*([heads] if heads else []), *rows, strict=True)]
-
-    def _lines(self, drawn: RenderableType) -> str:
-        sink = io.StringIO()
-        console = Console(
-            file=sink,
-            width=self.width,
-            force_terminal=self.colour,
-            color_system="standard" if self.colour else None,
+        self.console = Console(
+            width=max(width, NARROW),
+            force_terminal=colour,
+            color_system="standard" if colour else None,
             highlight=False,
             legacy_windows=False,
         )
-        console.print(drawn)
-        return "\n".join(line.rstrip() for line in sink.getvalue().splitlines())
+
+    def heading(self, text: str, level: int) -> str:
+        """Bold."""
+        return self.paragraph(doc.Paragraph(doc.Strong(text)))
+
+    def paragraph(self, paragraph: doc.Paragraph) -> str:
+        """Broken between words."""
+        return self._printed(self.cell(paragraph.content))
+
+    def notes(self, notes: doc.Notes) -> str:
+        """A line each, then the signature."""
+        signature = [f"signature: {notes.signature}"] if notes.signature else []
+        return "\n".join(
+            self._printed(self.cell(line)) for line in [*self.lines(notes), *signature]
+        )
+
+    def block(self, block: doc.Block) -> str:
+        """The lines unbroken, to be copied."""
+        return visible(block.text)
+
+    def cell(self, cell: doc.Cell, separator: str = " ") -> Text:
+        """A cell with its styles; ``separator`` comes before what is small."""
+        made = Text()
+        for piece in doc.pieces(cell):
+            match piece:
+                case str():
+                    made.append(printable(piece))
+                case doc.Code():
+                    made.append(printable(piece.text))
+                case doc.Strong():
+                    made.append(printable(piece.text + piece.mark), style="bold")
+                case doc.Small():
+                    made.append(separator + printable(piece.text))
+                case doc.Note():
+                    made.append(f" {self.footnotes.mark(piece.reason)}")
+        return made
+
+    def table(self, table: doc.Table) -> str:
+        """Whole if its columns have room, else in parts; words are broken where nothing else helps."""
+        parts, least = [table], NARROW if table.head else 1
+        if not self._fits(table, least):
+            for least in (ENDLESS, NARROW):  # rather more parts than words one below another
+                parts = split(table, partial(self._fits, least=least))
+                if all(self._fits(part, least) for part in parts):
+                    break
+            else:
+                least = 1
+        return "\n\n".join(self._printed(self._drawn(part, least) or "") for part in parts)
+
+    def _fits(self, table: doc.Table, least: int) -> bool:
+        return self._drawn(table, least) is not None
+
+    def _drawn(self, table: doc.Table, least: int) -> RichTable | None:
+        """The table on as few lines as there is room for; None: there is not.
+
+        Args:
+            table: the table.
+            least: width to which text may be broken between words; 1: everything, anywhere.
+        """
+        heads = [[Text(name) for name in _names(table)]] if table.head else []
+        for narrow in (ENDLESS, least):
+            for separator in (" ", "\n"):
+                rows = [[self.cell(cell, separator) for cell in row] for row in table.rows]
+                columns = list(zip(*heads, *rows, strict=True))
+                widths = _widths(columns, table.right, narrow, self.console.width)
+                if widths is not None:
+                    return _rich(table, columns, widths)
+        return None
+
+    def _printed(self, drawn: RenderableType) -> str:
+        with self.console.capture() as captured:
+            self.console.print(drawn)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _names(table: Table) -> list[str]:
+def _names(table: doc.Table) -> list[str]:
     """Heads of the columns, the group's name above."""
-    groups = table.groups or [""] * len(table.head)
-    return [
-        f"{group}\n{name}" if group else name
-        for group, name in zip(groups, table.head, strict=True)
-    ]
+    pairs = zip(table.groups or [""] * len(table.head), table.head, strict=True)
+    return ["\n".join(map(printable, filter(None, pair))) for pair in pairs]
 
 
-def _longest(column: Sequence[Text], between: str | None = None) -> int:
-    """Width of the longest word, or of the longest line, of a column."""
-    return max((cell_len(part) for cell in column for part in cell.plain.split(between)), default=0)
+def _widths(
+    columns: Sequence[Sequence[Text]], right: Sequence[int], narrow: int, room: int
+) -> list[int] | None:
+    """Widths of columns that together have no more than ``room``; None: words would break.
+
+    Args:
+        columns: the cells of each.
+        right: those of numbers, which are not broken.
+        narrow: as ``least`` above.
+        room: columns of the screen.
+    """
+    full, widths = [], []
+    for place, column in enumerate(columns):
+        texts = [text.plain for text in column]
+        full.append(max(cell_len(line) for text in texts for line in text.split("\n")))
+        word = max((cell_len(word) for text in texts for word in text.split()), default=0)
+        least = ENDLESS if place in right else max(narrow, word)
+        widths.append(min(full[-1], least if narrow > 1 else 1))
+    spare = room - GAP * (len(widths) - 1) - sum(widths)
+    while spare > 0 and (lacking := [i for i, size in enumerate(full) if widths[i] < size]):
+        widths[min(lacking, key=widths.__getitem__)] += 1
+        spare -= 1
+    return widths if spare >= 0 else None
 
 
-def _grown(need: Sequence[int], full: Sequence[int], spare: int) -> list[int]:
-    """Widths between what columns need and what they could fill, those that lack least first."""
-    widths = list(need)
-    order = sorted(range(len(full)), key=lambda place: full[place] - need[place])
-    for left, place in zip(range(len(order), 0, -1), order, strict=True):
-        more = min(full[place] - need[place], spare // left)
-        widths[place] += more
-        spare -= more
-    return widths
+def _rich(table: doc.Table, columns: Sequence[Sequence[Text]], widths: list[int]) -> RichTable:
+    heads = bool(table.head)
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold", show_header=heads)
+    for place, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        head, right = column[0] if heads else "", place in table.right
+        drawn.add_column(head, width=width, justify="right" if right else "left", overflow="fold")
+    for place, row in enumerate(list(zip(*columns, strict=True))[heads:]):
+        drawn.add_row(*row, style="dim" if place < table.references else "")
+    return drawn
+
+
+def for_screen() -> Terminal:
+    """A writer for the terminal that standard output is, or as wide as ``COLUMNS`` says; else `ENDLESS`."""
+    colour = sys.stdout.isatty()
+    known = colour or "COLUMNS" in os.environ
+    return Terminal(shutil.get_terminal_size().columns if known else ENDLESS, colour=colour)
+
+
+def show(document: doc.Document) -> None:
+    """Prints a document: on a terminal within its width, elsewhere a row a line."""
+    print(for_screen().write(document), end="")

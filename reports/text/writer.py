@@ -1,25 +1,10 @@
 """The walk over a document that every format shares, and how a wide table is cut."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 
-from kdbench.reports.text.document import (
-    Block,
-    Cell,
-    Code,
-    Document,
-    Note,
-    Notes,
-    Paragraph,
-    Part,
-    Picture,
-    Piece,
-    Sample,
-    Small,
-    Strong,
-    Table,
-    pieces,
-)
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import Footnotes, visible
 
 
@@ -29,119 +14,105 @@ class Writer(ABC):
     def __init__(self) -> None:
         self.footnotes = Footnotes()
 
-    def write(self, document: Document) -> str:
+    def write(self, document: doc.Document) -> str:
         """The whole document."""
         parts = [self.heading(document.title, 1)] if document.title else []
         for section in document.sections:
             parts += [self.heading(section.title, 2)] if section.title else []
             parts += [self.part(part) for part in section.parts]
-        parts += [self.notes(Notes())] if self.footnotes.letters else []
+        parts += [self.notes(doc.Notes())] if self.footnotes.letters else []
         return "\n\n".join(parts) + "\n"
 
-    def part(self, part: Part) -> str:
+    def part(self, part: doc.Part) -> str:
         """One part, without what separates it from the next."""
         match part:
-            case Paragraph():
+            case doc.Paragraph():
                 return self.paragraph(part)
-            case Table():
+            case doc.Table():
                 return self.table(part)
-            case Notes():
+            case doc.Notes():
                 return self.notes(part)
-            case Block():
+            case doc.Block():
                 return self.block(part)
-            case Picture():
+            case doc.Picture():
                 return self.picture(part)
-            case Sample():
+            case doc.Sample():
                 return self.sample(part)
 
-    def sample(self, sample: Sample) -> str:
+    def sample(self, sample: doc.Sample) -> str:
         """The prompt, then each answer under its name."""
-        parts = [self.heading(sample.title, 3), self.block(Block(sample.prompt))]
-        for answer in sample.answers:
-            note = f" ({answer.note})" if answer.note else ""
-            parts.append(self.paragraph(Paragraph((Strong(answer.who), note))))
-            parts.append(self.block(Block(answer.text)))
+        parts = [self.heading(sample.title, 3), self.block(doc.Block(sample.prompt))]
+        for who, text, note in sample.answers:
+            name = (doc.Strong(who), f" ({note})" if note else "")
+            parts += [self.paragraph(doc.Paragraph(name)), self.block(doc.Block(text))]
         return "\n\n".join(parts)
 
-    def note_lines(self, notes: Notes) -> list[Cell]:
-        """The lines, then the footnotes that are not explained yet."""
-        return [*notes.lines, *self.footnotes.explained()]
-
-    def picture(self, picture: Picture) -> str:
+    def picture(self, picture: doc.Picture) -> str:
         """Where a format shows no figures, what is in it and where it lies."""
         text = f"{picture.title}: {picture.caption} (figures/{picture.name}.svg)"
-        return self.paragraph(Paragraph(text))
+        return self.paragraph(doc.Paragraph(text))
+
+    def lines(self, notes: doc.Notes) -> list[doc.Cell]:
+        """The lines of notes, then the footnotes that are not explained yet."""
+        return [*notes.lines, *self.footnotes.explained()]
 
     @abstractmethod
     def heading(self, text: str, level: int) -> str:
         """A title: 1 of the document, 2 of a section, 3 of a sample."""
 
     @abstractmethod
-    def paragraph(self, paragraph: Paragraph) -> str:
+    def paragraph(self, paragraph: doc.Paragraph) -> str:
         """A line of text."""
 
     @abstractmethod
-    def table(self, table: Table) -> str:
+    def table(self, table: doc.Table) -> str:
         """A table, in several parts if it must be."""
 
     @abstractmethod
-    def notes(self, notes: Notes) -> str:
+    def notes(self, notes: doc.Notes) -> str:
         """Lines under tables, footnotes and signature."""
 
     @abstractmethod
-    def block(self, block: Block) -> str:
+    def block(self, block: doc.Block) -> str:
         """Lines as they are."""
 
 
 class Marked(Writer):
-    """A format whose cells are strings with marks in them."""
+    """A format whose cells are strings with marks in them.
 
-    def cell(self, cell: Cell) -> str:
+    Args:
+        escape: makes text on one line such that the format shows it as it is.
+        marks: a pattern for each kind of piece.
+    """
+
+    def __init__(self, escape: Callable[[str], str], marks: Mapping[type, str]) -> None:
+        super().__init__()
+        self._escape, self._marks = escape, marks
+
+    def cell(self, cell: doc.Cell) -> str:
         """A cell, escaped and marked."""
-        return "".join(map(self.piece, pieces(cell)))
+        return "".join(map(self.piece, doc.pieces(cell)))
 
-    def piece(self, piece: Piece) -> str:
+    def piece(self, piece: doc.Piece) -> str:
         """One piece of a cell, escaped and marked."""
-        match piece:
-            case str():
-                return self.plain(piece)
-            case Code():
-                return self.code(piece.text)
-            case Strong():
-                return self.strong(self.plain(piece.text))
-            case Small():
-                return self.small(self.plain(piece.text))
-            case Note():
-                return self.letter(self.footnotes.mark(piece.reason))
+        if isinstance(piece, str):
+            return self.plain(piece)
+        text = self.footnotes.mark(piece.reason) if isinstance(piece, doc.Note) else piece.text
+        shown = self.code(text) if isinstance(piece, doc.Code) else self.plain(text)
+        return self._marks[type(piece)] % shown
+
+    def code(self, text: str) -> str:
+        """Text to be read letter by letter, before it is marked."""
+        return self.plain(text)
 
     def plain(self, text: str) -> str:
         """Escaped text on one line; blanks at its ends stay, for pieces touch."""
         words = " ".join(visible(text).split())
         before, after = " " * text[:1].isspace(), " " * text[-1:].isspace()
-        return before + self.escape(words) + after if words else before
-
-    @abstractmethod
-    def escape(self, text: str) -> str:
-        """Text on one line that the format shows as it is."""
-
-    @abstractmethod
-    def code(self, text: str) -> str:
-        """Text to be read letter by letter."""
-
-    @abstractmethod
-    def strong(self, marked: str) -> str:
-        """Bold."""
-
-    @abstractmethod
-    def small(self, marked: str) -> str:
-        """Smaller, behind a number."""
-
-    @abstractmethod
-    def letter(self, letter: str) -> str:
-        """Of a footnote."""
+        return before + self._escape(words) + after if words else before
 
 
-def select(table: Table, columns: Sequence[int]) -> Table:
+def select(table: doc.Table, columns: Sequence[int]) -> doc.Table:
     """The table with these columns only."""
     return table._replace(
         head=[table.head[i] for i in columns],
@@ -151,7 +122,7 @@ def select(table: Table, columns: Sequence[int]) -> Table:
     )
 
 
-def split(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
+def split(table: doc.Table, fits: Callable[[doc.Table], bool]) -> list[doc.Table]:
     """The table in parts that fit: cut between groups where it can be, else between columns.
 
     Args:
@@ -159,19 +130,13 @@ def split(table: Table, fits: Callable[[Table], bool]) -> list[Table]:
         fits: whether a part is small enough.
     """
     keys = list(range(table.keys))
-    units: list[list[int]] = []
-    for i in range(table.keys, len(table.head)):
-        group = table.groups[i] if table.groups else ""
-        if group and units and table.groups[units[-1][0]] == group:
-            units[-1].append(i)
-        else:
-            units.append([i])
     parts: list[list[int]] = []
-    for unit in units:
-        pieces = [unit] if fits(select(table, keys + unit)) else [[i] for i in unit]
-        for piece in pieces:
+    columns = range(table.keys, len(table.head))
+    for _, members in groupby(columns, lambda i: table.groups[i] if table.groups else i):
+        group = list(members)
+        for piece in [group] if fits(select(table, keys + group)) else [[i] for i in group]:
             if parts and fits(select(table, keys + parts[-1] + piece)):
-                parts[-1] = parts[-1] + piece
+                parts[-1] += piece
             else:
                 parts.append(piece)
     return [select(table, keys + part) for part in parts] or [table]

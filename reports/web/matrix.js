@@ -24,7 +24,7 @@ function pairCell(pair, sign, column, a, b) {
   const significant = pair[3] < ALPHA;
   const better = difference * column.better > 0;
   const name = significant ? (better ? "ahead" : "behind") : "same";
-  const p = pair[3] < 0.001 ? "p < 0.001" : `p = ${pair[3].toFixed(3)}`;
+  const p = pair[3] < 0.0001 ? "p < 0.0001" : `p = ${pair[3].toFixed(4)}`;
   const verdict = significant ? (better ? "significantly better" : "significantly worse") : "no significant difference";
   const scope = pair[5] ? "" : ` ${SCOPE}`;
   const title = `${a} minus ${b}: ${number(difference, column.digits)}, ${p} (Holm), ${plural(pair[4], "prompt")}: ${verdict}${scope}`;
