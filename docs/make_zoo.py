@@ -15,8 +15,8 @@ from kdbench.harness.files.records import Missing, Summary
 from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info
 from kdbench.harness.registry import METHODS
-from kdbench.reports.board import build_board
-from kdbench.reports.board_types import Row, Table
+from kdbench.reports.board import Table, build
+from kdbench.reports.rows import Row
 from kdbench.reports.text.markdown import escape
 from kdbench.reports.text.style import interval, number
 
@@ -29,7 +29,7 @@ SEEDS = (10, 20, 30)
 
 def page(runs: Path) -> str:
     """The whole page."""
-    (table,) = build_board(runs).tables
+    (table,) = build(runs).board.tables
     notes = yaml.safe_load((HERE / "zoo-notes.yaml").read_text(encoding="utf-8"))
     parts = [
         "# All methods on `mini`",

@@ -13,8 +13,7 @@ from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Cell, Column
-from kdbench.reports.columns import Found, cell_of, columns_of, evaluations
+from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
 from kdbench.reports.paired import Sample, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run

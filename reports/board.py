@@ -6,24 +6,21 @@ place of the folders, so the same runs give the same bytes. The page also shows 
 beside it: configuration, provenance, and some stored answers.
 """
 
-import contextlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kdbench.harness import stats
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.files.folders import cache_folder
-from kdbench.harness.files.records import Missing
-from kdbench.harness.files.store import make_folder, write_text
+from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.files.store import write_text
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Board, Cell, Column, PairTest, Table
-from kdbench.reports.columns import Found, cell_of, columns_of, evaluations
+from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
 from kdbench.reports.documents.board import board_document
-from kdbench.reports.paired import column_tests, resamples_for, with_bold
-from kdbench.reports.rows import Section, sections
+from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
+from kdbench.reports.rows import Row, Section, sections
+from kdbench.reports.rules.check import Rulebook
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.signature import interval_text, signature, tests_text
@@ -50,6 +47,35 @@ MIXED = (
 UNTESTED = "probes and judges are shown with intervals and not tested in pairs"
 
 
+class Table(Record):
+    """All rows that share a suite, a teacher and a student."""
+
+    suite: str
+    teacher: str
+    student: str
+    columns: list[Column]
+    rows: list[Row]
+    cells: list[list[Cell | Missing]]
+    """One list a row, in the order of ``columns``."""
+    pairs: list[list[PairTest]]
+    """One list a column."""
+    notes: list[str]
+    signature: str
+
+    @property
+    def title(self) -> str:
+        """Suite and pair in words."""
+        pair = f"{self.teacher} → {self.student}" if self.teacher and self.student else ""
+        return f"{self.suite}: {pair}" if pair else self.suite
+
+
+class Board(Record):
+    """A leaderboard."""
+
+    tables: list[Table]
+    left_out: list[str] = []
+
+
 class Built(NamedTuple):
     """A board with the runs behind each of its tables, in the same order."""
 
@@ -57,30 +83,6 @@ class Built(NamedTuple):
     sections: list[Section]
     found: list[list[Found]]
     """The evaluations of each row of each table."""
-
-
-def build_board(
-    paths: Iterable[Path | str] | Path | str,
-    *,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    tests: bool = True,
-    cache: Path | None = None,
-) -> Board:
-    """Builds the leaderboard of the finished runs under ``paths``.
-
-    Args:
-        paths: run folders or folders of run folders.
-        metrics: metrics to show; None: all that any run has.
-        tasks: tasks to show; None: all.
-        tests: compare methods with each other (reads per-prompt scores); without, nothing is bold.
-        cache: folder that remembers paired tests; None: the user's cache folder.
-
-    Raises:
-        InputError: no finished run, or a file that cannot be read.
-    """
-    folder = (cache or _cache()) if tests else None
-    return build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder).board
 
 
 def leaderboard(
@@ -91,6 +93,7 @@ def leaderboard(
     verify: bool = False,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
     cache: Path | None = None,
 ) -> str:
     """Builds a board and renders it in one format.
@@ -99,24 +102,25 @@ def leaderboard(
         paths: run folders or folders of run folders.
         format: how to render.
         out: file to write (atomically), or to compare with under ``verify``.
-        verify: change nothing, compare with ``out``.
+        verify: change nothing, compare with ``out``; remembered tests are not trusted.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
-        cache: folder that remembers paired tests; ``verify`` computes them afresh.
+        rules: what divides methods into closed and open; None: the default version.
+        cache: folder that remembers paired tests; None: do not remember.
 
     Raises:
         InputError: no finished run, an unknown format, ``verify`` without an existing ``out``.
         CheckFailed: under ``verify``, a byte of ``out`` would change.
     """
-    render = _renderer(format, to_file=out is not None)
-    with _remembering(cache, verify) as folder:
-        text = render(build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder))
-    if verify:
-        if out is None or not out.is_file():
-            raise InputError("--verify compares with an existing file; name it with --out")
-        _compare(text, out)
-    elif out is not None:
-        write_text(out, text)
+    if format not in FILES:
+        raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
+    if verify and (out is None or not out.is_file()):
+        raise InputError("--verify compares with an existing file; name it with --out")
+    cache = None if verify else cache
+    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    text = _render(built, format, out is not None)
+    if out is not None:
+        _deliver({out: text}, verify)
     return text
 
 
@@ -127,6 +131,7 @@ def leaderboard_folder(
     verify: bool = False,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
     cache: Path | None = None,
 ) -> list[Path]:
     """Writes a board in every format into a folder; returns the files.
@@ -137,7 +142,8 @@ def leaderboard_folder(
         verify: change nothing, compare with those of the files that are there.
         metrics: metrics to show; None: all.
         tasks: tasks to show; None: all.
-        cache: folder that remembers paired tests; ``verify`` computes them afresh.
+        rules: what divides methods into closed and open; None: the default version.
+        cache: folder that remembers paired tests; None: do not remember.
 
     Raises:
         InputError: no finished run, ``verify`` without a file to compare with.
@@ -150,15 +156,9 @@ def leaderboard_folder(
             raise InputError(
                 f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
             )
-    with _remembering(cache, verify) as folder:
-        built = build(_listed(paths), metrics=metrics, tasks=tasks, cache=folder)
-    texts = {format: _renderer(format, to_file=True)(built) for format in files}
-    if verify:
-        _compare_all(texts, files)
-    else:
-        make_folder(out)
-        for format, file in files.items():
-            write_text(file, texts[format])
+    cache = None if verify else cache
+    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
     return list(files.values())
 
 
@@ -166,10 +166,12 @@ def leaderboard_folder(
 
 
 def build(
-    paths: Iterable[Path | str],
+    paths: Iterable[Path | str] | Path | str,
     *,
     metrics: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    rules: Rulebook | None = None,
+    tests: bool = True,
     cache: Path | None = None,
 ) -> Built:
     """Reads the finished runs under ``paths`` and compares them.
@@ -178,26 +180,30 @@ def build(
         paths: run folders or folders of run folders.
         metrics: metrics to show; None: all that any run has.
         tasks: tasks to show; None: all.
-        cache: folder that remembers paired tests; None: no tests, nothing is bold.
+        rules: what divides methods into closed and open; None: the default version.
+        tests: compare methods with each other (reads per-prompt scores); without, nothing is bold.
+        cache: folder that remembers paired tests; None: do not remember.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
-    runs, left_out = finished_runs(paths)
-    made = sections(runs)
+    runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
+    made = sections(runs, rules)
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    tables = [_table(s, f, metrics, tasks, cache) for s, f in zip(made, found, strict=True)]
+    tables = [
+        _table(section, row, columns_of(row, metrics, tasks), tests, cache)
+        for section, row in zip(made, found, strict=True)
+    ]
     return Built(Board(tables=tables, left_out=left_out), made, found)
 
 
 def _table(
     section: Section,
     found: list[Found],
-    metrics: Sequence[str] | None,
-    tasks: Sequence[str] | None,
+    columns: list[Column],
+    tested: bool,
     cache: Path | None,
 ) -> Table:
-    columns = columns_of(found, metrics, tasks)
     by_column: list[list[Cell | Missing]] = []
     pairs: list[list[PairTest]] = []
     notes: set[str] = set()
@@ -208,9 +214,9 @@ def _table(
         ]
         tests: list[PairTest] = []
         known = info(column.metric)
-        if cache is not None and known.kind != "score":
+        if tested and known.kind != "score":
             notes.add(UNTESTED)
-        elif cache is not None and known.better:
+        elif tested and known.better:
             tests, problems = column_tests(section.rows, found, cells, column, cache)
             cells = with_bold(section.rows, cells, known.better, tests)
             notes.update(problems)
@@ -262,55 +268,34 @@ def _signature(
 # -- rendering ------------------------------------------------------------------------------------
 
 
-def _listed(paths: Iterable[Path | str] | Path | str) -> list[Path | str]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
-
-
-def _cache() -> Path:
-    return cache_folder() / "board"
-
-
-@contextlib.contextmanager
-def _remembering(cache: Path | None, verify: bool) -> Iterator[Path]:
-    """The folder of paired tests: an empty one under ``verify``.
-
-    Remembered tests are found by their input, so they would not show that the tests have changed.
-    """
-    if not verify:
-        yield cache or _cache()
-        return
-    with tempfile.TemporaryDirectory(prefix="kdbench-verify-") as folder:
-        yield Path(folder)
-
-
-def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:
-    if format not in FILES:
-        raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
+def _render(built: Built, format: str, to_file: bool) -> str:
     if format == "html":
         from kdbench.reports.page.html import render_html  # jinja2 only when a page is drawn
 
-        return render_html
+        return render_html(built)
     if format == "json":
-        return lambda built: visible_json(built.board.model_dump(mode="json"), indent=1) + "\n"
+        return visible_json(built.board.model_dump(mode="json"), indent=1) + "\n"
     width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
-    headline = format == "terminal"
-    return lambda built: write(board_document(built.board, headline=headline), format, width=width)
+    document = board_document(built.board, headline=format == "terminal")
+    return write(document, format, width=width)
 
 
-def _compare(text: str, out: Path) -> None:
+def _deliver(texts: Mapping[Path, str], verify: bool) -> None:
+    """Writes files, or compares them with what is there."""
+    if verify:
+        problems = [problem for file, text in texts.items() if (problem := _change(text, file))]
+        if problems:
+            raise CheckFailed("; ".join(problems))
+        return
+    for file, text in texts.items():
+        write_text(file, text)
+
+
+def _change(text: str, out: Path) -> str:
+    """Where a file is not this text, or nothing."""
     old, new = out.read_bytes(), text.encode()
-    if old != new:
-        same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
-        line = new[: len(new) if same is None else same].count(b"\n") + 1
-        raise CheckFailed(f"{out} is not what its runs give now (first difference in line {line})")
-
-
-def _compare_all(texts: Mapping[str, str], files: Mapping[str, Path]) -> None:
-    problems = []
-    for format, file in files.items():
-        try:
-            _compare(texts[format], file)
-        except CheckFailed as problem:
-            problems.append(str(problem))
-    if problems:
-        raise CheckFailed("; ".join(problems))
+    if old == new:
+        return ""
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
+    line = new[: len(new) if same is None else same].count(b"\n") + 1
+    return f"{out} is not what its runs give now (first difference in line {line})"

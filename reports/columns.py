@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from kdbench.harness import stats
-from kdbench.harness.files.records import Estimate, Missing, Summary
+from kdbench.harness.files.records import Estimate, Missing, Record, Summary
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import Kind, clamp, info, rank
-from kdbench.reports.board_types import Cell, Column, ColumnKey
 from kdbench.reports.rows import GroupedRow
 from kdbench.reports.runs import Run
 
@@ -44,6 +43,51 @@ class Entry(NamedTuple):
     def evaluation(self) -> Evaluation:
         """What is stored of it."""
         return self.run.folder.evaluation(self.key)
+
+
+class ColumnKey(NamedTuple):
+    """What evaluations share that stand in one column, whatever their metric."""
+
+    task: str
+    edition: str
+    protocol: str
+    digest: str
+    """``EvaluationScores.column``."""
+    judge: str = ""
+    """Id of the judge whose values these are."""
+
+
+class Column(Record):
+    """One metric of one task edition under one protocol; never a mixture."""
+
+    id: str
+    task: str
+    edition: str
+    protocol: str
+    metric: str
+    identity: str
+    """Digest of what the evaluations of this column share, and the judge behind a blank."""
+    heading: str
+    """Task, edition and, where the table needs them to differ, protocol and identity."""
+
+    @property
+    def key(self) -> ColumnKey:
+        """The evaluations whose metric this is."""
+        digest, _, judge = self.identity.partition(" ")
+        return ColumnKey(self.task, self.edition, self.protocol, digest, judge)
+
+
+class Cell(Record):
+    """A mean with its 95% interval; without one where none was measured."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n_prompts: int
+    n_runs: int
+    decoding_seeds: list[int] = []
+    bold: bool = False
+    note: str = ""
 
 
 Found = dict[ColumnKey, list[Entry]]

@@ -10,8 +10,7 @@ from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Column, ColumnKey
-from kdbench.reports.columns import Entry, Found, columns_of, evaluations
+from kdbench.reports.columns import Column, ColumnKey, Entry, Found, columns_of, evaluations
 from kdbench.reports.paired import Sample, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
 from kdbench.reports.runs import answers, finished_runs

@@ -16,9 +16,9 @@ import yaml
 
 from kdbench.harness.config import FREE, RunConfig
 from kdbench.harness.files.records import Missing, Record, RunCard
-from kdbench.reports.board_types import Cell
 from kdbench.reports.columns import (
     JUDGE_PREFIX,
+    Cell,
     Entry,
     Found,
     Value,

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import Estimate, Missing
+from kdbench.harness.files.records import Estimate, Missing, Record
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.metrics import info
 from kdbench.harness.stats import Array
-from kdbench.reports.board_types import Cell, Column, PairTest
-from kdbench.reports.columns import Entry, Found
+from kdbench.reports.columns import Cell, Column, Entry, Found
 from kdbench.reports.rows import GroupedRow
 from kdbench.reports.runs import prompt_scores, scores_digest
 
@@ -79,6 +78,18 @@ def _measured(entries: Sequence[Entry], seeds: int) -> bool:
 
 
 # -- a column -------------------------------------------------------------------------------------
+
+
+class PairTest(Record):
+    """Row ``a`` minus row ``b`` in one column, over the prompts both answered."""
+
+    a: str
+    b: str
+    difference: float
+    p: float
+    p_holm: float
+    n_prompts: int
+    seeds_measured: bool
 
 
 def column_tests(

@@ -3,17 +3,41 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from kdbench.harness.files.records import ModelRef, RunCard
-from kdbench.reports.board_types import Row
-from kdbench.reports.rules.check import with_divisions
+from kdbench.harness.files.records import ModelRef, Record, RunCard
+from kdbench.reports.rules.check import Rulebook, with_divisions
 from kdbench.reports.runs import Run
 
 SHOWN = 3
 """Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
 """Reference rows in this order, then any other evaluated model by name, then methods."""
+
+
+class Row(Record):
+    """A model, or a method over its training seeds."""
+
+    id: str
+    label: str
+    kind: Literal["run", "eval"]
+    method: str
+    variant: str
+    regime: str
+    division: Literal["closed", "open", "reference"]
+    broken: list[str] = []
+    """Names of the fair-comparison rules that put the row into the open division."""
+    student: str
+    changes: list[str] = []
+    """What the command changed in its suite's training, as ``setting=value``."""
+    training_seeds: list[int]
+    runs: list[str]
+    """Ids of the runs behind the row, in the order of ``training_seeds``."""
+
+    @property
+    def reference(self) -> bool:
+        """Whether the row is there to compare with and takes no part in the ranking."""
+        return self.kind == "eval" or self.division == "reference"
 
 
 class GroupedRow(NamedTuple):
@@ -41,16 +65,20 @@ class _Pair(NamedTuple):
     student: str = ""
 
 
-def sections(runs: Sequence[Run]) -> list[Section]:
+def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
     Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
     shown in each table of their suite that they belong to: same teacher, same student, or neither
     recorded. Divisions are those that the comparison rules give the runs beside each other.
+
+    Args:
+        runs: finished runs.
+        book: the rules; None: those of the default version.
     """
     trained: dict[_Pair, list[Run]] = defaultdict(list)
     evaluated = []
-    for run in with_divisions(runs):
+    for run in with_divisions(runs, book):
         if run.summary.run.kind == "run":
             trained[_pair(run.summary.run)].append(run)
         else:

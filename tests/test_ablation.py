@@ -13,7 +13,7 @@ from kdbench.harness import stats
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
-from kdbench.reports.board_types import Cell
+from kdbench.reports.columns import Cell
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.figures import save
 from kdbench.reports.figures.ablation import differences

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from board_runs import build_board
 from evaluations import write_evaluation
 
 from kdbench.harness.config import with_precision
@@ -26,11 +27,12 @@ from kdbench.harness.files.records import (
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, run_parts, settings_id
 from kdbench.harness.resolve import resolve, training_changes
-from kdbench.reports.board import build_board, leaderboard
-from kdbench.reports.board_types import Board, Cell, Row, Table
+from kdbench.reports.board import Board, Table, leaderboard
+from kdbench.reports.columns import Cell
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
+from kdbench.reports.rows import Row
 from kdbench.reports.run.report import write_report
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import estimate, write_run
+from board_runs import build_board, estimate, write_run
 from typer.testing import CliRunner
 
 from kdbench.harness.cli import app
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, ModelRef
-from kdbench.reports.board import FILES, build_board, leaderboard, leaderboard_folder
-from kdbench.reports.board_types import Cell, Table
-from kdbench.reports.columns import Point, probe_values
+from kdbench.reports.board import FILES, Table, leaderboard, leaderboard_folder
+from kdbench.reports.columns import Cell, Point, probe_values
 
 PROBES = {
     "exposure": {

@@ -8,14 +8,15 @@ from typing import Any
 
 import fakes
 import pytest
+from board_runs import build_board
 
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder, mark_done, read_json
-from kdbench.reports.board import build_board
 from kdbench.reports.compare import compare
+from kdbench.reports.documents.board import board_document
 from kdbench.reports.rules.check import judge_runs, rulebook
 from kdbench.reports.rules.report import check_document, check_runs
 from kdbench.reports.runs import finished_runs
@@ -208,6 +209,8 @@ def test_rules_of_the_users_own(runs: Path, tmp_path: Path) -> None:
     assert report.rules == "own" and all(
         run.broken == ["short"] for run in report.runs if run.division != "reference"
     )
+    text = write(board_document(build_board([runs], rules=rulebook(str(own)))), "md")
+    assert "open: dpkd, fkd, sft (breaks short)" in text
     own.write_text("version: own\nrules:\n  - {name: short, says: few, fact: budget}\n")
     with pytest.raises(InputError, match="exactly one of"):
         rulebook(str(own))

@@ -1,7 +1,6 @@
 """One document in every format: nothing lost, nothing run, every line within its width."""
 
 import io
-import json
 import re
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from kdbench.harness.study.estimate import Estimate
 from kdbench.harness.study.plan import Plan, PlannedCell, plan_document
 from kdbench.harness.study.state import State
 from kdbench.reports.ablation import Given, build_ablation
-from kdbench.reports.board import build_board
+from kdbench.reports.board import build
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
 from kdbench.reports.compare import compare
@@ -71,9 +70,8 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Do
     levels = {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30, "dpkd": 24}
     for method, level in levels.items():
         fakes.make_run(runs, method, level=level, tasks=["dolly", "selfinst", "vicuna", "sni"])
-    argv = ["kdbench", "run", "--set", "train.lr=0.0005", "--set", "method.a_long_setting=value"]
-    changed = fakes.make_run(runs, "minillm", 2, level=33, tasks=["dolly", "selfinst"])
-    (changed / "manifest.json").write_text(json.dumps({"argv": argv}))
+    changes = {"settings": "other", "changes": ["a_long_setting=value", "train.lr=0.0005"]}
+    fakes.make_run(runs, "minillm", 2, level=33, tasks=["dolly", "selfinst"], card=changes)
     fakes.make_run(runs, "teacher", None, level=60)
     study = load_study("minillm")
     labels = [row.label for row in study.all_rows()]
@@ -93,7 +91,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Do
         return resolve(suite=suite, method=method)
 
     yield {
-        "board": board_document(build_board(runs), headline=True),
+        "board": board_document(build(runs).board, headline=True),
         "compare": compare_document(compare(*sides)),
         "claims": claims_document(judge_claims([runs])),
         "ledger": ledger_document(ledger([], suite_says), everything=False),
@@ -186,7 +184,7 @@ def test_the_best_stands_first_in_every_text(tmp_path: Path) -> None:
     for method, level in {"a": 20.0, "b": 50.0, "c--d[x]": 40.0}.items():
         write_run(runs, method, level)
     write_run(runs, "teacher", 10, kind="eval", division="reference", training_seed=None)
-    document = board_document(build_board(runs, cache=tmp_path / "cache"))
+    document = board_document(build(runs, cache=tmp_path / "cache").board)
     for format in ("terminal", "md", "latex"):
         text = write(document, format)
         names = re.findall(r"^(?:\| \*?)?(teacher|a|b|c-.*?d.*?x\S*?)\*? ", text, re.MULTILINE)

@@ -19,6 +19,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdbench"
 
 
+def board_cache() -> Path:
+    """Where boards remember paired tests, by content."""
+    return cache_folder() / "board"
+
+
 @contextlib.contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
     """Yields an empty temporary folder that becomes ``path`` when the block ends without error.

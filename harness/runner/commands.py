@@ -16,6 +16,7 @@ from kdbench.harness.evaluation.evaluate import (
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.evaluation.scoring import score
+from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import ModelRef, RunCard
 from kdbench.harness.files.run_folder import RunFolder, find_runs
@@ -367,11 +368,17 @@ def score_command(paths: list[Path], *, json_output: bool = False) -> int:
 def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> None:
     from kdbench.reports.board import leaderboard
 
-    paths, tasks = [each.path for each in runs], _task_names(session)
-    if session.request.json_output:
-        print(leaderboard(paths, "json", tasks=tasks))
+    as_json = session.request.json_output
+    print(
+        leaderboard(
+            [each.path for each in runs],
+            "json" if as_json else "terminal",
+            tasks=_task_names(session),
+            cache=board_cache(),
+        )
+    )
+    if as_json:
         return
-    print(leaderboard(paths, "terminal", tasks=tasks))
     print(f"folder: {run.path}")
     print(f"next: kdbench leaderboard {shlex.quote(str(session.request.runs_dir))}")
 

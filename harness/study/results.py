@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.records import Missing
-from kdbench.harness.files.run_folder import runs_in
 from kdbench.harness.files.store import write_text
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
@@ -91,15 +91,14 @@ def _table(
 
 def _board(folders: list[Path], config: RunConfig, place: Place, out: Path) -> Results:
     """The runs and the reference rows of their suite, in every format, below ``out/board``."""
-    from kdbench.reports.board import build_board, leaderboard_folder
+    from kdbench.reports.board import build, leaderboard_folder
+    from kdbench.reports.runs import finished_runs
 
-    summaries = [(run.path, run.summary.find()) for run in runs_in(place.runs_dir)]
+    cards = {run.folder.path: run.summary.run for run in finished_runs([place.runs_dir])[0]}
     references = [
-        path
-        for path, summary in summaries
-        if summary and summary.run.kind == "eval" and summary.run.suite == config.suite
+        path for path, card in cards.items() if card.kind == "eval" and card.suite == config.suite
     ]
     paths, tasks = [*references, *folders], [task.name for task in tasks_of(config.tasks)]
-    leaderboard_folder(paths, out / "board", tasks=tasks)
-    board = build_board(paths, tasks=tasks)
+    leaderboard_folder(paths, out / "board", tasks=tasks, cache=board_cache())
+    board = build(paths, tasks=tasks, cache=board_cache()).board
     return Results(board_document(board, headline=True), {"table": board.model_dump(mode="json")})

@@ -30,29 +30,42 @@ def leaderboard(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: all.")
     ] = None,
+    rules: Annotated[
+        str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
+    ] = "closed-v1",
     json_output: options.Json = False,
 ) -> None:
     """Compare finished runs: means, intervals, and which differences are significant."""
+    from kdbench.harness.files.folders import board_cache
     from kdbench.reports import board
+    from kdbench.reports.rules.check import rulebook
 
     wanted = "json" if json_output else format_
-    places = runs or [runs_dir]
-    named_tasks = options.name_list(tasks, "--tasks")
-    named_metrics = options.name_list(metrics, "--metrics")
-    if out is not None and wanted is None and (out.is_dir() or out.suffix not in board.SUFFIXES):
+    by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
+    whole = out is not None and wanted is None and (out.is_dir() or by_name is None)
+    book = rulebook(rules)
+    chosen = options.name_list(tasks, "--tasks"), options.name_list(metrics, "--metrics")
+    if whole and out is not None:
         files = board.leaderboard_folder(
-            places, out, verify=verify, tasks=named_tasks, metrics=named_metrics
+            runs or [runs_dir],
+            out,
+            verify=verify,
+            tasks=chosen[0],
+            metrics=chosen[1],
+            rules=book,
+            cache=board_cache(),
         )
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
         return
-    by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
     text = board.leaderboard(
-        places,
+        runs or [runs_dir],
         wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
         out=out,
         verify=verify,
-        tasks=named_tasks,
-        metrics=named_metrics,
+        tasks=chosen[0],
+        metrics=chosen[1],
+        rules=book,
+        cache=board_cache(),
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))

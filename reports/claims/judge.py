@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Cell, ColumnKey
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
-from kdbench.reports.columns import Entry, Found, cell_of, evaluations
+from kdbench.reports.columns import Cell, ColumnKey, Entry, Found, cell_of, evaluations
 from kdbench.reports.paired import row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, Section, sections, standing
 from kdbench.reports.runs import finished_runs, prompt_scores

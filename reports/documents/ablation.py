@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation, AblationCell, Claim
-from kdbench.reports.board_types import Cell
+from kdbench.reports.columns import Cell
 from kdbench.reports.documents.board import label, shown, value
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import difference_cell, p_value, signed

@@ -1,12 +1,16 @@
 """A board as a document."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Board, Cell, Column, Table
+from kdbench.reports.columns import Cell, Column
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import value_cell
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Board, Table
 
 BLOCKS = (("score", True), ("score", False), ("judge", False), ("probe", False))
 """Kind of a metric, and whether it is a main score, in the order of the tables."""
@@ -15,7 +19,7 @@ VALUES = ("mean", "low", "high", "n_prompts", "n_runs", "decoding_seeds", "bold"
 """Fields of a row and of a cell that data frames have."""
 
 
-def board_document(board: Board, *, headline: bool = False) -> doc.Document:
+def board_document(board: "Board", *, headline: bool = False) -> doc.Document:
     """A section for each suite and pair of models; references first, then the best first.
 
     Args:
@@ -46,12 +50,12 @@ def shown(columns: Sequence[Column], *, headline: bool) -> list[int]:
     return main if headline and main else list(range(len(columns)))
 
 
-def any_bold(table: Table) -> bool:
+def any_bold(table: "Table") -> bool:
     """Whether any method is significantly ahead in any column."""
     return any(isinstance(cell, Cell) and cell.bold for row in table.cells for cell in row)
 
 
-def _section(table: Table, headline: bool) -> doc.Section:
+def _section(table: "Table", headline: bool) -> doc.Section:
     order = _order(table)
     drawn = [_table(table, block, order) for block in _blocks(table, headline)]
     bold: doc.Cell = "[95% interval]"
@@ -66,7 +70,7 @@ def _section(table: Table, headline: bool) -> doc.Section:
     return doc.Section(table.title, [*drawn, notes])
 
 
-def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> doc.Table:
+def _table(table: "Table", block: Sequence[int], order: Sequence[int]) -> doc.Table:
     columns = [table.columns[i] for i in block]
     return doc.Table(
         ["method", *(info(column.metric).label for column in columns)],
@@ -77,13 +81,13 @@ def _table(table: Table, block: Sequence[int], order: Sequence[int]) -> doc.Tabl
     )
 
 
-def _row(table: Table, at: int, block: Sequence[int]) -> list[doc.Cell]:
+def _row(table: "Table", at: int, block: Sequence[int]) -> list[doc.Cell]:
     row, cells = table.rows[at], table.cells[at]
     values = [value(cells[i], table.columns[i].metric) for i in block]
     return [label(row.label, row.training_seeds), *values]
 
 
-def _order(table: Table) -> list[int]:
+def _order(table: "Table") -> list[int]:
     """References as they come, then methods by the first main metric, the best first."""
     known = [(i, info(column.metric)) for i, column in enumerate(table.columns)]
     main = [(i, k.better) for i, k in known if k.headline and k.better][:1]
@@ -100,7 +104,7 @@ def _order(table: Table) -> list[int]:
     return sorted(range(len(table.rows)), key=place)
 
 
-def _blocks(table: Table, headline: bool) -> list[list[int]]:
+def _blocks(table: "Table", headline: bool) -> list[list[int]]:
     """Columns that are drawn together, by index: main scores, other scores, judges, probes."""
     blocks: dict[tuple[str, bool], list[int]] = {kind: [] for kind in BLOCKS}
     for i in shown(table.columns, headline=headline):
@@ -109,7 +113,7 @@ def _blocks(table: Table, headline: bool) -> list[list[int]]:
     return [block for block in blocks.values() if block] or [[]]
 
 
-def _open_rows(table: Table) -> list[str]:
+def _open_rows(table: "Table") -> list[str]:
     """Which rows are in the open division, and the comparison rules they break."""
     labels: dict[str, list[str]] = {}
     for row in table.rows:
@@ -119,7 +123,7 @@ def _open_rows(table: Table) -> list[str]:
     return [f"open: {', '.join(rows)} (breaks {rules})" for rules, rows in labels.items()]
 
 
-def _rows(table: Table) -> Iterator[Mapping[str, object]]:
+def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
     """One row a cell; reasons, signature and notes included."""
     pair = {"suite": table.suite, "teacher": table.teacher, "student": table.student}
     below = {"signature": table.signature, "notes": "; ".join(table.notes)}

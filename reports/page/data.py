@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Cell, Column, PairTest, Row, Table
+from kdbench.reports.columns import Cell, Column
 from kdbench.reports.documents.board import any_bold
 from kdbench.reports.page.cards import card
 from kdbench.reports.page.samples import samples
+from kdbench.reports.paired import PairTest
+from kdbench.reports.rows import Row
 from kdbench.reports.text.style import Footnotes, interval, number
 
 if TYPE_CHECKING:
-    from kdbench.reports.board import Built
+    from kdbench.reports.board import Built, Table
 
 Json = dict[str, Any]
 
@@ -78,7 +80,7 @@ def _pair(pair: PairTest, a: int, b: int) -> list[float]:
     return [a, b, pair.difference, pair.p_holm, pair.n_prompts, pair.seeds_measured]
 
 
-def _legend(table: Table) -> str:
+def _legend(table: "Table") -> str:
     bold = "Bold: best, or not significantly worse than the best. " if any_bold(table) else ""
     teacher = any(row.reference and row.method == "teacher" for row in table.rows)
     guide = " A dashed line is the teacher's mean." if teacher else ""
@@ -93,7 +95,7 @@ def _legend(table: Table) -> str:
     )
 
 
-def _seeds(table: Table) -> list[int]:
+def _seeds(table: "Table") -> list[int]:
     """How many training seeds the methods have."""
     return sorted({len(row.training_seeds) for row in table.rows if not row.reference})
 

@@ -8,15 +8,17 @@ the board changes it only if that row lacks a prompt.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import info
-from kdbench.reports.board_types import Cell, ColumnKey, Table
-from kdbench.reports.columns import Found
+from kdbench.reports.columns import Cell, ColumnKey, Found
 from kdbench.reports.paired import MAX_ROWS
 from kdbench.reports.runs import answers, prompt_lines, score_of, scores
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Table
 
 ANSWER, PROMPT, REFERENCES = 900, 2000, 3
 """Characters of an answer or a reference and of a prompt, and references, that are shown."""
@@ -25,7 +27,7 @@ _CATEGORY = re.compile(rb'"category": ?"([^"\\]*)"')
 Json = dict[str, Any]
 
 
-def samples(table: Table, found: Sequence[Found], prompts: int) -> tuple[list[Json], set[int]]:
+def samples(table: "Table", found: Sequence[Found], prompts: int) -> tuple[list[Json], set[int]]:
     """Answers of at most `MAX_ROWS` rows of a table.
 
     Args:
@@ -53,7 +55,7 @@ def samples(table: Table, found: Sequence[Found], prompts: int) -> tuple[list[Js
     return groups, shown
 
 
-def _rows(table: Table) -> list[int]:
+def _rows(table: "Table") -> list[int]:
     """References first, then methods by the first column, the best ones."""
     better = [i for i, c in enumerate(table.columns) if info(c.metric).better]
 

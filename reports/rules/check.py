@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
@@ -11,8 +11,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import RULES
-from kdbench.reports.rules.facts import Evaluations, Facts, Value, facts
-from kdbench.reports.runs import Run
+from kdbench.reports.runs import Evaluations, Facts, Run, Value, facts
 
 DEFAULT = "closed-v1"
 Division = Literal["closed", "open", "reference"]
@@ -22,7 +21,7 @@ TESTS = ("same", "within", "one_of", "at_most", "stated")
 
 
 class Rule(Record):
-    """One test of one fact (`kdbench.reports.rules.facts`); what each means is in the YAML file."""
+    """One test of one fact (`kdbench.reports.runs.facts`); what each means is in the YAML file."""
 
     name: str
     says: str
@@ -135,18 +134,21 @@ def judge_runs(
             findings.append(_finding("recorded", run, "", problem, expected))
         judged[run.folder] = _judged(run, findings, "open" if findings else card.division)
     for group in groups.values():
-        found = [f for rule in book.rules for f in _apply(rule, group)]
+        found: dict[RunFolder, list[Finding]] = defaultdict(list)
+        for rule in book.rules:
+            for run, finding in _apply(rule, group):
+                found[run.folder].append(finding)
         untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
         for run, _ in group:
-            mine = [finding for folder, finding in found if folder == run.folder]
+            mine = found[run.folder]
             verdict = _judged(run, mine, "open" if mine else "closed")
             judged[run.folder] = verdict.model_copy(update={"untested": untested})
     return judged
 
 
-def with_divisions(runs: Sequence[Run]) -> list[Run]:
+def with_divisions(runs: Sequence[Run], book: Rulebook | None = None) -> list[Run]:
     """The same runs, their cards' division as the rules give it and ``broken`` filled in."""
-    judged = judge_runs(runs)
+    judged = judge_runs(runs, book)
     made = []
     for run in runs:
         verdict = judged[run.folder]
@@ -182,22 +184,16 @@ def _finding(rule: str, run: Run, where: str, found: str, expected: str) -> Find
     return Finding(rule=rule, run=run.folder.name, where=where, found=found, expected=expected)
 
 
-def _apply(rule: Rule, group: Sequence[_Known]) -> list[tuple[RunFolder, Finding]]:
+def _apply(rule: Rule, group: Sequence[_Known]) -> Iterator[tuple[Run, Finding]]:
     """What the runs of a group break of one rule."""
-    broken: list[tuple[RunFolder, Finding]] = []
     references = _References(rule, group)
     for run, known in group:
         for label, values in (known.get(rule.fact) or {"": []}).items():
-            if not values:
-                if rule.unrecorded == "breaks":
-                    finding = _finding(rule.name, run, label, "nothing recorded", rule.says)
-                    broken.append((run.folder, finding))
-                continue
-            expected = references.expected(run, label, values)
-            if expected:
+            if not values and rule.unrecorded == "breaks":
+                yield run, _finding(rule.name, run, label, "nothing recorded", rule.says)
+            elif values and (expected := references.expected(run, label, values)):
                 found = " and ".join(_show(rule, value) for value in values)
-                broken.append((run.folder, _finding(rule.name, run, label, found, expected)))
-    return broken
+                yield run, _finding(rule.name, run, label, found, expected)
 
 
 class _References:

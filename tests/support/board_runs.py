@@ -18,6 +18,7 @@ from kdbench.harness.files.records import (
     Summary,
 )
 from kdbench.harness.files.run_folder import RunFolder
+from kdbench.reports.board import Board, build
 
 TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
 STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)
@@ -93,6 +94,11 @@ def write_run(
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return folder
+
+
+def build_board(runs: Path | Sequence[Path], **options: Any) -> Board:
+    """The board of these runs."""
+    return build(runs, **options).board
 
 
 def estimate(mean: float, half: float = 1.0) -> dict[str, Any]:
