@@ -31,10 +31,11 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.prompts import PreparedTask, PromptDoc
 from kdbench.harness.samples import Answerer, collect, samples_file
-from kdbench.harness.text_model import Completion, Generation, TextModel
+from kdbench.harness.text_model import Completion, TextModel
 from kdbench.tasks.catalogue import METRICS, YAML_FOLDER, lm_eval_name
 from kdbench.tasks.docs import Doc
 from kdbench.tasks.labels import LabelDoc
+from kdbench.trainers.types import Decoding
 
 LM_EVAL_VERSION = version("lm_eval")
 
@@ -207,9 +208,9 @@ class ModelLM(TemplateLM):
         seen: Counter[int] = Counter()
         for request in requests:
             prompt, settings = request.args
-            asked.append(Completion(prompt, _generation(settings), seen[id(request)]))
+            asked.append(_completion(prompt, settings, self._seed, seen[id(request)]))
             seen[id(request)] += 1
-        return self._model.complete(asked, self._seed)
+        return self._model.complete(asked)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -335,16 +336,17 @@ def _load(manager: TaskManager, name: str) -> list[Any]:
     return [*(found.get("groups") or {}).values()] or [*found["tasks"].values()]
 
 
-def _generation(gen_kwargs: dict[str, Any]) -> Generation:
+def _completion(prompt: str, gen_kwargs: dict[str, Any], seed: int, sample: int) -> Completion:
     settings = normalize_gen_kwargs(gen_kwargs)
-    sampled = bool(settings["do_sample"])
-    return Generation(
+    decoding = Decoding(
         max_new_tokens=int(settings["max_gen_toks"]),
-        temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
+        temperature=float(settings.get("temperature", 1.0)) if settings["do_sample"] else 0.0,
         top_p=float(settings.get("top_p", 1.0)),
         top_k=int(settings.get("top_k", 0)),
-        stop=tuple(text for text in settings["until"] if text),
+        seed=seed,
     )
+    stop = tuple(text for text in settings["until"] if text)
+    return Completion(prompt, decoding, stop, sample)
 
 
 @contextmanager
