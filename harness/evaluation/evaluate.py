@@ -25,11 +25,11 @@ from kdbench.harness.identity import evaluation_key, near_evaluation
 from kdbench.harness.lm.tasks import generates
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task, prepared
 from kdbench.harness.session import Session
-from kdbench.harness.text_model import TextModel
+from kdbench.harness.text_model import TextModel, decoding_of
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol, get_protocol
-from kdbench.trainers.types import Decoding, Prompt
+from kdbench.trainers.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,6 @@ def answering_truth(chunk: int) -> Answering:
         return answer
 
     return Answering("truth", None, mini.build_tokenizer(), None, answerer)
-
-
-def decoding_of(record: DecodingRecord, seed: int) -> Decoding:
-    """The sampler's settings of a stored decoding."""
-    return Decoding(**record.model_dump(exclude={"stop"}), seed=seed)
 
 
 # -- tasks ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from kdbench.harness.data.tokens import encode
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.likelihoods import KEPT, documents, plain, whole_set
 from kdbench.harness.evaluation.names import include_folders
-from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, SampleRow, ScoreRow
+from kdbench.harness.files.records import EvaluationRecord, SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
@@ -75,7 +75,7 @@ def prepare(
         protocol=protocol.name,
         template=template,
         data_sha256=sha256,
-        decoding=DecodingRecord(**one._asdict()),
+        decoding=one,
         # a greedy answer is the same whatever the seed
         seeds=list(config.generate.seeds) if one.temperature else [config.generate.seeds[0]],
         **facts,
