@@ -190,18 +190,15 @@ def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:
     method's training alone; ``--set init_sft.*`` and ``teacher_sft.*`` reach these.
     """
     base = tree.get("train") or {}
+    train = TrainConfig.model_construct(**layers["train"])  # completed, not checked yet
     shared = {key: layers["train"][key] for key in SHARED if key in layers["train"]}
-    start = layers["train"].get("init", TrainConfig.model_fields["init"].default)
     init: Tree | None = None
-    if start != "pretrained":
+    if train.init != "pretrained":
         own = tree.get("init_sft") or {}
-        if start == "sft-full":
+        if train.init == "sft-full":
             own = (methods.get("sft") or {}).get("train") or {}
         init = merge(merge(merge(base, own), shared), above.get("init_sft") or {})
-        seed = layers["train"].get("init_seed")
-        if seed is None:
-            seed = layers["train"].get("seed", TrainConfig.model_fields["seed"].default)
-        init |= {"seed": seed, "init_seed": None, "init": "pretrained"}
+        init |= {"seed": train.seed_of_init, "init_seed": None, "init": "pretrained"}
     teacher: Tree | None = tree.get("teacher_sft")
     change = above.get("teacher_sft", {})
     if change is None:

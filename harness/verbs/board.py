@@ -1,7 +1,7 @@
 """``kdbench leaderboard``: the table of finished runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +9,7 @@ from kdbench.harness.verbs import options
 
 
 def leaderboard(
-    runs: options.RunFolders = None,
-    runs_dir: options.RunsDir = options.RUNS,
+    *,
     format_: Annotated[
         str | None,
         typer.Option(
@@ -30,29 +29,27 @@ def leaderboard(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: all.")
     ] = None,
-    json_output: options.Json = False,
+    runs: options.Runs,
 ) -> None:
     """Compare finished runs: means, intervals, and which differences are significant."""
     from kdbench.reports import board
 
-    wanted = "json" if json_output else format_
-    places = runs or [runs_dir]
-    named_tasks = options.name_list(tasks, "--tasks")
-    named_metrics = options.name_list(metrics, "--metrics")
+    wanted = "json" if runs.json_output else format_
+    asked: dict[str, Any] = {
+        "verify": verify,
+        "tasks": options.name_list(tasks, "--tasks"),
+        "metrics": options.name_list(metrics, "--metrics"),
+    }
     if out is not None and wanted is None and (out.is_dir() or out.suffix not in board.SUFFIXES):
-        files = board.leaderboard_folder(
-            places, out, verify=verify, tasks=named_tasks, metrics=named_metrics
-        )
+        files = board.leaderboard_folder(runs.places, out, **asked)
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
         return
     by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
     text = board.leaderboard(
-        places,
+        runs.places,
         wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
         out=out,
-        verify=verify,
-        tasks=named_tasks,
-        metrics=named_metrics,
+        **asked,
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))
