@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from kdbench.harness.config import Section, slug
-from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import JUDGES
+from kdbench.harness.files.store import validated
 from kdbench.harness.identity import digest
 from kdbench.harness.resolve import assignment
 
@@ -161,14 +162,7 @@ def load_judge(
         tree.pop("prices", None)  # they are the other model's
     for key, value in changes.items():
         _put(tree, key.split("."), value)
-    try:
-        return JudgeDefinition.model_validate(tree)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        if problem["type"] == "extra_forbidden":
-            field = ".".join(map(str, problem["loc"]))
-            raise unknown("judge field", field, JudgeDefinition.model_fields) from None
-        raise unfit(where, error, "definition") from None
+    return validated(JudgeDefinition, tree, where, "definition")
 
 
 def _assigned(text: str) -> tuple[str, Any]:

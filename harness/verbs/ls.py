@@ -95,14 +95,8 @@ def methods() -> Rows:
 
 def needs(card: "Card") -> list[str]:
     """What a method cannot do without, in words."""
-    wanted = {
-        "teacher logits": card.teacher_logits,
-        "teacher samples": card.teacher_samples,
-        "student samples": card.student_samples,
-        "plain text": card.plain_text,
-        "same tokenizer": card.same_tokenizer,
-    }
-    return [name for name, is_needed in wanted.items() if is_needed]
+    kinds = ("teacher_logits", "teacher_samples", "student_samples", "plain_text", "same_tokenizer")
+    return [kind.replace("_", " ") for kind in kinds if getattr(card, kind)]
 
 
 def tasks() -> Rows:
