@@ -108,13 +108,12 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
     import torch
     from accelerate import Accelerator
 
-    from kdbench.trainers.head.head import head_of
-    from kdbench.trainers.loop import Loop, LoopSettings
-    from kdbench.trainers.method import Context, singles
+    from kdbench.trainers.assemble import Parts, assemble
+    from kdbench.trainers.method import Context, Stream
     from kdbench.trainers.methods.fkd import ForwardKD
-    from kdbench.trainers.micro_batch import TeacherSide
-    from kdbench.trainers.models import load_model, load_tokenizer
-    from kdbench.trainers.packing import Layout, is_packable
+    from kdbench.trainers.models import Vocabulary, load_model, load_tokenizer
+    from kdbench.trainers.optim import Recipe
+    from kdbench.trainers.types import Sequence
 
     class InOrder(ForwardKD):
         """Forward KD without shuffling, so that both sides see the same batches."""
@@ -122,67 +121,47 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
         card = ForwardKD.card
 
         def window(self, ctx: Context, step: int) -> Any:
-            return (singles("response", ctx.train[step * BATCH : (step + 1) * BATCH]),)
+            return (Stream.of("response", ctx.train[step * BATCH : (step + 1) * BATCH]),)
 
-    student = pruned(teacher_path)
-    teacher = load_model(teacher_path, dtype=torch.bfloat16)
     tokenizer = load_tokenizer(teacher_path)
+    teacher = load_model(teacher_path, dtype=torch.bfloat16)
     vocab = teacher.config.vocab_size  # TRL compares all columns
     recorder = Recorder()
-    settings = LoopSettings(
+    recipe = Recipe(
         steps=steps,
+        batch_size=BATCH,
         lr=LR,
         schedule="constant",
         weight_decay=0.0,
         clip=1.0,
+        dropout=False,
+        teacher_memory_gb=0.0,  # every row is read once
         save_every=10**9,
         select="last",
         micro_tokens=BATCH * MAX_TOKENS,
-    )
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-    layout = Layout(
-        row=settings.micro_tokens,
-        pad_id=tokenizer.eos_token_id,
-        device=accelerator.device,
-        packed=is_packable(teacher, vocab),
+        precision="bf16",
     )
     with tempfile.TemporaryDirectory() as out:
-        Loop(
-            settings,
-            method=InOrder(InOrder.Config(kd_ratio=1.0)),
-            ctx=_context(rows, vocab, tokenizer.eos_token_id),
-            student=student,
-            tokenizer=tokenizer,
-            teacher=TeacherSide(teacher, head_of(teacher, vocab)),
-            layout=layout,
-            evaluator=None,
-            out=Path(out),
-            accelerator=accelerator,
-            progress=lambda state, row: recorder.step(row.loss),
-        ).run()
+        loop = assemble(
+            Parts(
+                recipe=recipe,
+                method=InOrder(InOrder.Config(kd_ratio=1.0)),
+                student=pruned(teacher_path),
+                teacher=teacher,
+                vocabulary=Vocabulary(vocab, (tokenizer.eos_token_id,), tokenizer.eos_token_id),
+                tokenizer=tokenizer,
+                train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
+                text=(),
+                answers=Path(out) / "unused.jsonl",
+                decode_rows=1,
+                decode_chunk=1,
+                out=Path(out),
+                accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
+            )
+        )
+        loop.show = lambda state, row: recorder.step(row.loss)
+        loop.run()
     return recorder
-
-
-def _context(rows: list[Row], vocab: int, eos_id: int) -> Any:
-    from kdbench.trainers.method import Context
-    from kdbench.trainers.types import Decoding, Sequence
-
-    return Context(
-        train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
-        text=(),
-        batch_size=BATCH,
-        seed=0,
-        vocab=vocab,
-        eos_id=eos_id,
-        decoding=Decoding(max_new_tokens=1),
-        answer=_unused,
-        teacher_answers=_unused,
-        score=_unused,
-    )
-
-
-def _unused(*args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError("forward KD neither samples nor scores")
 
 
 def collate(batch: list[Row], pad_id: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info
 from kdbench.harness.registry import METHODS
 from kdbench.reports.board import build_board
-from kdbench.reports.model import Row, Table
+from kdbench.reports.board_types import Row, Table
 from kdbench.reports.text.markdown import escape
 from kdbench.reports.text.style import interval, number
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Precision = Literal["auto", "fp32", "bf16", "fp64"]
+from kdbench.trainers.optim import Precision, Recipe
+
 Edition = Literal["mini", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
 
@@ -22,6 +23,8 @@ ROW_FILES = (".jsonl", ".json")
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
 # micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
 NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
+# Settings in which runs trained as their suite says may differ.
+FREE = NOT_HASHED | {"seed", "init_seed"}
 
 
 class Section(BaseModel):
@@ -67,66 +70,18 @@ class DataConfig(Section):
     )
 
 
-class TrainConfig(Section):
-    """How any method trains; also how the teacher is fine-tuned and the init is made.
+class TrainConfig(Recipe):
+    """How any method trains, and from what; also how the teacher is fine-tuned and the init is made."""
 
-    The budget is ``steps``, ``epochs``, ``response_tokens`` or several: the first reached ends it.
-    """
-
-    steps: int | None = Field(None, gt=0, description="optimiser steps")
-    epochs: float | None = Field(None, gt=0, description="passes over the training prompts")
-    response_tokens: int | None = Field(None, gt=0, description="trained response tokens")
-    batch_size: int = Field(32, gt=0, description="sequences of an optimiser step, all ranks")
-    lr: float = Field(5e-5, gt=0, description="peak learning rate")
-    lr_floor: float = Field(1e-7, ge=0, description="rate at the end of cosine and linear")
-    schedule: Literal["cosine", "cosine-rise", "linear", "constant"] = "cosine"
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(1e-2, ge=0, description="AdamW; not on norms and biases")
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = Field(1.0, ge=0, description="gradient norm limit; 0: none")
-    max_length: int = Field(512, gt=1, description="tokens of prompt and response")
-    max_prompt: int = Field(256, gt=0, description="tokens of a prompt; longer rows are dropped")
-    micro_tokens: int = Field(4096, gt=0, description="tokens of a micro-batch; memory, not result")
-    teacher_memory_gb: float = Field(
-        2.0, ge=0, description="host memory for the teacher's outputs on rows read again; 0: none"
-    )
-    precision: Precision = Field("auto", description="auto: bf16 where the hardware has it")
-    sample_precision: Precision = Field(
-        "auto", description="arithmetic of sampling answers in training; auto: as precision"
-    )
-    dropout: bool = Field(True, description="train with the model's own dropout")
-    seed: int = Field(10, ge=0, description="data order, dropout, rollouts; and the init")
     init_seed: int | None = Field(None, ge=0, description="seed of the init, if it is another")
     init: Literal["pretrained", "sft", "sft-full"] = Field(
         "sft", description="student before the method: as it is, short SFT, or the full SFT run"
     )
-    eval_every: int | Literal["epoch"] = Field(
-        "epoch", description="steps between dev evaluations; 0: only first and last"
-    )
-    save_every: int = Field(50, gt=0, description="steps between checkpoints")
-    select: Literal["max:dev_rouge_l", "min:dev_loss", "last"] = Field(
-        "max:dev_rouge_l", description="which evaluated step becomes the student"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.steps is None and self.epochs is None and self.response_tokens is None:
-            raise ValueError("a budget is needed: steps, epochs or response_tokens")
-        if self.max_prompt >= self.max_length:
-            raise ValueError("max_prompt must be less than max_length")
-        if isinstance(self.eval_every, int) and self.eval_every < 0:
-            raise ValueError("eval_every must not be negative")
-        return self
 
     @property
     def seed_of_init(self) -> int:
         """Seed of the init this training starts from."""
         return self.seed if self.init_seed is None else self.init_seed
-
-    @property
-    def max_response(self) -> int:
-        """Tokens a sampled response may have, in training and on the development set."""
-        return self.max_length - self.max_prompt
 
 
 class GenerateConfig(Section):
@@ -245,6 +200,14 @@ def slug(text: str) -> str:
     """The last part of a model name or path, fit for a file name (``mini:student`` whole)."""
     last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
     return re.sub(r"[^A-Za-z0-9.]+", "-", last).strip("-.").lower() or "model"
+
+
+def file_task(text: str) -> tuple[str, str] | None:
+    """Name and path of a task that is a file of rows (``own.jsonl``, ``name=own.jsonl``); else None."""
+    name, sign, path = text.rpartition("=")
+    if not path.endswith(ROW_FILES):
+        return None
+    return (name if sign else slug(Path(path).stem)), path
 
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:

@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.harness.config import Precision, RunConfig, run_name, with_precision
+from kdbench.harness.config import RunConfig, run_name, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_record, sha256_file, write_json
 from kdbench.harness.identity import Contents, digest, run_id, run_parts
 from kdbench.harness.provenance import source_folders, tree_sha256
+from kdbench.trainers.optim import Precision
 
 # What decides a model's answers: weights, architecture, end tokens. Not: README, optimiser state.
 MODEL_FILES = ("*.safetensors", "*.gguf", "config.json", "generation_config.json")

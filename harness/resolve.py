@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from kdbench.harness.config import NOT_HASHED, ROW_FILES, RunConfig, TrainConfig
+from kdbench.harness.config import FREE, RunConfig, TrainConfig, file_task
 from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
@@ -146,8 +146,8 @@ def _settled(layers: Tree, where: str) -> RunConfig:
 
 
 def _from_anywhere(task: str) -> str:
-    name, sign, path = task.rpartition("=")
-    return f"{name}{sign}{os.path.abspath(path)}" if path.endswith(ROW_FILES) else task
+    file = file_task(task)
+    return f"{file[0]}={os.path.abspath(file[1])}" if file else task
 
 
 def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
@@ -163,8 +163,6 @@ def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     return above
 
 
-FREE = {"seed", "init_seed", *NOT_HASHED}
-"""Settings in which runs trained as their suite says may differ."""
 _TRAINING = ("method", "train", "data", "pair", "init_sft", "teacher_sft")
 
 

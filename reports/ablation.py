@@ -11,13 +11,13 @@ import numpy as np
 
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.metrics import info
-from kdbench.reports.columns import Found, Identities, cell_of, columns_of, evaluations, task_key
-from kdbench.reports.group import GroupedRow, row_of
-from kdbench.reports.load import Run, read_summary
-from kdbench.reports.model import Cell, Column
-from kdbench.reports.pairs import Sample, aligned, resamples_for
-from kdbench.reports.ranking import row_sample
+from kdbench.reports.board_types import Cell, Column
+from kdbench.reports.columns import Found, cell_of, columns_of, evaluations
+from kdbench.reports.paired import Sample, row_difference, row_sample
+from kdbench.reports.rows import GroupedRow, row_of
+from kdbench.reports.runs import Run
 from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
 
 Published = Mapping[str, Mapping[str, float]]
@@ -120,21 +120,17 @@ def build_ablation(
         protocol: only this one.
         edition: only this one, limit included (``mini-test:8``).
     """
-    order = sorted(given, key=lambda row: row.label != base)
-    grouped = [_grouped(row) for row in order]
-    identities: Identities = {}
-    found = [evaluations(row, identities) if row else {} for row in grouped]
+    lines = sorted(map(_line, given), key=lambda line: line.given.label != base)
     columns = [
         column
-        for column in columns_of(found, None, tasks)
+        for column in columns_of([line.found for line in lines], None, tasks)
         if _compared(column)
         and protocol in (None, column.protocol)
         and edition in (None, column.edition)
     ]
-    by_column = [_column(order, grouped, found, c, published or {}) for c in columns]
-    cells = [list(row) for row in zip(*by_column, strict=True)] or [[] for _ in order]
-    rows = [_row(r, g) for r, g in zip(order, grouped, strict=True)]
-    notes = [f"{row.label}: {row.reason}" for row in order if row.reason]
+    by_column = [_column(lines, column, published or {}) for column in columns]
+    cells = [list(row) for row in zip(*by_column, strict=True)] or [[] for _ in lines]
+    rows = [line.row for line in lines]
     return Ablation(
         title=title,
         paper=paper,
@@ -144,39 +140,47 @@ def build_ablation(
         columns=columns,
         rows=rows,
         cells=cells,
-        notes=notes,
+        notes=[f"{line.given.label}: {line.given.reason}" for line in lines if line.given.reason],
         signature=_signature(suite, columns, rows, cells),
     )
 
 
-def _grouped(row: Given) -> GroupedRow | None:
-    runs = [Run(folder, read_summary(folder)) for folder in row.folders]
-    runs.sort(key=lambda run: run.summary.run.training_seed or 0)
-    return row_of(runs) if runs else None
+class _Line(NamedTuple):
+    """A row with what its runs hold."""
+
+    given: Given
+    grouped: GroupedRow | None
+    found: Found
+
+    @property
+    def row(self) -> AblationRow:
+        """As it is shown."""
+        seeds, runs = (
+            (self.grouped.row.training_seeds, self.grouped.row.runs) if self.grouped else ([], [])
+        )
+        return AblationRow(label=self.given.label, training_seeds=seeds, runs=runs)
 
 
-def _column(
-    order: Sequence[Given],
-    grouped: Sequence[GroupedRow | None],
-    found: Sequence[Found],
-    column: Column,
-    published: Published,
-) -> list[AblationCell]:
+def _line(given: Given) -> _Line:
+    folders = map(RunFolder, given.folders)
+    runs = [Run(folder, folder.summary.read()) for folder in folders]
+    grouped = row_of(runs) if runs else None
+    return _Line(given, grouped, evaluations(grouped) if grouped else {})
+
+
+def _column(lines: Sequence[_Line], column: Column, published: Published) -> list[AblationCell]:
     """One column of the table, the base first."""
-    values = [_value(r, g, f, column) for r, g, f in zip(order, grouped, found, strict=True)]
-    effects = _effects(found, values, column)
-    cells = []
-    for row, value, effect in zip(order, values, effects, strict=True):
-        claim = _claim(published, order[0].label, row.label, column, effect)
-        cells.append(AblationCell(value=value, effect=effect, paper=claim))
-    return cells
-
-
-def _row(row: Given, grouped: GroupedRow | None) -> AblationRow:
-    seeds = grouped.row.training_seeds if grouped else []
-    return AblationRow(
-        label=row.label, training_seeds=seeds, runs=grouped.row.runs if grouped else []
-    )
+    values = [_value(line, column) for line in lines]
+    effects = _effects(lines, values, column)
+    labels = [line.given.label for line in lines]
+    return [
+        AblationCell(
+            value=value,
+            effect=effect,
+            paper=_claim(published, labels[0], label, column, effect),
+        )
+        for label, value, effect in zip(labels, values, effects, strict=True)
+    ]
 
 
 def _compared(column: Column) -> bool:
@@ -184,42 +188,36 @@ def _compared(column: Column) -> bool:
     return known.kind == "score" and known.better != 0
 
 
-def _value(row: Given, grouped: GroupedRow | None, found: Found, column: Column) -> Cell | Missing:
-    if grouped is None:
-        return Missing(missing=row.reason or "no run of this row is finished")
-    return cell_of(grouped, found.get(task_key(column), []), column)
+def _value(line: _Line, column: Column) -> Cell | Missing:
+    if line.grouped is None:
+        return Missing(missing=line.given.reason or "no run of this row is finished")
+    return cell_of(line.grouped, line.found.get(column.key, []), column.metric)
 
 
 def _effects(
-    found: Sequence[Found], values: Sequence[Cell | Missing], column: Column
+    lines: Sequence[_Line], values: Sequence[Cell | Missing], column: Column
 ) -> list[Effect | None]:
     """Each row against the first; p-values corrected over the rows of the column."""
-    samples: list[Sample | None] = []
-    for entries, value in zip(found, values, strict=True):
-        mine = entries.get(task_key(column), [])
-        samples.append(
-            row_sample(mine, column.metric) if mine and isinstance(value, Cell) else None
-        )
+    samples = [
+        row_sample(line.found[column.key], column.metric) if isinstance(value, Cell) else None
+        for line, value in zip(lines, values, strict=True)
+    ]
     raw = [None, *(_effect(sample, samples[0]) for sample in samples[1:])]
-    tested = [place for place, effect in enumerate(raw) if effect]
-    adjusted = stats.holm([effect.p for effect in raw if effect])
-    for place, p in zip(tested, adjusted, strict=True):
-        effect = raw[place]
-        assert effect is not None
-        raw[place] = effect.model_copy(update={"p_holm": round(float(p), 9)})
-    return raw
+    adjusted = iter(stats.holm([effect.p for effect in raw if effect]))
+    return [
+        effect and effect.model_copy(update={"p_holm": round(float(next(adjusted)), 9)})
+        for effect in raw
+    ]
 
 
 def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
     if sample is None or base is None:
         return None
-    shared = set(sample.ids) & set(base.ids)
-    common = [name for name in base.ids if name in shared]
-    if len(common) < 2:
+    theirs = set(sample.ids)
+    common = [name for name in base.ids if name in theirs]
+    result = row_difference(sample, base, common)
+    if result is None:
         return None
-    a_SP, b_SP = (aligned(side, common) for side in (sample, base))
-    measured = sample.measured and base.measured
-    result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured, resamples=resamples_for(1))
     return Effect(
         difference=round(result.difference, 6),
         low=round(result.low, 6),

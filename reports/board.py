@@ -11,15 +11,22 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from kdbench.harness import stats
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.folders import cache_folder
+from kdbench.harness.files.records import Missing
 from kdbench.harness.files.store import make_folder, write_text
-from kdbench.reports.build import Built, build
+from kdbench.harness.metrics import info
+from kdbench.reports.board_types import Board, Cell, Column, PairTest, Table
+from kdbench.reports.columns import Found, cell_of, columns_of, evaluations
 from kdbench.reports.documents.board import board_document
-from kdbench.reports.model import Board
+from kdbench.reports.paired import column_tests, resamples_for, with_bold
+from kdbench.reports.rows import Section, sections
+from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
+from kdbench.reports.text.signature import interval_text, signature, tests_text
 from kdbench.reports.text.style import visible_json
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]
@@ -34,6 +41,22 @@ FILES: Mapping[str, str] = {
 }
 """What a folder with a whole board holds: format -> file."""
 SUFFIXES = {".html": "html", ".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
+MIXED = (
+    f"not all pairs are tested alike: with a method of fewer than {stats.MIN_TRAINING_SEEDS} training "
+    "seeds over prompts only, so about these students and significant more easily; else over "
+    "prompts and training seeds"
+)
+"""The note of a table with both kinds of test, since bold and the matrix show them as one."""
+UNTESTED = "probes and judges are shown with intervals and not tested in pairs"
+
+
+class Built(NamedTuple):
+    """A board with the runs behind each of its tables, in the same order."""
+
+    board: Board
+    sections: list[Section]
+    found: list[list[Found]]
+    """The evaluations of each row of each table."""
 
 
 def build_board(
@@ -139,6 +162,106 @@ def leaderboard_folder(
     return list(files.values())
 
 
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def build(
+    paths: Iterable[Path | str],
+    *,
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    cache: Path | None = None,
+) -> Built:
+    """Reads the finished runs under ``paths`` and compares them.
+
+    Args:
+        paths: run folders or folders of run folders.
+        metrics: metrics to show; None: all that any run has.
+        tasks: tasks to show; None: all.
+        cache: folder that remembers paired tests; None: no tests, nothing is bold.
+
+    Raises:
+        InputError: no finished run, or a file that cannot be read.
+    """
+    runs, left_out = finished_runs(paths)
+    made = sections(runs)
+    found = [[evaluations(grouped) for grouped in section.rows] for section in made]
+    tables = [_table(s, f, metrics, tasks, cache) for s, f in zip(made, found, strict=True)]
+    return Built(Board(tables=tables, left_out=left_out), made, found)
+
+
+def _table(
+    section: Section,
+    found: list[Found],
+    metrics: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    cache: Path | None,
+) -> Table:
+    columns = columns_of(found, metrics, tasks)
+    by_column: list[list[Cell | Missing]] = []
+    pairs: list[list[PairTest]] = []
+    notes: set[str] = set()
+    for column in columns:
+        cells = [
+            cell_of(grouped, row.get(column.key, []), column.metric)
+            for grouped, row in zip(section.rows, found, strict=True)
+        ]
+        tests: list[PairTest] = []
+        known = info(column.metric)
+        if cache is not None and known.kind != "score":
+            notes.add(UNTESTED)
+        elif cache is not None and known.better:
+            tests, problems = column_tests(section.rows, found, cells, column, cache)
+            cells = with_bold(section.rows, cells, known.better, tests)
+            notes.update(problems)
+        by_column.append(cells)
+        pairs.append(tests)
+    if len({pair.seeds_measured for tests in pairs for pair in tests}) > 1:
+        notes.add(MIXED)
+    cells_of = [[cells[place] for cells in by_column] for place in range(len(section.rows))]
+    return Table(
+        suite=section.suite,
+        teacher=section.teacher,
+        student=section.student,
+        columns=columns,
+        rows=[grouped.row for grouped in section.rows],
+        cells=cells_of,
+        pairs=pairs,
+        notes=sorted(notes),
+        signature=_signature(section, columns, cells_of, pairs),
+    )
+
+
+def _signature(
+    section: Section,
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[Cell | Missing]],
+    pairs: Sequence[Sequence[PairTest]],
+) -> str:
+    """One line that says how the numbers of a table came about."""
+    training = {len(grouped.row.runs) for grouped in section.rows if not grouped.row.reference}
+    placed = [(column, row[i]) for i, column in enumerate(columns) for row in cells]
+    values = [(column, cell) for column, cell in placed if isinstance(cell, Cell)]
+    most = max((len(column) for column in pairs), default=0)
+    swaps = f"paired randomisation over prompts ({resamples_for(most)} swaps)"
+    tests = tests_text({pair.seeds_measured for column in pairs for pair in column}, swaps)
+    return signature(
+        {"suite": section.suite, "protocol": ",".join(sorted({c.protocol for c in columns}))},
+        training=training,
+        decoding=[cell.decoding_seeds for _, cell in values],
+        prompts=[  # a probe may look at fewer
+            (c.heading, cell.n_prompts) for c, cell in values if info(c.metric).kind == "score"
+        ],
+        how={
+            "interval": interval_text(training),
+            "test": f"{tests}, Holm over at most {most} pairs a column" if tests else "none",
+        },
+    )
+
+
+# -- rendering ------------------------------------------------------------------------------------
+
+
 def _listed(paths: Iterable[Path | str] | Path | str) -> list[Path | str]:
     return [paths] if isinstance(paths, str | Path) else list(paths)
 
@@ -164,9 +287,9 @@ def _renderer(format: str, *, to_file: bool) -> Callable[[Built], str]:
     if format not in FILES:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
     if format == "html":
-        from kdbench.reports import page  # jinja2 only when a page is drawn
+        from kdbench.reports.page.html import render_html  # jinja2 only when a page is drawn
 
-        return page.render_html
+        return render_html
     if format == "json":
         return lambda built: visible_json(built.board.model_dump(mode="json"), indent=1) + "\n"
     width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns

@@ -1,18 +1,36 @@
-"""Which evaluations stand in one column, and the value of a row there."""
+"""The values of evaluations, which of them stand in one column, and the cell of a row there.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+An evaluation's values are its scores and what probes and judges found. Intervals come from the
+summaries as they are: nothing is resampled here, and what was measured without an interval is shown
+without one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from kdbench.harness import stats
-from kdbench.harness.files.records import Estimate, Missing
+from kdbench.harness.files.records import Estimate, Missing, Summary
+from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import Kind, clamp, info, rank
-from kdbench.reports.group import GroupedRow
-from kdbench.reports.load import Identity, Run, evaluation_identity
-from kdbench.reports.measured import Point, Value, Values, judged_values, probe_values
-from kdbench.reports.model import Cell, Column
+from kdbench.reports.board_types import Cell, Column, ColumnKey
+from kdbench.reports.rows import GroupedRow
+from kdbench.reports.runs import Run
 
-Identities = dict[str, Identity]
-"""Evaluation key and scorer -> what its column shares; equal ones stand for equal evaluations."""
+
+class Point(NamedTuple):
+    """A value that was measured without an interval."""
+
+    mean: float
+    n_prompts: int
+    low: None = None
+    high: None = None
+
+
+Value = Estimate | Point | Missing
+Values = Mapping[str, Value]
+Report = Mapping[str, Any]
 
 
 class Entry(NamedTuple):
@@ -22,50 +40,43 @@ class Entry(NamedTuple):
     key: str
     metrics: Values
 
+    @property
+    def evaluation(self) -> Evaluation:
+        """What is stored of it."""
+        return self.run.folder.evaluation(self.key)
+
+
+Found = dict[ColumnKey, list[Entry]]
+"""What evaluations share -> the runs of a row that have it."""
 
 TASK_ORDER = ("dolly", "selfinst", "vicuna", "sni", "unni")
-TaskKey = tuple[str, str, str, str]
-Found = dict[TaskKey, list[Entry]]
-"""Task, edition, protocol, identity -> the runs that have it."""
+JUDGE_PREFIX = "judge_"
 
 
-def evaluations(grouped: GroupedRow, identities: Identities) -> Found:
+# -- columns --------------------------------------------------------------------------------------
+
+
+def evaluations(grouped: GroupedRow) -> Found:
     """Evaluations of a row; of two that differ in batch size only, the first key counts.
 
     Probes of an evaluation stand beside its scores; each judge of it is an evaluation of its own.
     """
     found: Found = {}
     for run in grouped.runs:
-        seen: set[TaskKey] = set()
-        for key in sorted(run.summary.scores):
-            scores = run.summary.scores[key]
-            known = f"{key} {scores.scorer}"
-            if known not in identities:
-                identities[known] = evaluation_identity(run, key)
-            identity = identities[known]
+        seen: set[ColumnKey] = set()
+        for key, scores in sorted(run.summary.scores.items()):
+            shared = ColumnKey(scores.task, scores.edition, scores.protocol, scores.column)
             values: dict[str, Value] = dict(scores.metrics)
-            if not identity.sampled:
-                values = {name: _unsampled(value) for name, value in values.items()}
+            if not scores.sampled:
+                values = {name: _undrawn(value) for name, value in values.items()}
             values |= probe_values(run.summary.probes.get(key, {}))
-            measured = [(identity.digest, values)]
-            for judge, judged in judged_values(run.summary, key):
-                measured.append((f"{identity.digest} {judge}", judged))
-            for name, metrics in measured:
-                shared = (scores.task, scores.edition, scores.protocol, name)
-                if shared not in seen:
-                    seen.add(shared)
-                    found.setdefault(shared, []).append(Entry(run, key, metrics))
+            judged = judged_values(run.summary, key)
+            measured = {shared: values} | {shared._replace(judge=j): v for j, v in judged}
+            for place, metrics in measured.items():
+                if place not in seen:
+                    found.setdefault(place, []).append(Entry(run, key, metrics))
+            seen |= measured.keys()
     return found
-
-
-def _unsampled(value: Value) -> Value:
-    """Nothing was drawn: the seed that every estimate lists is none of decoding."""
-    return value.model_copy(update={"seeds": []}) if isinstance(value, Estimate) else value
-
-
-def task_key(column: Column) -> TaskKey:
-    """The evaluation a column shows a metric of."""
-    return (column.task, column.edition, column.protocol, column.identity)
 
 
 def columns_of(
@@ -78,50 +89,51 @@ def columns_of(
         metrics: only these; None: all.
         tasks: only these, in this order; None: all, the usual five first.
     """
-    keys = {
-        (*shared, name)
+    shown = {
+        (key, name)
         for row in rows
-        for shared, entries in row.items()
+        for key, entries in row.items()
         for entry in entries
         for name in entry.metrics
-        if (tasks is None or shared[0] in tasks) and (metrics is None or name in metrics)
+        if (tasks is None or key.task in tasks) and (metrics is None or name in metrics)
     }
+    keys = {key for key, _ in shown}
     first = list(TASK_ORDER if tasks is None else tasks)
-    others = sorted({key[0] for key in keys} - set(first))
-    order = {task: index for index, task in enumerate([*first, *others])}
-    protocols = {key[2] for key in keys}
-    made = []
-    for key in sorted(keys, key=lambda k: (order[k[0]], k[1], k[2], k[3], rank(k[4]))):
-        task, edition, protocol, identity, metric = key
-        heading = f"{task}[{edition}]"
-        if len(protocols) > 1:
-            heading += f" {protocol}"
-        digest, _, judge = identity.partition(" ")
-        if len({k[3].partition(" ")[0] for k in keys if k[:3] == key[:3]}) > 1:
-            heading += f" @{digest}"
-        if judge:
-            heading += f" by {judge}"
-        made.append(
-            Column(
-                id="/".join([task, edition, protocol, identity, metric]),
-                task=task,
-                edition=edition,
-                protocol=protocol,
-                metric=metric,
-                identity=identity,
-                heading=heading,
-            )
+    order = [*first, *sorted({key.task for key in keys} - set(first))]
+    ranked = sorted(shown, key=lambda k: (order.index(k[0].task), k[0][1:], rank(k[1])))
+    headings = {key: _heading(key, keys) for key in keys}
+    return [
+        Column(
+            id="/".join([*key[:3], identity, metric]),
+            task=key.task,
+            edition=key.edition,
+            protocol=key.protocol,
+            metric=metric,
+            identity=identity,
+            heading=headings[key],
         )
-    return made
+        for key, metric in ranked
+        for identity in [f"{key.digest} {key.judge}".strip()]
+    ]
 
 
-def cell_of(grouped: GroupedRow, entries: Sequence[Entry], column: Column) -> Cell | Missing:
+def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
+    """Task and edition; protocol and digest where they tell columns apart; the judge."""
+    heading = f"{key.task}[{key.edition}]"
+    if len({other.protocol for other in keys}) > 1:
+        heading += f" {key.protocol}"
+    if len({other.digest for other in keys if other[:3] == key[:3]}) > 1:
+        heading += f" @{key.digest}"
+    return f"{heading} by {key.judge}" if key.judge else heading
+
+
+def cell_of(grouped: GroupedRow, entries: Sequence[Entry], metric: str) -> Cell | Missing:
     """Mean over the training seeds that have a value; a reason where none has."""
     values: list[Estimate | Point] = []
     reasons: list[str] = []
-    absent, not_measured = _ABSENT[info(column.metric).kind]
+    absent, not_measured = _ABSENT[info(metric).kind]
     for entry in entries:
-        value = entry.metrics.get(column.metric, Missing(missing=not_measured))
+        value = entry.metrics.get(metric, Missing(missing=not_measured))
         if isinstance(value, Missing):
             reasons.append(value.missing)
         else:
@@ -136,7 +148,7 @@ def cell_of(grouped: GroupedRow, entries: Sequence[Entry], column: Column) -> Ce
         note = f"{len(values)} of {len(grouped.runs)} training seeds ({why})"
     first = values[0]
     return Cell(
-        **_bounds(values, column.metric),
+        **_bounds(values, metric),
         n_prompts=min(v.n_prompts for v in values),
         n_runs=len(values),
         decoding_seeds=first.seeds if isinstance(first, Estimate) else [],
@@ -154,13 +166,111 @@ _ABSENT: dict[Kind, tuple[str, str]] = {
 
 def _bounds(values: Sequence[Estimate | Point], metric: str) -> dict[str, float | None]:
     """Mean and interval of a cell; values without intervals get one from three seeds on."""
-    means = [v.mean for v in values]
-    lows = [v.low if isinstance(v, Estimate) else v.mean for v in values]
-    highs = [v.high if isinstance(v, Estimate) else v.mean for v in values]
-    interval = stats.seed_interval(means, lows, highs)
+    lows = [v.mean if v.low is None else v.low for v in values]
+    highs = [v.mean if v.high is None else v.high for v in values]
+    interval = stats.seed_interval([v.mean for v in values], lows, highs)
     bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
     return {
         "mean": round(interval.mean, stats.DECIMALS),
         "low": None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
         "high": None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
     }
+
+
+# -- probes and judges ----------------------------------------------------------------------------
+
+
+def probe_values(report: Report) -> dict[str, Value]:
+    """Metrics of one entry of ``Summary.probes``; a probe that was not run has none.
+
+    Args:
+        report: probe name -> what it measured, as the runner stores it.
+    """
+    found: dict[str, Value] = {}
+    for probe, read in _READERS.items():
+        if isinstance(report.get(probe), Mapping):
+            found |= read(report[probe])
+    return found
+
+
+def judged_values(summary: Summary, key: str) -> Iterator[tuple[str, dict[str, Value]]]:
+    """Judge id and metrics of every judge that has seen the answers of evaluation ``key``."""
+    for judge in sorted(summary.judge):
+        entry = summary.judge[judge]
+        scores = entry.get("evaluations", {}).get(key) if isinstance(entry, Mapping) else None
+        if scores:
+            metrics = scores.get("metrics", {})
+            yield judge, {JUDGE_PREFIX + name: stored_value(metrics[name]) for name in metrics}
+
+
+def stored_value(stored: object, prompts: int = 0) -> Value:
+    """An estimate, a missing value or a bare number (of so many prompts), as summaries store it."""
+    if isinstance(stored, int | float):
+        return Point(float(stored), prompts)
+    try:
+        if isinstance(stored, Mapping) and "missing" in stored:
+            return Missing.model_validate(stored)
+        return Estimate.model_validate(stored)
+    except ValidationError:
+        return Missing(missing="the summary holds no number here; run: kdbench score")
+
+
+def _of_probe(stored: object, prompts: int = 0) -> Value:
+    return _undrawn(stored_value(stored, prompts))
+
+
+def _undrawn(value: Value) -> Value:
+    """The same without the seed that every estimate lists: here no answer was drawn."""
+    if isinstance(value, Estimate):
+        return value.model_copy(update={"seeds": [], "per_seed": []})
+    return value
+
+
+def _exposure(report: Report) -> dict[str, Value]:
+    prompts, last = int(report.get("prompts", 0)), report.get("at_length", {})
+    found: dict[str, Value] = {}
+    for name, metric in (("ex_acc_err", "exposure_excess"), ("R", "exposure_R")):
+        bounds = last.get(name, {})
+        value, low, high = (bounds.get(part) for part in ("value", "low", "high"))
+        if value is None:
+            reason = report.get("undefined") or "not defined at the full length"
+            found[metric] = Missing(missing=str(reason))
+        elif low is None or high is None:
+            found[metric] = Point(float(value), prompts)
+        else:
+            found[metric] = Estimate(mean=value, low=low, high=high, n_prompts=prompts)
+    return found
+
+
+def _calibration(report: Report) -> dict[str, Value]:
+    """Of tokens of reference answers; a label task's own are among its scores."""
+    if not isinstance(report.get("brier"), Mapping):
+        return {}
+    ece = _of_probe(report.get("ece"))
+    prompts = ece.n_prompts if isinstance(ece, Estimate) else 0
+    return {
+        "token_acc": _of_probe(report.get("accuracy"), prompts),
+        "token_brier": _of_probe(report["brier"]),
+        "token_ece": ece,
+    }
+
+
+def _named(names: Mapping[str, str]) -> Callable[[Report], dict[str, Value]]:
+    return lambda report: {
+        metric: _of_probe(report[name]) for name, metric in names.items() if name in report
+    }
+
+
+def _self_bleu(report: Report) -> dict[str, Value]:
+    return {"self_bleu": stored_value(report if "missing" in report else report.get("mean"))}
+
+
+_READERS: dict[str, Callable[[Report], dict[str, Value]]] = {
+    "exposure": _exposure,
+    "calibration": _calibration,
+    "loss": _named({"loss": "reference_loss"}),
+    "truth": _named(
+        {name: name for name in ("kl_true_student", "kl_student_true", "modes_covered", "invalid")}
+    ),
+    "self_bleu": _self_bleu,
+}

@@ -1,7 +1,6 @@
 """``kdbench compare A B``: two rows, prompt by prompt."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +9,12 @@ import numpy as np
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
-from kdbench.harness.files.store import read_records
 from kdbench.harness.metrics import info
-from kdbench.reports.columns import Entry, Found, TaskKey, columns_of, evaluations, task_key
-from kdbench.reports.group import GroupedRow, sections, short_ids, standing
-from kdbench.reports.load import Identity, find_runs
-from kdbench.reports.pairs import Sample, resamples_for
-from kdbench.reports.ranking import row_sample
+from kdbench.reports.board_types import Column, ColumnKey
+from kdbench.reports.columns import Entry, Found, columns_of, evaluations
+from kdbench.reports.paired import Sample, row_difference, row_sample
+from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
+from kdbench.reports.runs import answers, finished_runs
 from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
 
 MOST = 10
@@ -103,11 +101,8 @@ def compare(
         InputError: no such run, several rows on one side, nothing in common, or one evaluation whose
             prompts differ.
     """
-    identities: dict[str, Identity] = {}
-    one, two = (_side(paths, identities) for paths in (a, b))
-    shared = {key for key in one.found if key in two.found}
-    if tasks is not None:
-        shared = {key for key in shared if key[0] in tasks}
+    one, two = _side(a), _side(b)
+    shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
@@ -115,11 +110,11 @@ def compare(
         known = info(column.metric)
         if metrics is None and not (known.better and known.kind == "score"):
             continue
-        entries = [side.found[task_key(column)] for side in (one, two)]
+        entries = [side.found[column.key] for side in (one, two)]
         samples = [row_sample(found, column.metric) for found in entries]
         if all(sample.ids for sample in samples):
             _check_prompts(one.label, two.label, column.heading, samples)
-            made.append(_column(column.heading, column.metric, entries, samples))
+            made.append(_column(column, entries, samples))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
     same = one.label == two.label
@@ -127,7 +122,7 @@ def compare(
         a=_name(one, full=same),
         b=_name(two, full=same),
         columns=made,
-        signature=_signature((one, two), made, {key[2] for key in shared}),
+        signature=_signature((one, two), made, {key.protocol for key in shared}),
         left_out=left_out,
     )
 
@@ -153,9 +148,9 @@ def _signature(
     )
 
 
-def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identity]) -> _Side:
+def _side(paths: Path | str | Iterable[Path | str]) -> _Side:
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    rows = [row for section in sections(find_runs(paths)[0]) for row in section.rows]
+    rows = [row for section in sections(finished_runs(paths)[0]) for row in section.rows]
     if len({row.row.method for row in rows}) == 1:
         rows = standing(rows)
     if len(rows) != 1:
@@ -164,7 +159,7 @@ def _side(paths: Path | str | Iterable[Path | str], identities: dict[str, Identi
             f"{where} holds {len(rows)} different rows; name the run folders of one, separated by "
             f"commas, or its method with the first digits of a run's id: {_choices(rows)}"
         )
-    return _Side(rows[0], evaluations(rows[0], identities))
+    return _Side(rows[0], evaluations(rows[0]))
 
 
 def _choices(rows: Sequence[GroupedRow]) -> str:
@@ -173,37 +168,39 @@ def _choices(rows: Sequence[GroupedRow]) -> str:
     return "; ".join(f"{g.row.method}:{digits} ({g.row.label})" for g, digits in named)
 
 
-def _left_out(a: _Side, b: _Side, shared: set[TaskKey], tasks: Sequence[str] | None) -> list[str]:
+def _left_out(a: _Side, b: _Side, shared: set[ColumnKey], tasks: Sequence[str] | None) -> list[str]:
     """Tasks that both sides were evaluated on, but not alike, and the first difference."""
-    wanted = {key[0] for key in a.found} & {key[0] for key in b.found}
-    if tasks is not None:
-        wanted &= set(tasks)
+    both = {key.task for key in a.found} & {key.task for key in b.found}
+    wanted = both if tasks is None else both & set(tasks)
     return [
-        f"{task}: {_difference(a, b, task)}" for task in sorted(wanted - {key[0] for key in shared})
+        f"{task}: {_first_difference(a, b, task)}"
+        for task in sorted(wanted - {key.task for key in shared})
     ]
 
 
-def _difference(a: _Side, b: _Side, task: str) -> str:
+def _first_difference(a: _Side, b: _Side, task: str) -> str:
     """How two evaluations of one task differ, in words."""
     one, two = (_described(side, task) for side in (a, b))
-    for name, value in one.items():
-        if two.get(name) != value:
-            return f"{name} {value} and {two.get(name)}"
-    return "different evaluations"
+    differing = [name for name, value in one.items() if two.get(name) != value]
+    if not differing:
+        return "different evaluations"
+    return f"{differing[0]} {one[differing[0]]} and {two.get(differing[0])}"
 
 
 def _described(side: _Side, task: str) -> dict[str, str]:
-    key = min(key for key in side.found if key[0] == task)
+    key = min(key for key in side.found if key.task == task)
     entry = side.found[key][0]
-    described = {"edition": key[1], "protocol": key[2]}
-    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
-    if path.is_file():
-        record = json.loads(path.read_bytes())
+    described = {"edition": key.edition, "protocol": key.protocol}
+    record = entry.evaluation.record.find()
+    if record is not None:
         described |= {
-            "decoding seeds": ",".join(map(str, record.get("seeds", []))),
-            "test data": str(record.get("data_sha256"))[:12],
-            "scorer": entry.run.summary.scores[entry.key].scorer or str(record.get("scorer")),
-            "decoding": json.dumps(record.get("decoding"), sort_keys=True),
+            "decoding seeds": ",".join(map(str, record.seeds)),
+            "template": record.template,
+            "test data": record.data_sha256[:12],
+            "scorer": entry.run.summary.scores[entry.key].scorer,
+            "decoding": record.decoding.model_dump_json(exclude_defaults=True)
+            if record.decoding
+            else "none",
         }
     return described
 
@@ -226,24 +223,23 @@ def _check_prompts(a: str, b: str, heading: str, samples: Sequence[Sample]) -> N
 
 
 def _column(
-    heading: str, metric: str, entries: Sequence[Sequence[Entry]], samples: Sequence[Sample]
+    column: Column, entries: Sequence[Sequence[Entry]], samples: Sequence[Sample]
 ) -> ColumnComparison:
-    a, b = samples
-    measured = a.measured and b.measured
-    a_SP, b_SP = a.values_SP, b.values_SP  # the same prompts, and both in the order of their ids
-    result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured, resamples=resamples_for(1))
-    a_P, b_P = a_SP.mean(axis=0), b_SP.mean(axis=0)
-    gain_P = (info(metric).better or 1) * (a_P - b_P)
+    a, b = samples  # of the same prompts, and both in the order of their ids
+    result = row_difference(a, b, a.ids)
+    assert result is not None
+    a_P, b_P = a.values_SP.mean(axis=0), b.values_SP.mean(axis=0)
+    gain_P = (info(column.metric).better or 1) * (a_P - b_P)
     order = sorted(range(len(a.ids)), key=lambda i: (-abs(gain_P[i]), a.ids[i]))
-    answers = [_answers(found) for found in entries]
-    most = [
-        _prompt(a.ids[i], float(a_P[i]), float(b_P[i]), answers)
-        for i in order[:MOST]
-        if abs(gain_P[i]) > 1e-9
+    most = {a.ids[i]: (float(a_P[i]), float(b_P[i])) for i in order[:MOST] if abs(gain_P[i]) > 1e-9}
+    seeds = [_seeds(found[0]) for found in entries]
+    stored = [
+        answers(found[0].evaluation, own[0], most) if own else {}
+        for found, own in zip(entries, seeds, strict=True)
     ]
     return ColumnComparison(
-        heading=heading,
-        metric=metric,
+        heading=column.heading,
+        metric=column.metric,
         a=float(a_P.mean()),
         b=float(b_P.mean()),
         difference=result.difference,
@@ -255,19 +251,19 @@ def _column(
             result.standard_error, df=result.df
         ),
         n_prompts=len(a.ids),
-        decoding_seeds=_seeds(entries[0][0]),
+        decoding_seeds=seeds[0],
         wins=int((gain_P > 1e-9).sum()),
         ties=int((np.abs(gain_P) <= 1e-9).sum()),
         losses=int((gain_P < -1e-9).sum()),
-        most=most,
+        most=[_prompt(name, *means, stored) for name, means in most.items()],
     )
 
 
 def _prompt(
-    name: str, a: float, b: float, answers: Sequence[dict[str, SampleRow]]
+    name: str, a: float, b: float, stored: Sequence[Mapping[str, SampleRow]]
 ) -> PromptDifference:
     doc, _, prompt_hash = name.partition(":")
-    one, two = (found.get(name) for found in answers)
+    one, two = (found.get(name) for found in stored)
     asked = one or two
     return PromptDifference(
         doc_id=int(doc),
@@ -281,16 +277,7 @@ def _prompt(
     )
 
 
-def _answers(entries: Sequence[Entry]) -> dict[str, SampleRow]:
-    """Stored answers of a row's first run, first decoding seed, by prompt."""
-    place = entries[0].run.folder / "eval" / entries[0].key
-    seeds = _seeds(entries[0])
-    if not seeds:
-        return {}
-    rows = read_records(place / f"samples.seed{seeds[0]}.jsonl", SampleRow)
-    return {f"{row.doc_id}:{row.prompt_hash}": row for row in rows}
-
-
 def _seeds(entry: Entry) -> list[int]:
-    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
-    return list(json.loads(path.read_bytes()).get("seeds", [])) if path.is_file() else []
+    """Decoding seeds of a row's first run."""
+    record = entry.evaluation.record.find()
+    return record.seeds if record else []

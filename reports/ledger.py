@@ -8,23 +8,27 @@ evaluation is of the full task under the row's protocol, decoded as the suite do
 evaluations one counts: that with the suite's decoding seeds, else that with most.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from kdbench.harness.config import RunConfig
-from kdbench.harness.files.records import Estimate, Missing, Record
-from kdbench.harness.files.store import read_json
-from kdbench.reports.columns import Entry, cell_of, evaluations
-from kdbench.reports.group import GroupedRow, Section, sections
-from kdbench.reports.load import Identity, find_runs
-from kdbench.reports.measured import Point, Value
-from kdbench.reports.model import Cell, Column
-from kdbench.reports.numbers import Number, Settings, load_numbers, load_settings
-from kdbench.reports.suite import decoding_changes, training_changes
+from kdbench.harness.config import FREE, RunConfig
+from kdbench.harness.files.records import Missing, Record, RunCard
+from kdbench.reports.board_types import Cell
+from kdbench.reports.columns import (
+    JUDGE_PREFIX,
+    Entry,
+    Found,
+    Value,
+    cell_of,
+    evaluations,
+    stored_value,
+)
+from kdbench.reports.published.numbers import Number, Settings, load_numbers, load_settings
+from kdbench.reports.rows import GroupedRow, sections
+from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.signature import interval_text, signature
 
 RULE = (
@@ -35,6 +39,9 @@ TOLERANCE = 0.05
 
 SHOWN = 3
 """Changed settings named in a reason."""
+TEACHER = ("data", "teacher_sft")
+STUDENT = (*TEACHER, "init_sft", "train", "method")
+"""Sections of a configuration that decide a teacher, and a student."""
 
 Verdict = Literal["agrees", "differs", "undecided", "not run"]
 """``undecided``: measured, but without an interval."""
@@ -84,20 +91,25 @@ def ledger(
     Raises:
         InputError: a path does not exist or holds no finished run.
     """
+    settings, numbers = load_settings(), load_numbers()
+    wanted = {(suite, number.method) for number in numbers for suite in number.suites}
     places = list(paths)
-    made = sections(find_runs(places)[0]) if places else []
-    known = _Known(load_settings(), functools.cache(resolve), {})
-    settings = known.settings
-    rows, left = [], []
-    for number in load_numbers():
-        if not number.suites:
-            left.append(_row(number, settings, "no suite reproduces it"))
-        elif suites is None or set(suites) & set(number.suites):
-            rows.append(_compare(number, made, known))
+    candidates = [
+        _candidate(grouped, resolve)
+        for section in (sections(finished_runs(places)[0]) if places else [])
+        for grouped in section.rows
+        if (section.suite, grouped.row.method) in wanted
+    ]
+    rows = [
+        _compare(number, [c for c in candidates if c.fits(number)], settings)
+        for number in numbers
+        if number.suites and (suites is None or set(suites) & set(number.suites))
+    ]
+    nowhere = [number for number in numbers if not number.suites and suites is None]
     return Ledger(
         rule=RULE,
         rows=rows,
-        unreproducible=left if suites is None else [],
+        unreproducible=[_row(number, settings, "no suite reproduces it") for number in nowhere],
         signature=_signature(settings, rows),
     )
 
@@ -115,33 +127,45 @@ def _signature(settings: Settings, rows: Sequence[LedgerRow]) -> str:
     )
 
 
-class _Known(NamedTuple):
-    """What every number is compared by."""
+class _Candidate(NamedTuple):
+    """A row of a board with what decides whether it counts for a number."""
 
-    settings: Settings
-    resolve: Resolve
-    identities: dict[str, Identity]
+    grouped: GroupedRow
+    suite: RunConfig
+    """What its suite says."""
+    configs: list[dict[str, Any]]
+    """What was configured, one a run; empty where that is not recorded."""
+    found: Found
+
+    @property
+    def card(self) -> RunCard:
+        """Of the first run."""
+        return self.grouped.runs[0].summary.run
+
+    def fits(self, number: Number) -> bool:
+        """Whether suite and method are the number's."""
+        return self.card.suite in number.suites and self.card.method == number.method
 
 
-class _Ours(NamedTuple):
-    """The best candidate for a number, or why there is none."""
+def _candidate(grouped: GroupedRow, resolve: Resolve) -> _Candidate:
+    card = grouped.runs[0].summary.run
+    stored = [run.folder.config.find() for run in grouped.runs]
+    # a teacher is evaluated under any method's configuration: the suite says the same of it for all
+    suite = resolve(card.suite, card.method if card.kind == "run" else "sft")
+    configs = [config.tree() if config else {} for config in stored]
+    return _Candidate(grouped, suite, configs, evaluations(grouped))
 
-    cell: Cell | None
-    runs: list[str]
-    reason: str
 
-
-def _compare(number: Number, made: Sequence[Section], known: _Known) -> LedgerRow:
-    settings = known.settings
-    found = [_ours(number, row, known) for row in _candidates(number, made)]
-    best = next((ours for ours in found if ours.cell), None)
-    if best is None or best.cell is None:
-        reasons = dict.fromkeys(ours.reason for ours in found)
+def _compare(number: Number, candidates: Sequence[_Candidate], settings: Settings) -> LedgerRow:
+    found = [(_ours(number, candidate, settings), candidate) for candidate in candidates]
+    best = next(((cell, whose) for cell, whose in found if isinstance(cell, Cell)), None)
+    if best is None:
+        reasons = dict.fromkeys(cell.missing for cell, _ in found if isinstance(cell, Missing))
         nothing = f"no run of {' or of '.join(number.suites)} with {number.method}"
         if number.method == "teacher":
             nothing = f"the teacher was not evaluated in {' or '.join(number.suites)}"
         return _row(number, settings, "; ".join(reasons) or nothing)
-    cell = best.cell
+    cell, whose = best
     mean, low, high = (
         None if bound is None else bound * number.factor
         for bound in (cell.mean, cell.low, cell.high)
@@ -150,9 +174,9 @@ def _compare(number: Number, made: Sequence[Section], known: _Known) -> LedgerRo
     inside = low is not None and high is not None and low - slack <= number.value <= high + slack
     expected = settings.prompts.get(number.task, cell.n_prompts)
     row = _row(number, settings, "" if low is not None else "measured without an interval")
+    causes = row.causes
     if cell.n_prompts != expected and not number.bucket:
-        other = f"ours has {cell.n_prompts} prompts, the paper's {expected}"
-        row = row.model_copy(update={"causes": [other, *row.causes]})
+        causes = [f"ours has {cell.n_prompts} prompts, the paper's {expected}", *causes]
     return row.model_copy(
         update={
             "verdict": "undecided" if low is None else "agrees" if inside else "differs",
@@ -162,7 +186,8 @@ def _compare(number: Number, made: Sequence[Section], known: _Known) -> LedgerRo
             "n_prompts": cell.n_prompts,
             "n_runs": cell.n_runs,
             "decoding_seeds": cell.decoding_seeds,
-            "runs": best.runs,
+            "runs": [run.folder.name for run in whose.grouped.runs],
+            "causes": causes,
         }
     )
 
@@ -172,43 +197,29 @@ def _row(number: Number, settings: Settings, reason: str) -> LedgerRow:
     return LedgerRow(number=number, verdict="not run", reason=reason, causes=causes)
 
 
-def _candidates(number: Number, made: Sequence[Section]) -> list[GroupedRow]:
-    return [
-        grouped
-        for section in made
-        if section.suite in number.suites
-        for grouped in section.rows
-        if grouped.row.method == number.method
-    ]
-
-
-def _ours(number: Number, grouped: GroupedRow, known: _Known) -> _Ours:
-    """Our value of a number in one row of a board."""
-    runs = [run.folder.name for run in grouped.runs]
-    card, settings = grouped.runs[0].summary.run, known.settings
-    # a teacher is evaluated under any method's configuration: the suite says the same of it for all
-    suite = known.resolve(card.suite, card.method if card.kind == "run" else "sft")
+def _ours(number: Number, candidate: _Candidate, settings: Settings) -> Cell | Missing:
+    """Our value of a number in one row of a board, or why it does not count."""
     reason = (
-        _other_models(number, settings, grouped)
-        or _other_options(number, grouped)
-        or _other_training(number, grouped, suite)
+        _other_models(number, settings, candidate.card)
+        or _other_options(number, candidate.configs[0])
+        or _other_training(number, candidate)
     )
     if reason:
-        return _Ours(None, runs, reason)
+        return Missing(missing=reason)
     task = number.task.removesuffix(" dev")
-    entries, others = _evaluation(number, grouped, known, task, suite)
+    entries, others = _evaluation(number, candidate, settings, task)
     if not entries:
         wanted = f"{task}[{settings.edition}] under {settings.protocol}"
         instead = f", only on {', '.join(sorted(others))}" if others else ""
-        return _Ours(None, runs, f"not evaluated on {wanted}{instead}")
-    cell = cell_of(grouped, entries, _column(number, settings, task))
+        return Missing(missing=f"not evaluated on {wanted}{instead}")
+    cell = cell_of(candidate.grouped, entries, number.measure)
     if isinstance(cell, Missing):
-        return _Ours(None, runs, f"{number.metric} not measured: {cell.missing}")
-    return _Ours(cell, runs, "")
+        return Missing(missing=f"{number.metric} not measured: {cell.missing}")
+    return cell
 
 
 def _evaluation(
-    number: Number, grouped: GroupedRow, known: _Known, task: str, suite: RunConfig
+    number: Number, candidate: _Candidate, settings: Settings, task: str
 ) -> tuple[list[Entry], set[str]]:
     """The evaluation of a row that counts, one entry a run; and in words those that cannot count.
 
@@ -217,36 +228,37 @@ def _evaluation(
     best: list[Entry] = []
     best_rank: tuple[bool, bool, bool, int, int] | None = None
     others: set[str] = set()
-    for key, found in sorted(evaluations(grouped, known.identities).items()):
-        judge = key[3].partition(" ")[2]
-        if key[0] != task or (judge and not number.measure.startswith("judge_")):
+    asked = candidate.suite.generate
+    for key, found in sorted(candidate.found.items()):
+        if key.task != task or (key.judge and not number.measure.startswith(JUDGE_PREFIX)):
             continue
-        record = _record(found[0])
-        changes = decoding_changes(record.get("decoding") or {}, suite)
-        if key[1:3] != (known.settings.edition, known.settings.protocol) or changes:
-            others.add(" with ".join([f"{key[1]} under {key[2]}", *changes]))
+        record = found[0].evaluation.record.find()
+        decoding = record.decoding.model_dump() if record and record.decoding else {}
+        suite = asked.model_dump(mode="json")
+        changes = [
+            f"{name} {value}"
+            for name, value in decoding.items()
+            if suite.get(name) not in (None, "auto", value)
+        ]
+        if (key.edition, key.protocol) != (settings.edition, settings.protocol) or changes:
+            others.add(" with ".join([f"{key.edition} under {key.protocol}", *changes]))
             continue
-        entries = [entry._replace(metrics=_measured(number, entry, judge)) for entry in found]
+        entries = [e._replace(metrics=_measured(number, e, key.judge)) for e in found]
         usable = sum(not isinstance(e.metrics[number.measure], Missing) for e in entries)
-        seeds = record.get("seeds") or []
-        rank = (usable > 0, bool(judge), seeds == list(suite.generate.seeds), len(seeds), usable)
+        seeds = record.seeds if record else []
+        rank = (usable > 0, bool(key.judge), seeds == list(asked.seeds), len(seeds), usable)
         if best_rank is None or rank > best_rank:
             best, best_rank = entries, rank
     return best, others
 
 
-def _record(entry: Entry) -> Mapping[str, Any]:
-    """What an evaluation's key stands for; empty if the folder does not say."""
-    path = entry.run.folder / "eval" / entry.key / "evaluation.json"
-    record = read_json(path) if path.is_file() else {}
-    return record if isinstance(record, Mapping) else {}
+# -- what must be as in the paper -----------------------------------------------------------------
 
 
-def _other_models(number: Number, settings: Settings, grouped: GroupedRow) -> str:
+def _other_models(number: Number, settings: Settings, card: RunCard) -> str:
     """Why a row's models are not the paper's, or nothing."""
     family, sizes = number.pair.split(" ", 1)
     teacher, _, student = sizes.partition(" → ")
-    card = grouped.runs[0].summary.run
     pairs = [(student or teacher, card.student)]
     if student:
         pairs.append((teacher, card.teacher))
@@ -258,12 +270,9 @@ def _other_models(number: Number, settings: Settings, grouped: GroupedRow) -> st
     return ""
 
 
-def _other_options(number: Number, grouped: GroupedRow) -> str:
+def _other_options(number: Number, config: Mapping[str, Any]) -> str:
     """Why a row's method settings are not the number's, or nothing."""
-    path = grouped.runs[0].folder / "config.json"
-    if not number.options or not path.is_file():
-        return ""
-    options = read_json(path).get("method", {}).get("options", {})
+    options = config.get("method", {}).get("options", {})
     wrong = [
         f"{name} {wanted}"
         for name, wanted in number.options.items()
@@ -272,18 +281,45 @@ def _other_options(number: Number, grouped: GroupedRow) -> str:
     return f"only with another setting than {', '.join(wrong)}" if wrong else ""
 
 
-def _other_training(number: Number, grouped: GroupedRow, suite: RunConfig) -> str:
-    """What of a row's training is not as its suite says (but for the number's options), or nothing."""
-    options = {name: yaml.safe_load(value) for name, value in number.options.items()}
-    for run in grouped.runs:
-        path = run.folder / "config.json"
-        if not path.is_file():
+def _other_training(number: Number, candidate: _Candidate) -> str:
+    """What of a row's training is not as its suite says (but for the number's options), or nothing.
+
+    A setting that a configuration does not have is newer than the run: it was not changed.
+    """
+    trained = candidate.card.kind == "run"
+    wanted = candidate.suite.model_dump(mode="json")
+    wanted["method"]["options"] |= {k: yaml.safe_load(v) for k, v in number.options.items()}
+    expected = _training(wanted, trained)
+    for config in candidate.configs:
+        if not config:
             return "the run's configuration is not recorded"
-        trained = run.summary.run.kind == "run"
-        changes = training_changes(read_json(path), suite, options, trained=trained)
+        changes = [
+            f"{key.replace('method.options.', 'method.')} {value} instead of {expected.get(key)}"
+            for key, value in _training(config, trained).items()
+            if expected.get(key, ...) not in (value, "auto")
+        ]
         if changes:
             return f"trained otherwise than its suite says: {', '.join(changes[:SHOWN])}"
     return ""
+
+
+def _training(config: Mapping[str, Any], trained: bool) -> dict[str, Any]:
+    """Settings that decide a student (or a teacher, whichever method it was evaluated beside)."""
+    sections = {name: config[name] for name in (STUDENT if trained else TEACHER) if name in config}
+    if trained:
+        sections["method"] = {"options": config["method"]["options"]}
+    return dict(_leaves(sections))
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{name}.")
+        elif name not in FREE:
+            yield f"{above}{name}", value
+
+
+# -- what is compared -----------------------------------------------------------------------------
 
 
 def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
@@ -291,7 +327,6 @@ def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
     name = number.measure
     summary = entry.run.summary
     text = summary.probes.get(entry.key, {}).get("text", {})
-    stored: Any
     if name == "dev_rouge_l_selected":
         stored = summary.learned.get(name)
     elif name == "distinct_4":
@@ -304,28 +339,13 @@ def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
         return {name: _value(entry, name, judge)}
     if stored is None:
         return {name: Missing(missing="not in the summary")}
-    if isinstance(stored, Mapping):
-        known = Missing if "missing" in stored else Estimate
-        return {name: known.model_validate(stored)}
-    return {name: Point(float(stored), 0)}
+    return {name: stored_value(stored)}
 
 
 def _value(entry: Entry, name: str, judge: str) -> Value:
-    if name.startswith("judge_"):
+    if name.startswith(JUDGE_PREFIX):
         about = entry.run.summary.judge.get(judge)
         model = str(about.get("model", "")) if isinstance(about, Mapping) else ""
         if "gpt-4" not in model.lower():
             return Missing(missing=f"judged by {model}" if model else "no GPT-4 judge")
     return entry.metrics.get(name, Missing(missing="not computed"))
-
-
-def _column(number: Number, settings: Settings, task: str) -> Column:
-    return Column(
-        id=number.measure,
-        task=task,
-        edition=settings.edition,
-        protocol=settings.protocol,
-        metric=number.measure,
-        identity="",
-        heading=task,
-    )

@@ -11,12 +11,13 @@ from board_runs import write_run
 
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
+from kdbench.reports.board_types import Cell
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.figures import save
 from kdbench.reports.figures.ablation import differences
-from kdbench.reports.load import prompt_scores
-from kdbench.reports.model import Cell
+from kdbench.reports.runs import prompt_scores
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.style import p_value
 
@@ -57,10 +58,8 @@ def test_differences_are_paired_and_corrected(tmp_path: Path) -> None:
     assert cell(made, "full").effect is None
     worse, better = cell(made, "worse").effect, cell(made, "better").effect
     assert worse is not None and better is not None
-    values = [
-        prompt_scores(next((tmp_path / f"run-{i:012x}").glob("eval/*/scores.jsonl"))).values
-        for i in (0, 1)
-    ]
+    runs = [RunFolder(tmp_path / f"run-{i:012x}") for i in (0, 1)]
+    values = [prompt_scores(run.evaluations()[0]).values for run in runs]
     by_hand = np.asarray(values[0]["rouge_l"]) - np.asarray(values[1]["rouge_l"])
     assert worse.difference == pytest.approx(by_hand.mean(), abs=1e-5)
     interval = stats.bootstrap(by_hand, resamples=stats.RESAMPLES)

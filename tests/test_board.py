@@ -1,7 +1,6 @@
 """Leaderboards from small run folders written by hand."""
 
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluations import write_evaluation
 
+from kdbench.harness.config import with_precision
 from kdbench.harness.errors import CheckFailed, InputError
-from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     Estimate,
-    EvaluationRecord,
     Manifest,
     Missing,
     ModelRef,
@@ -24,12 +23,15 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.identity import Contents, run_parts, settings_id
+from kdbench.harness.resolve import resolve, training_changes
 from kdbench.reports.board import build_board, leaderboard
-from kdbench.reports.card import run_card
+from kdbench.reports.board_types import Board, Cell, Row, Table
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
-from kdbench.reports.model import Board, Cell, Row, Table
+from kdbench.reports.run.report import write_report
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal
 
@@ -66,35 +68,18 @@ def make(runs: Path) -> Make:
         prompts: range = range(PROMPTS),
         data: str = "d",
         batch_size: int = 8,
-        config: object = None,
         **card: object,
     ) -> Path:
         number = len(list(runs.glob("*"))) if runs.exists() else 0
         folder = runs / f"{''.join(filter(str.isalnum, method))}-small-{number:012x}"
         scores = {}
         for task in tasks:
-            record = EvaluationRecord(
-                task=task,
-                edition=edition,
-                protocol=protocol,
-                limit=None,
-                data_sha256=data,
-                decoding={"temperature": 1.0},
-                batch_size=batch_size,
-                chunk=64,
-                scorer="1",
-                seeds=[10, 20],
-                lm_eval_version="0.4.13",
-            )
-            digest = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
-            key = f"{task}@{digest[:8]}"
             rows = score_rows(method, seed, level, prompts)
-            scores[key] = evaluation_scores(rows, task=task, edition=edition, protocol=protocol)
-            place = folder / "eval" / key
-            place.mkdir(parents=True)
-            (place / "evaluation.json").write_text(record.model_dump_json())
-            lines = [row.model_dump_json() + "\n" for row in rows]
-            (place / "scores.jsonl").write_text("".join(lines))
+            how = {"edition": edition, "protocol": protocol, "data_sha256": data}
+            evaluation, found = write_evaluation(
+                RunFolder(folder), task, rows, batch_size=batch_size, **how
+            )
+            scores[evaluation.key] = found
         fields: dict[str, object] = {
             "id": f"{number:012x}",
             "kind": "run",
@@ -109,8 +94,6 @@ def make(runs: Path) -> Make:
         summary = Summary(run=RunCard.model_validate(fields | card), scores=scores)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(summary.model_dump_json())
-        if config is not None:
-            (folder / "config.json").write_text(json.dumps(config))
         return folder
 
     return make_run
@@ -210,7 +193,7 @@ def test_one_method_alone_is_not_bold(make: Make, board_of: Callable[..., Board]
 def test_training_seeds_make_one_row_with_a_t_interval(
     make: Make, board_of: Callable[..., Board]
 ) -> None:
-    folders = [make("dpkd", seed, level=30 + seed, config={"seed": seed}) for seed in (1, 2, 3)]
+    folders = [make("dpkd", seed, level=30 + seed) for seed in (1, 2, 3)]
     (table,) = board_of().tables
     (row,) = table.rows
     assert row.training_seeds == [1, 2, 3]
@@ -233,8 +216,8 @@ def test_runs_with_another_configuration_are_another_row(
     make: Make, board_of: Callable[..., Board]
 ) -> None:
     for seed in (1, 2):
-        make("dpkd", seed, config={"training": {"seed": seed}, "lr": 1e-3})
-        make("dpkd", seed, config={"training": {"seed": seed}, "lr": 1e-4})
+        make("dpkd", seed, settings="lr 1e-3")
+        make("dpkd", seed, settings="lr 1e-4")
     (table,) = board_of().tables
     assert [len(row.training_seeds) for row in table.rows] == [2, 2]
     assert len({row.label for row in table.rows}) == 2
@@ -244,19 +227,24 @@ def test_what_leaves_a_student_as_it_is_makes_no_row(
     make: Make, board_of: Callable[..., Board]
 ) -> None:
     """Limits of memory and folders of another machine; the files there are compared by content."""
-    pair = {"teacher": "/here/big", "student": "small"}
-    make("dpkd", 1, config={"pair": pair, "train": {"lr": 1e-3, "micro_tokens": 64}})
-    moved = {"teacher": "/there/big/", "student": "small"}
-    make("dpkd", 2, config={"pair": moved, "train": {"lr": 1e-3, "teacher_memory_gb": 1.0}})
+
+    def settings(*assignments: str) -> str:
+        config = resolve(suite="mini", method="dpkd", assignments=assignments)
+        contents = Contents(teacher="t", student="s", train="d", dev="e", text="x")
+        return settings_id(run_parts(with_precision(config, "fp32"), contents), "small")
+
+    make("dpkd", 1, settings=settings("pair.teacher=/here/big", "train.micro_tokens=64"))
+    moved = settings("pair.teacher=/there/big/", "train.teacher_memory_gb=1.0", "train.seed=2")
+    make("dpkd", 2, settings=moved)
     (table,) = board_of().tables
     assert [row.training_seeds for row in table.rows] == [[1, 2]]
 
 
 def test_labels_say_what_was_changed(make: Make, board_of: Callable[..., Board]) -> None:
     words = ["--set", "method.teacher_mix=0", "--set=train.lr=1", "--set", "tasks.limit=2"]
-    for folder, extra in ((make("a", config={"x": 1}), words), (make("a", config={"x": 2}), [])):
+    for extra in (words, []):
         argv = ["kdbench", "run", "--set", "train.seed=3", *extra]
-        (folder / "manifest.json").write_text(json.dumps({"argv": argv}))
+        make("a", settings=str(extra), changes=list(training_changes(argv)))
     (table,) = board_of().tables
     assert [row.label for row in table.rows] == ["a", "a, teacher_mix=0, train.lr=1"]
     assert [row.changes for row in table.rows] == [[], ["teacher_mix=0", "train.lr=1"]]
@@ -311,8 +299,8 @@ def test_missing_cells_carry_reasons(make: Make, board_of: Callable[..., Board])
 
 
 def test_partial_training_seeds_are_said(make: Make, board_of: Callable[..., Board]) -> None:
-    make("a", 1, config={}, tasks=("dolly", "selfinst"))
-    make("a", 2, config={})
+    make("a", 1, tasks=("dolly", "selfinst"))
+    make("a", 2)
     (table,) = board_of().tables
     value = cell(table, "a", heading="selfinst[mini]")
     assert isinstance(value, Cell)
@@ -336,7 +324,7 @@ def test_the_same_runs_give_the_same_bytes(
 ) -> None:
     for method in ("a", "b"):
         for seed in (1, 2, 3):
-            make(method, seed, level=20 + 5 * (method == "b"), config={"seed": seed})
+            make(method, seed, level=20 + 5 * (method == "b"))
     reference(make, "teacher", 50, student=TEACHER)
     out = tmp_path / "board"
     text = leaderboard(runs, format, out=out, cache=tmp_path / "one")
@@ -358,7 +346,7 @@ def test_paired_tests_are_remembered_by_content(
     cache = tmp_path / "cache"
     first = build_board(runs, cache=cache)
     with monkeypatch.context() as patch:
-        patch.setattr("kdbench.reports.pairs.paired_tests", None)
+        patch.setattr("kdbench.reports.paired.paired_tests", None)
         assert build_board(runs, cache=cache) == first
     scores = next(folder.glob("eval/*/scores.jsonl"))
     scores.write_text(
@@ -438,14 +426,17 @@ def test_unfinished_runs_are_named_and_errors_are_sentences(make: Make, runs: Pa
     assert board.left_out == ["b-small-1: not finished"]
     assert "b-small-1" in render_terminal(board)
     (runs / "b-small-1" / "summary.json").write_text('{"run": 3}')
-    with pytest.raises(InputError, match=r"summary\.json is no summary \(run"):
-        build_board(runs)
+    (left_out,) = build_board(runs).left_out
+    assert left_out.startswith("b-small-1: summary.json is no summary: run: ")
+    with pytest.raises(InputError, match=r"summary\.json is no summary: run: ") as caught:
+        build_board(runs / "b-small-1")
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="unknown format"):
         leaderboard(runs, "pdf")  # type: ignore[arg-type]
 
 
 def test_compare_two_rows(make: Make) -> None:
-    one = [make("a", seed, level=30 + seed, config={"seed": seed}) for seed in (1, 2, 3)]
+    one = [make("a", seed, level=30 + seed) for seed in (1, 2, 3)]
     two = reference(make, "teacher", 50, student=TEACHER)
     result = compare(one, two, metrics=["rouge_l"])
     (column,) = result.columns
@@ -465,14 +456,19 @@ def test_compare_two_rows(make: Make) -> None:
         compare(one[0], make("far", prompts=range(100, 140)))
 
 
-def test_card_shows_scores_cost_and_how_to_reproduce(make: Make) -> None:
+def test_report_shows_scores_cost_and_how_to_reproduce(make: Make, tmp_path: Path) -> None:
+    def report(folder: Path) -> str:
+        write_report(folder, tmp_path / "out")
+        return (tmp_path / "out" / "report.md").read_text()
+
     folder = make("dpkd")
+    (folder / "config.json").write_text('{"tasks": {"names": ["dolly"]}}')
     path = folder / "summary.json"
     summary = Summary.model_validate_json(path.read_text()).model_copy(
         update={"cost": {"train": StageCost(wall_s=12.3, tokens={"student": 1000})}}
     )
     path.write_text(summary.model_dump_json())
-    text = run_card(folder)
+    text = report(folder)
     assert "# dpkd on mini" in text
     assert "| train | 12.3 s | student 1,000 |" in text
     manifest = Manifest(
@@ -492,11 +488,11 @@ def test_card_shows_scores_cost_and_how_to_reproduce(make: Make) -> None:
         cost={},
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
-    text = run_card(folder)
+    text = report(folder)
     assert "kdbench run --method dpkd --set 'note=a b'" in text
     assert '````json\n{\n "note": "``` <b>"\n}\n````' in text
     with pytest.raises(InputError):
-        run_card(folder / "nothing")
+        report(folder / "nothing")
 
 
 def test_rows_know_whether_they_are_references() -> None:

@@ -129,11 +129,10 @@ def test_seeds_enter_and_the_closed_row_is_taken(runs: Path) -> None:
 def test_an_ablation_does_not_stand_for_its_method(runs: Path) -> None:
     board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30})
     ablated = fakes.make_run(runs, "minillm", 1, level=10)
-    fakes.edit(ablated / "config.json", {"method.options": {"teacher_mix": 0}})
+    fakes.edit(ablated / "summary.json", {"run.settings": "ablated"})
     found = judged(runs, "minillm-rouge")
     assert found.verdict == "not measured" and "several configurations of minillm" in found.reason
-    argv = ["kdbench", "run", "--method", "minillm", "--set", "method.teacher_mix=0"]
-    (ablated / "manifest.json").write_text(json.dumps({"argv": argv}))
+    fakes.edit(ablated / "summary.json", {"run.changes": ["teacher_mix=0"]})
     found = judged(runs, "minillm-rouge")
     assert found.verdict == "holds" and "minillm" in found.students
 
@@ -185,3 +184,74 @@ def test_verb_and_formats(runs: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [claim["claim"]["paper"] for claim in document["claims"]] == ["DPKD"] * 4
     with pytest.raises(InputError, match="no claim is called"):
         claim_book().only(["x"])
+
+
+OWN = """
+version: mine
+claims:
+  - id: long-answers
+    paper: Mine
+    where: everywhere
+    says: dpkd answers at more length
+    method: dpkd
+    against: [sft]
+    metric: response_tokens
+    better: higher
+    tasks: [dolly]
+  - id: judged
+    paper: Mine
+    where: nowhere
+    says: a judge prefers it
+    method: dpkd
+    against: [sft]
+    metric: judge_win_rate
+    better: higher
+    tasks: [dolly]
+"""
+
+
+def test_claims_of_the_users_own_file_are_judged(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board(runs, {"dpkd": 36, "sft": 30})
+    own = tmp_path / "claims.yaml"
+    own.write_text(OWN.replace("response_tokens", "rouge_l"))
+    assert verb("claims", runs, "--claims", own, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["version"] == "mine"
+    verdicts = {claim["claim"]["id"]: claim["verdict"] for claim in document["claims"]}
+    assert verdicts == {"long-answers": "holds", "judged": "not measured"}
+    assert "kdbench judge" in document["claims"][1]["reason"]
+    own.write_text(OWN.replace("rouge_l", "response_tokens"))
+    assert verb("claims", runs, "--claims", own, "--only", "long-answers", "--json") == 0
+    (claim,) = json.loads(capsys.readouterr().out)["claims"]
+    assert claim["verdict"] == "not significant", "equal lengths"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN.replace("better: higher", "better: sideways"), "claims.0.better"),
+        (OWN.replace("against: [sft]", "against: []"), "claims.0.against"),
+        (OWN.replace("paper: Mine", "paper: [Mine"), "not valid YAML"),
+        ("- a list", "must be a mapping"),
+        (OWN.replace("says:", "claims:"), "claims.0"),
+    ],
+)
+def test_a_malformed_file_of_claims_is_refused_in_a_sentence(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    board(runs, {"dpkd": 36})
+    own = tmp_path / "claims.yaml"
+    own.write_text(text)
+    assert verb("claims", runs, "--claims", own) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error and str(own) in error and "\n" not in error
+    assert verb("claims", runs, "--claims", "claims-v0") == 2
+    assert "did you mean claims-v1" in capsys.readouterr().err
+
+
+def verb(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(a) for a in arguments])
+    return int(caught.value.code or 0)

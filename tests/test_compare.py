@@ -127,7 +127,7 @@ def ablated(runs: Path) -> Path:
     for options in ({}, {"teacher_mix": 0.0}):
         for seed in (1, 2):
             run = fakes.make_run(runs, "minillm", seed, level=32)
-            fakes.edit(run / "config.json", {"method.options": options})
+            fakes.edit(run / "summary.json", {"run.settings": str(options)})
     fakes.make_run(runs, "sft")
     return runs
 

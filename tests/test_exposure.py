@@ -24,10 +24,10 @@ from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT, Protocol
+from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.exposure import curves, prompt_errors
 from kdbench.trainers.models import Vocabulary, initialise
-from kdbench.trainers.packing import Layout, is_packable
 from kdbench.trainers.types import Decoding, Prompt, Sequence
 
 LENGTH = 12

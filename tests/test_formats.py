@@ -16,8 +16,8 @@ from kdbench.harness.cli import app
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, ModelRef
 from kdbench.reports.board import FILES, build_board, leaderboard, leaderboard_folder
-from kdbench.reports.measured import Point, probe_values
-from kdbench.reports.model import Cell, Table
+from kdbench.reports.board_types import Cell, Table
+from kdbench.reports.columns import Point, probe_values
 
 PROBES = {
     "exposure": {
@@ -92,10 +92,7 @@ def test_probes_and_judges_have_columns(runs: Path) -> None:
 
 def test_three_seeds_give_a_bare_value_an_interval(tmp_path: Path) -> None:
     for seed, mean in ((1, 30.0), (2, 31.0), (3, 32.0)):
-        folder = write_run(
-            tmp_path, "a", 40, probes={"self_bleu": {"mean": mean}}, training_seed=seed
-        )
-        (folder / "config.json").write_text(json.dumps({"seed": seed}))
+        write_run(tmp_path, "a", 40, probes={"self_bleu": {"mean": mean}}, training_seed=seed)
     (table,) = build_board(tmp_path).tables
     value = cells(table, "a")["dolly[mini] self_bleu"]
     assert isinstance(value, Cell)
@@ -109,12 +106,10 @@ def test_three_seeds_give_a_bare_value_an_interval(tmp_path: Path) -> None:
 def test_inits_of_several_training_seeds_are_one_row(tmp_path: Path) -> None:
     def write(seed: int, steps: int) -> None:
         model = ModelRef(name="small", fingerprint=f"{seed}{steps}" * 8, parameters=100_000)
-        folder = write_run(
+        write_run(
             tmp_path, "sft-init", 20, kind="eval", division="reference", student=model,
-            training_seed=None,
+            training_seed=seed, settings=f"{steps} steps",
         )  # fmt: skip
-        config = {"train": {"seed": seed}, "init_sft": {"steps": steps, "seed": seed}}
-        (folder / "config.json").write_text(json.dumps(config | {"method": f"m{seed}"}))
 
     write_run(tmp_path, "a", 40)
     for seed in (1, 2, 3):
@@ -135,10 +130,7 @@ def test_calibration_of_a_label_task_is_no_probe_of_tokens() -> None:
 
 
 def test_tasks_without_decoding_show_no_decoding_seed(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, "a", 40, tasks=("dolly", "cls"))
-    (path,) = folder.glob("eval/cls@*/evaluation.json")
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"decoding": {"dtype": "fp32"}, "seeds": [0]}))
+    write_run(tmp_path, "a", 40, tasks=("dolly", "cls"), likelihood=["cls"])
     (table,) = build_board(tmp_path).tables
     found = cells(table, "a")
     assert [found[f"{task}[mini] rouge_l"].decoding_seeds for task in ("dolly", "cls")] == [  # type: ignore[union-attr]

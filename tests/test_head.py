@@ -15,12 +15,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from kdbench.trainers.batching import pack, pad
 from kdbench.trainers.head import tiles
 from kdbench.trainers.head.analytic import analytic_form
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
 from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
 from kdbench.trainers.objectives import divergences as objectives
-from kdbench.trainers.packing import pack, pad
 from kdbench.trainers.types import Packed
 
 OBJECTIVES: dict[str, objectives.TokenObjective] = {

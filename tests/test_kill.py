@@ -39,12 +39,14 @@ def test_killed_command_line_continues_to_the_same_bytes(tmp_path: Path) -> None
     killed = tmp_path / "killed" / whole.name
     for done in (
         lambda: runs.lines(killed / "train" / "metrics.jsonl") >= 8,
+        lambda: (killed / "train" / "student").is_dir(),  # not marked, or checkpoints still there
         lambda: any(killed.glob("eval/*/samples.*")),
     ):
         process = runs.start(*command, str(tmp_path / "killed"))
         assert runs.kill_when(process, done), "ended before the kill"
     runs.finish(*command, str(tmp_path / "killed"))
     same(whole, killed)
+    assert not list(killed.glob("train/checkpoints"))  # optimiser state goes with the student
 
 
 def same(whole: Path, killed: Path) -> None:

@@ -14,13 +14,20 @@ from kdbench.harness.resolve import resolve
 from kdbench.reports import ledger as module
 from kdbench.reports.documents.ledger import ledger_document
 from kdbench.reports.ledger import Ledger, LedgerRow
-from kdbench.reports.numbers import load_numbers, load_settings
+from kdbench.reports.published.numbers import load_numbers, load_settings
 from kdbench.reports.text.formats import write
 
 XL = ModelRef(name="gpt2-xl", fingerprint="x" * 64, parameters=1_557_611_200)
 BASE = ModelRef(name="gpt2", fingerprint="y" * 64, parameters=124_439_808)
 CARD = {"suite": "minillm-gpt2-120m", "regime": "paper", "teacher": XL, "student": BASE}
-FULL: dict[str, Any] = {"edition": "full", "protocol": "minillm-compat", "card": CARD}
+DECODING = {"max_new_tokens": 256}
+"""As the suites decode."""
+FULL: dict[str, Any] = {
+    "edition": "full",
+    "protocol": "minillm-compat",
+    "card": CARD,
+    "evaluation": {"decoding": DECODING},
+}
 
 
 def ledger(paths: list[Path]) -> Ledger:
@@ -216,9 +223,9 @@ def test_verb(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def place_again(run: Path, level: float, seeds: list[int], **decoding: Any) -> None:
     """Another evaluation of the same task in a run folder, under other decoding seeds."""
-    fields = {"seeds": seeds, "decoding": {"temperature": 1.0} | decoding}
+    fields = {"seeds": seeds, "decoding": DECODING | decoding}
     twin = fakes.make_run(
-        run.parent / "twins", "fkd", level=level, prompts=500, evaluation=fields, **FULL
+        run.parent / "twins", "fkd", level=level, prompts=500, **(FULL | {"evaluation": fields})
     )
     (place,) = twin.glob("eval/*")
     place.rename(run / "eval" / place.name)

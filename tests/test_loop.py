@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.files.store import read_rows
-from kdbench.trainers.batching import learning_rate, pieces
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
 from kdbench.trainers.methods.dpkd import DPKD
@@ -25,6 +24,7 @@ from kdbench.trainers.methods.minillm import MiniLLM
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.methods.seqkd import SeqKD
 from kdbench.trainers.methods.sft import SFT
+from kdbench.trainers.optim import Recipe
 
 PPO = {"rollouts": 16, "inner_epochs": 2}
 METHODS: dict[str, tuple[type[Method], dict[str, object]]] = {
@@ -56,8 +56,7 @@ def build(name: str, out: Path, *, tied: bool = True, family: str = "llama", **k
 def gradient(loop: Loop, micro_tokens: int) -> tuple[torch.Tensor, dict[str, float]]:
     """The gradient of optimiser step 0, flattened, and the logged terms."""
     window = loop.method.window(loop.ctx, 0)
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    terms = loop._gradients(pieces(window, micro_tokens=micro_tokens, rank=rank, world=world))
+    terms = loop._gradients(window, micro_tokens)
     grads = [p.grad.flatten() for p in loop.module.parameters() if p.grad is not None]
     return torch.cat(grads).clone(), terms
 
@@ -177,7 +176,7 @@ def test_budget_in_response_tokens(tmp_path: Path) -> None:
 def test_the_first_budget_that_is_reached_ends_it(
     budgets: dict[str, int], end: int, tmp_path: Path
 ) -> None:
-    assert build("sft", tmp_path, **budgets).run().steps == end
+    assert build("sft", tmp_path, **budgets).run().step == end
 
 
 def test_a_sequence_longer_than_a_row_makes_a_longer_row(tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def test_divergence_is_one_sentence_and_leaves_the_weights(tmp_path: Path) -> No
 def test_an_evaluation_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
     loop = build("sft", tmp_path, eval_every=1, select="min:dev_loss")
     losses = {0: 3.0, 1: 2.0, 2: float("nan")}
-    loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+    loop.evaluator = lambda step: {"dev_loss": losses[step]}
     with pytest.raises(CellFailed, match="diverged at step 2: dev_loss nan"):
         loop.run()
     assert loop.state.best_step == 1
@@ -212,7 +211,7 @@ def test_the_student_is_that_of_the_best_step_of_the_checkpoint(tmp_path: Path) 
     def made(losses: list[float]) -> Loop:
         settings = {"eval_every": 1, "save_every": 2, "select": "min:dev_loss"}
         loop = build("sft", tmp_path, **settings)
-        loop.evaluator = lambda _, step: {"dev_loss": losses[step]}
+        loop.evaluator = lambda step: {"dev_loss": losses[step]}
         return loop
 
     first = made([9, 5, 4, 1])
@@ -222,7 +221,7 @@ def test_the_student_is_that_of_the_best_step_of_the_checkpoint(tmp_path: Path) 
     first._step()  # better than any, and lost
     trained = made([9, 5, 4, 7, 6]).run()
     assert trained.best_step == 2
-    exported = load_file(trained.student / "model.safetensors")
+    exported = load_file(tmp_path / "student" / "model.safetensors")
     assert all(torch.equal(weight, best[name]) for name, weight in exported.items())
     folders = [p.name for p in (tmp_path / "checkpoints").glob("best-*")]
     assert folders == ["best-00000002"]
@@ -251,11 +250,13 @@ def test_a_sharded_student_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_schedules(schedule: str, places: dict[float, float]) -> None:
+    recipe = Recipe(steps=100, lr=1.25, lr_floor=0.25, warmup=9, schedule=schedule)
     for progress, share in places.items():
-        rate = learning_rate(9, progress, peak=1.25, warmup_steps=9, schedule=schedule, floor=0.25)
+        rate = recipe.rate(9, progress, warmed=0.0)
         assert rate == pytest.approx(0.25 + share if schedule != "constant" else 1.25)
-    warming = learning_rate(3, 0.9, peak=1.0, warmup_steps=9, schedule=schedule, floor=0.0)
-    assert warming == pytest.approx(0.4)
+        later = recipe.rate(50, 0.2 + 0.8 * progress, warmed=0.2)  # from the end of warm-up on
+        assert later == pytest.approx(rate)
+    assert recipe.rate(3, 0.9, warmed=0.0) == pytest.approx(1.25 * 0.4)
 
 
 def test_tokens_are_counted_by_model(tmp_path: Path) -> None:

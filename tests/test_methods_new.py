@@ -4,12 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
 
 from kdbench.harness.cli import _run
 from kdbench.harness.registry import find_method
 from kdbench.trainers import proof
-from kdbench.trainers.method import Context, Micro, Stream
+from kdbench.trainers.method import Context, MicroBatch, Stream, Sums
 
 
 def test_new_method_passes_its_test(tmp_path: Path) -> None:
@@ -36,14 +35,15 @@ def test_the_suite_catches_means_and_forgetting(tmp_path: Path) -> None:
     from kdbench.trainers.methods.fkd import ForwardKD
 
     class Mean(ForwardKD):
-        def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
-            return super().loss(ctx, stream, micro) / len(micro.packed.target_N)
+        def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
+            sums = super().loss(ctx, stream, micro)
+            return {"loss": sums["loss"] / len(micro.packed.target_N)}
 
     class Forgetful(ForwardKD):
         steps = 0
 
-        def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
-            return super().loss(ctx, stream, micro) * (1 + self.steps)
+        def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
+            return {"loss": super().loss(ctx, stream, micro)["loss"] * (1 + self.steps)}
 
         def after_step(self, ctx: Context, step: int, terms: dict[str, float]) -> None:
             self.steps += 1

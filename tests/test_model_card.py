@@ -7,10 +7,11 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from kdbench.harness.contents import model_fingerprint
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import is_done, mark_done, read_json, write_json
-from kdbench.harness.provenance import model_fingerprint
 from kdbench.harness.runner.student_card import write_student_card
-from kdbench.reports.model_card import command
+from kdbench.reports.run.parts import command
 from tests.support.report_runs import trained_run
 
 
@@ -26,7 +27,7 @@ def run(tmp_path: Path) -> Path:
 
 def card(folder: Path) -> tuple[dict[str, object], str]:
     """Front matter and text."""
-    write_student_card(folder)
+    write_student_card(RunFolder(folder))
     text = (folder / "train" / "student" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
     return yaml.safe_load(front), body
@@ -84,7 +85,7 @@ def test_hostile_names_stay_text(run: Path) -> None:
 
 def test_untrained_folders_get_no_card(run: Path) -> None:
     (run / "train" / "train.done").unlink()
-    write_student_card(run)
+    write_student_card(RunFolder(run))
     assert not (run / "train" / "student" / "README.md").exists()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench.harness.conform.named_objectives import named_objective
 from kdbench.trainers.objectives import divergences as obj
-from kdbench.trainers.reference import token_recipe
 
 CASES = json.loads((Path(__file__).parent / "data" / "token_objectives.json").read_text())["cases"]
 ENTRIES = [(i, name) for i, case in enumerate(CASES) for name in case["expected"]]
@@ -48,12 +48,12 @@ def test_values_and_gradients_of_the_authors_code(case: int, name: str) -> None:
     labels = torch.tensor(data["labels"])
     # A label is predicted by its own position here: the file is already shifted where it must be.
     mask = labels != -100
-    recipe = token_recipe(name)
-    assert recipe is not None
-    values = recipe.objective(student[mask], teacher[mask], labels[mask], {})
+    found = named_objective(name)
+    assert found is not None
+    values = found.objective(student[mask], teacher[mask], labels[mask], {})
     values["loss"].mean().backward()
     assert student.grad is not None
-    assert float(values[recipe.value].detach().mean()) == pytest.approx(expected["loss"], rel=1e-4)
+    assert float(values[found.value].detach().mean()) == pytest.approx(expected["loss"], rel=1e-4)
     assert float(student.grad.norm()) == pytest.approx(expected["grad_l2"], rel=1e-4)
     row = torch.tensor(expected["grad_row"], dtype=torch.float64)
     # The file is float32: a gradient of 1e-8 that cancels to zero there is noise.
@@ -62,7 +62,7 @@ def test_values_and_gradients_of_the_authors_code(case: int, name: str) -> None:
 
 
 def test_unknown_reference_name_is_no_recipe() -> None:
-    assert token_recipe("no_such_divergence_0.5") is None
+    assert named_objective("no_such_divergence_0.5") is None
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -5,9 +5,9 @@ import tiny
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
+from kdbench.trainers.batching import is_packable, pack, pad
 from kdbench.trainers.cpu import fast_products, packed_attention
 from kdbench.trainers.head.head import backbone_hidden
-from kdbench.trainers.packing import is_packable, pack, pad
 from kdbench.trainers.types import Packed, Sequence
 
 

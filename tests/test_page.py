@@ -12,11 +12,10 @@ import pytest
 from board_runs import estimate, write_run
 
 from kdbench.harness.files.records import ModelRef
-from kdbench.reports import page as page_module
-from kdbench.reports.board import leaderboard
-from kdbench.reports.build import build
-from kdbench.reports.page import script_json
-from kdbench.reports.page_data import page_data
+from kdbench.reports.board import build, leaderboard
+from kdbench.reports.page import html as page_module
+from kdbench.reports.page.data import page_data
+from kdbench.reports.page.html import script_json
 
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = (

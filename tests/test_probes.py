@@ -1,11 +1,13 @@
 """Probes against brute force, and a run with probes, classification and a third-party task."""
 
+import importlib
 import json
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import lm_eval
 import numpy as np
@@ -18,16 +20,20 @@ from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import names as task_names
 from kdbench.harness.evaluation import texts as text_report
+from kdbench.harness.evaluation.evaluate import answering_truth
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_json, read_record
-from kdbench.harness.probes import loss, self_bleu
+from kdbench.harness.probes import PROBES, Row, loss, self_bleu
 from kdbench.harness.probes.calibration import next_tokens
 from kdbench.harness.probes.subject import Subject
 from kdbench.harness.probes.truth import against_truth
+from kdbench.harness.progress import Progress
 from kdbench.harness.questions import PreparedTask, prepare_task
+from kdbench.harness.runner import probing
 from kdbench.harness.text_model import TextModel
+from kdbench.harness.verbs.run import resolved
 from kdbench.tasks import mini, text_stats
 from kdbench.tasks.protocols import STRICT
 from kdbench.trainers.engine import LoadedModel, in_process
@@ -63,10 +69,12 @@ class Stored(Evaluation):
 
 def subject(model: TextModel, samples: list[SampleRow] | None = None) -> Subject:
     return Subject(
-        model=lambda: model,
-        teacher=lambda: model,
-        teacher_name="itself",
+        load=lambda: model,
+        teacher=None,
         decoding=lambda seed: Decoding(max_new_tokens=8, seed=seed),
+        seed=0,
+        samples=None,
+        first=True,
         evaluation=Stored(Path("nowhere"), tuple(samples or ())),
         stage=lambda title, prompts: nullcontext(),  # type: ignore[arg-type,return-value]
     )
@@ -204,6 +212,39 @@ def test_self_bleu_of_equal_and_of_different_answers() -> None:
     model = student()
     alone = subject(model, rows()[0][:1])
     assert self_bleu.measure(alone, prepared("dolly", model, 1), {}).keys() == {"missing"}
+
+
+OWN = """
+ran = []
+
+def settings(subject, prompts):
+    return {"samples": subject.samples} if prompts.task == "dolly" else None
+
+def measure(subject, prompts, settings):
+    ran.append(settings)
+    with subject.stage("own", len(prompts.docs)) as live:
+        live.update(len(prompts.docs))
+    return {"of": "prompts", "count": len(prompts.docs), **settings}
+"""
+
+
+def test_a_probe_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_probe.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(PROBES, "own", Row("own_probe"))
+    probing.check_probes(("own", "loss"), teacher=None)
+    done = Evaluation(tmp_path / "dolly@0")
+    for samples, task in ((3, "dolly"), (3, "dolly"), (2, "dolly"), (2, "selfinst")):
+        tasks = {"tasks.probes": ["own"], "tasks.probe_samples": samples}
+        session = SimpleNamespace(
+            config=resolved("mini-test", "sft", [], tasks),
+            progress=Progress(quiet=True),
+            cost=lambda stage, wall_s: None,
+        )
+        prober = probing.Prober(session, answering_truth(4), None)  # type: ignore[arg-type]
+        prober(done, prepared(task, student(), 2))
+    assert importlib.import_module("own_probe").ran == [{"samples": 3}, {"samples": 2}]
+    assert done.probes() == {"own": {"of": "prompts", "count": 2, "samples": 2}}
 
 
 # --- third-party tasks

@@ -12,8 +12,8 @@ from markdown_it import MarkdownIt
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import append_rows, read_json, write_json
-from kdbench.reports.run_report import write_report
-from kdbench.reports.run_samples import choose
+from kdbench.reports.run.report import write_report
+from kdbench.reports.run.samples import choose
 from kdbench.reports.text.document import Code, Document, Paragraph, Section, Table
 from kdbench.reports.text.formats import write
 from tests.support.report_runs import (

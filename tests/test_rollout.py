@@ -1,5 +1,6 @@
 """The sampler: right tokens for every family, the same at every batch size, and honest limits."""
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -431,7 +432,9 @@ def test_limits():
     unending = {"eos_ids": frozenset(), "batch_size": 3}
     sampled = answers(model, asked, decoding, **unending)
     assert [len(a.ids) for a in sampled] == [6] * 10 and not any(a.finished for a in sampled)
-    capped = answers(model, asked, decoding, max_length=8, **unending)
+    short = copy.deepcopy(model)
+    short.config.max_position_embeddings = 8
+    capped = answers(short, asked, decoding, **unending)
     assert [len(a.ids) for a in capped] == [max(0, min(6, 8 - len(p.ids))) for p in asked]
     for a, b in zip(sampled, capped, strict=True):
         assert a.ids[: len(b.ids)] == b.ids

@@ -12,21 +12,20 @@ import pytest
 from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder, mark_done, read_json
 from kdbench.reports.board import build_board
 from kdbench.reports.compare import compare
-from kdbench.reports.load import find_runs
-from kdbench.reports.rules.book import rulebook
-from kdbench.reports.rules.check import judge_runs
+from kdbench.reports.rules.check import judge_runs, rulebook
 from kdbench.reports.rules.report import check_document, check_runs
+from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import write
 from kdbench.tasks.scoring import SCORER
 
 Edit = Mapping[str, Mapping[str, Any]]
-"""File of the run folder -> dotted key -> new value."""
+"""File of the run folder -> dotted key -> new value; DOLLY stands for the key of its evaluation."""
 
 OTHER = "f" * 64
-DOLLY = "dolly@ef4a3252"
 BREAKERS: dict[str, Edit] = {
     "regime": {"config.json": {"regime": "paper"}},
     "teacher": {"prepare.json": {"teacher.fingerprint": OTHER}},
@@ -42,12 +41,12 @@ BREAKERS: dict[str, Edit] = {
     "dev is no test": {"prepare.json": {"overlaps.dev&dolly": 5}},
     "tuning": {"config.json": {"tuning": None}},
     "decoding seeds": {"evaluation.json": {"seeds": [10, 30]}},
-    "decoding": {"evaluation.json": {"decoding": {"temperature": 0.7}}},
+    "decoding": {"evaluation.json": {"decoding.temperature": 0.7}},
     "test data": {"evaluation.json": {"data_sha256": OTHER}},
-    "scorer": {"evaluation.json": {"scorer": "2"}},
+    "scorer": {"summary.json": {"scores.DOLLY.scorer": "2"}},
     "prompts": {},  # a row taken away, see below
     "judge": {"summary.json": {"judge": {"other-judge": {"mode": "pointwise"}}}},
-    "probes": {"summary.json": {f"probes.{DOLLY}.exposure.samples": 1}},
+    "probes": {"summary.json": {"probes.DOLLY.exposure.samples": 1}},
     "test prompts in training": {"prepare.json": {"overlaps.train&dolly": 5}},
     "near copies in training": {"prepare.json": {"overlaps.train~dolly": 11}},
 }
@@ -67,8 +66,9 @@ def runs(tmp_path: Path) -> Path:
 
 def change(run: Path, edits: Edit) -> None:
     for name, values in edits.items():
-        path = run / name if name != "evaluation.json" else next(run.glob("eval/*/evaluation.json"))
-        fakes.edit(path, values)
+        (evaluation,) = RunFolder(run).evaluations()
+        path = run / name if name != "evaluation.json" else evaluation.path / name
+        fakes.edit(path, {k.replace("DOLLY", evaluation.key): v for k, v in values.items()})
 
 
 def test_runs_alike_are_closed_and_references_are_not_judged(runs: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_init_of_its_own_seed_is_no_difference(runs: Path) -> None:
 def test_the_value_of_most_runs_counts(runs: Path) -> None:
     for run in sorted(runs.glob("dpkd-*")) + sorted(runs.glob("fkd-*")):
         change(run, BREAKERS["budget"])
-    found, _ = find_runs([runs])
+    found, _ = finished_runs([runs])
     broken = [judged.run for judged in judge_runs(found).values() if judged.broken]
     assert [name.split("-")[0] for name in broken] == ["sft"]
 
@@ -274,19 +274,6 @@ def test_a_run_on_planted_data_is_open(planted: int, tmp_path: Path) -> None:
     )
 
 
-def test_a_run_older_than_the_statement_has_its_suites_word(runs: Path) -> None:
-    from kdbench.reports.rules.facts import facts
-
-    run = next(runs.glob("dpkd-*"))
-    config = json.loads((run / "config.json").read_text())
-    del config["tuning"]
-    for suite, words in (("mini", ["9 tried"]), ("mini-test", ["9 tried"]), ("../mini", [])):
-        fakes.write(run / "config.json", config | {"suite": suite})
-        (found,) = find_runs([run])[0]
-        known = facts(found)
-        assert known is not None and known["tuning"] == {"": words}, suite
-
-
 def test_a_statement_about_tuning_or_other_tasks_split_no_row(runs: Path) -> None:
     run = next(runs.glob("dpkd-*"))
     fakes.edit(run / "config.json", {"tuning.trials": 8, "tasks": {"names": ["dolly"]}})
@@ -301,13 +288,14 @@ def test_scoring_again_by_another_scorer_is_seen(
     (run,), (other,) = runs.glob("fkd-*"), runs.glob("sft-*")
     (place,) = run.glob("eval/*")
     mark_done(place, "generate", info={"counts": {"dropped": 0}})
+    record = (place / "evaluation.json").read_bytes()
     assert kdbench("score", run) == 0
-    assert read_json(place / "evaluation.json")["scorer"] == "1"
+    assert (place / "evaluation.json").read_bytes() == record
     (scores,) = read_json(run / "summary.json")["scores"].values()
     assert scores["scorer"] == SCORER
     assert place.name == next(other.glob("eval/*")).name, "the same key"
     for book in (True, False):
-        judged = judge_runs(find_runs([runs])[0], strict=book)
+        judged = judge_runs(finished_runs([runs])[0], strict=book)
         broken = {verdict.run: verdict.broken for verdict in judged.values() if verdict.broken}
         assert broken == {run.name: ["scorer"]}
     (table,) = build_board([runs], tests=False).tables

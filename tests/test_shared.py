@@ -31,7 +31,7 @@ from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
 from kdbench.trainers.models import load_tokenizer
-from kdbench.trainers.teacher_answers import TeacherAnswers
+from kdbench.trainers.sources import TeacherAnswers
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
 
@@ -142,7 +142,7 @@ import sys, torch
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 import test_shared
-from kdbench.trainers.teacher_answers import TeacherAnswers
+from kdbench.trainers.sources import TeacherAnswers
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
 # each rank sees a file of its own, as a slow network file system may show it; they must not diverge

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from runs import benchmark
 
 from kdbench.harness import stats
 from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
-from kdbench.reports import coverage
-from kdbench.reports.pairs import Sample, aligned, paired_tests
+from kdbench.reports.paired import Sample, paired_tests
 
 
 def normal(label: str, *shape: int) -> np.ndarray:
@@ -154,11 +154,12 @@ def test_pairs_match_prompts_by_id_and_ignore_the_others() -> None:
 
 def test_values_are_aligned_by_prompt_for_every_seed() -> None:
     sample = Sample(("a", "b", "c"), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), False)
-    assert aligned(sample, ["c", "a"]).tolist() == [[3.0, 1.0], [6.0, 4.0]]
+    assert sample.at(["c", "a"]).tolist() == [[3.0, 1.0], [6.0, 4.0]]
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 5, 10])
 def test_coverage_of_some_cells(seeds: int) -> None:
+    coverage = benchmark("coverage")
     world = coverage.World(1.0, 15.0, 5.0)
     cell = coverage.measure(world, seeds, 60, simulations=600, resamples=400)
     assert cell.coverage >= coverage.FLOOR
@@ -175,7 +176,7 @@ def score_row(doc: int, rouge: list[float], **more: list[float]) -> ScoreRow:
 
 
 def summarise(rows: list[ScoreRow]) -> dict[str, Estimate | Missing]:
-    return evaluation_scores(rows, task="dolly", edition="mini", protocol="strict").metrics
+    return evaluation_scores(rows)
 
 
 def test_summary_averages_decoding_seeds_first() -> None:

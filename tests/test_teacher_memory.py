@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from kdbench.harness.config import TrainConfig
-from kdbench.harness.runner.training import teacher_side
-from kdbench.trainers import teacher_memory
+from kdbench.trainers import teacher
+from kdbench.trainers.batching import Layout, pack
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
-from kdbench.trainers.packing import Layout, pack
-from kdbench.trainers.teacher_memory import TeacherMemory
+from kdbench.trainers.optim import Recipe
+from kdbench.trainers.teacher import TeacherMemory, teacher_side
 from kdbench.trainers.types import Sequence
 from tests.support import tiny
 
@@ -25,7 +24,7 @@ def forwards(monkeypatch):
         counted.append(len(packed.sequences))
         return backbone_hidden(model, packed)
 
-    monkeypatch.setattr(teacher_memory, "backbone_hidden", counting)
+    monkeypatch.setattr(teacher, "backbone_hidden", counting)
     return counted
 
 
@@ -82,15 +81,15 @@ def test_rows_that_do_not_fit_are_computed_each_time(forwards):
     ],
 )
 def test_bytes_are_those_of_what_a_forward_pass_gives(dtype, device, size):
-    assert teacher_memory.element_size(dtype, device) == size
+    assert teacher.element_size(dtype, device) == size
 
 
 def test_memory_is_only_for_hidden_states_in_the_students_tokens():
-    teacher = tiny.model()
-    plain, dense = head_of(teacher, tiny.VOCAB), Head(None, None, 1.0, None, tiny.VOCAB)
-    training = TrainConfig(steps=1)
+    model = tiny.model()
+    plain, dense = head_of(model, tiny.VOCAB), Head(None, None, 1.0, None, tiny.VOCAB)
+    recipe = Recipe(steps=1)
     made = [
-        teacher_side(teacher, head, LAYOUT, training, alike=alike)
+        teacher_side(model, head, LAYOUT, recipe, alike=alike)
         for head, alike in ((plain, True), (plain, False), (dense, True))
     ]
     assert [side.memory is not None for side in made] == [True, False, False]

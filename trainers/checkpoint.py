@@ -1,101 +1,203 @@
-"""Resumable training state on disk, without pickle: tensors in safetensors, the rest in JSON.
+"""Resumable state, best weights and the exported student of a training on disk.
 
-A checkpoint is a folder ``step-<n>`` that appears by one rename, so a kill leaves either the old one or
-the new one. What it holds decides the rest of the training to the last bit.
+Without pickle: tensors in safetensors, the rest in JSON. A checkpoint is a folder that appears by
+one rename, so a kill leaves either the old one or the new one; what it holds decides the rest of the
+training to the last bit. ``torch.distributed.checkpoint``'s state-dict functions give whole,
+unsharded tensors by plain names whether the module is bare or wrapped; the main rank writes them.
 """
 
-import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.files.folders import new_folder
-from kdbench.harness.files.store import write_json
+from kdbench.harness.files.store import read_json, write_json
+from kdbench.trainers.types import Sequence
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+# not strict: of tied tensors only one name is stored
+LOAD = StateDictOptions(full_state_dict=True, strict=False)
 
 
-def flatten(state: Any, prefix: str = "") -> tuple[Any, dict[str, torch.Tensor]]:
-    """Splits nested dicts and lists into a JSON skeleton and named tensors."""
-    if isinstance(state, torch.Tensor):
-        return {"__tensor__": prefix}, {prefix: state.detach().cpu().contiguous().clone()}
-    tensors: dict[str, torch.Tensor] = {}
-    if isinstance(state, dict):
-        skeleton: Any = {}
-        for key, value in state.items():
-            skeleton[str(key)], more = flatten(value, f"{prefix}/{key}")
-            tensors.update(more)
-        return skeleton, tensors
-    if isinstance(state, list | tuple):
-        items = []
-        for i, value in enumerate(state):
-            item, more = flatten(value, f"{prefix}/{i}")
-            items.append(item)
-            tensors.update(more)
-        return items, tensors
-    return state, tensors
+@dataclass(slots=True)
+class Checkpoints:
+    """What one training keeps in its folder ``out``; see `kdbench.trainers.loop`."""
+
+    accelerator: Accelerator
+    module: torch.nn.Module
+    optimizer: Any
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and best weights are, until the student stands."""
+        return self.out / "checkpoints"
+
+    def save(self, step: int, state: dict[str, Any], *, best: int) -> None:
+        """Checkpoint ``step``: ``state`` with weights and optimiser state.
+
+        Once it stands, older ones go, and the best weights of all steps but ``best``.
+        """
+        optimizer = get_optimizer_state_dict(self._bare, self.optimizer.optimizer, options=WHOLE)
+        state = {**state, "model": self._weights(), "optimizer": optimizer}
+        if self.accelerator.is_main_process:
+            write_state(self.folder / f"step-{step:08d}", state)
+            outdated = [*saved(self.folder)[:-1], *self.folder.glob("best-*")]
+            for old in outdated:
+                if old != self._best(best):
+                    shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> dict[str, Any] | None:
+        """Loads weights and optimiser of the newest checkpoint; returns the rest of its state."""
+        folders = saved(self.folder)
+        if not folders:
+            return None
+        state: dict[str, Any] = read_state(folders[-1])
+        set_model_state_dict(self._bare, state.pop("model"), options=LOAD)
+        set_optimizer_state_dict(
+            self._bare, self.optimizer.optimizer, state.pop("optimizer"), options=LOAD
+        )
+        return state
+
+    def save_best(self, step: int) -> None:
+        """Keeps today's weights as the best, beside those that the newest checkpoint names."""
+        weights = self._weights()
+        if self.accelerator.is_main_process:
+            with new_folder(self._best(step)) as folder:
+                save_file(weights, folder / "model.safetensors")
+
+    def load_best(self, step: int) -> None:
+        """Puts the weights that were the best at ``step`` into the module."""
+        weights: dict[str, Any] = load_file(self._best(step) / "model.safetensors")
+        set_model_state_dict(self._bare, weights, options=LOAD)
+
+    def export(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """``student/``: an ordinary Hugging Face folder of the trained model."""
+        prefix = "student."
+        weights = _whole_weights(self._bare)
+        mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if self.accelerator.is_main_process:
+            with new_folder(self.out / "student") as path:
+                student.save_pretrained(path, state_dict=mine)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(path)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _bare(self) -> torch.nn.Module:
+        module: torch.nn.Module = self.accelerator.unwrap_model(self.module)
+        return module
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return _untied(_whole_weights(self._bare))
+
+    def _best(self, step: int) -> Path:
+        return self.folder / f"best-{step:08d}"
 
 
-def unflatten(skeleton: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Inverse of :func:`flatten` (tuples come back as lists, keys as strings)."""
-    if isinstance(skeleton, dict):
-        if set(skeleton) == {"__tensor__"}:
-            return tensors[skeleton["__tensor__"]]
-        return {k: unflatten(v, tensors) for k, v in skeleton.items()}
-    if isinstance(skeleton, list):
-        return [unflatten(v, tensors) for v in skeleton]
-    return skeleton
+def drop_checkpoints(out: Path) -> None:
+    """Frees what only resuming needs, once the training in ``out`` is marked as done."""
+    for folder in saved(out / "checkpoints"):
+        (folder / "state.json").unlink()  # a kill from here on leaves no half checkpoint
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Writes checkpoint ``step`` and removes older ones once it stands."""
-    skeleton, tensors = flatten(state)
-    with new_folder(folder / f"step-{step:08d}") as path:
-        save_file(tensors, path / "state.safetensors")
-        write_json(path / "state.json", skeleton)
-    for old in _folders(folder)[:-1]:
-        shutil.rmtree(old)
-
-
-def load_latest(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint as (step, state), or None."""
-    folders = _folders(folder)
-    if not folders:
-        return None
-    path = folders[-1]
-    skeleton = json.loads((path / "state.json").read_text())
-    return int(path.name.removeprefix("step-")), unflatten(
-        skeleton, load_file(path / "state.safetensors")
-    )
-
-
-def _folders(folder: Path) -> list[Path]:
+def saved(folder: Path) -> list[Path]:
+    """Checkpoints, oldest first."""
     return sorted(p for p in folder.glob("step-????????") if (p / "state.json").is_file())
 
 
-def pack_sequences(sequences: list[Any]) -> dict[str, Any]:
-    """Sequences with columns as plain state (for methods that remember responses)."""
+def write_state(folder: Path, state: Any) -> None:
+    """Writes nested dicts and lists of tensors, sequences and JSON values as a folder."""
+    skeleton, tensors = flatten(state)
+    with new_folder(folder) as path:
+        save_file(tensors, path / "state.safetensors")
+        write_json(path / "state.json", skeleton)
+
+
+def read_state(folder: Path) -> Any:
+    """Inverse of :func:`write_state` (tuples come back as lists, keys as strings)."""
+    return unflatten(read_json(folder / "state.json"), load_file(folder / "state.safetensors"))
+
+
+def flatten(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Splits a state into a JSON skeleton and named tensors."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def skeleton(value: Any, name: str) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.detach().cpu().contiguous().clone()
+            return {"__tensor__": name}
+        if isinstance(value, dict):
+            return {str(k): skeleton(v, f"{name}/{k}") for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            if value and all(isinstance(v, Sequence) for v in value):
+                return {"__sequences__": skeleton(_packed(value), name)}
+            return [skeleton(v, f"{name}/{i}") for i, v in enumerate(value)]
+        return value
+
+    return skeleton(state, ""), tensors
+
+
+def unflatten(skeleton: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Inverse of :func:`flatten`."""
+    if isinstance(skeleton, list):
+        return [unflatten(v, tensors) for v in skeleton]
+    if not isinstance(skeleton, dict):
+        return skeleton
+    if set(skeleton) == {"__tensor__"}:
+        return tensors[skeleton["__tensor__"]]
+    found = {k: unflatten(v, tensors) for k, v in skeleton.items()}
+    return _unpacked(found["__sequences__"]) if set(found) == {"__sequences__"} else found
+
+
+def _packed(sequences: Any) -> dict[str, Any]:
+    """Sequences as plain state; one tensor a column, not one a sequence."""
     return {
-        "prompts": [list(s.prompt) for s in sequences],
-        "responses": [list(s.response) for s in sequences],
+        "prompts": [s.prompt for s in sequences],
+        "responses": [s.response for s in sequences],
         "keys": [s.key for s in sequences],
-        "columns": {
-            name: torch.cat([s.columns[name] for s in sequences])
-            for name in (sequences[0].columns if sequences else {})
-        },
+        "columns": {n: torch.cat([s.columns[n] for s in sequences]) for n in sequences[0].columns},
     }
 
 
-def unpack_sequences(state: dict[str, Any]) -> list[Any]:
-    """Inverse of :func:`pack_sequences`."""
-    from kdbench.trainers.types import Sequence
-
+def _unpacked(state: dict[str, Any]) -> list[Sequence]:
     lengths = [len(r) for r in state["responses"]]
-    columns = {k: v.split(lengths) for k, v in state["columns"].items()}
+    columns = {n: [c.clone() for c in v.split(lengths)] for n, v in state["columns"].items()}
+    rows = zip(state["prompts"], state["responses"], state["keys"], strict=True)
     return [
-        Sequence(tuple(p), tuple(r), k, {n: c[i].clone() for n, c in columns.items()})
-        for i, (p, r, k) in enumerate(
-            zip(state["prompts"], state["responses"], state["keys"], strict=True)
-        )
+        Sequence(tuple(p), tuple(r), k, {n: c[i] for n, c in columns.items()})
+        for i, (p, r, k) in enumerate(rows)
     ]
+
+
+def _whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights of a module, unsharded, on the CPU of the main rank."""
+    state = get_model_state_dict(module, options=WHOLE)
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Drops all but the first name of tensors that share memory; loading ties them again."""
+    seen: set[int] = set()
+    kept = {}
+    for name, tensor in weights.items():
+        if tensor.numel() and tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        kept[name] = tensor.contiguous()
+    return kept

@@ -200,42 +200,31 @@ def plan_of(position_ids_RT: Tensor) -> Plan:
     flat = position_ids_RT.flatten()
     starts = (flat == 0).nonzero()[:, 0].tolist()
     spans = [(a, b - a) for a, b in zip(starts, [*starts[1:], len(flat)], strict=True)]
-    groups: list[Group] = []
-    batch: list[tuple[int, int]] = []
+    batches: list[list[tuple[int, int]]] = [[]]
     for span in sorted(spans, key=lambda s: (s[1], s[0])):
+        batch = batches[-1]
         # a batch is padded to its longest, so it stops where that would double the shortest
         if batch and (span[1] > SHORT or span[1] > 2 * batch[0][1] + 8):
-            groups.append(_group(batch))
-            batch = []
-        batch.append(span)
-    groups.append(_group(batch))
-    return Plan(groups, _back(groups, len(flat), dict(spans)))
+            batches.append([])
+        batches[-1].append(span)
+    groups = [_group(batch) for batch in batches]
+    back_P = torch.empty(len(flat), dtype=torch.long)
+    place = 0
+    for batch, group in zip(batches, groups, strict=True):
+        for start, length in batch:
+            back_P[start : start + length] = torch.arange(place, place + length)
+            place += group.length
+    return Plan(groups, back_P)
 
 
 def _group(batch: list[tuple[int, int]]) -> Group:
+    (start, longest) = batch[-1]
     if len(batch) == 1:
-        start, length = batch[0]
-        return Group(1, length, start, None)
-    longest = batch[-1][1]
+        return Group(1, longest, start, None)
     # padding repeats a sequence's last token; it comes after all others, so none attends to it
     offsets = torch.arange(longest)
     rows = [start + offsets.clamp(max=length - 1) for start, length in batch]
     return Group(len(batch), longest, 0, torch.cat(rows))
-
-
-def _back(groups: list[Group], total: int, lengths: dict[int, int]) -> Tensor:
-    back_P = torch.empty(total, dtype=torch.long)
-    done = 0
-    for group in groups:
-        if group.gather_P is None:
-            back_P[group.start : group.start + group.length] = torch.arange(group.length) + done
-        else:
-            for i, row in enumerate(group.gather_P.view(group.members, group.length)):
-                start = int(row[0])
-                place = done + i * group.length
-                back_P[start : start + lengths[start]] = torch.arange(lengths[start]) + place
-        done += group.members * group.length
-    return back_P
 
 
 def _attend(

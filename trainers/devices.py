@@ -1,20 +1,18 @@
 """Where and in which precision the arithmetic runs."""
 
-from typing import Literal
-
 import torch
 
-Precision = Literal["fp32", "bf16", "fp64"]
+from kdbench.trainers.optim import Precision
 
 
-def resolve_precision(asked: str, device: torch.device) -> Precision:
+def resolve_precision(asked: Precision, device: torch.device) -> Precision:
     """``auto`` becomes bf16 where the hardware multiplies it faster than float32, else fp32.
 
     A CPU needs matrix units (AMX) for that: with AVX512-BF16 alone bfloat16 products ran at half the
     rate of float32 (76 against 142 GFLOP/s a core).
     """
     if asked != "auto":
-        return asked  # type: ignore[return-value]
+        return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():

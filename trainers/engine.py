@@ -19,11 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.batching import micro_batches
+from kdbench.trainers.batching import Layout, is_packable, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
 from kdbench.trainers.head.tiles import default_rows, scored
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.packing import Layout, is_packable
 from kdbench.trainers.sampler.sampler import context_length, generate
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
 

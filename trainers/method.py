@@ -1,26 +1,41 @@
 """The interface between a distillation method and the one training loop.
 
 A method answers two questions: *which sequences does this optimiser step train on* (``window``; if it
-says nothing, the step's training examples) and *what is the summed loss of some of them* (``loss``). It
-never sees ranks, micro-batches, padding,
-gradient accumulation or division by a count: the loop owns all of that, so no method can get it wrong.
+says nothing, the step's training examples) and *what are the summed loss and terms of some of them*
+(``loss``, computed with a `kdbench.trainers.micro_batch.MicroBatch`). It never sees ranks, padding,
+gradient accumulation or division by a count: the loop owns all of that, so no method can get it
+wrong.
 
 To add a method, write one file with a subclass of :class:`Method`; ``kdbench new-method`` and
-CONTRIBUTING show how.
+CONTRIBUTING show how. Everything it needs to import is named here, responses other than the data
+set's are in `kdbench.trainers.sources`.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
+from kdbench.trainers.batching import Stream
+from kdbench.trainers.micro_batch import MicroBatch, Sums
+from kdbench.trainers.teacher import TeacherSide
+from kdbench.trainers.types import Answer, Decoding, Sequence
 
-Unit = Literal["token", "sequence", "group"]
+__all__ = [
+    "Card",
+    "Context",
+    "Method",
+    "MethodConfig",
+    "MicroBatch",
+    "Stream",
+    "Sums",
+    "checked_sums",
+]
 
 
 class MethodConfig(BaseModel):
@@ -31,114 +46,21 @@ class MethodConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step."""
+    """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step.
+
+    ``policy``: trained on responses of others (off), of the student (on), or of both.
+    """
 
     title: str
     paper: str
     variant: str
-    policy: Literal["off", "on", "mixed"]
     cost: str
+    policy: Literal["off", "on", "mixed"] = "off"
     teacher_logits: bool = False
     teacher_samples: bool = False
     student_samples: bool = False
     plain_text: bool = False
     same_tokenizer: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """One named loss of a window: groups of sequences that belong together, and what counts as one.
-
-    The loop minimises ``weight * sum over groups / count`` where ``count`` is the number of target
-    tokens, sequences or groups of the *whole* window over all ranks. Sequences of a group always
-    share a micro-batch.
-    """
-
-    name: str
-    groups: tuple[tuple[Sequence, ...], ...]
-    unit: Unit = "token"
-    weight: float = 1.0
-
-    @property
-    def count(self) -> int:
-        """Number of units in the window."""
-        if self.unit == "group":
-            return len(self.groups)
-        if self.unit == "sequence":
-            return sum(len(g) for g in self.groups)
-        return sum(s.targets for g in self.groups for s in g)
-
-
-def singles(name: str, sequences: Seq[Sequence], weight: float = 1.0) -> Stream:
-    """A token-normalised stream of independent sequences."""
-    return Stream(name, tuple((s,) for s in sequences), "token", weight)
-
-
-Objective = Callable[
-    [torch.Tensor, torch.Tensor | None, torch.Tensor, dict[str, torch.Tensor]],
-    dict[str, torch.Tensor],
-]
-
-
-class Widths(NamedTuple):
-    """Hidden sizes, for a method's own modules; ``teacher`` is 0 without a teacher."""
-
-    student: int
-    teacher: int
-
-
-class Micro(Protocol):
-    """A micro-batch on its way through the models; what :meth:`Method.loss` computes with."""
-
-    packed: Packed
-    student_head: Any
-    teacher: Any
-
-    def sum(self, objective: Objective, *, teacher: Any) -> torch.Tensor:
-        """Sum of a token objective over the micro-batch, streamed through the heads in tiles.
-
-        ``teacher``: True, False, or what `Context.copy_student` returned. Returns a scalar with
-        gradient. Every other entry of the objective's result is logged.
-        """
-
-    def logprobs(self) -> torch.Tensor:
-        """Log q(target) for each target token, shape (N,), differentiable."""
-
-    def teacher_logprobs(self) -> torch.Tensor:
-        """Log p(target) for each target token, shape (N,), no gradient."""
-
-    def student_hidden(self) -> torch.Tensor:
-        """The student's last hidden state at each target, (N, D), differentiable."""
-
-    def teacher_hidden(self) -> torch.Tensor:
-        """The teacher's at each of its targets, (N', D'); N' differs if it has its own tokenizer."""
-
-    def together(
-        self,
-        function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        rows: torch.Tensor,
-        teacher_rows: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """``function(student_logits (n, V), teacher_logits (n', V'))`` of some targets at once.
-
-        For objectives that compare rows with each other; keep n to some hundred. The logits are not
-        kept but recomputed in backward.
-        """
-
-    def inputs(self) -> list[torch.Tensor]:
-        """Input ids of each sequence (all but its last token)."""
-
-    def embed(self, ids: torch.Tensor, *, teacher: bool = False) -> torch.Tensor:
-        """Input embeddings of token ids."""
-
-    def student_backbone(self, embeddings_BTD: torch.Tensor) -> torch.Tensor:
-        """The student's last hidden states for given input embeddings, (B, T, D)."""
-
-    def sum_by_sequence(self, values_N: torch.Tensor) -> torch.Tensor:
-        """Adds token values up to one number a sequence: (N,) -> (B,)."""
-
-    def log(self, **sums: torch.Tensor) -> None:
-        """Reports detached sums, divided by the stream's count when logged."""
 
 
 @dataclass(slots=True)
@@ -150,8 +72,6 @@ class Context:
         text: plain-text rows for the language-modelling loss, or empty.
         batch_size: sequences of an optimiser step (global).
         seed: training seed.
-        vocab: number of real token ids.
-        eos_id: end token.
         decoding: how responses are sampled during training (seed replaced per use).
         progress: fraction of the training budget already used, in [0, 1).
         answer: samples responses of the student (or a mixture with the teacher), in prompt order.
@@ -160,10 +80,10 @@ class Context:
         lookahead: optimiser steps whose prompts `teacher_batch` asks for together.
         score: log-probabilities of responses under ("student" | "teacher"), no gradient.
         meter: counts tokens by kind: "sampled", "teacher" …
-        copy_student: the student as it is now, or with weights it had, frozen, for `Micro.sum`; its
-            ``model.state_dict()`` are such weights. Set by the loop.
+        copy_student: the student as it is now, or with weights it had, frozen, for `MicroBatch.sum`;
+            its ``model.state_dict()`` are such weights.
         keep: announces rows whose teacher outputs will be needed several times (see
-            `kdbench.trainers.teacher_memory.TeacherMemory.keep`).
+            `kdbench.trainers.teacher.TeacherMemory.keep`).
         twin: a sequence in the teacher's tokens (see `kdbench.trainers.alignment`); None if the two
             share a tokenizer.
     """
@@ -172,16 +92,14 @@ class Context:
     text: Seq[Sequence]
     batch_size: int
     seed: int
-    vocab: int
-    eos_id: int
     decoding: Decoding
     answer: Callable[..., list[Answer]]
     teacher_answers: Callable[[Seq[int]], list[Sequence]]
     score: Callable[[Seq[Sequence], str], list[torch.Tensor]]
+    copy_student: Callable[..., TeacherSide]
     lookahead: int = 1
     progress: float = 0.0
     meter: Counter[str] = field(default_factory=Counter)
-    copy_student: Callable[..., Any] | None = None
     keep: Callable[[str, Seq[Seq[Sequence]]], None] = lambda name, blocks: None
     twin: Callable[[Sequence], Sequence] | None = None
 
@@ -226,17 +144,10 @@ class Context:
         return [self.text[i] for i in self.indices(step, salt=1, n=len(self.text))]
 
 
-_ORDERS: dict[tuple[int, int, int, int], list[int]] = {}
-
-
+@lru_cache(maxsize=8)
 def _permutation(n: int, seed: int, salt: int, epoch: int) -> list[int]:
-    key = (n, seed, salt, epoch)
-    if key not in _ORDERS:
-        if len(_ORDERS) > 8:
-            _ORDERS.clear()
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + salt) * 1_000_003 + epoch)
-        _ORDERS[key] = torch.randperm(n, generator=generator).tolist()
-    return _ORDERS[key]
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + salt) * 1_000_003 + epoch)
+    return torch.randperm(n, generator=generator).tolist()
 
 
 class Method:
@@ -245,10 +156,13 @@ class Method:
     Class attributes:
         Config: the method's own fields.
         card: one line about the method.
+        remembers: names of attributes that decide later steps (buffers, thresholds, schedules); they
+            are checkpointed, so that a killed run resumes exactly.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     card: ClassVar[Card]
+    remembers: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         """Checks the convention at import, so that a malformed method fails with a sentence.
@@ -272,10 +186,13 @@ class Method:
 
         By default the step's training examples, each token counting the same.
         """
-        return (singles("response", ctx.batch(step)),)
+        return (Stream.of("response", ctx.batch(step)),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
-        """Summed loss of the micro-batch's part of ``stream``: a scalar with gradient."""
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
+        """The micro-batch's part of ``stream``: scalars, summed, never averaged.
+
+        ``loss`` is minimised, with gradient; all entries are logged, divided by the stream's count.
+        """
         raise NotImplementedError
 
     def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
@@ -284,23 +201,46 @@ class Method:
     def after_step(self, ctx: Context, step: int, terms: dict[str, float]) -> None:
         """Called after each optimiser step with the logged means of the window."""
 
-    def parameters(self, widths: Widths) -> dict[str, torch.nn.Module]:
-        """Extra trainable modules of the method's own (projectors), by name; checkpointed."""
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, torch.nn.Module]:
+        """Extra trainable modules of the method's own (projectors), by name; checkpointed.
+
+        Widths are hidden sizes; that of a teacher that is not there is 0.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything the method remembers: tensors, numbers, strings, lists and dicts of those."""
-        return {}
+        """What the method remembers: tensors, sequences, numbers, strings, lists and dicts of those."""
+        return {name: getattr(self, name) for name in self.remembers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned."""
+        for name in self.remembers:
+            setattr(self, name, state[name])
 
 
-def with_response(sequence: Sequence, response: Seq[int], **columns: torch.Tensor) -> Sequence:
-    """The same prompt with another response."""
-    return Sequence(sequence.prompt, tuple(response), sequence.key, columns)
+def checked_sums(method: Method, found: Any) -> dict[str, torch.Tensor]:
+    """What a method's ``loss`` returned, if it is what it must be.
 
+    Raises:
+        TypeError: it is not; the sentence names the method and what is wrong.
+    """
 
-def as_prompts(sequences: Seq[Sequence], sample: int = 0) -> list[Prompt]:
-    """What the sampler needs of training examples."""
-    return [Prompt(s.prompt, s.key, sample) for s in sequences]
+    def refuse(what: str) -> TypeError:
+        name = type(method).__name__
+        return TypeError(
+            f"loss() of method {name} {what}; it must return a mapping of scalar tensors, each a sum "
+            "over the micro-batch, with the one to minimise under 'loss'"
+        )
+
+    if not isinstance(found, Mapping):
+        raise refuse(f"returned {type(found).__name__}")
+    if "loss" not in found:
+        raise refuse(f"returned no 'loss' but {', '.join(map(repr, found)) or 'nothing'}")
+    for name, value in found.items():
+        if not isinstance(value, torch.Tensor):
+            raise refuse(f"returned {type(value).__name__} under {name!r}")
+        if value.ndim:
+            raise refuse(f"returned a tensor of shape {tuple(value.shape)} under {name!r}")
+    if not found["loss"].requires_grad:
+        raise refuse("returned a 'loss' without gradient")
+    return dict(found)

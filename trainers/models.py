@@ -41,20 +41,18 @@ class Vocabulary:
     pad_id: int
 
 
-def load_tokenizer(ref: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id, a folder or a GGUF file."""
     path = Path(ref)
     try:
         if ref.endswith(".gguf"):
             return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        return AutoTokenizer.from_pretrained(ref, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(ref)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_cannot_load("tokenizer", ref, error)) from error
 
 
-def load_model(
-    ref: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
-) -> PreTrainedModel:
+def load_model(ref: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model of a hub id, a folder (safetensors only) or a GGUF file, in eval mode.
 
     Parameters own their memory: weights mapped from a file may be unaligned, which changes the last
@@ -78,9 +76,7 @@ def load_model(
             )
             model = _plain_copy(quantised)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                ref, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-            )
+            model = AutoModelForCausalLM.from_pretrained(ref, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(_cannot_load("model", ref, error)) from error
     own_memory(model)

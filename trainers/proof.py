@@ -4,9 +4,7 @@ Everything happens on random data with tiny random models: seconds on one core. 
 AssertionError with a sentence.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,29 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from kdbench.trainers.batching import pieces
-from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer
-from kdbench.trainers.head.head import head_of
-from kdbench.trainers.loop import Loop, LoopSettings
-from kdbench.trainers.method import Context, Method
-from kdbench.trainers.micro_batch import TeacherSide
+from kdbench.harness.files.store import append_rows
+from kdbench.trainers.assemble import Parts, assemble
+from kdbench.trainers.loop import Loop
+from kdbench.trainers.method import Method
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.packing import Layout
-from kdbench.trainers.teacher_memory import TeacherMemory, lend_memory
-from kdbench.trainers.types import Decoding, Sequence
+from kdbench.trainers.optim import Recipe
+from kdbench.trainers.types import Sequence
 
 VOCAB = 67
 EOS = 1
+PRECISIONS = {None: "fp32", torch.float64: "fp64"}
+RECIPE: dict[str, Any] = {
+    "steps": 4,
+    "batch_size": 8,
+    "lr": 1e-2,
+    "max_length": 64,
+    "max_prompt": 52,
+    "micro_tokens": 64,
+    "seed": 5,
+    "dropout": False,
+    "eval_every": 0,
+    "select": "last",
+}
 
 
 def check(make: Callable[[], Method], folder: Path, *, divergence: bool = False) -> None:
@@ -103,8 +111,7 @@ def gradient(
     """The gradient of an optimiser step, flattened, and the logged terms."""
     loop.ctx.progress = progress
     window = loop.method.window(loop.ctx, step)
-    rank, world = loop.accelerator.process_index, loop.accelerator.num_processes
-    terms = loop._gradients(pieces(window, micro_tokens=micro_tokens, rank=rank, world=world))
+    terms = loop._gradients(window, micro_tokens)
     grads = [p.grad.flatten() for p in loop.module.parameters() if p.grad is not None]
     return torch.cat(grads).clone(), terms
 
@@ -166,74 +173,40 @@ def tiny_loop(
     out: Path,
     packed: bool = True,
     tile: int | None = None,
-    accelerator: Accelerator | None = None,
     dtype: torch.dtype | None = None,
-    teacher_vocab: int = VOCAB,
+    teacher_vocab: int | None = None,
     twin: Callable[[Sequence], Sequence] | None = None,
     **settings: Any,
 ) -> Loop:
-    """A loop over 24 random examples in batches of 8, without evaluation."""
-    accelerator = accelerator or Accelerator(cpu=True)
-    layout = Layout(row=64, pad_id=0, packed=packed, device=accelerator.device, tile=tile)
-    side = None
-    if teacher is not None:
-        memory = TeacherMemory(teacher, layout, micro_tokens=64, limit=1 << 20)
-        side = TeacherSide(teacher, head_of(teacher, teacher_vocab), None if twin else memory)
-    ctx = _tiny_context(student, side, layout, accelerator, dtype, twin)
-    options: dict[str, Any] = {"steps": 4, "lr": 1e-2, "select": "last", "micro_tokens": 64}
-    return Loop(
-        LoopSettings(**(options | settings)),
-        method=method,
-        ctx=ctx,
-        student=student,
-        tokenizer=None,
-        teacher=side,
-        layout=layout,
-        evaluator=None,
-        out=out,
-        accelerator=accelerator,
-    )
+    """A loop over 24 random examples in batches of 8, without evaluation.
 
-
-def _tiny_context(
-    student: PreTrainedModel,
-    side: TeacherSide | None,
-    layout: Layout,
-    accelerator: Accelerator,
-    dtype: torch.dtype | None,
-    twin: Callable[[Sequence], Sequence] | None,
-) -> Context:
-    """Data and services; answers and scores only in the student's tokens."""
-    train, answers = random_sequences(24, seed=1), random_sequences(24, seed=2)
-    taught = [Sequence(t.prompt, a.response, t.key) for t, a in zip(train, answers, strict=True)]
-    meter: Counter[str] = Counter()
-    engine = LoadedModel(
-        model=student,
-        vocabulary=Vocabulary(VOCAB, (EOS,), 0),
-        batch_size=4,
-        chunk=4,
-        sampling_dtype=dtype,
-        layout=layout,
-        micro_tokens=64,
-        autocast=accelerator.autocast,
+    ``dtype`` is that of sampling; ``settings`` are fields of the recipe.
+    """
+    accelerator = Accelerator(cpu=True)
+    train, answers = random_sequences(24, seed=1), out / "answers.jsonl"
+    if accelerator.is_main_process and not answers.exists():
+        taught = enumerate(random_sequences(24, seed=2))
+        rows = [{"index": i, "key": train[i].key, "response": s.response} for i, s in taught]
+        append_rows(answers, rows)
+    return assemble(
+        Parts(
+            recipe=Recipe.model_validate(
+                RECIPE | settings | {"sample_precision": PRECISIONS[dtype]}
+            ),
+            method=method,
+            student=student,
+            teacher=teacher,
+            vocabulary=Vocabulary(VOCAB, (EOS,), 0),
+            teacher_vocab=teacher_vocab,
+            twin=twin,
+            train=train,
+            text=random_sequences(10, seed=3, text=True),
+            answers=answers,
+            decode_rows=4,
+            decode_chunk=4,
+            out=out,
+            accelerator=accelerator,
+            packed=packed,
+            tile=tile,
+        )
     )
-    native = None
-    if side is not None and twin is None:
-        native = replace(engine, model=side.model, read=side.hidden)
-    ctx = Context(
-        train=train,
-        text=random_sequences(10, seed=3, text=True),
-        batch_size=8,
-        seed=5,
-        vocab=VOCAB,
-        eos_id=EOS,
-        decoding=Decoding(max_new_tokens=12),
-        answer=Rollouts(student=engine, teacher=native, accelerator=accelerator, meter=meter),
-        teacher_answers=lambda indices: [taught[i] for i in indices],
-        score=Scorer(student=engine, teacher=native, meter=meter),
-        meter=meter,
-        twin=twin,
-    )
-    if side is not None and side.memory is not None:
-        lend_memory(ctx, side.memory, accelerator.num_processes)
-    return ctx

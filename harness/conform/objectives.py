@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from kdbench.harness.conform import Value, flat
+from kdbench.harness.conform.named_objectives import named_objective
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.objectives.divergences import reverse_kl
 from kdbench.trainers.objectives.policy import (
@@ -14,7 +15,6 @@ from kdbench.trainers.objectives.policy import (
     importance_weight,
     whiten,
 )
-from kdbench.trainers.reference import token_recipe
 
 
 def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
@@ -26,20 +26,20 @@ def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
         picked = labels != -100
         for name, expected in case["expected"].items():
             entry = f"{name}[{number}]"
-            recipe = token_recipe(name)
-            if recipe is None:
+            found = named_objective(name)
+            if found is None:
                 yield from (
                     Value(f"{entry}.{k}", flat(expected[k]), None)
                     for k in ("loss", "grad_l2", "grad_row")
                 )
                 continue
             leaf = student.clone().requires_grad_(True)
-            values = recipe.objective(leaf[picked], teacher[picked], labels[picked], {})
+            values = found.objective(leaf[picked], teacher[picked], labels[picked], {})
             count = int(picked.sum())
             values["loss"].sum().div(count).backward()
             gradient = leaf.grad
             assert gradient is not None
-            shown = float(values[recipe.value].detach().sum() / count)
+            shown = float(values[found.value].detach().sum() / count)
             yield Value(f"{entry}.loss", [expected["loss"]], [shown])
             yield Value(f"{entry}.grad_l2", [expected["grad_l2"]], [float(gradient.norm())])
             first = gradient[picked][0].tolist()

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.config import ROW_FILES, TasksConfig, slug
+from kdbench.harness.config import TasksConfig, file_task
 from kdbench.harness.errors import InputError, unknown
 from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.labels import LABEL_TASKS
@@ -77,9 +77,9 @@ def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) 
 
 
 def _asked(text: str) -> Asked:
-    name, sign, path = text.rpartition("=")
-    if path.endswith(ROW_FILES):
-        own = name if sign else slug(Path(path).stem)
+    file = file_task(text)
+    if file is not None:
+        own, path = file
         if own in TASKS or own in LABEL_TASKS or not re.fullmatch(r"[\w.-]+", own):
             raise InputError(
                 f"task {text!r}: a file cannot be called {own!r} here; give it a name of its own, "

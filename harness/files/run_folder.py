@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unfit
 from kdbench.harness.files.records import (
     SCHEMA,
     DriftRecord,
@@ -37,6 +37,7 @@ from kdbench.harness.files.store import (
     write_json,
     write_text,
 )
+from kdbench.harness.metrics import learn
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -225,6 +226,10 @@ class Training:
         """Done when the student is written; its info: steps, evaluations, tokens, ``wall_s``."""
         return Stage(self.path, "train")
 
+    def settled(self) -> bool:
+        """Whether it is done, and what only resuming needs is cleared away."""
+        return self.stage.done() and not (self.path / "checkpoints").exists()
+
     @property
     def student(self) -> Path:
         """The trained model, an ordinary Hugging Face folder."""
@@ -342,7 +347,7 @@ class SummaryDocument(Document[Summary]):
     """summary.json; of another schema it is refused in a sentence."""
 
     def read(self) -> Summary:
-        """The summary.
+        """The summary; metrics of others that it describes are known from then on.
 
         Raises:
             InputError: none, not a summary, or of another schema.
@@ -360,7 +365,14 @@ class SummaryDocument(Document[Summary]):
             raise InputError(
                 f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
             )
-        return super().read()
+        try:
+            summary = Summary.model_validate(stored)
+        except ValidationError as error:
+            problem = unfit(f"{self.path} is no summary", error)
+            raise InputError(f"{problem}; continue the run, or take its folder away") from error
+        for scores in summary.scores.values():
+            learn(scores.cards)
+        return summary
 
 
 def runs_in(folder: Path) -> list[RunFolder]:

@@ -1,4 +1,4 @@
-"""YAML documents that come with kdbench, or are the user's own: suites, studies, judges, rules."""
+"""YAML documents that come with kdbench, or are the user's own: suites, judges, rules, claims …"""
 
 import functools
 import re
@@ -109,3 +109,4 @@ SUITES = Shelf("suite", "kdbench.harness", "suites", "--suite path/to/suite.yaml
 STUDIES = Shelf("study", "kdbench.harness", "studies", "kdbench ablate path/to/study.yaml")
 JUDGES = Shelf("judge", "kdbench.harness", "judges", "--judge path/to/judge.yaml")
 RULES = Shelf("rulebook", "kdbench.reports", "rules", "--rules path/to/rules.yaml")
+CLAIMS = Shelf("book of claims", "kdbench.reports", "claims", "--claims path/to/claims.yaml")

@@ -88,32 +88,24 @@ class JudgeDefinition(Section):
         return digest(parts)[:16]
 
     def sampling(self) -> dict[str, JsonValue]:
-        """The body of a request without model and messages."""
+        """The body of a request without model and messages.
+
+        In a JSON answer the reasons come before the verdict, so that they can weigh.
+        """
         body = {**self.parameters, self.limit_parameter: self.max_tokens}
         if self.answer == "json_schema":
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": "verdict",
-                    "strict": True,
-                    "schema": self.schema_of_answer(),
-                },
+            verdict: dict[str, JsonValue] = {"type": "string", "enum": ["A", "B", "TIE"]}
+            if self.mode == "pointwise":
+                verdict = {"type": "integer", "minimum": self.low, "maximum": self.high}
+            schema: dict[str, JsonValue] = {
+                "type": "object",
+                "properties": {"reasons": {"type": "string"}, self.verdict_name: verdict},
+                "required": ["reasons", self.verdict_name],
+                "additionalProperties": False,
             }
+            answer: JsonValue = {"name": "verdict", "strict": True, "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": answer}
         return body
-
-    def schema_of_answer(self) -> dict[str, JsonValue]:
-        """JSON schema of one verdict; the reasons come first, so that they can weigh."""
-        verdict: dict[str, JsonValue] = (
-            {"type": "integer", "minimum": self.low, "maximum": self.high}
-            if self.mode == "pointwise"
-            else {"type": "string", "enum": ["A", "B", "TIE"]}
-        )
-        return {
-            "type": "object",
-            "properties": {"reasons": {"type": "string"}, self.verdict_name: verdict},
-            "required": ["reasons", self.verdict_name],
-            "additionalProperties": False,
-        }
 
     @property
     def verdict_name(self) -> str:

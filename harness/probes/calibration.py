@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kdbench.harness import stats
 from kdbench.harness.probes.subject import (
     Array,
-    Asked,
     Report,
     Subject,
     estimate,
@@ -23,9 +22,9 @@ from kdbench.tasks.calibration import Binning, ece, gaps, reliability
 from kdbench.trainers.engine import in_process
 
 
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`."""
-    return {} if asked.model else None
+    return {} if subject.load else None
 
 
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
 from kdbench.harness.identity import digest, model_id
-from kdbench.harness.probes.subject import DIGITS, Array, Asked, Report, Subject
+from kdbench.harness.probes.subject import DIGITS, Array, Report, Subject
 from kdbench.harness.questions import PreparedTask, PromptDoc
 from kdbench.harness.text_model import TextModel
 from kdbench.tasks.protocols import Protocol
@@ -37,22 +38,23 @@ class ContextRow(Record):
     tokens: int
 
 
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`. Measured on one task of an evaluation only."""
-    if asked.teacher is None or not (asked.model and asked.first):
+    if subject.load is None or subject.teacher is None or not subject.first:
         return None
     own = prompts.protocol.exposure_samples
     return {
-        "teacher": model_id(asked.teacher),
-        "samples": own if asked.samples is None else asked.samples,
+        "teacher": model_id(subject.teacher.card),
+        "samples": own if subject.samples is None else subject.samples,
         "protocol": prompts.protocol.name,
-        "seed": asked.seed,
+        "seed": subject.seed,
     }
 
 
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
     """R, L eps and ExAccErr with their intervals, place by place."""
-    student, teacher, protocol = subject.model(), subject.teacher(), prompts.protocol
+    assert subject.teacher is not None
+    student, teacher, protocol = subject.model(), subject.teacher.load(), prompts.protocol
     if not same_tokenizer(student.tokenizer, teacher.tokenizer):
         raise InputError(
             "exposure bias compares student and teacher token by token, but their tokenizers "
@@ -77,7 +79,7 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
         skipped = 0 if protocol.exposure_first_token else 1
         tables.append(table(rows, max(1, decoding.max_new_tokens - skipped)))
     return settings | {
-        "teacher_name": subject.teacher_name,
+        "teacher_name": subject.teacher.card.name,
         "first_token": "scored" if protocol.exposure_first_token else "skipped",
         "average": (
             "over samples still running + 1e-3"
@@ -152,12 +154,9 @@ def averaged(errors: Sequence[Tensor], protocol: Protocol) -> Array:
 
     `minillm-compat` begins at the second token, and averages over samples still running.
     """
-    first = 0 if protocol.exposure_first_token else 1
-    scored = [np.asarray(e[first:], dtype=float) for e in errors]
-    width = max(map(len, scored), default=0)
-    values_ST, mask_ST = np.zeros((len(scored), width)), np.zeros((len(scored), width))
-    for row, mask, values in zip(values_ST, mask_ST, scored, strict=True):
-        row[: len(values)], mask[: len(values)] = values, 1.0
+    scored = [e if protocol.exposure_first_token else e[1:] for e in errors]
+    values_ST = pad_sequence(scored, batch_first=True)
+    mask_ST = pad_sequence([torch.ones_like(e) for e in scored], batch_first=True)
     return prompt_errors(values_ST, mask_ST, live_offset=protocol.exposure_count_offset or None)
 
 

@@ -4,7 +4,6 @@ import torch
 
 from kdbench.harness.probes.subject import (
     REFERENCE_TOKENS,
-    Asked,
     Report,
     Subject,
     mean_estimate,
@@ -13,9 +12,9 @@ from kdbench.harness.probes.subject import (
 from kdbench.harness.questions import PreparedTask
 
 
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`."""
-    return {} if asked.model else None
+    return {} if subject.load else None
 
 
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:

@@ -3,14 +3,14 @@
 from collections import defaultdict
 
 from kdbench.harness.files.records import Missing
-from kdbench.harness.probes.subject import Asked, Report, Subject
+from kdbench.harness.probes.subject import Report, Subject
 from kdbench.harness.questions import PreparedTask
 from kdbench.tasks.text_stats import self_bleu
 
 ANSWERS = 100
 
 
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`."""
     return {}
 

@@ -31,48 +31,47 @@ REFERENCE_TOKENS = 256
 """A longer reference is cut there, as LMOps minillm's evaluation does for ``lm_loss``."""
 
 
-class Asked(NamedTuple):
-    """What an evaluation asks of its probes.
+class Teacher(NamedTuple):
+    """What a model may be compared with, and how to load it."""
 
-    Attributes:
-        samples: answers a prompt; None: each probe's own number.
-        seed: decoding seed of answers that a probe samples.
-        teacher: what the model may be compared with.
-        model: whether there is a model (the truth has answers only).
-        first: whether this is the task for what is measured on one task alone.
-    """
-
-    samples: int | None
-    seed: int
-    teacher: ModelRef | None
-    model: bool
-    first: bool
+    card: ModelRef
+    load: Callable[[], TextModel]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """Whom a probe measures, and what it works with.
 
     Attributes:
-        model: gives the model; loads it when first called.
-        teacher: gives the model that it is compared with, which reports call ``teacher_name``.
+        load: gives the model, loaded when first called; None for the truth, which has answers only.
+        teacher: what the model may be compared with.
         decoding: decoding seed -> the evaluation's sampling settings.
+        seed: decoding seed of answers that a probe samples itself.
+        samples: how many of them a prompt; None: each probe's own number.
+        first: whether this is the task for what is measured on one task alone.
         evaluation: what is stored of it; a probe may keep parts of its work there.
         stage: (title, prompts) -> a progress line that counts prompts.
     """
 
-    model: Callable[[], TextModel]
-    teacher: Callable[[], TextModel]
-    teacher_name: str
+    load: Callable[[], TextModel] | None
+    teacher: Teacher | None
     decoding: Callable[[int], Decoding]
+    seed: int
+    samples: int | None
+    first: bool
     evaluation: Evaluation
     stage: Callable[[str, int], AbstractContextManager[Stage]]
+
+    def model(self) -> TextModel:
+        """The model, which must be there."""
+        assert self.load is not None
+        return self.load()
 
 
 class Probe(Protocol):
     """A probe's module."""
 
-    def settings(self, prompts: PreparedTask, asked: Asked) -> Report | None:
+    def settings(self, subject: Subject, prompts: PreparedTask) -> Report | None:
         """What the numbers depend on beyond task and model; None where there is nothing to measure.
 
         Another value makes the probe measure again.

@@ -8,12 +8,12 @@ exact. Answers cut at the length limit count up to there. The truth's noise floo
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.probes.subject import Asked, Report, Subject, mean_estimate
+from kdbench.harness.probes.subject import Report, Subject, mean_estimate
 from kdbench.harness.questions import PreparedTask, PromptDoc
 from kdbench.harness.text_model import TextModel
 from kdbench.tasks.mini import Truth
@@ -48,15 +48,12 @@ class TruthRow:
     valid_mass: float | None
 
 
-METRICS = ("kl_true_student", "kl_student_true", "invalid", "modes_covered", "valid_mass")
-
-
-def settings(prompts: PreparedTask, asked: Asked) -> Report | None:
+def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`. Known is the truth of the generated world only."""
-    if not (asked.model and prompts.edition.startswith("mini")):
+    if subject.load is None or not prompts.edition.startswith("mini"):
         return None
-    samples = SAMPLES if asked.samples is None else asked.samples
-    return {"samples": samples, "seed": asked.seed}
+    samples = SAMPLES if subject.samples is None else subject.samples
+    return {"samples": samples, "seed": subject.seed}
 
 
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
@@ -79,7 +76,8 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
 
 
 def _means(rows: Sequence[TruthRow]) -> Report:
-    return {name: mean_estimate([getattr(row, name) for row in rows]) for name in METRICS}
+    metrics = [field.name for field in fields(TruthRow) if field.name != "category"]
+    return {name: mean_estimate([getattr(row, name) for row in rows]) for name in metrics}
 
 
 def against_truth(

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 
 from kdbench.harness.config import Request
@@ -229,9 +230,7 @@ def _answering(session: Session, label: str, model: Located | None) -> Answering
     if model is None:
         return answering_truth(session.config.generate.chunk)
     tokenizer = load_tokenizer(model.ref)
-    return answering_model(
-        label, model.card, tokenizer, lambda: text_model(session, model, tokenizer)
-    )
+    return answering_model(label, model.card, tokenizer, partial(text_model, session, model))
 
 
 def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:

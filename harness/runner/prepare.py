@@ -168,7 +168,7 @@ def world_data(
 
 def trained(session: Session, name: str, out: Training, job: Callable[[], Job]) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    if not session.agreed(out.stage.done()):
+    if not session.agreed(out.settled()):
         with session.writing(out.path, wait=WAIT):
             train(session, job())
     return locate(name, str(out.student))

@@ -5,9 +5,7 @@ what it was measured with.
 """
 
 import time
-from contextlib import AbstractContextManager
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 import torch
 
@@ -16,8 +14,7 @@ from kdbench.harness.evaluation.evaluate import Answering, decoding_of, protocol
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.probes import PROBES
-from kdbench.harness.probes.subject import Asked, Report, Subject, find_probe
-from kdbench.harness.progress import Stage
+from kdbench.harness.probes.subject import Subject, Teacher, find_probe
 from kdbench.harness.questions import PreparedTask
 from kdbench.harness.runner.models import Located
 from kdbench.harness.session import Session
@@ -54,65 +51,53 @@ class Prober:
     def __init__(self, session: Session, answering: Answering, teacher: Located | None) -> None:
         self._session = session
         self._answering = answering
-        self._teacher = teacher
-        self._load_teacher = cache(self._loaded_teacher)
+        self._teacher = None
+        if teacher is not None:
+            self._teacher = Teacher(teacher.card, cache(partial(text_model, session, teacher)))
         texts = [task.name for task in tasks_of(session.config.tasks) if task.kind == "text"]
         self._exposed = EXPOSURE_TASK if EXPOSURE_TASK in texts else (texts or [""])[0]
 
     def __call__(self, evaluation: Evaluation, prepared: PreparedTask) -> None:
         """All probes of one text task's evaluation, generated and scored, that are not done yet."""
-        config = self._session.config
-        asked = Asked(
-            samples=config.tasks.probe_samples,
+        config, progress = self._session.config, self._session.progress
+        decoding = protocol_decoding(config, prepared.protocol)
+        label = self._answering.label
+        subject = Subject(
+            load=self._answering.model,
+            teacher=self._teacher,
+            evaluation=evaluation,
+            decoding=lambda seed: decoding_of(decoding, seed),
             seed=config.generate.seeds[0],
-            teacher=self._teacher.card if self._teacher else None,
-            model=self._answering.model is not None,
+            samples=config.tasks.probe_samples,
             first=prepared.task == self._exposed,
+            stage=lambda title, prompts: progress.stage(
+                f"{label}: {title}", prompts, unit="prompt"
+            ),
         )
         for name in PROBES:
             if name in config.tasks.probes:
-                settings = find_probe(name).settings(prepared, asked)
-                if settings is not None:
-                    self._stage(evaluation, name, prepared, settings)
+                self._stage(name, subject, prepared)
 
-    def _stage(
-        self, evaluation: Evaluation, name: str, prepared: PreparedTask, settings: Report
-    ) -> None:
-        stage = evaluation.probe(name)
-        if stage.done() and stage.info().get("settings") == settings:
+    def _stage(self, name: str, subject: Subject, prepared: PreparedTask) -> None:
+        probe, stage = find_probe(name), subject.evaluation.probe(name)
+        settings = probe.settings(subject, prepared)
+        if settings is None or (stage.done() and stage.info().get("settings") == settings):
             return
         began = time.perf_counter()
         with self._session.progress.stage(f"{self._answering.label}: {name}", 1) as live:
-            subject = self._subject(evaluation, prepared)
-            report = find_probe(name).measure(subject, prepared, settings)
+            report = probe.measure(subject, prepared, settings)
             live.update(1)
         wall_s = time.perf_counter() - began
         self._session.cost(f"probe-{name}", wall_s)
-        evaluation.keep_probe(name, report, {"settings": settings, "wall_s": wall_s})
-
-    def _subject(self, evaluation: Evaluation, prepared: PreparedTask) -> Subject:
-        label = self._answering.label
-        record = protocol_decoding(self._session.config, prepared.protocol)
-
-        def stage(title: str, prompts: int) -> AbstractContextManager[Stage]:
-            return self._session.progress.stage(f"{label}: {title}", prompts, unit="prompt")
-
-        return Subject(
-            model=self._answering.model or self._load_teacher,
-            teacher=self._load_teacher,
-            teacher_name=self._teacher.card.name if self._teacher else "",
-            evaluation=evaluation,
-            decoding=lambda seed: decoding_of(record, seed),
-            stage=stage,
-        )
-
-    def _loaded_teacher(self) -> TextModel:
-        assert self._teacher is not None
-        return text_model(self._session, self._teacher, load_tokenizer(self._teacher.ref))
+        subject.evaluation.keep_probe(name, report, {"settings": settings, "wall_s": wall_s})
 
 
-def text_model(session: Session, model: Located, tokenizer: Any) -> TextModel:
-    """A model loaded in the precision it is sampled in (float64 decoding keeps float32 weights)."""
+def text_model(session: Session, model: Located) -> TextModel:
+    """A model with its tokenizer, in the precision it is sampled in.
+
+    Decoding in float64 keeps float32 weights.
+    """
+    tokenizer = load_tokenizer(model.ref)
     config, generate = session.config, session.config.generate
     precision = config.train.precision if generate.dtype == "auto" else generate.dtype
     dtype = sampling_dtype(precision)

@@ -4,7 +4,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
 from kdbench.harness.registry import find_method
-from kdbench.reports.model_card import MethodFacts, model_card
+from kdbench.reports.run.model_card import MethodFacts, model_card
 
 
 def write_student_card(run: RunFolder) -> None:

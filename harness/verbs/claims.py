@@ -9,6 +9,10 @@ from kdbench.harness.verbs import options
 
 def claims(
     *,
+    claims_: Annotated[
+        str,
+        typer.Option("--claims", help="Claims: a version that comes with kdbench, or a YAML file."),
+    ] = "claims-v1",
     only: Annotated[
         str | None, typer.Option(help="Only these claims or papers, comma-separated.")
     ] = None,
@@ -21,7 +25,7 @@ def claims(
     from kdbench.reports.claims.document import claims_document
     from kdbench.reports.claims.judge import judge_claims
 
-    book = claim_book().only(options.name_list(only, "--only"))
+    book = claim_book(claims_).only(options.name_list(only, "--only"))
     report = judge_claims(runs.places, book)
     options.deliver(
         claims_document(report), report, json_output=runs.json_output, format_=format_, out=out

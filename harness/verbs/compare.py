@@ -9,7 +9,7 @@ import typer
 from kdbench.harness.verbs import options
 
 if TYPE_CHECKING:
-    from kdbench.reports.load import Run
+    from kdbench.reports.runs import Run
 
 Side = Annotated[
     str,
@@ -55,25 +55,25 @@ def _folders(side: str, runs_dir: Path) -> list[Path]:
 
 def _named(name: str, runs_dir: Path) -> list[Path]:
     """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
-    from kdbench.reports.load import find_runs
+    from kdbench.reports.runs import finished_runs
 
     if exact := options.exact_run(name, runs_dir):
         return [exact.path]
-    runs = find_runs([runs_dir])[0] if runs_dir.is_dir() else []
-    labelled = [run.folder for run in runs if run.summary.run.method == name]
+    runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
+    labelled = [run.folder.path for run in runs if run.summary.run.method == name]
     return labelled or _row(name, runs) or [options.named_run(name, runs_dir).path]
 
 
 def _row(name: str, runs: "list[Run]") -> list[Path]:
     """Run folders of the row ``method:digits``, where a run's id starts with these digits."""
-    from kdbench.reports.group import sections
+    from kdbench.reports.rows import sections
 
     label = re.fullmatch(r"(.+)[:@ ]([0-9a-f]{4,12})", name)
     if label is None:
         return []
     method, digits = label.groups()
     return [
-        run.folder
+        run.folder.path
         for section in sections(runs)
         for grouped in section.rows
         if grouped.row.method == method and any(i.startswith(digits) for i in grouped.row.runs)

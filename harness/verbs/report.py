@@ -21,7 +21,7 @@ def report(
 
     Of an unfinished run it says what is missing and exits with 1.
     """
-    from kdbench.reports.run_report import write_report
+    from kdbench.reports.run.report import write_report
 
     made = write_report(options.named_run(run, runs_dir).path, out)
     if json_output:

@@ -1,13 +1,12 @@
-"""Claims as data."""
+"""Claims as data: ``<version>.yaml`` beside this file, or a file of the user's."""
 
-from importlib.resources import files
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
+from kdbench.harness.files.shipped import CLAIMS
 
 DEFAULT = "claims-v1"
 
@@ -51,7 +50,10 @@ class ClaimBook(Record):
         return self.model_copy(update={"claims": kept})
 
 
-def claim_book(version: str = DEFAULT) -> ClaimBook:
-    """The claims that come with kdbench."""
-    text = (files("kdbench.reports.claims") / f"{version}.yaml").read_text(encoding="utf-8")
-    return ClaimBook.model_validate(yaml.safe_load(text))
+def claim_book(name: str = DEFAULT) -> ClaimBook:
+    """The claims of a version that comes with kdbench, or of a YAML file.
+
+    Raises:
+        InputError: no such version or file, or it is no book of claims.
+    """
+    return CLAIMS.load(name, ClaimBook)

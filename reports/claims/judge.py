@@ -1,22 +1,20 @@
 """The claims on a board: every test of a claim's family, and the verdict that follows."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
-from kdbench.harness.files.store import read_rows
 from kdbench.harness.metrics import info
+from kdbench.reports.board_types import Cell, ColumnKey
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
-from kdbench.reports.columns import Entry, Found, TaskKey, cell_of, evaluations
-from kdbench.reports.group import GroupedRow, Section, sections, standing
-from kdbench.reports.load import Identity, find_runs, score_file
-from kdbench.reports.model import Cell, Column
-from kdbench.reports.pairs import aligned
-from kdbench.reports.ranking import row_sample
+from kdbench.reports.columns import Entry, Found, cell_of, evaluations
+from kdbench.reports.paired import row_difference, row_sample
+from kdbench.reports.rows import GroupedRow, Section, sections, standing
+from kdbench.reports.runs import finished_runs, prompt_scores
 
 Verdict = Literal["holds", "does not hold", "not significant", "not measured"]
 Outcome = Literal["for", "against", "unclear", "not measured"]
@@ -81,16 +79,14 @@ class _Board(NamedTuple):
 def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
 
-    Of several rows of a method the plainest is taken (`kdbench.reports.group.standing`), or none if
+    Of several rows of a method the plainest is taken (`kdbench.reports.rows.standing`), or none if
     several are.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
     book = book or claim_book()
-    identities: dict[str, Identity] = {}
-    boards = [_board(section, identities) for section in sections(find_runs(paths)[0])]
-    boards = [board for board in boards if board.rows]
+    boards = [board for board in map(_board, sections(finished_runs(paths)[0])) if board.rows]
     judged = []
     for claim in book.claims:
         if claim.pairs > 1:
@@ -100,7 +96,7 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
     return ClaimsReport(version=book.version, claims=judged)
 
 
-def _board(section: Section, identities: dict[str, Identity]) -> _Board:
+def _board(section: Section) -> _Board:
     candidates: dict[str, list[GroupedRow]] = defaultdict(list)
     for grouped in section.rows:
         if not grouped.row.reference:
@@ -120,7 +116,7 @@ def _board(section: Section, identities: dict[str, Identity]) -> _Board:
         title=f"{section.suite}: {section.teacher} → {section.student}",
         pair=(section.teacher, section.student),
         rows=rows,
-        found={name: evaluations(row, identities) for name, row in rows.items()},
+        found={name: evaluations(row) for name, row in rows.items()},
         undecided=undecided,
     )
 
@@ -154,153 +150,122 @@ def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
     )
 
 
-def _shared_key(claim: Claim, task: str, board: _Board) -> TaskKey | None:
+def _shared_key(claim: Claim, task: str, board: _Board) -> ColumnKey | None:
     """The evaluation of a task with the claim's metric that most of its methods have."""
-    wanted = [claim.method, *claim.against]
-    counts: dict[TaskKey, int] = {}
-    for name in wanted:
-        for key, entries in board.found.get(name, {}).items():
-            if key[0] == task and any(claim.metric in entry.metrics for entry in entries):
-                counts[key] = counts.get(key, 0) + 1
+    counts = Counter(
+        key
+        for name in (claim.method, *claim.against)
+        for key, entries in board.found.get(name, {}).items()
+        if key.task == task and any(claim.metric in entry.metrics for entry in entries)
+    )
     return min(counts, key=lambda key: (-counts[key], key)) if counts else None
 
 
-def _has_references(claim: Claim, key: TaskKey, board: _Board) -> bool:
+def _has_references(claim: Claim, key: ColumnKey, board: _Board) -> bool:
     """Whether the task has prompts of the claim's reference lengths at all."""
-    if claim.references is None:
-        return True
     named = (claim.method, *claim.against)
     entries = [entry for name in named for entry in board.found.get(name, {}).get(key, ())]
-    return sum(_fits(claim, tokens) for tokens in _reference_tokens(entries).values()) >= 2
+    return claim.references is None or len(_fitting(claim, entries)) >= 2
 
 
-def _fits(claim: Claim, tokens: int) -> bool:
+def _fitting(claim: Claim, entries: Sequence[Entry]) -> set[str]:
+    """Prompts whose shortest reference has the claim's length, by the score files that are there."""
     low, high = claim.references or (0, None)
-    return low <= tokens and (high is None or tokens <= high)
+    return {
+        name
+        for entry in entries
+        if entry.evaluation.scores_file.is_file()
+        for scores in [prompt_scores(entry.evaluation)]
+        for name, tokens in zip(scores.ids, scores.reference_tokens, strict=True)
+        if low <= tokens and (high is None or tokens <= high)
+    }
 
 
-def _test(claim: Claim, rival: str, key: TaskKey, board: _Board) -> ClaimTest:
-    where = f"{key[0]}[{key[1]}]"
-    for name in (claim.method, rival):
-        if name not in board.rows:
-            return _unmade(board, rival, where, board.absence(name))
-        if key not in board.found[name]:
-            return _unmade(board, rival, where, f"{name} was not evaluated alike")
-    entries = [board.found[name][key] for name in (claim.method, rival)]
-    if info(claim.metric).kind == "score":
-        return _paired(claim, rival, where, board, entries)
-    rows = [board.rows[name] for name in (claim.method, rival)]
-    cells = [
-        cell_of(row, found, _column(claim, key)) for row, found in zip(rows, entries, strict=True)
+def _test(claim: Claim, rival: str, key: ColumnKey, board: _Board) -> ClaimTest:
+    names = (claim.method, rival)
+    absent = [
+        board.absence(name) if name not in board.rows else f"{name} was not evaluated alike"
+        for name in names
+        if key not in board.found.get(name, {})
     ]
-    return _unpaired(claim, rival, where, board, cells)
-
-
-def _unmade(board: _Board, rival: str, where: str, reason: str) -> ClaimTest:
+    numbers: dict[str, Any] | str
+    if absent:
+        numbers = absent[0]
+    elif info(claim.metric).kind == "score":
+        numbers = _paired(claim, names, [board.found[name][key] for name in names])
+    else:
+        rows = [(board.rows[name], board.found[name][key]) for name in names]
+        numbers = _unpaired(names, [cell_of(*row, claim.metric) for row in rows])
+    reason = numbers if isinstance(numbers, str) else ""
     return ClaimTest(
-        pair=board.title, rival=rival, where=where, outcome="not measured", reason=reason
+        pair=board.title,
+        rival=rival,
+        where=f"{key.task}[{key.edition}]",
+        outcome="not measured" if reason else "unclear",
+        reason=reason,
+        **({} if isinstance(numbers, str) else numbers),
     )
 
 
 def _paired(
-    claim: Claim, rival: str, where: str, board: _Board, entries: Sequence[Sequence[Entry]]
-) -> ClaimTest:
-    """Prompt by prompt, over the prompts that both answered."""
-    samples = [row_sample(found, claim.metric) for found in entries]
-    common = sorted(set(samples[0].ids) & set(samples[1].ids))
+    claim: Claim, names: Sequence[str], entries: Sequence[Sequence[Entry]]
+) -> dict[str, Any] | str:
+    """Numbers of a test prompt by prompt, over the prompts that both answered; or why there is none."""
+    a, b = (row_sample(found, claim.metric) for found in entries)
+    common = set(a.ids) & set(b.ids)
     if claim.references is not None:
-        lengths = _reference_tokens([entry for row in entries for entry in row])
-        common = [name for name in common if name in lengths and _fits(claim, lengths[name])]
-    if len(common) < 2:
-        return _unmade(board, rival, where, f"{claim.method} and {rival} share no prompts")
-    a_SP, b_SP = (aligned(sample, common) for sample in samples)
-    measured = samples[0].measured and samples[1].measured
-    result = stats.compare_rows(a_SP, b_SP, seeds_measured=measured)
-    return ClaimTest(
-        pair=board.title,
-        rival=rival,
-        where=where,
-        outcome="unclear",
-        paired=True,
-        seeds_measured=result.seeds_measured,
-        method_value=float(a_SP.mean()),
-        rival_value=float(b_SP.mean()),
-        difference=result.difference,
-        low=result.low,
-        high=result.high,
-        p=result.p,
-        n_prompts=len(common),
-    )
-
-
-def _reference_tokens(entries: Sequence[Entry]) -> dict[str, int]:
-    """Length of each prompt's shortest reference, from whichever score files are still there."""
-    paths = [score_file(entry.run, entry.key) for entry in entries]
+        common &= _fitting(claim, [entry for row in entries for entry in row])
+    ids = sorted(common)
+    result = row_difference(a, b, ids)
+    if result is None:
+        return f"{names[0]} and {names[1]} share no prompts"
     return {
-        f"{row['doc_id']}:{row['prompt_hash']}": int(row["reference_tokens"])
-        for path in paths
-        if path
-        for row in read_rows(path)
+        "paired": True,
+        "seeds_measured": result.seeds_measured,
+        "method_value": float(a.at(ids).mean()),
+        "rival_value": float(b.at(ids).mean()),
+        "difference": result.difference,
+        "low": result.low,
+        "high": result.high,
+        "p": result.p,
+        "n_prompts": len(ids),
     }
 
 
-def _unpaired(
-    claim: Claim, rival: str, where: str, board: _Board, cells: Sequence[Cell | Missing]
-) -> ClaimTest:
-    """By the interval of each row, as if they were independent."""
-    names = (claim.method, rival)
-    values: list[tuple[float, float, int]] = []
+def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str, Any] | str:
+    """Numbers of a test by the interval of each row, as if they were independent; or why not."""
+    z = stats.t_quantile(0.5 + stats.LEVEL / 2, math.inf)
+    errors = []
     for name, cell in zip(names, cells, strict=True):
         if isinstance(cell, Missing):
-            return _unmade(board, rival, where, f"{name}: {cell.missing}")
+            return f"{name}: {cell.missing}"
         if cell.low is None or cell.high is None:
-            return _unmade(board, rival, where, f"{name}: measured without an interval")
-        error = (cell.high - cell.low) / (2 * stats.t_quantile(0.5 + stats.LEVEL / 2, math.inf))
-        values.append((cell.mean, error, cell.n_prompts))
-    (a, a_error, prompts), (b, b_error, _) = values
-    error = math.hypot(a_error, b_error)
-    half = error * stats.t_quantile(0.5 + stats.LEVEL / 2, math.inf)
-    p = float(stats.t_two_sided((a - b) / error, math.inf)) if error else float(a == b)
-    return ClaimTest(
-        pair=board.title,
-        rival=rival,
-        where=where,
-        outcome="unclear",
-        method_value=a,
-        rival_value=b,
-        difference=a - b,
-        low=a - b - half,
-        high=a - b + half,
-        p=p,
-        n_prompts=prompts,
-    )
-
-
-def _column(claim: Claim, key: TaskKey) -> Column:
-    task, edition, protocol, identity = key
-    return Column(
-        id=claim.metric,
-        task=task,
-        edition=edition,
-        protocol=protocol,
-        metric=claim.metric,
-        identity=identity,
-        heading=task,
-    )
+            return f"{name}: measured without an interval"
+        errors.append((cell.high - cell.low) / (2 * z))
+    a, b = (cell.mean for cell in cells if isinstance(cell, Cell))
+    error = math.hypot(*errors)
+    return {
+        "method_value": a,
+        "rival_value": b,
+        "difference": a - b,
+        "low": a - b - z * error,
+        "high": a - b + z * error,
+        "p": float(stats.t_two_sided((a - b) / error, math.inf)) if error else float(a == b),
+        "n_prompts": cells[0].n_prompts if isinstance(cells[0], Cell) else 0,
+    }
 
 
 def _corrected(claim: Claim, tests: Sequence[ClaimTest]) -> list[ClaimTest]:
     """Holm over the tests that were made, and what each says about the claim."""
     made = [test for test in tests if not test.reason]
-    adjusted = iter(stats.holm([test.p for test in made]).tolist()) if made else iter(())
+    adjusted = iter(stats.holm([test.p for test in made]).tolist())
     sign = 1 if claim.better == "higher" else -1
     result = []
     for test in tests:
         if not test.reason:
-            p_holm = float(next(adjusted))
-            significant = p_holm < 1 - stats.LEVEL
+            p_holm = next(adjusted)
             towards: Outcome = "for" if sign * test.difference > 0 else "against"
-            outcome: Outcome = towards if significant else "unclear"
+            outcome: Outcome = towards if p_holm < 1 - stats.LEVEL else "unclear"
             test = test.model_copy(update={"p_holm": p_holm, "outcome": outcome})
         result.append(test)
     return result
@@ -309,8 +274,7 @@ def _corrected(claim: Claim, tests: Sequence[ClaimTest]) -> list[ClaimTest]:
 def _verdict(
     claim: Claim, tests: Sequence[ClaimTest], boards: Sequence[_Board], absent: Sequence[str]
 ) -> tuple[Verdict, str]:
-    outcomes: list[Outcome] = ["for", "against", "unclear", "not measured"]
-    counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in outcomes}
+    counts = Counter(test.outcome for test in tests)
     made = counts["for"] + counts["against"] + counts["unclear"]
     said = f"of {made} tests {counts['for']} for, {counts['against']} against"
     titles = {test.pair for test in tests if not test.reason}
@@ -334,13 +298,9 @@ def _verdict(
     if counts["against"]:
         return "does not hold", said
     if counts["not measured"]:
-        return "not measured", _reasons(tests) + (f"; {said}" if made else "")
+        reasons = _joined([test.reason for test in tests if test.reason])
+        return "not measured", reasons + (f"; {said}" if made else "")
     return ("holds", said) if counts["unclear"] == 0 else ("not significant", said)
-
-
-def _reasons(tests: Sequence[ClaimTest]) -> str:
-    """Why tests could not be made."""
-    return _joined([test.reason for test in tests if test.reason])
 
 
 def _joined(reasons: Sequence[str]) -> str:
@@ -353,7 +313,6 @@ def _joined(reasons: Sequence[str]) -> str:
 
 
 _REMEDIES = {
-    "judge_feedback": "measure it with: kdbench judge RUNS",
     "exposure_excess": "measure it with: kdbench eval RUN --probes exposure --teacher teacher",
     "ece": "measure it with: kdbench eval RUN --tasks cls (real data: sst2-cal,boolq-cal)",
     "invalid": "measure it with: kdbench eval RUN --probes truth",
@@ -361,6 +320,7 @@ _REMEDIES = {
 
 
 def _remedy(claim: Claim) -> str:
-    return _REMEDIES.get(
-        claim.metric, f"evaluate with: kdbench eval RUN --tasks {','.join(claim.tasks)}"
-    )
+    if info(claim.metric).kind == "judge":
+        return "measure it with: kdbench judge RUNS"
+    evaluate = f"evaluate with: kdbench eval RUN --tasks {','.join(claim.tasks)}"
+    return _REMEDIES.get(claim.metric, evaluate)

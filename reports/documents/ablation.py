@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation, AblationCell, AblationRow, Claim
-from kdbench.reports.model import Cell
+from kdbench.reports.board_types import Cell
 from kdbench.reports.text import document as text
 from kdbench.reports.text.document import Document, Notes, Section, Strong, Table
 from kdbench.reports.text.style import difference_cell, p_value, signed, value_cell

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.model import Board, Cell, Row, Table
+from kdbench.reports.board_types import Board, Cell, Row, Table
 from kdbench.reports.text import document as text
 from kdbench.reports.text.document import Document, Notes, Paragraph, Section, Strong
 from kdbench.reports.text.style import value_cell

@@ -1,19 +1,67 @@
-"""The rules applied: what each run breaks, and the division that follows."""
+"""The rules as data (``<version>.yaml`` beside this file), what each run breaks, and its division."""
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self
 
+from pydantic import model_validator
+
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
-from kdbench.reports.load import Run
-from kdbench.reports.rules.book import Rule, Rulebook, rulebook
-from kdbench.reports.rules.facts import Evaluations, Fact, Facts, Value, facts
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.shipped import RULES
+from kdbench.reports.rules.facts import Evaluations, Facts, Value, facts
+from kdbench.reports.runs import Run
 
+DEFAULT = "closed-v1"
 Division = Literal["closed", "open", "reference"]
 GroupKey = tuple[str, str, str]
 """Suite, teacher and student by name: runs that one table would compare."""
+TESTS = ("same", "within", "one_of", "at_most", "stated")
+
+
+class Rule(Record):
+    """One test of one fact (`kdbench.reports.rules.facts`); what each means is in the YAML file."""
+
+    name: str
+    says: str
+    fact: str
+    same: bool = False
+    per: Literal["training_seed"] | None = None
+    within: float | None = None
+    one_of: list[str] = []
+    at_most: float | None = None
+    stated: bool = False
+    unrecorded: Literal["breaks", "passes"] = "breaks"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares runs with each other; of a run alone it says nothing."""
+        return self.same or self.within is not None
+
+    @model_validator(mode="after")
+    def _one_test(self) -> Self:
+        given = [name for name in TESTS if name in self.model_fields_set]
+        if len(given) != 1:
+            raise ValueError(f"rule {self.name!r} needs exactly one of {', '.join(TESTS)}")
+        return self
+
+
+class Rulebook(Record):
+    """A division's rules."""
+
+    version: str
+    rules: list[Rule]
+
+
+def rulebook(name: str = DEFAULT) -> Rulebook:
+    """The rules of a version that comes with kdbench, or of a YAML file.
+
+    Raises:
+        InputError: no such version or file, or it is no rulebook.
+    """
+    return RULES.load(name, Rulebook)
 
 
 class Finding(Record):
@@ -53,38 +101,39 @@ class _Known(NamedTuple):
 
 def judge_runs(
     runs: Sequence[Run], book: Rulebook | None = None, *, strict: bool = False
-) -> dict[Path, Judged]:
+) -> dict[RunFolder, Judged]:
     """Applies the rules to runs, by folder.
 
     A run is compared with the runs given that share its suite and the names of its teacher and
     student. What "the same" means there is the value that most of them have; of equally frequent
     values, that of the first run by folder name. Evaluated models (kind eval) are references and
-    are not judged. A folder without ``config.json`` or ``prepare.json`` (a summary alone) keeps the
-    division that its summary states, unless ``strict``.
+    are not judged. A folder without configuration or preparation (a summary alone) keeps the
+    division that its summary states, unless ``strict``; one whose files cannot be read is open.
 
     Args:
         runs: finished runs.
         book: the rules; None: those of the default version.
         strict: also compare the prompts answered, and refuse a summary alone.
-
-    Raises:
-        InputError: a file of a run cannot be read.
     """
     book = book or rulebook()
     groups: dict[GroupKey, list[_Known]] = defaultdict(list)
-    judged: dict[Path, Judged] = {}
+    judged: dict[RunFolder, Judged] = {}
     evaluations: Evaluations | None = None if strict else {}
-    for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder))):
+    for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder.path))):
         card = run.summary.run
-        known = facts(run, evaluations) if card.kind == "run" else None
+        known, problem = None, "a summary alone" if strict else ""
+        try:
+            known = facts(run, evaluations) if card.kind == "run" else None
+        except InputError as error:
+            problem = str(error).replace(f"{run.folder.path}/", "")
         if known is not None:
             groups[group_of(run)].append(_Known(run, known))
             continue
         findings = []
-        if strict and card.kind == "run":
-            expected = "config.json and prepare.json"
-            findings.append(_finding("recorded", run, "", "a summary alone", expected))
-        judged[run.folder] = _judged(run, findings, card.division if not findings else "open")
+        if problem and card.kind == "run":
+            expected = "its configuration and preparation"
+            findings.append(_finding("recorded", run, "", problem, expected))
+        judged[run.folder] = _judged(run, findings, "open" if findings else card.division)
     for group in groups.values():
         found = [f for rule in book.rules for f in _apply(rule, group)]
         untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
@@ -95,10 +144,9 @@ def judge_runs(
     return judged
 
 
-def with_divisions(runs: Iterable[Run], book: Rulebook | None = None) -> list[Run]:
+def with_divisions(runs: Sequence[Run]) -> list[Run]:
     """The same runs, their cards' division as the rules give it and ``broken`` filled in."""
-    runs = list(runs)
-    judged = judge_runs(runs, book)
+    judged = judge_runs(runs)
     made = []
     for run in runs:
         verdict = judged[run.folder]
@@ -122,7 +170,7 @@ def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
     suite, teacher, student = group_of(run)
     return Judged(
         run=run.folder.name,
-        folder=str(run.folder),
+        folder=str(run.folder.path),
         group=f"{suite}: {teacher} → {student}" if teacher and student else suite,
         division=division,
         broken=list(dict.fromkeys(finding.rule for finding in findings)),
@@ -134,13 +182,12 @@ def _finding(rule: str, run: Run, where: str, found: str, expected: str) -> Find
     return Finding(rule=rule, run=run.folder.name, where=where, found=found, expected=expected)
 
 
-def _apply(rule: Rule, group: Sequence[_Known]) -> list[tuple[Path, Finding]]:
+def _apply(rule: Rule, group: Sequence[_Known]) -> list[tuple[RunFolder, Finding]]:
     """What the runs of a group break of one rule."""
-    broken: list[tuple[Path, Finding]] = []
+    broken: list[tuple[RunFolder, Finding]] = []
     references = _References(rule, group)
     for run, known in group:
-        fact: Fact = known.get(rule.fact) or {"": []}
-        for label, values in fact.items():
+        for label, values in (known.get(rule.fact) or {"": []}).items():
             if not values:
                 if rule.unrecorded == "breaks":
                     finding = _finding(rule.name, run, label, "nothing recorded", rule.says)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdbench.harness.files.records import Record
-from kdbench.reports.load import Run, find_runs
-from kdbench.reports.rules.book import rulebook
-from kdbench.reports.rules.check import Judged, group_of, judge_runs
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.reports.rules.check import Judged, group_of, judge_runs, rulebook
+from kdbench.reports.runs import Run, finished_runs
 from kdbench.reports.text.document import Document, Notes, Part, Section, Table
 
 
@@ -34,7 +34,7 @@ def check_runs(paths: Iterable[Path | str], rules: str) -> CheckReport:
         InputError: no finished run, no such rules, or a file that cannot be read.
     """
     book = rulebook(rules)
-    runs, left_out = find_runs(paths)
+    runs, left_out = finished_runs(paths)
     judged = judge_runs([*runs, *_company(runs)], book, strict=True)
     asked = {run.folder for run in runs}
     found = [verdict for folder, verdict in judged.items() if folder in asked]
@@ -45,10 +45,10 @@ def _company(runs: Sequence[Run]) -> list[Run]:
     """Finished runs beside those of ``runs`` that nothing else of ``runs`` is compared with."""
     trained = [run for run in runs if run.summary.run.kind == "run"]
     groups = Counter(group_of(run) for run in trained)
-    found: dict[Path, Run] = {}
+    found: dict[RunFolder, Run] = {}
     for run in trained:
         if groups[group_of(run)] == 1:
-            beside = find_runs([run.folder.parent])[0]
+            beside = finished_runs([run.folder.path.parent])[0]
             found |= {b.folder: b for b in beside if group_of(b) == group_of(run)}
     return [run for folder, run in found.items() if folder not in {r.folder for r in runs}]
 

@@ -1,16 +1,14 @@
 """Small run folders with everything a board's page shows, written by hand."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluations import DECODING, SEEDS, write_evaluation
 
-from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     Estimate,
-    EvaluationRecord,
     Manifest,
     ModelRef,
     RunCard,
@@ -19,10 +17,10 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
+from kdbench.harness.files.run_folder import RunFolder
 
 TEACHER = ModelRef(name="big", fingerprint="b" * 16, parameters=1_000_000)
 STUDENT = ModelRef(name="small", fingerprint="s" * 16, parameters=100_000)
-SEEDS = [10, 20]
 PROMPTS = 30
 PLACES = ("--runs-dir", "/private/place", "--data-dir=/private/data")
 
@@ -38,18 +36,22 @@ def write_run(
     note: str = "plain",
     probes: Mapping[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
+    likelihood: Collection[str] = (),
     **card: Any,
 ) -> Path:
     """One finished run whose ROUGE-L is about ``level``; ``text`` and ``note`` go wherever a model
-    or a user could have written something."""
+    or a user could have written something. No answers are drawn for tasks in ``likelihood``."""
     number = len(list(runs.glob("*"))) if runs.exists() else 0
     folder = runs / f"run-{number:012x}"
-    key_of = {task: f"{task}@{edition.encode().hex()[:8]:0>8}" for task in tasks}
     scores = {}
-    for task, key in key_of.items():
+    for task in tasks:
         rows = _rows(method, task, level)
-        scores[key] = evaluation_scores(rows, task=task, edition=edition, protocol="strict")
-        _write_evaluation(folder / "eval" / key, task, edition, rows, method, text)
+        samples = {seed: _samples(rows, seed, method, task, text) for seed in SEEDS}
+        decoding = DECODING if task not in likelihood else None
+        evaluation, found = write_evaluation(
+            RunFolder(folder), task, rows, samples, edition=edition, decoding=decoding
+        )
+        scores[evaluation.key] = found
     fields = {
         "id": f"{number:012x}",
         "kind": "run",
@@ -64,8 +66,8 @@ def write_run(
     summary = Summary(
         run=RunCard.model_validate(fields | card),
         scores=scores,
-        probes=dict.fromkeys(key_of.values(), probes) if probes else {},
-        judge={name: {"evaluations": {key: {"metrics": metrics} for key in key_of.values()}}
+        probes=dict.fromkeys(scores, probes) if probes else {},
+        judge={name: {"evaluations": {key: {"metrics": metrics} for key in scores}}
                for name, metrics in (judge or {}).items()},
         cost={"train": StageCost(wall_s=90.5, tokens={note: 1000}, peak_mb=12.0)},
         learned={"dev_loss": 1.25},
@@ -114,40 +116,21 @@ def _rows(method: str, task: str, level: float) -> list[ScoreRow]:
     ]
 
 
-def _write_evaluation(
-    out: Path, task: str, edition: str, rows: Sequence[ScoreRow], method: str, text: str
-) -> None:
-    record = EvaluationRecord(
-        task=task,
-        edition=edition,
-        protocol="strict",
-        limit=None,
-        data_sha256="d",
-        decoding={"temperature": 1.0},
-        batch_size=8,
-        chunk=64,
-        scorer="1",
-        seeds=SEEDS,
-        lm_eval_version="0.4.13",
-    )
-    out.mkdir(parents=True)
-    (out / "evaluation.json").write_text(record.model_dump_json())
-    (out / "scores.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
-    for seed in SEEDS:
-        samples = [
-            SampleRow(
-                doc_id=row.doc_id,
-                prompt_hash=row.prompt_hash,
-                seed=seed,
-                prompt=f"{task} question {row.doc_id} {text}",
-                references=[f"reference {row.doc_id} {text}"],
-                category=("open_qa", "classification")[row.doc_id % 2],
-                response=f"{method} says {row.doc_id} with seed {seed} {text}",
-                response_tokens=4,
-                finished=row.doc_id % 3 > 0,
-                reference_tokens=5,
-            ).model_dump(mode="json")
-            for row in rows
-        ]
-        lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
-        (out / f"samples.seed{seed}.jsonl").write_text("".join(lines))
+def _samples(
+    rows: Sequence[ScoreRow], seed: int, method: str, task: str, text: str
+) -> list[SampleRow]:
+    return [
+        SampleRow(
+            doc_id=row.doc_id,
+            prompt_hash=row.prompt_hash,
+            seed=seed,
+            prompt=f"{task} question {row.doc_id} {text}",
+            references=[f"reference {row.doc_id} {text}"],
+            category=("open_qa", "classification")[row.doc_id % 2],
+            response=f"{method} says {row.doc_id} with seed {seed} {text}",
+            response_tokens=4,
+            finished=row.doc_id % 3 > 0,
+            reference_tokens=5,
+        )
+        for row in rows
+    ]

@@ -1,16 +1,14 @@
 """Whole run folders written by hand: what a finished run leaves, without training anything."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evaluations import SEEDS, write_evaluation
 
-from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
-    EvaluationRecord,
     ModelRef,
     PrepareRecord,
     RunCard,
@@ -19,8 +17,8 @@ from kdbench.harness.files.records import (
     StageCost,
     Summary,
 )
+from kdbench.harness.files.run_folder import RunFolder
 
-SEEDS = [10, 20]
 TEACHER = ModelRef(name="big", fingerprint="b" * 64, parameters=1_000_000)
 INIT = ModelRef(name="small", fingerprint="1" * 64, parameters=100_000)
 
@@ -50,7 +48,7 @@ def make_run(
         level: mean ROUGE-L.
         tasks, edition, protocol: what was evaluated.
         prompts: number of prompts.
-        evaluation: changes of the evaluation records.
+        evaluation: changes of the evaluation records, and of what scored them (``scorer``).
         card: changes of the run card.
         probes: probes of every evaluation.
         judge: the summary's ``judge`` section.
@@ -60,35 +58,13 @@ def make_run(
     folder = runs / f"{method}-small-{number:012x}"
     scores: dict[str, Any] = {}
     for task in tasks:
-        fields = dict(evaluation or {})
-        record = EvaluationRecord.model_validate(
-            {
-                "task": task,
-                "edition": edition,
-                "protocol": protocol,
-                "limit": None,
-                "data_sha256": f"data of {task}",
-                "decoding": {"temperature": 1.0},
-                "batch_size": 8,
-                "chunk": 64,
-                "scorer": "1",
-                "seeds": SEEDS,
-                "lm_eval_version": "0.4.13",
-                **fields,
-            }
-        )
-        key = f"{task}@{hashlib.sha256(record.model_dump_json().encode()).hexdigest()[:8]}"
-        rows = score_rows(method, seed, level, prompts, record.seeds)
-        scores[key] = evaluation_scores(rows, task=task, edition=edition, protocol=protocol)
-        place = folder / "eval" / key
-        place.mkdir(parents=True)
-        (place / "evaluation.json").write_text(record.model_dump_json())
-        _lines(place / "scores.jsonl", rows)
-        for k in record.seeds:
-            _lines(
-                place / f"samples.seed{k}.jsonl",
-                [_sample(row, k, response.format(method=method)) for row in rows],
-            )
+        fields = {"edition": edition, "protocol": protocol, "data_sha256": f"data of {task}"}
+        fields |= evaluation or {}
+        rows = score_rows(method, seed, level, prompts, fields.get("seeds", SEEDS))
+        text = response.format(method=method)
+        samples = {k: [_sample(row, k, text) for row in rows] for k in rows[0].seeds}
+        made, found = write_evaluation(RunFolder(folder), task, rows, samples, **fields)
+        scores[made.key] = found
     run_card = RunCard.model_validate(
         {
             "id": f"{number:012x}",
@@ -100,6 +76,7 @@ def make_run(
             "student": INIT,
             "training_seed": seed,
             "division": "closed" if seed is not None else "reference",
+            "settings": f"of {method}" if seed is not None else "",
             **(card or {}),
         }
     )
@@ -206,7 +183,3 @@ def _sample(row: ScoreRow, seed: int, response: str) -> SampleRow:
         finished=True,
         reference_tokens=row.reference_tokens,
     )
-
-
-def _lines(path: Path, rows: Sequence[Any]) -> None:
-    path.write_text("".join(row.model_dump_json() + "\n" for row in rows))

@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kdbench.harness.evaluation.estimates import evaluation_scores
+from evaluations import write_evaluation
+
 from kdbench.harness.files.records import (
-    EvaluationRecord,
     Manifest,
     ModelRef,
     PrepareRecord,
@@ -18,9 +18,9 @@ from kdbench.harness.files.records import (
     Summary,
     TrainRow,
 )
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import append_rows, mark_done, write_json
 
-KEY = "dolly@0badcafe"
 TEACHER = ModelRef(name="/home/someone/models/big", fingerprint="b" * 64, parameters=1_000_000)
 INIT = ModelRef(name="small", fingerprint="a" * 64, parameters=100_000)
 STUDENT = ModelRef(name="small", fingerprint="c" * 64, parameters=100_000)
@@ -90,35 +90,19 @@ def evaluated(
     folder: Path, card: RunCard, answer: str, *, level: float, cost: dict[str, StageCost]
 ) -> None:
     """Samples, scores, probes and the summary of one evaluation."""
-    out = folder / "eval" / KEY
-    record = EvaluationRecord(
-        task="dolly",
-        edition="mini",
-        protocol="strict",
-        limit=None,
-        data_sha256="d" * 64,
-        decoding={"temperature": 1.0},
-        batch_size=8,
-        chunk=64,
-        scorer="1",
-        seeds=[10, 20],
-        lm_eval_version="0.4.13",
-    )
-    write_json(out / "evaluation.json", record)
     rows = scores(level)
-    append_rows(out / "scores.jsonl", rows)
-    for seed in record.seeds:
-        append_rows(out / f"samples.seed{seed}.jsonl", samples(rows, seed, answer))
-    mark_done(out, "generate", [], {"counts": {"dropped": 0}})
-    mark_done(out, "score", ["scores.jsonl"])
-    found = evaluation_scores(rows, task="dolly", edition="mini", protocol="strict")
-    probes = {KEY: probe_reports(level)}
+    model = card.student.fingerprint if card.student else "truth"
+    given = {seed: samples(rows, seed, answer) for seed in (10, 20)}
+    evaluation, found = write_evaluation(RunFolder(folder), "dolly", rows, given, model=model)
+    evaluation.generated.mark([], {"counts": {"dropped": 0}})
+    evaluation.scored.mark([evaluation.scores_file], {"scorer": "1"})
+    probes = {evaluation.key: probe_reports(level)}
     signature = "kdbench:test|seeds:10,20"
     write_json(
         folder / "summary.json",
         Summary(
             run=card,
-            scores={KEY: found},
+            scores={evaluation.key: found},
             probes=probes,
             cost=cost,
             learned={"dev_loss_before": 2.0, "dev_loss_selected": 1.5},

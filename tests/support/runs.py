@@ -1,5 +1,6 @@
 """Real kdbench processes: started, watched, killed, and their results compared byte by byte."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 COMMAND = [sys.executable, "-c", "from kdbench.harness.cli import main; main()"]
 
@@ -58,3 +60,13 @@ def results(run: Path) -> dict[str, bytes]:
     """What must not depend on interruptions: the student's weights and every sample and score."""
     files = [*run.glob("train/student/*.safetensors"), *run.glob("eval/*/s*.jsonl")]
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(files)}
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of the benchmarks as a module."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -55,17 +55,11 @@ class Analytic:
         scratch = None
         for begin in range(0, len(target_n), rows):
             block = slice(begin, begin + rows)
-            s = student_nV[block].to(student.out_dtype)
-            if student.bias_V is not None:
-                s.add_(student.bias_V)
-            t = None
+            s, t, room = student.wide(student_nV[block]), None, None
             if teacher is not None and teacher_nV is not None:
-                t = teacher_nV[block].to(teacher.out_dtype)
-                if teacher.bias_V is not None:
-                    t.add_(teacher.bias_V)
-                if scratch is None:
-                    scratch = torch.empty_like(t)
-            room = None if scratch is None else scratch[: len(s)]
+                t = teacher.wide(teacher_nV[block])
+                scratch = torch.empty_like(t) if scratch is None else scratch
+                room = scratch[: len(s)]
             parts.append(self._block_(s, t, room, target_n[block, None], learning=learning))
             if learning and s.dtype != student_nV.dtype:
                 student_nV[block] = s

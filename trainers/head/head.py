@@ -206,9 +206,7 @@ class Projector:
         with torch.autocast(self.hidden_ND.device.type, enabled=False):
             return torch.mm(self.hidden_ND[span], self.weight_VD.T, out=out)
 
-    def logits(self, span: slice) -> Tensor:
-        """Logits of some rows before soft-capping, in float32 or float64."""
-        raw = self.raw(span).to(self.out_dtype)
-        if self.weight_VD is not None and self.bias_V is not None:
-            raw.add_(self.bias_V)
-        return raw
+    def wide(self, raw_nV: Tensor) -> Tensor:
+        """What ``raw`` gives as logits before soft-capping, in float32 or float64; may share memory."""
+        logits_nV = raw_nV.to(self.out_dtype)
+        return logits_nV if self.bias_V is None else logits_nV.add_(self.bias_V)

@@ -238,9 +238,9 @@ def _generic_tile(
 ) -> tuple[Values, Tensor | None]:
     teacher_nV = None
     if teacher is not None:
-        teacher_nV = teacher.head.capped(teacher.logits(span))
+        teacher_nV = teacher.head.capped(teacher.wide(teacher.raw(span)))
     columns = {name: column[span] for name, column in job.columns.items()}
-    student_nV = student.logits(span)
+    student_nV = student.wide(student.raw(span))
     # Autocast off: objectives choose float32 on purpose.
     with torch.set_grad_enabled(learning), torch.autocast(student_nV.device.type, enabled=False):
         student_nV.requires_grad_(learning)
@@ -257,17 +257,15 @@ class _Gradients:
     """Accumulates head gradients over tiles, in float32 whatever the precision of the matmuls."""
 
     def __init__(self, student: Projector, hidden_ND: Tensor, wanted: Wanted) -> None:
-        self.student, self.wanted, self.vocab = student, wanted, student.head.vocab
-        self.first = True
-        weight, bias = student.head.weight, student.head.bias
+        self.student, self.vocab = student, student.head.vocab
         wide = sum_dtype(hidden_ND.dtype)
-        self.hidden_ND = torch.zeros_like(hidden_ND) if wanted.hidden else None
-        self.weight_VD = self.bias_V = None
-        if wanted.weight and weight is not None:
-            self.weight_VD = torch.empty_like(weight, dtype=wide)
-            self.weight_VD[self.vocab :] = 0
-        if wanted.bias and bias is not None:
-            self.bias_V = torch.zeros_like(bias, dtype=wide)
+
+        def room(tensor: Tensor | None, wanted: bool, dtype: torch.dtype) -> Tensor | None:
+            return torch.zeros_like(tensor, dtype=dtype) if wanted and tensor is not None else None
+
+        self.hidden_ND = room(hidden_ND, wanted.hidden, hidden_ND.dtype)
+        self.weight_VD = room(student.head.weight, wanted.weight, wide)
+        self.bias_V = room(student.head.bias, wanted.bias, wide)
 
     def add(self, span: slice, grad_nV: Tensor) -> None:
         """Take a tile's logit gradient into account; the tensor may be reused afterwards."""
@@ -286,27 +284,20 @@ class _Gradients:
                 grad_nD = grad_nV @ student.weight_VD
                 self.hidden_ND[span] = grad_nD.mul_(student.head.scale)
             if self.weight_VD is not None:
-                self._add_weight(self.weight_VD[: self.vocab], grad_nV, student.hidden_ND[span])
-
-    def _add_weight(self, total: Tensor, grad_nV: Tensor, hidden_nD: Tensor) -> None:
-        if grad_nV.dtype == total.dtype:
-            torch.addmm(total, grad_nV.T, hidden_nD, beta=0 if self.first else 1, out=total)
-        elif self.first:
-            total.copy_(grad_nV.T @ hidden_nD)
-        else:
-            total.add_(grad_nV.T @ hidden_nD)
-        self.first = False
+                total_VD, hidden_nD = self.weight_VD[: self.vocab], student.hidden_ND[span]
+                if grad_nV.dtype == total_VD.dtype:
+                    total_VD.addmm_(grad_nV.T, hidden_nD)
+                else:
+                    total_VD.add_(grad_nV.T @ hidden_nD)
 
     def done(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Gradients in the dtypes of what they belong to."""
-        weight, bias = self.weight_VD, self.bias_V
-        if self.first and weight is not None:  # there was no tile, or nothing to learn
-            weight.zero_()
-        if weight is not None and self.student.head.weight is not None:
-            weight = weight.to(self.student.head.weight.dtype)
-        if bias is not None and self.student.head.bias is not None:
-            bias = bias.to(self.student.head.bias.dtype)
-        return self.hidden_ND, weight, bias
+        weight, bias, head = self.weight_VD, self.bias_V, self.student.head
+        return (
+            self.hidden_ND,
+            weight if weight is None or head.weight is None else weight.to(head.weight.dtype),
+            bias if bias is None or head.bias is None else bias.to(head.bias.dtype),
+        )
 
 
 @torch.no_grad()

@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import adaptive_kl
 
 
@@ -28,11 +27,10 @@ class AdaptiveKL(Method):
         title="Adaptive KL",
         paper="arXiv:2404.02657",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         return micro.sum(partial(adaptive_kl, mu=self.config.mu), teacher=True)

@@ -6,18 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    Micro,
-    Stream,
-    Widths,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import word_kd
-from kdbench.trainers.responses import drawn
-from kdbench.trainers.types import Sequence
+from kdbench.trainers.sources import drawn, with_constants
 
 
 class CRILD(Method):
@@ -47,14 +38,13 @@ class CRILD(Method):
         title="CR-ILD",
         paper="arXiv:2302.01530",
         variant="adapted from encoders",
-        policy="off",
         cost="2 + teacher forward (first phase), 1 + teacher forward (second)",
         teacher_logits=True,
     )
 
-    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, nn.Module]:
         """The projector W to the teacher's hidden size."""
-        self.projector = nn.Linear(widths.student, widths.teacher, bias=False)
+        self.projector = nn.Linear(student_width, teacher_width, bias=False)
         return {"projector": self.projector}
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
@@ -65,20 +55,21 @@ class CRILD(Method):
         shares = drawn(ctx.seed, step, 15, len(batch))
         pairs = [(batch[i], batch[i - 1]) for i in range(len(batch))]
         groups = tuple(
-            (_marked(a, max(u, 1 - u)), _marked(b, max(u, 1 - u)))
-            for (a, b), u in zip(pairs, shares, strict=True)
+            tuple(with_constants(s, share=max(u, 1 - u)) for s in pair)
+            for pair, u in zip(pairs, shares, strict=True)
         )
         return (Stream("hidden", groups, "group"),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed KD over tokens, or hidden-state distances over pairs."""
         if stream.name == "response":
-            value = micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
-            return value + 0 * self.projector.weight.sum()  # ranks expect every gradient
-        own, owner = micro.student_hidden(), micro.packed.owner_N
+            sums = micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
+            idle = 0 * self.projector.weight.sum()  # ranks expect every gradient
+            return sums | {"loss": sums["loss"] + idle}
+        own, owner = micro.student_hidden_ND, micro.packed.owner_N
         square = (self.projector(own) - micro.teacher_hidden().to(own.dtype)).square().mean(-1)
-        ones = micro.sum_by_sequence(torch.ones_like(square))
-        ild = (micro.sum_by_sequence(square) / ones).sum() / 2  # every example is in two pairs
+        # every example is in two pairs
+        ild = (micro.sum_by_sequence(square) / micro.lengths()).sum() / 2
         mixed = own.new_zeros(())
         inputs = micro.inputs()
         for i in range(0, len(micro.packed.sequences), 2):
@@ -86,13 +77,14 @@ class CRILD(Method):
             share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
             mixed = mixed + consistency(micro, inputs[i : i + 2], pair, share)
         rising = self.config.consistency * ctx.progress / self.config.first_phase
-        value = ild + rising * mixed
-        micro.log(loss=value, ild=ild, consistency=mixed)
         head = (micro.student_head.weight, micro.student_head.bias)  # no logits in this phase
-        return value + sum(0 * t.sum() for t in head if t is not None)
+        idle = sum((0 * t.sum() for t in head if t is not None), torch.zeros_like(ild))
+        return {"loss": ild + rising * mixed + idle, "ild": ild, "consistency": mixed}
 
 
-def consistency(micro: Micro, inputs: list[Tensor], hidden: list[Tensor], share: Tensor) -> Tensor:
+def consistency(
+    micro: MicroBatch, inputs: list[Tensor], hidden: list[Tensor], share: Tensor
+) -> Tensor:
     """λ·d(h(mix), h(x)) + (1−λ)·d(h(mix), h(x')) of one pair; targets are each one's last positions."""
     length = max(len(ids) for ids in inputs)
     one, other = (
@@ -104,8 +96,3 @@ def consistency(micro: Micro, inputs: list[Tensor], hidden: list[Tensor], share:
         at = states[len(ids) - len(held) : len(ids)]
         value = value + weight * (at - held).square().mean()
     return value
-
-
-def _marked(sequence: Sequence, share: float) -> Sequence:
-    column = torch.full((len(sequence.response),), share)
-    return Sequence(sequence.prompt, sequence.response, sequence.key, {"share": column})

@@ -3,14 +3,12 @@
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy, skew_forward_kl, skew_reverse_kl
-from kdbench.trainers.replay import Replay
-from kdbench.trainers.responses import drawn, student_responses
-from kdbench.trainers.text import plain_text
+from kdbench.trainers.sources import drawn, plain_text, replayed, student_responses
+from kdbench.trainers.types import Sequence
 
 
 class DistiLLM(Method):
@@ -51,9 +49,11 @@ class DistiLLM(Method):
         plain_text=True,
     )
 
+    remembers = ("replay", "threshold", "last_loss")
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.replay = Replay(config.capacity)
+        self.replay: list[Sequence] = []
         self.threshold = float(config.threshold)
         self.last_loss: float | None = None
 
@@ -62,18 +62,19 @@ class DistiLLM(Method):
         batch = ctx.batch(step)
         (r,) = drawn(ctx.seed, step, 14)
         if r < self.threshold:
-            if r < self.threshold * self._fresh(ctx.progress) or not self.replay.full:
+            room = len(self.replay) < self.config.capacity
+            if r < self.threshold * self._fresh(ctx.progress) or room:
                 batch = student_responses(ctx, step, batch)
-                self.replay.push(batch)
+                self.replay = [*self.replay, *batch][-self.config.capacity :]
             else:
-                batch = self.replay.sample(ctx.seed, step, len(batch))
-        return (singles("response", batch), *plain_text(ctx, step, self.config.lm_coef))
+                batch = replayed(self.replay, ctx.seed, step, len(batch))
+        return (Stream.of("response", batch), *plain_text(ctx, step, self.config.lm_coef))
 
     def _fresh(self, progress: float) -> float:
         shares = {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}
         return shares[self.config.schedule]
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed skew divergence, or cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
@@ -88,16 +89,3 @@ class DistiLLM(Method):
         elif loss >= self.last_loss + self.config.loss_rise:
             self.threshold = min(1.0, self.threshold + self.config.threshold_step)
             self.last_loss = loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """The buffer, φ, and the development loss φ is compared with."""
-        return {
-            "replay": self.replay.state_dict(),
-            "threshold": self.threshold,
-            "last_loss": self.last_loss,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores them."""
-        self.replay.load_state_dict(state["replay"])
-        self.threshold, self.last_loss = state["threshold"], state["last_loss"]

@@ -7,19 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.checkpoint import pack_sequences, unpack_sequences
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    Micro,
-    Stream,
-    with_response,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values
 from kdbench.trainers.objectives.skew import skewed
-from kdbench.trainers.responses import student_responses
+from kdbench.trainers.sources import student_responses, with_constants
 from kdbench.trainers.types import Sequence
 
 
@@ -59,6 +50,8 @@ class DistiLLM2(Method):
         student_samples=True,
     )
 
+    remembers = ("teacher", "student")
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.teacher: list[Sequence] = []
@@ -73,8 +66,8 @@ class DistiLLM2(Method):
         beta = 1 + (self.config.beta_end - 1) * ctx.progress
         scale = 1.0 if self.config.weights == "code" else 0.5
         return (
-            _by_sequence("teacher", self.teacher[mine], scale * (2 - beta)),
-            _by_sequence("student", self.student[mine], scale * beta),
+            Stream.of("teacher", self.teacher[mine], unit="sequence", weight=scale * (2 - beta)),
+            Stream.of("student", self.student[mine], unit="sequence", weight=scale * beta),
         )
 
     def _collect(self, ctx: Context, step: int) -> None:
@@ -91,27 +84,13 @@ class DistiLLM2(Method):
             q = torch.stack([x.mean().exp() for x in ctx.score(responses, "student")])
             alphas = curriculum(sign * (p - q), self.config.alpha, self.config.alpha_low)
         return [
-            with_response(
-                s,
-                s.response,
-                alpha=torch.full((len(s.response),), float(a)),
-                share=torch.full((len(s.response),), 1 / s.targets),
-            )
+            with_constants(s, alpha=float(a), share=1 / s.targets)
             for s, a in zip(responses, alphas, strict=True)
         ]
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed token means a response."""
         return micro.sum(partial(token_loss, reverse=stream.name == "student"), teacher=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both collections with their α."""
-        return {"teacher": pack_sequences(self.teacher), "student": pack_sequences(self.student)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores them."""
-        self.teacher = unpack_sequences(state["teacher"])
-        self.student = unpack_sequences(state["student"])
 
 
 def token_loss(
@@ -125,7 +104,3 @@ def token_loss(
 def curriculum(gap: Tensor, alpha: float, low: float) -> Tensor:
     """1 − (1−α₀)·mean(gap)/gap, clipped to [low, α₀]; 1e-5 as in the authors' code."""
     return (1 - (1 - alpha) * gap.mean() / (gap + 1e-5)).clamp(low, alpha)
-
-
-def _by_sequence(name: str, sequences: list[Sequence], weight: float) -> Stream:
-    return Stream(name, tuple((s,) for s in sequences), "sequence", weight)

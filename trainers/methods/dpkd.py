@@ -3,11 +3,10 @@
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy
 from kdbench.trainers.objectives.preference import Form, cpo, dpo, ipo, simpo
-from kdbench.trainers.responses import student_responses
-from kdbench.trainers.text import plain_text
+from kdbench.trainers.sources import plain_text, student_responses
 
 
 class DPKD(Method):
@@ -51,11 +50,11 @@ class DPKD(Method):
         pairs = tuple(zip(chosen, student_responses(ctx, step, chosen), strict=True))
         return (Stream("pair", pairs, "group"), *plain_text(ctx, step, self.config.lm_coef))
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed preference loss over pairs, or cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
-        lengths = micro.sum_by_sequence(torch.ones_like(micro.packed.target_N, dtype=torch.float32))
+        lengths = micro.lengths()
         q = micro.sum_by_sequence(micro.logprobs())
         p = micro.sum_by_sequence(micro.teacher_logprobs())
         nll = -q / lengths
@@ -63,14 +62,13 @@ class DPKD(Method):
             q, p = q / lengths, p / lengths
         values = self.preference(q[0::2], q[1::2], p[0::2], p[1::2], nll[0::2])
         margin = (q[0::2] - p[0::2]) - (q[1::2] - p[1::2])
-        micro.log(
-            loss=values.sum(),
-            chosen_nll=nll[0::2].sum(),
-            rejected_nll=nll[1::2].sum(),
-            margin=margin.sum(),
-            slope=(self.config.beta * torch.sigmoid(-self.config.beta * margin)).sum(),
-        )
-        return values.sum()
+        return {
+            "loss": values.sum(),
+            "chosen_nll": nll[0::2].sum(),
+            "rejected_nll": nll[1::2].sum(),
+            "margin": margin.sum(),
+            "slope": (self.config.beta * torch.sigmoid(-self.config.beta * margin)).sum(),
+        }
 
     def preference(
         self,

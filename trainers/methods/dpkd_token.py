@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Literal
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy, dpkd_token, mixed
-from kdbench.trainers.text import plain_text
+from kdbench.trainers.sources import plain_text
 
 
 class DPKDToken(Method):
@@ -35,7 +34,6 @@ class DPKDToken(Method):
         title="DPKD, token level",
         paper="arXiv:2406.19774",
         variant="authors' code",
-        policy="off",
         cost="1 + teacher forward + plain text + one teacher answer a prompt",
         teacher_logits=True,
         teacher_samples=True,
@@ -45,10 +43,10 @@ class DPKDToken(Method):
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Teacher-forced responses and a batch of plain text."""
         taught = self.config.responses == "teacher"
-        response = singles("response", ctx.teacher_batch(step) if taught else ctx.batch(step))
+        response = Stream.of("response", ctx.teacher_batch(step) if taught else ctx.batch(step))
         return (response, *plain_text(ctx, step, self.config.lm_coef))
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture, or plain cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)

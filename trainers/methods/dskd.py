@@ -1,21 +1,13 @@
 """DSKD: distillation in the hidden spaces of both models, for one tokenizer or two."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdbench.trainers.method import (
-    Card,
-    Context,
-    Method,
-    MethodConfig,
-    Micro,
-    Stream,
-    Widths,
-    singles,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Values, _kl, _log_probs, cross_entropy
 
 ROWS = 256
@@ -47,7 +39,6 @@ class DSKD(Method):
         title="Dual-space KD",
         paper="arXiv:2406.17328",
         variant="paper (with cross-model attention where tokenizers differ)",
-        policy="off",
         cost="1 + teacher forward + two more heads",
         teacher_logits=True,
         same_tokenizer=False,
@@ -57,23 +48,23 @@ class DSKD(Method):
         super().__init__(config)
         self.modules: dict[str, nn.Module] = {}
 
-    def parameters(self, widths: Widths) -> dict[str, nn.Module]:
+    def parameters(self, student_width: int, teacher_width: int) -> dict[str, nn.Module]:
         """Projectors t2s, s2t, and the query of the cross-model attention."""
         self.modules = {
-            "t2s": nn.Linear(widths.teacher, widths.student),
-            "s2t": nn.Linear(widths.student, widths.teacher),
-            "query": nn.Linear(2 * widths.student, 2 * widths.teacher),
+            "t2s": nn.Linear(teacher_width, student_width),
+            "s2t": nn.Linear(student_width, teacher_width),
+            "query": nn.Linear(2 * student_width, 2 * teacher_width),
         }
         return self.modules
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's training examples, with their text in the teacher's tokens."""
-        return (singles("response", ctx.paired_batch(step)),)
+        return (Stream.of("response", ctx.paired_batch(step)),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and both spaces' terms."""
-        nll = micro.sum(cross_entropy, teacher=False)
-        own, other = micro.student_hidden(), micro.teacher_hidden()
+        sums = micro.sum(cross_entropy, teacher=False)
+        own, other = micro.student_hidden_ND, micro.teacher_hidden()
         other, s2t = other.to(own.dtype), self.modules["s2t"](own)
         packed, twin = micro.packed, micro.packed.twin
         weight = torch.ones_like(packed.target_N, dtype=own.dtype)
@@ -89,14 +80,12 @@ class DSKD(Method):
             counts = [torch.bincount(x.owner_N, minlength=len(x.sequences)) for x in (packed, twin)]
             weight = (counts[0] / counts[1]).to(own.dtype)[twin.owner_N]
         terms = self._student_space(micro, t2s) | self._teacher_space(micro, s2t, weight)
-        kd = sum(terms.values(), nll.new_zeros(()))
-        value = (1 - self.config.kd_ratio) * nll + self.config.kd_ratio * kd
-        # "loss" was logged by the cross-entropy already: add what the total has beyond it
-        micro.log(loss=value - nll, **terms)
-        return value
+        kd = sum(terms.values(), torch.zeros_like(sums["loss"]))
+        value = (1 - self.config.kd_ratio) * sums["loss"] + self.config.kd_ratio * kd
+        return sums | terms | {"loss": value}
 
-    def _student_space(self, micro: Micro, t2s: Tensor) -> Values:
-        head, hidden = micro.student_head, micro.student_hidden()
+    def _student_space(self, micro: MicroBatch, t2s: Tensor) -> Values:
+        head, hidden = micro.student_head, micro.student_hidden_ND
         fixed = _fixed(head)
         sums: list[tuple[Tensor, Tensor]] = []
         for rows in torch.arange(len(t2s), device=t2s.device).split(ROWS):
@@ -109,7 +98,7 @@ class DSKD(Method):
         ce, kl = (torch.stack(list(x)).sum() for x in zip(*sums, strict=True))
         return {"t2s_nll": ce, "t2s_kl": kl}
 
-    def _teacher_space(self, micro: Micro, s2t: Tensor, weight: Tensor) -> Values:
+    def _teacher_space(self, micro: MicroBatch, s2t: Tensor, weight: Tensor) -> Values:
         head, hidden = micro.teacher.head, micro.teacher_hidden()
         sums = []
         for rows in torch.arange(len(s2t), device=s2t.device).split(ROWS):
@@ -124,7 +113,7 @@ class DSKD(Method):
         log_p, log_q = (_log_probs(x.to(wide), self.config.temperature) for x in (p, q))
         return _kl(log_p, log_q)
 
-    def _attention(self, micro: Micro) -> Tensor:
+    def _attention(self, micro: MicroBatch) -> Tensor:
         """Scores of each student target (rows) for each teacher target of its sequence (columns)."""
         packed, twin = micro.packed, micro.packed.twin
         assert twin is not None
@@ -135,22 +124,20 @@ class DSKD(Method):
         return scores.masked_fill(apart, -torch.inf)
 
 
-def _tokens(micro: Micro, packed: Any, teacher: bool) -> Tensor:
+def _tokens(micro: MicroBatch, packed: Any, teacher: bool) -> Tensor:
     """Input and target embeddings side by side, held fixed, (N, 2D)."""
     inputs = packed.input_ids_RT.flatten()[packed.source_N]
     parts = [micro.embed(ids, teacher=teacher) for ids in (inputs, packed.target_N)]
     return torch.cat(parts, -1).detach()
 
 
-def _spread(micro: Micro) -> Tensor:
+def _spread(micro: MicroBatch) -> Tensor:
     """Standard deviation of all the teacher's embedding weights."""
-    weight: Tensor = micro.teacher.model.get_input_embeddings().weight
-    return weight.std()
+    embeddings: Any = micro.teacher.model.get_input_embeddings()
+    return embeddings.weight.std()
 
 
 def _fixed(head: Any) -> Any:
     """The head with its weights held fixed."""
-    from dataclasses import replace
-
     bias = None if head.bias is None else head.bias.detach()
     return replace(head, weight=head.weight.detach(), bias=bias)

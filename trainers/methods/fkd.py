@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import word_kd
 
 
@@ -26,11 +25,10 @@ class ForwardKD(Method):
         title="Forward KD (word level)",
         paper="arXiv:1503.02531; MiniLLM's KD baseline, arXiv:2306.08543",
         variant="MiniLLM's",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture."""
         return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)

@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Literal
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import generalised_jsd
-from kdbench.trainers.responses import drawn, student_responses
+from kdbench.trainers.sources import drawn, student_responses
 
 
 class GKD(Method):
@@ -47,8 +46,8 @@ class GKD(Method):
         if drawn(ctx.seed, step, 13)[0] < self.config.student_share:
             temperature = self.config.temperature
             examples = student_responses(ctx, step, examples, temperature=temperature)
-        return (singles("response", examples),)
+        return (Stream.of("response", examples),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         return micro.sum(partial(generalised_jsd, beta=self.config.beta), teacher=True)

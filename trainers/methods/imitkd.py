@@ -1,11 +1,10 @@
 """ImitKD: forward KL on the student's own responses."""
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import forward_kl
-from kdbench.trainers.responses import drawn, student_responses
+from kdbench.trainers.sources import drawn, student_responses
 
 
 class ImitKD(Method):
@@ -37,8 +36,8 @@ class ImitKD(Method):
         examples = ctx.batch(step)
         if drawn(ctx.seed, step, 12)[0] < self.config.student_share:
             examples = student_responses(ctx, step, examples)
-        return (singles("response", examples),)
+        return (Stream.of("response", examples),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         return micro.sum(forward_kl, teacher=True)

@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import generalised_jsd, mixed
 
 
@@ -28,12 +27,11 @@ class JSD(Method):
         title="Generalised JSD",
         paper="arXiv:2306.13649",
         variant="supervised GKD",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         divergence = partial(generalised_jsd, beta=self.config.beta)
         if self.config.kd_ratio == 1:

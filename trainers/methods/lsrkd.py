@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values
 
 
@@ -32,12 +32,11 @@ class LsrKD(Method):
         title="LsrKD",
         paper="arXiv:2009.11545",
         variant="from the abstract",
-        policy="off",
         cost="1",
         same_tokenizer=False,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and smoothing."""
         return micro.sum(partial(smoothed, **self.config.model_dump()), teacher=False)
 

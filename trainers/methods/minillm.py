@@ -4,10 +4,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, RolloutMethod
-from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, reverse_kl
 from kdbench.trainers.objectives.policy import clipped_surrogate, importance_weight, returns_after
+from kdbench.trainers.sources import PPO, RolloutMethod, with_response
 from kdbench.trainers.types import Sequence
 
 
@@ -52,18 +52,17 @@ class MiniLLM(RolloutMethod):
 
     def _with_advantage(self, rollout: Sequence) -> Sequence:
         log_q, log_p = rollout.columns["log_q"], rollout.columns["log_p"]
-        columns = {
-            "log_q": log_q,
-            "weight": importance_weight(log_q, log_p, self.config.teacher_mix),
-            "advantage": returns_after(
-                log_p - log_q,
-                length_norm=self.config.length_norm,
-                inclusive=not self.config.single_step,
-            ),
-        }
-        return Sequence(rollout.prompt, rollout.response, rollout.key, columns)
+        advantage = returns_after(
+            log_p - log_q,
+            length_norm=self.config.length_norm,
+            inclusive=not self.config.single_step,
+        )
+        weight = importance_weight(log_q, log_p, self.config.teacher_mix)
+        return with_response(
+            rollout, rollout.response, log_q=log_q, weight=weight, advantage=advantage
+        )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and single-step terms, or cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)

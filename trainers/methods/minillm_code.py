@@ -6,16 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.collection import PPO, RolloutMethod, column
-from kdbench.trainers.method import Card, Context, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.objectives import policy
 from kdbench.trainers.objectives.divergences import Columns, Values, reverse_kl, word_kd
-from kdbench.trainers.objectives.policy import (
-    clipped_surrogate,
-    code_returns,
-    code_rewards,
-    importance_weight,
-    whiten,
-)
+from kdbench.trainers.sources import PPO, RolloutMethod, column, with_response
 from kdbench.trainers.types import Sequence
 
 
@@ -59,26 +53,20 @@ class MiniLLMCode(RolloutMethod):
         log_q, log_p = column(rollouts, "log_q"), column(rollouts, "log_p")
         lengths = torch.tensor([len(s.response) for s in rollouts])
         mask = (torch.arange(log_q.shape[1])[None] < lengths[:, None]).to(log_q.dtype)
-        rewards = mask * code_rewards(
+        rewards = mask * policy.code_rewards(
             log_q, log_p, scaling=self.config.reward_scaling, clip=self.config.reward_clip
         )
-        advantage = whiten(code_returns(rewards, mask, gamma=self.config.gamma))
-        weight = importance_weight(log_q, log_p, self.config.teacher_mix)
+        advantage = policy.whiten(policy.code_returns(rewards, mask, gamma=self.config.gamma))
+        weight = policy.importance_weight(log_q, log_p, self.config.teacher_mix)
+        found = {"log_q": log_q, "weight": weight, "advantage": advantage}
         return [
-            Sequence(
-                s.prompt,
-                s.response,
-                s.key,
-                {
-                    "log_q": s.columns["log_q"],
-                    "weight": weight[i, : len(s.response)],
-                    "advantage": advantage[i, : len(s.response)],
-                },
+            with_response(
+                s, s.response, **{n: v_BL[i, : len(s.response)] for n, v_BL in found.items()}
             )
             for i, s in enumerate(rollouts)
         ]
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and regulariser, or the mixed plain-text loss."""
         if stream.name == "text":
             return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
@@ -90,7 +78,7 @@ class MiniLLMCode(RolloutMethod):
         """Clipped surrogate on (q_new/q_old)·w plus the unweighted reverse KL, (n,) each."""
         log_q = torch.log_softmax(student, -1).gather(-1, target[:, None]).squeeze(-1)
         ratio = torch.exp(log_q - columns["log_q"]) * columns["weight"]
-        policy = clipped_surrogate(ratio, columns["advantage"], self.config.ppo.clip)
+        surrogate = policy.clipped_surrogate(ratio, columns["advantage"], self.config.ppo.clip)
         terms = reverse_kl(student, teacher, target, columns)
-        loss = policy + terms["loss"] if self.config.single_step else policy
-        return terms | {"loss": loss, "policy": policy.detach(), "ratio": ratio.detach()}
+        loss = surrogate + terms["loss"] if self.config.single_step else surrogate
+        return terms | {"loss": loss, "policy": surrogate.detach(), "ratio": ratio.detach()}

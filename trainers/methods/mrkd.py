@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, forward_kl
 
 
@@ -33,7 +33,6 @@ class MrKD(Method):
         title="MrKD",
         paper="arXiv:2009.11545",
         variant="from the abstract",
-        policy="off",
         cost="1 + forward of an old student",
         same_tokenizer=False,
     )
@@ -46,16 +45,15 @@ class MrKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's training examples; now and then a new copy."""
-        assert ctx.copy_student is not None, "the loop lends this service"
         if self._stored:
             self.memory = [ctx.copy_student(weights) for weights in self._stored]
             self._stored = []
         if step % self.config.every == 0:
             self.memory = [*self.memory, ctx.copy_student()][-self.config.copies :]
         self.turn = step % len(self.memory)
-        return (singles("response", ctx.batch(step)),)
+        return (Stream.of("response", ctx.batch(step)),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and divergence from the copy whose turn it is."""
         settings = {"weight": self.config.weight, "temperature": self.config.temperature}
         return micro.sum(partial(remembered, **settings), teacher=self.memory[self.turn])

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import reverse_kl, top_k_reverse_kl
 from kdbench.trainers.objectives.policy import returns_after
-from kdbench.trainers.responses import student_responses
+from kdbench.trainers.sources import student_responses
 
 
 class OPD(Method):
@@ -54,9 +54,9 @@ class OPD(Method):
         responses = student_responses(
             ctx, step, ctx.batch(step), temperature=self.config.temperature
         )
-        return (singles("response", responses),)
+        return (Stream.of("response", responses),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence or policy-gradient surrogate."""
         if self.config.estimator == "full":
             return micro.sum(reverse_kl, teacher=True)
@@ -67,8 +67,7 @@ class OPD(Method):
         surrogate = reward_to_go if self.config.estimator == "k1" else reward_to_go_k3
         each = (owner == i for i in range(len(micro.packed.sequences)))
         value = torch.stack([surrogate(log_q[mine], log_p[mine]) for mine in each]).sum()
-        micro.log(loss=value, k1=(log_q - log_p).sum(), nll=-log_q.sum())
-        return value
+        return {"loss": value, "k1": (log_q - log_p).sum(), "nll": -log_q.sum()}
 
 
 def reward_to_go(log_q: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:

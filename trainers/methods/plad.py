@@ -5,9 +5,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from kdbench.trainers.checkpoint import pack_sequences, unpack_sequences
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.responses import student_responses
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.sources import student_responses, with_constants
 from kdbench.trainers.types import Sequence
 
 
@@ -36,11 +35,12 @@ class PLaD(Method):
         title="PLaD",
         paper="arXiv:2406.02886",
         variant="from the abstract",
-        policy="off",
         cost="2 + one teacher and one student answer a prompt (margin: teacher logits of both)",
         teacher_samples=True,
         student_samples=True,
     )
+
+    remembers = ("worse", "gaps")
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -54,7 +54,8 @@ class PLaD(Method):
             self._sample(ctx, better)
         picked = ctx.indices(step, n=len(better))
         pairs = tuple(
-            (_marked(better[i], self.gaps[i]), _marked(self.worse[i], self.gaps[i])) for i in picked
+            tuple(with_constants(side[i], gap=self.gaps[i]) for side in (better, self.worse))
+            for i in picked
         )
         return (Stream("pair", pairs, "group"),)
 
@@ -63,45 +64,28 @@ class PLaD(Method):
         self.gaps = [1.0] * len(better)
         if self.config.form == "margin":
             scores = [
-                [float(x.mean()) for x in ctx.score(y, "teacher")] for y in self._both(better)
+                [float(x.mean()) for x in ctx.score(answers, "teacher")]
+                for answers in (better, self.worse)
             ]
             self.gaps = [max(0.0, a - b) for a, b in zip(*scores, strict=True)]
 
-    def _both(self, better: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
-        return better, self.worse
-
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed hinge and anchor over pairs."""
-        ones = torch.ones_like(micro.packed.target_N, dtype=torch.float32)
-        lengths = micro.sum_by_sequence(ones)
+        lengths = micro.lengths()
         score = micro.sum_by_sequence(micro.logprobs()) / lengths
         gap = (micro.sum_by_sequence(micro.packed.columns["gap"]) / lengths)[0::2]
         win, lose = score[0::2], score[1::2]
         hinge = calibration(win, lose, self.config.delta * gap)
         value = (hinge - self.config.sft * win).sum()
-        micro.log(
-            loss=value,
-            hinge=hinge.sum(),
-            active=(hinge > 0).sum(),
-            chosen_nll=-win.sum(),
-            rejected_nll=-lose.sum(),
-        )
-        return value
-
-    def state_dict(self) -> dict[str, Any]:
-        """The student's answers of before training and the score differences."""
-        return {"worse": pack_sequences(self.worse), "gaps": self.gaps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores them."""
-        self.worse, self.gaps = unpack_sequences(state["worse"]), list(state["gaps"])
+        return {
+            "loss": value,
+            "hinge": hinge.sum(),
+            "active": (hinge > 0).sum(),
+            "chosen_nll": -win.sum(),
+            "rejected_nll": -lose.sum(),
+        }
 
 
 def calibration(win: torch.Tensor, lose: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
     """max(0, margin − s(y⁺) + s(y⁻)), one value a pair."""
     return (margin - win + lose).clamp_min(0)
-
-
-def _marked(sequence: Sequence, gap: float) -> Sequence:
-    column = torch.full((len(sequence.response),), gap)
-    return Sequence(sequence.prompt, sequence.response, sequence.key, {"gap": column})

@@ -1,9 +1,8 @@
 """Reverse KD: word-level D_KL(q ‖ p) on the data set's responses."""
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import mixed, reverse_kl
 
 
@@ -23,11 +22,10 @@ class ReverseKD(Method):
         title="Reverse KD (word level)",
         paper="DistiLLM's RKL baseline, arXiv:2402.03898",
         variant="DistiLLM's",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture."""
         return micro.sum(mixed(reverse_kl, self.config.kd_ratio), teacher=True)

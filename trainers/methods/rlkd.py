@@ -7,25 +7,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
-from kdbench.trainers.objectives.divergences import (
-    Columns,
-    TokenObjective,
-    Values,
-    adaptive_kl,
-    forward_kl,
-    generalised_jsd,
-    reverse_kl,
-    total_variation,
-)
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.objectives import divergences as objectives
+from kdbench.trainers.objectives.divergences import Columns, TokenObjective, Values
 from kdbench.trainers.objectives.ranking import soft_rank, spearman
 
 DIVERGENCES: dict[str, TokenObjective] = {
-    "fkl": forward_kl,
-    "rkl": reverse_kl,
-    "jsd": partial(generalised_jsd, beta=0.5),
-    "tvd": total_variation,
-    "akl": adaptive_kl,
+    "fkl": objectives.forward_kl,
+    "rkl": objectives.reverse_kl,
+    "jsd": partial(objectives.generalised_jsd, beta=0.5),
+    "tvd": objectives.total_variation,
+    "akl": objectives.adaptive_kl,
 }
 
 
@@ -51,12 +43,11 @@ class RLKD(Method):
         title="Ranking-loss KD",
         paper="arXiv:2409.12545",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward + ranks",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence and ranking loss."""
         settings = self.config.model_dump()
         settings["divergence"] = DIVERGENCES[self.config.divergence]

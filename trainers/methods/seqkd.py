@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy, word_kd
 
 
@@ -27,16 +26,15 @@ class SeqKD(Method):
         title="Sequence-level KD",
         paper="arXiv:1606.07947; MiniLLM's SeqKD baseline",
         variant="paper",
-        policy="off",
         cost="1 + one teacher answer a prompt",
         teacher_samples=True,
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""
-        return (singles("response", ctx.teacher_batch(step)),)
+        return (Stream.of("response", ctx.teacher_batch(step)),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy or mixture."""
         if not self.config.word_kd:
             return micro.sum(cross_entropy, teacher=False)

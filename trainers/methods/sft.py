@@ -1,8 +1,6 @@
 """Supervised fine-tuning on the data set's responses (the papers' "SFT w/o KD")."""
 
-import torch
-
-from kdbench.trainers.method import Card, Context, Method, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy
 
 
@@ -17,11 +15,10 @@ class SFT(Method):
         title="Supervised fine-tuning",
         paper="baseline (SFT w/o KD) of MiniLLM, arXiv:2306.08543",
         variant="paper",
-        policy="off",
         cost="1",
         same_tokenizer=False,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy."""
         return micro.sum(cross_entropy, teacher=False)

@@ -1,14 +1,14 @@
 """SinKD, adapted from encoders: batch-wise Sinkhorn distance added to KD; on language models ours."""
 
-from dataclasses import replace
 from functools import partial
 
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, word_kd
 from kdbench.trainers.objectives.sinkhorn import sinkhorn_cost
+from kdbench.trainers.sources import with_constants
 from kdbench.trainers.types import Sequence
 
 
@@ -40,7 +40,6 @@ class SinKD(Method):
         title="SinKD",
         paper="arXiv:2402.17110",
         variant="adapted from encoders",
-        policy="off",
         cost="1 + teacher forward + Sinkhorn",
         teacher_logits=True,
     )
@@ -51,33 +50,25 @@ class SinKD(Method):
         groups = tuple(_grouped(batch[i : i + size], i) for i in range(0, len(batch), size))
         return (Stream("response", groups, "group"),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Token means of CE and KD plus the Sinkhorn term, summed over groups."""
-        value = micro.sum(partial(_weighted, kd_ratio=self.config.kd_ratio), teacher=True)
+        sums = micro.sum(partial(_weighted, kd_ratio=self.config.kd_ratio), teacher=True)
+        value, sinkhorn = sums["loss"], torch.zeros_like(sums["loss"])
         group_N = micro.packed.columns["group"]
         settings = {n: getattr(self.config, n) for n in ("temperature", "epsilon", "rounds")}
         for number in group_N.unique():
             rows = (group_N == number).nonzero().squeeze(-1)
             for part in rows.split(self.config.rows):
                 cost = micro.together(partial(sinkhorn_cost, **settings), part) / len(rows)
-                micro.log(sinkhorn=cost)
                 value = value + self.config.weight * cost
-        return value
+                sinkhorn = sinkhorn + cost
+        return sums | {"loss": value, "sinkhorn": sinkhorn}
 
 
 def _grouped(sequences: list[Sequence], number: int) -> tuple[Sequence, ...]:
     """A group whose tokens know its number and that their weights add up to 1."""
     count = sum(s.targets for s in sequences)
-    return tuple(
-        replace(
-            s,
-            columns={
-                "group": torch.full((len(s.response),), float(number)),
-                "share": torch.full((len(s.response),), 1.0 / count),
-            },
-        )
-        for s in sequences
-    )
+    return tuple(with_constants(s, group=float(number), share=1.0 / count) for s in sequences)
 
 
 def _weighted(

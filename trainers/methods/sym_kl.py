@@ -2,10 +2,9 @@
 
 from functools import partial
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import symmetric_kl
 
 
@@ -24,12 +23,11 @@ class SymmetricKL(Method):
         title="Symmetric KL",
         paper="DistiLLM's baseline, arXiv:2402.03898",
         variant="authors' code",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
         weighted = partial(symmetric_kl, forward_weight=self.config.forward_weight)
         return micro.sum(weighted, teacher=True)

@@ -4,10 +4,9 @@ import math
 from functools import partial
 from typing import Any
 
-import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import taid
 
 
@@ -34,7 +33,6 @@ class TAID(Method):
         title="TAID",
         paper="arXiv:2501.16937",
         variant="paper",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
@@ -43,7 +41,7 @@ class TAID(Method):
         super().__init__(config)
         self.schedule = Schedule(config.t_start, config.t_end, config.rate, config.momentum)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence from the interpolated target."""
         return micro.sum(partial(taid, t=self.schedule.t), teacher=True)
 
@@ -53,13 +51,11 @@ class TAID(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """t, its momentum and the loss it is compared with."""
-        s = self.schedule
-        return {"t": s.t, "mean": s.mean, "last": s.last}
+        return dict(vars(self.schedule))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
-        s = self.schedule
-        s.t, s.mean, s.last = state["t"], state["mean"], state["last"]
+        vars(self.schedule).update(state)
 
 
 class Schedule:

@@ -1,8 +1,6 @@
 """Total variation distance on the data set's responses."""
 
-import torch
-
-from kdbench.trainers.method import Card, Context, Method, Micro, Stream
+from kdbench.trainers.method import Card, Context, Method, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import total_variation
 
 
@@ -18,11 +16,10 @@ class TVD(Method):
         title="Total variation",
         paper="arXiv:2307.15190",
         variant="DistiLLM's, on the data set",
-        policy="off",
         cost="1 + teacher forward",
         teacher_logits=True,
     )
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> torch.Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed distance."""
         return micro.sum(total_variation, teacher=True)

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, Micro, Stream, singles
+from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import cross_entropy
 
 ROWS = 256
@@ -37,7 +37,6 @@ class ULD(Method):
         title="ULD",
         paper="arXiv:2402.12030",
         variant="byte-offset spans",
-        policy="off",
         cost="1 + teacher forward + two sorts",
         teacher_logits=True,
         same_tokenizer=False,
@@ -45,23 +44,22 @@ class ULD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's training examples, with their text in the teacher's tokens."""
-        return (singles("response", ctx.paired_batch(step)),)
+        return (Stream.of("response", ctx.paired_batch(step)),)
 
-    def loss(self, ctx: Context, stream: Stream, micro: Micro) -> Tensor:
+    def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and distance."""
-        nll = micro.sum(cross_entropy, teacher=False)
+        sums = micro.sum(cross_entropy, teacher=False)
+        nll = sums["loss"]
         mine = spans(micro.packed, micro.logprobs())
         theirs = spans(micro.packed.twin or micro.packed, micro.teacher_logprobs())
         distance = nll.new_zeros(())
         for part in torch.arange(len(mine["first"]), device=nll.device).split(ROWS):
             distance = distance + self._distance(micro, mine, theirs, part)
         value = self.config.ce * nll + self.config.weight * distance
-        # "loss" was logged by the cross-entropy already: add what the total has beyond it
-        micro.log(uld=distance, loss=value - nll)
-        return value
+        return sums | {"loss": value, "uld": distance}
 
     def _distance(
-        self, micro: Micro, mine: dict[str, Tensor], theirs: dict[str, Tensor], part: Tensor
+        self, micro: MicroBatch, mine: dict[str, Tensor], theirs: dict[str, Tensor], part: Tensor
     ) -> Tensor:
         def distance(student_nV: Tensor, teacher_nV: Tensor) -> Tensor:
             q = span_probabilities(student_nV, mine["token"][part], mine["rest"][part])

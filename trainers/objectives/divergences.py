@@ -13,6 +13,8 @@ Notation: p teacher, q student, D(a|b) = sum_v a log(a/b).
 """
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,6 +86,45 @@ def _logged(student: Tensor, target: Tensor) -> Tensor:
         return torch.logsumexp(student, -1) - student.gather(-1, target[:, None]).squeeze(-1)
 
 
+class Divergence(Protocol):
+    """A token objective with options of its own; ``temperature`` softens both distributions."""
+
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        target: Tensor,
+        columns: Columns,
+        *,
+        temperature: float = 1.0,
+        **options: float,
+    ) -> Values:
+        """Named values of each row, (n,)."""
+
+
+def _divergence(function: Callable[..., Values]) -> Divergence:
+    """A token objective from a function of (log p, log q), both (n, V), and of keywords.
+
+    What it names beside the loss is logged only, and the negative log-likelihood is added to it.
+    """
+
+    @wraps(function)
+    def objective(
+        student: Tensor,
+        teacher: Tensor | None,
+        target: Tensor,
+        columns: Columns,
+        *,
+        temperature: float = 1.0,
+        **options: float,
+    ) -> Values:
+        values = function(*_log_both(student, teacher, temperature), **options)
+        logged = {name: value.detach() for name, value in values.items() if name != "loss"}
+        return {"loss": values["loss"], **logged, "nll": _logged(student, target)}
+
+    return objective
+
+
 def cross_entropy(
     student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns
 ) -> Values:
@@ -92,20 +133,13 @@ def cross_entropy(
     return {"loss": nll, "nll": nll.detach()}
 
 
-def forward_kl(
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor,
-    columns: Columns,
-    *,
-    temperature: float = 1.0,
-) -> Values:
+@_divergence
+def forward_kl(log_p: Tensor, log_q: Tensor) -> Values:
     """D(p|q): word-level distillation (Hinton et al. 2015; Kim & Rush 2016). No T^2 factor.
 
     Logs ``forward_kl_ce`` = -sum p log q, the form that MiniLLM's and DistiLLM's code prints.
     """
-    log_p, log_q = _log_both(student, teacher, temperature)
-    return _with_ce("forward_kl", _kl(log_p, log_q), log_p) | {"nll": _logged(student, target)}
+    return _with_ce("forward_kl", _kl(log_p, log_q), log_p)
 
 
 def word_kd(
@@ -125,35 +159,25 @@ def word_kd(
     return terms | {"loss": (1 - kd_ratio) * nll + kd_ratio * kl, "nll": nll.detach()}
 
 
-def reverse_kl(
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor,
-    columns: Columns,
-    *,
-    temperature: float = 1.0,
-) -> Values:
+@_divergence
+def reverse_kl(log_p: Tensor, log_q: Tensor) -> Values:
     """D(q|p), the token-level form of MiniLLM's objective (Gu et al. 2024); gradient through q."""
-    log_p, log_q = _log_both(student, teacher, temperature)
     kl = _kl(log_q, log_p)
-    return {"loss": kl, "reverse_kl": kl.detach(), "nll": _logged(student, target)}
+    return {"loss": kl, "reverse_kl": kl}
 
 
-def top_k_reverse_kl(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, k: int
-) -> Values:
+@_divergence
+def top_k_reverse_kl(log_p: Tensor, log_q: Tensor, *, k: int) -> Values:
     """D(q|p) over the teacher's ``k`` likeliest tokens and one bin of all others.
 
     Merging tokens cannot raise a divergence, so this is at most the full one, and equal to it if
     k is the vocabulary or all but one token of it.
     """
-    log_p, log_q = _log_both(student, teacher)
-    if k >= student.shape[-1] - 1:
-        kl = _kl(log_q, log_p)
-    else:
+    if k < log_p.shape[-1] - 1:
         top = log_p.topk(k, dim=-1).indices
-        kl = _kl(_binned(log_q, top), _binned(log_p, top))
-    return {"loss": kl, "top_k_reverse_kl": kl.detach(), "nll": _logged(student, target)}
+        log_p, log_q = _binned(log_p, top), _binned(log_q, top)
+    kl = _kl(log_q, log_p)
+    return {"loss": kl, "top_k_reverse_kl": kl}
 
 
 def _binned(log_nV: Tensor, kept_nk: Tensor) -> Tensor:
@@ -162,21 +186,13 @@ def _binned(log_nV: Tensor, kept_nk: Tensor) -> Tensor:
     return torch.cat([log_nV.gather(-1, kept_nk), rest], dim=-1)
 
 
-def generalised_jsd(
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor,
-    columns: Columns,
-    *,
-    beta: float,
-    temperature: float = 1.0,
-) -> Values:
+@_divergence
+def generalised_jsd(log_p: Tensor, log_q: Tensor, *, beta: float) -> Values:
     """Beta D(p|m) + (1-beta) D(q|m), m = beta p + (1-beta) q (GKD, Agarwal et al. 2024, eq. 1).
 
     The formula is 0 at both ends; as in TRL 1.16, beta 0 means D(p|q) and beta 1 means D(q|p).
     DistiLLM's ``jsd`` with its ``lam`` is ``beta = 1 - lam``.
     """
-    log_p, log_q = _log_both(student, teacher, temperature)
     if beta == 0.0:
         value = _kl(log_p, log_q)
     elif beta == 1.0:
@@ -184,25 +200,20 @@ def generalised_jsd(
     else:
         log_m = _log_mix(log_p, log_q, beta)
         value = beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
-    return {"loss": value, "jsd": value.detach(), "nll": _logged(student, target)}
+    return {"loss": value, "jsd": value}
 
 
-def skew_forward_kl(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
-) -> Values:
+@_divergence
+def skew_forward_kl(log_p: Tensor, log_q: Tensor, *, alpha: float = 0.1) -> Values:
     """D(p | alpha p + (1-alpha) q) (DistiLLM, Ko et al. 2024, eq. 4)."""
-    log_p, log_q = _log_both(student, teacher)
-    value = _kl(log_p, _log_mix(log_p, log_q, alpha))
-    return _with_ce("skew_forward_kl", value, log_p) | {"nll": _logged(student, target)}
+    return _with_ce("skew_forward_kl", _kl(log_p, _log_mix(log_p, log_q, alpha)), log_p)
 
 
-def skew_reverse_kl(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, alpha: float = 0.1
-) -> Values:
+@_divergence
+def skew_reverse_kl(log_p: Tensor, log_q: Tensor, *, alpha: float = 0.1) -> Values:
     """D(q | (1-alpha) p + alpha q) (DistiLLM, section 3.1); gradient through both q."""
-    log_p, log_q = _log_both(student, teacher)
     value = _kl(log_q, _log_mix(log_p, log_q, 1 - alpha))
-    return {"loss": value, "skew_reverse_kl": value.detach(), "nll": _logged(student, target)}
+    return {"loss": value, "skew_reverse_kl": value}
 
 
 def total_variation(
@@ -213,35 +224,22 @@ def total_variation(
     return {"loss": value, "total_variation": value.detach(), "nll": _logged(student, target)}
 
 
-def symmetric_kl(
-    student: Tensor,
-    teacher: Tensor | None,
-    target: Tensor,
-    columns: Columns,
-    *,
-    forward_weight: float = 0.1,
-) -> Values:
+@_divergence
+def symmetric_kl(log_p: Tensor, log_q: Tensor, *, forward_weight: float = 0.1) -> Values:
     """W D(p|q) + (1-w) D(q|p); w = 0.1 is DistiLLM's ``symmetric`` baseline."""
-    log_p, log_q = _log_both(student, teacher)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
-    return {
-        "loss": forward_weight * forward + (1 - forward_weight) * reverse,
-        "forward_kl": forward.detach(),
-        "reverse_kl": reverse.detach(),
-        "nll": _logged(student, target),
-    }
+    value = forward_weight * forward + (1 - forward_weight) * reverse
+    return {"loss": value, "forward_kl": forward, "reverse_kl": reverse}
 
 
-def adaptive_kl(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, mu: float = 0.5
-) -> Values:
+@_divergence
+def adaptive_kl(log_p: Tensor, log_q: Tensor, *, mu: float = 0.5) -> Values:
     """AKL (Wu et al., COLING 2025): g_h/(g_h+g_t) D(p|q) + g_t/(g_h+g_t) D(q|p).
 
     The head is the largest prefix of the tokens, sorted by p, whose mass is at most ``mu`` (the
     first token always belongs to it), the tail is the rest; g sums |p - q| over each, without
     gradient. Defined as 0 where p = q, where the authors' code divides 0 by 0.
     """
-    log_p, log_q = _log_both(student, teacher)
     forward, reverse = _kl(log_p, log_q), _kl(log_q, log_p)
     with torch.no_grad():
         p = log_p.exp()
@@ -252,12 +250,21 @@ def adaptive_kl(
         head_gap, total = (gap * head).sum(-1), gap.sum(-1)
         share = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(p.dtype).tiny), 0.5)
     value = share * forward + (1 - share) * reverse
-    return {
-        "loss": value,
-        "adaptive_kl": value.detach(),
-        "head_share": share,
-        "nll": _logged(student, target),
-    }
+    return {"loss": value, "adaptive_kl": value, "head_share": share}
+
+
+@_divergence
+def dpkd_token(log_p: Tensor, log_q: Tensor, *, beta: float = 0.1) -> Values:
+    """-log sigmoid(beta [(log q(a) - log q(b)) - (log p(a) - log p(b))]); a, b: argmax of p, q.
+
+    What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax
+    in the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
+    """
+    wanted, chosen = log_p.argmax(-1, keepdim=True), log_q.argmax(-1, keepdim=True)
+    margin_q = log_q.gather(-1, wanted) - log_q.gather(-1, chosen)
+    margin_p = log_p.gather(-1, wanted) - log_p.gather(-1, chosen)
+    value = -F.logsigmoid(beta * (margin_q - margin_p)).squeeze(-1)
+    return {"loss": value, "dpkd_token": value, "agree": (wanted == chosen)[:, 0].to(log_q.dtype)}
 
 
 def taid(
@@ -285,27 +292,6 @@ def taid(
     mixed = teacher if t == 1.0 else held if t == 0.0 else (1 - t) * held + t * teacher
     log_p, log_q = F.log_softmax(mixed, -1), F.log_softmax(student, -1)
     return _with_ce("taid", _kl(log_p, log_q), log_p) | {"nll": _logged(student, target)}
-
-
-def dpkd_token(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, beta: float = 0.1
-) -> Values:
-    """-log sigmoid(beta [(log q(a) - log q(b)) - (log p(a) - log p(b))]); a, b: argmax of p, q.
-
-    What LMOps ``dpkd`` computes under ``--seqKD-DPO``, not what the DPKD paper writes; log-softmax
-    in the precision of the logits (theirs: bfloat16). Constant log 2 where the argmaxes agree.
-    """
-    log_p, log_q = _log_both(student, teacher)
-    wanted, chosen = log_p.argmax(-1, keepdim=True), log_q.argmax(-1, keepdim=True)
-    margin_q = log_q.gather(-1, wanted) - log_q.gather(-1, chosen)
-    margin_p = log_p.gather(-1, wanted) - log_p.gather(-1, chosen)
-    value = -F.logsigmoid(beta * (margin_q - margin_p)).squeeze(-1)
-    return {
-        "loss": value,
-        "dpkd_token": value.detach(),
-        "agree": (wanted == chosen).squeeze(-1).to(student.dtype),
-        "nll": _logged(student, target),
-    }
 
 
 def mixed(objective: TokenObjective, ratio: float) -> TokenObjective:

@@ -14,6 +14,7 @@ returned whole: it is the unit of resume.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -46,7 +47,6 @@ def generate(
     vocab: int,
     batch_size: int = 32,
     chunk: int = 64,
-    max_length: int | None = None,
     mix: tuple[PreTrainedModel, float] | None = None,
     dtype: torch.dtype | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -63,7 +63,6 @@ def generate(
         vocab: number of real tokens; logits beyond are padding and never sampled.
         batch_size: rows decoded at once; costs memory, does not change answers but by rounding.
         chunk: prompts a chunk.
-        max_length: an answer is also cut when prompt and answer together are so long.
         mix: (teacher, alpha): each token from (1 - alpha) * model + alpha * teacher, each after
             ``decoding``'s filters (MiniLLM's teacher-mixed sampling).
         dtype: what to compute in; None is each model's own. Weights are cast once.
@@ -71,17 +70,17 @@ def generate(
 
     Yields:
         One list of answers a chunk, in the order of its prompts. An answer that reached a limit
-        (``max_new_tokens``, ``max_length``, the model's positions) has ``finished`` False; a prompt
-        that leaves no room for a token gets an empty one.
+        (``max_new_tokens``, the model's positions) has ``finished`` False; a prompt that leaves no
+        room for a token gets an empty one.
 
     Raises:
         InputError: an empty prompt, a token outside the vocabulary, or a model that cannot be
             sampled from.
     """
     _check(prompts, decoding, vocab, batch_size, chunk)
-    models = [model] if mix is None or mix[1] == 0 else [model, mix[0]]
-    lengths = [max_length, *(context_length(each) for each in models)]
-    limit = min((length for length in lengths if length is not None), default=_ENDLESS)
+    teacher, alpha = mix or (model, 0.0)
+    models = [model, teacher] if alpha else [model]
+    limit = min(context_length(each) or _ENDLESS for each in models)
     longest = max((len(prompt.ids) for prompt in prompts), default=1)
     longest = max(1, min(limit, longest + decoding.max_new_tokens))
     with torch.no_grad():
@@ -89,7 +88,7 @@ def generate(
             decoder_for(each, dtype=dtype, vocab=vocab, pad_id=pad_id, longest=longest)
             for each in models
         ]
-    alpha = mix[1] if mix is not None and len(models) == 2 else 0.0
+    on_progress = on_progress or (lambda tokens: None)
     sampler = _Sampler(decoders, alpha, decoding, eos_ids, vocab, limit, on_progress)
     for start in range(0, len(prompts), chunk):
         yield sampler.answer(prompts[start : start + chunk], batch_size)
@@ -180,30 +179,23 @@ class _Row:
             self.block.append(token)
 
 
+@dataclass
 class _Sampler:
-    """Answers chunks with one or two decoders."""
+    """Answers chunks with one or two decoders, ``alpha`` being the share of the second."""
 
-    def __init__(
-        self,
-        decoders: list[Decoder],
-        alpha: float,
-        decoding: Decoding,
-        eos_ids: frozenset[int],
-        vocab: int,
-        limit: int,
-        on_progress: Callable[[int], None] | None,
-    ) -> None:
-        self._decoders = decoders
-        self._alpha = alpha
-        self._decoding = decoding
-        self._eos_ids = eos_ids
-        self._vocab = vocab
-        self._limit = limit
-        self._on_progress = on_progress or (lambda tokens: None)
-        self._device = decoders[0].device
-        double = any(decoder.dtype == torch.float64 for decoder in decoders)
+    decoders: list[Decoder]
+    alpha: float
+    decoding: Decoding
+    eos_ids: frozenset[int]
+    vocab: int
+    limit: int
+    on_progress: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        self._device = self.decoders[0].device
+        double = any(decoder.dtype == torch.float64 for decoder in self.decoders)
         self._dtype = torch.float64 if double else torch.float32
-        self._draw = GumbelArgmax(vocab, self._device)
+        self._draw = GumbelArgmax(self.vocab, self._device)
         self._rows: list[_Row] = []  # being written, in slots 0 …
         self._ready: deque[tuple[int, _Row]] = deque()  # read into a spare slot
 
@@ -217,12 +209,12 @@ class _Sampler:
             return answers
         capacity = max(len(row.prompt.ids) + row.limit for row in waiting)
         spare = min(_READ_AHEAD, len(waiting) - slots)
-        for decoder in self._decoders:
+        for decoder in self.decoders:
             decoder.reset(slots + spare, capacity)
         self._allocate(slots)
         self._rows, self._ready = [], deque()
         with ExitStack() as sessions:
-            for decoder in self._decoders:
+            for decoder in self.decoders:
                 sessions.enter_context(decoder.session())
             first = [waiting.popleft() for _ in range(slots)]
             self._read(list(range(slots)), first)
@@ -240,9 +232,9 @@ class _Sampler:
         ended = []
         for slot, (row, token) in enumerate(zip(self._rows, drawn_n, strict=True)):
             row.take(token)
-            if token in self._eos_ids or len(row.ids) == row.limit:
-                answers[row.index] = Answer(tuple(row.ids), token in self._eos_ids)
-                self._on_progress(len(row.ids))
+            if token in self.eos_ids or len(row.ids) == row.limit:
+                answers[row.index] = Answer(tuple(row.ids), token in self.eos_ids)
+                self.on_progress(len(row.ids))
                 ended.append(slot)
         return ended
 
@@ -250,25 +242,25 @@ class _Sampler:
         """The chunk's rows, longest prompt first: rows of similar length share a narrow cache."""
         rows = []
         for index, prompt in enumerate(prompts):
-            limit = min(self._decoding.max_new_tokens, self._limit - len(prompt.ids))
+            limit = min(self.decoding.max_new_tokens, self.limit - len(prompt.ids))
             if limit > 0:
-                rows.append(_Row(index, prompt, limit, self._decoding.no_repeat_ngram))
+                rows.append(_Row(index, prompt, limit, self.decoding.no_repeat_ngram))
         return deque(sorted(rows, key=lambda row: -len(row.prompt.ids)))
 
     def _allocate(self, slots: int) -> None:
-        positions = self._decoding.max_new_tokens
+        positions = self.decoding.max_new_tokens
         self._tokens_S = torch.zeros(slots, dtype=torch.int64, device=self._device)
         self._keys_SP2 = torch.zeros(slots, positions, 2, dtype=torch.int32, device=self._device)
         self._place_S = torch.zeros(slots, dtype=torch.int64, device=self._device)
 
     def _read(self, slots: Sequence[int], rows: Sequence[_Row]) -> None:
         """Reads prompts into slots, but for their last tokens, which the first steps take."""
-        for decoder in self._decoders:
+        for decoder in self.decoders:
             decoder.fill(slots, [row.prompt.ids[:-1] for row in rows])
 
     def _start(self, slot: int, row: _Row) -> None:
         """Noise keys and first token of a row whose prompt is in its slot."""
-        stream = stream_key(self._decoding.seed, row.prompt.key, row.prompt.sample)
+        stream = stream_key(self.decoding.seed, row.prompt.key, row.prompt.sample)
         positions = self._keys_SP2.shape[1]
         self._keys_SP2[slot] = position_keys([stream], positions, self._device)[0]
         self._place_S[slot] = slot * positions
@@ -280,14 +272,14 @@ class _Sampler:
         blocks = [row.block for row in self._rows if row.block]
         scores = [
             filtered(
-                decoder.step(self._tokens_S[:n])[:, : self._vocab].to(self._dtype),
-                self._decoding,
+                decoder.step(self._tokens_S[:n])[:, : self.vocab].to(self._dtype),
+                self.decoding,
                 blocks,
             )
-            for decoder in self._decoders
+            for decoder in self.decoders
         ]
-        scores_nV = mixed(scores[0], scores[1], self._alpha) if len(scores) == 2 else scores[0]
-        if self._decoding.temperature == 0:
+        scores_nV = mixed(scores[0], scores[1], self.alpha) if len(scores) == 2 else scores[0]
+        if self.decoding.temperature == 0:
             drawn_n = scores_nV.argmax(dim=-1)
         else:
             keys_n2 = self._keys_SP2.view(-1, 2).index_select(0, self._place_S[:n])
@@ -320,5 +312,5 @@ class _Sampler:
             self._rows.pop()
 
     def _move(self, source: int, target: int) -> None:
-        for decoder in self._decoders:
+        for decoder in self.decoders:
             decoder.move(source, target)

@@ -3,21 +3,23 @@
 Every reason for an empty or partial cell is listed once a table; cells point at it.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.build import Built
+from kdbench.reports.board_types import Cell, Column, PairTest, Row, Table
 from kdbench.reports.documents.board import any_bold
-from kdbench.reports.model import Cell, Column, PairTest, Row, Table
-from kdbench.reports.page_cards import card
-from kdbench.reports.page_samples import samples
+from kdbench.reports.page.cards import card
+from kdbench.reports.page.samples import samples
 from kdbench.reports.text.style import Footnotes, interval, number
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Built
 
 Json = dict[str, Any]
 
 
-def page_data(built: Built, prompts: int) -> Json:
+def page_data(built: "Built", prompts: int) -> Json:
     """All that the page's script needs.
 
     Args:
@@ -28,7 +30,7 @@ def page_data(built: Built, prompts: int) -> Json:
     return {"summary": _summary(built), "tables": tables, "leftOut": built.board.left_out}
 
 
-def _summary(built: Built) -> str:
+def _summary(built: "Built") -> str:
     rows = [row for table in built.board.tables for row in table.rows]
     methods = [row for row in rows if not row.reference]
     runs = {run for row in rows for run in row.runs}
@@ -40,11 +42,11 @@ def _summary(built: Built) -> str:
     return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in counts)
 
 
-def _table(built: Built, index: int, prompts: int) -> Json:
+def _table(built: "Built", index: int, prompts: int) -> Json:
     table, section = built.board.tables[index], built.sections[index]
     reasons = Footnotes()
     metrics = [column.metric for column in table.columns]
-    groups, shown = samples(section, table, built.found[index], prompts)
+    groups, shown = samples(table, built.found[index], prompts)
     rows = [
         _row(row, cells, metrics, reasons) | {"card": card(grouped), "sampled": place in shown}
         for place, (row, cells, grouped) in enumerate(

@@ -1,4 +1,4 @@
-"""The teacher's hidden states of rows that are read many times: its forward pass is paid once.
+"""A frozen model to learn from: the teacher, or a copy of the student; and what is remembered of it.
 
 Papers train ten epochs and more on the same rows, and PPO passes four times over its rollouts; the
 teacher is frozen, so every pass but the first repeats what is known. Kept are final hidden states
@@ -9,20 +9,60 @@ Rows are therefore computed in *blocks* that are fixed beforehand, whenever one 
 is first asked for: what is remembered does not depend on when it was computed.
 """
 
-import math
-from collections.abc import Callable
+import copy
 from collections.abc import Sequence as Seq
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
 
-from kdbench.trainers.batching import micro_batches
-from kdbench.trainers.head.head import backbone_hidden
-from kdbench.trainers.method import Context
+from kdbench.trainers.batching import Layout, micro_batches
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of
+from kdbench.trainers.optim import Recipe
 from kdbench.trainers.types import Packed, Sequence
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class TeacherSide:
+    """A frozen model with its head; ``memory`` may save its forward pass."""
+
+    model: PreTrainedModel
+    head: Head
+    memory: "TeacherMemory | None" = None
+
+    @torch.no_grad()
+    def hidden(self, packed: Packed) -> torch.Tensor:
+        """Hidden states that predict the targets (of the twins, if there are any), (N, D)."""
+        if self.memory is not None:
+            return self.memory.hidden(packed)
+        return backbone_hidden(self.model, packed.twin or packed)
+
+
+def teacher_side(
+    model: PreTrainedModel, head: Head, layout: Layout, recipe: Recipe, *, alike: bool
+) -> TeacherSide:
+    """The frozen teacher, with a memory where one can pay.
+
+    Not with a tokenizer of its own (``alike`` False), since aligning texts costs more than could be
+    saved, nor with a dense head, since what would be kept are logits, as wide as the vocabulary.
+    """
+    if head.dense or not alike:
+        return TeacherSide(model, head)
+    limit = int(recipe.teacher_memory_gb * 2**30)
+    memory = TeacherMemory(model, layout, micro_tokens=recipe.micro_tokens, limit=limit)
+    return TeacherSide(model, head, memory)
+
+
+def frozen_copy(
+    student: PreTrainedModel, vocab: int, weights: dict[str, torch.Tensor] | None = None
+) -> TeacherSide:
+    """A copy of the student as its own teacher; with ``weights``, of what it was at some time."""
+    model = copy.deepcopy(student).eval().requires_grad_(False)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return TeacherSide(model, head_of(model, vocab))
 
 
 class TeacherMemory:
@@ -38,7 +78,7 @@ class TeacherMemory:
     def __init__(
         self,
         model: PreTrainedModel,
-        layout: Callable[[Seq[Sequence]], Packed],
+        layout: Layout,
         *,
         micro_tokens: int,
         limit: int,
@@ -87,23 +127,6 @@ class TeacherMemory:
             hidden = backbone_hidden(self.model, self.layout(batch))
             out += hidden.split([s.targets for s in batch])
         return out
-
-
-def lend_memory(ctx: Context, memory: TeacherMemory, processes: int) -> None:
-    """Lets methods announce rows, and announces training and plain-text rows for them.
-
-    Each block of those is a batch of the first epoch, so that epoch costs what it would cost anyway,
-    and nothing is computed that is not needed. That holds for one process; of several, each would
-    have to compute the rows of all, so there they are not announced.
-    """
-    ctx.keep = memory.keep
-    if processes > 1:
-        return
-    for name, rows, batch in (
-        ("train", ctx.train, ctx.batch),
-        ("text", ctx.text, ctx.text_batch),
-    ):
-        ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
 
 
 class _Shelf:

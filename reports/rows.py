@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kdbench.harness.files.records import ModelRef, RunCard
-from kdbench.reports.load import Run, read_changes, read_config, read_init
-from kdbench.reports.model import Row
+from kdbench.reports.board_types import Row
 from kdbench.reports.rules.check import with_divisions
+from kdbench.reports.runs import Run
 
-INIT = "sft-init"
-"""What the runner calls the student that methods start from."""
 SHOWN = 3
 """Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
@@ -34,44 +32,47 @@ class Section(NamedTuple):
     rows: tuple[GroupedRow, ...]
 
 
+class _Pair(NamedTuple):
+    """What the rows of a table share: not the student's content, for a seed may make its own init."""
+
+    suite: str
+    teacher: str = ""
+    teacher_content: str = ""
+    student: str = ""
+
+
 def sections(runs: Sequence[Run]) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
-    Runs of one method differ in their training seed and in nothing else that was configured;
-    otherwise they are different rows. Evaluated models (kind eval) are shown in each table of their
-    suite that they belong to: same teacher, same student, or neither recorded. Divisions are those
-    that the comparison rules give the runs beside each other.
+    Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
+    shown in each table of their suite that they belong to: same teacher, same student, or neither
+    recorded. Divisions are those that the comparison rules give the runs beside each other.
     """
-    runs = with_divisions(runs)
-    trained = [run for run in runs if run.summary.run.kind == "run"]
-    evaluated = [run for run in runs if run.summary.run.kind == "eval"]
-    tables: dict[tuple[str, ...], list[Run]] = defaultdict(list)
-    for run in trained:
-        tables[_pair(run.summary.run)].append(run)
-    suites: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for key in tables:
-        suites[key[0]].append(key)
-    belongs: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    trained: dict[_Pair, list[Run]] = defaultdict(list)
+    evaluated = []
+    for run in with_divisions(runs):
+        if run.summary.run.kind == "run":
+            trained[_pair(run.summary.run)].append(run)
+        else:
+            evaluated.append(run)
+    beside: dict[_Pair, list[Run]] = defaultdict(list)
     for run in evaluated:
-        keys = suites.get(run.summary.run.suite, [])
-        fitting = [k for k in keys if len(keys) == 1 or _fits(run.summary.run, tables[k])]
-        for key in fitting or [(run.summary.run.suite, "", "", "")]:
-            belongs[key].append(run)
-    made = []
-    for key in sorted(set(tables) | set(belongs)):
-        rows = _rows(belongs[key]) + _rows(tables[key])
-        suite, teacher, _, student = key
-        made.append(Section(suite, teacher, student, tuple(rows)))
-    return made
+        card = run.summary.run
+        pairs = [pair for pair in trained if pair.suite == card.suite]
+        fitting = [pair for pair in pairs if len(pairs) == 1 or _fits(card, trained[pair])]
+        for pair in fitting or [_Pair(card.suite)]:
+            beside[pair].append(run)
+    return [
+        Section(
+            pair.suite, pair.teacher, pair.student, (*_rows(beside[pair]), *_rows(trained[pair]))
+        )
+        for pair in sorted({*trained, *beside})
+    ]
 
 
-def _pair(card: RunCard) -> tuple[str, ...]:
-    """Suite, teacher by name and content, student by name.
-
-    Not the student's content: a training seed may make its own init.
-    """
+def _pair(card: RunCard) -> _Pair:
     teacher = card.teacher
-    return (
+    return _Pair(
         card.suite,
         teacher.name if teacher else "",
         teacher.fingerprint if teacher else "",
@@ -95,50 +96,31 @@ def _same(a: ModelRef, b: ModelRef | None) -> bool:
 
 
 def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
-    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         card = run.summary.run
         model = card.student.fingerprint if card.kind == "eval" and card.student else ""
-        if card.kind == "eval" and card.method == INIT and (init := read_init(run)):
-            # each training seed makes its own init: one row over seeds, as of a method
-            model, seed = init
-            seeded = card.model_copy(update={"training_seed": seed})
-            run = run._replace(summary=run.summary.model_copy(update={"run": seeded}))
-        groups[(card.method, card.variant, card.regime, card.division, model)].append(run)
+        shared = card.settings or model  # an init has settings: each training seed makes its own
+        alike[card.method, card.variant, card.regime, card.division, shared].append(run)
     made: list[GroupedRow] = []
-    for group in groups.values():
-        made.extend(_by_config(group))
-    made = _distinct(made)
-    return sorted(made, key=lambda grouped: _order(grouped.row))
-
-
-def _by_config(runs: Sequence[Run]) -> list[GroupedRow]:
-    """One row for each configuration; a training seed that comes twice makes rows of their own."""
-    if len(runs) == 1:
-        return [row_of(runs)]
-    by_config: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        # what a model was evaluated with may have been any method's configuration
-        config = read_config(run) if run.summary.run.kind == "run" else ""
-        by_config[config].append(run)
-    made: list[GroupedRow] = []
-    for group in by_config.values():
+    for group in alike.values():
         seeds = [run.summary.run.training_seed for run in group]
-        if len(set(seeds)) < len(seeds) or None in seeds:
-            made.extend(row_of([run]) for run in group)
+        if None in seeds or len(set(seeds)) < len(seeds):  # a repeated seed is no second sample
+            made += [row_of([run]) for run in group]
         else:
-            made.append(row_of(sorted(group, key=lambda run: run.summary.run.training_seed or 0)))
-    return made
+            made.append(row_of(group))
+    return sorted(_distinct(made), key=lambda grouped: _order(grouped.row))
 
 
 def row_of(runs: Sequence[Run]) -> GroupedRow:
     """The row of runs that differ in their training seed."""
+    runs = sorted(runs, key=lambda run: run.summary.run.training_seed or 0)
     card = runs[0].summary.run
     label = f"{card.method} {card.variant}".strip()
     if card.kind == "run" and card.division == "open":
         label += " (open)"
-    changes = read_changes(runs[0]) if card.kind == "run" else ()
-    label = ", ".join([label, *changes[:SHOWN], *(["…"] if len(changes) > SHOWN else [])])
+    more = ["…"] if len(card.changes) > SHOWN else []
+    label = ", ".join([label, *card.changes[:SHOWN], *more])
     seeds = [run.summary.run.training_seed for run in runs]
     ids = [run.summary.run.id for run in runs]
     row = Row(
@@ -151,7 +133,7 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         division=card.division,
         broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
         student=card.student.name if card.student else "",
-        changes=list(changes),
+        changes=card.changes,
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,
     )

@@ -1,7 +1,8 @@
-"""Paired tests between the methods of one column, from per-prompt scores."""
+"""Paired tests, prompt by prompt: between two rows, and among the methods of a column."""
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +13,15 @@ from numpy.typing import NDArray
 
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Estimate, Missing
+from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
+from kdbench.harness.metrics import info
 from kdbench.harness.stats import Array
+from kdbench.reports.board_types import Cell, Column, PairTest
+from kdbench.reports.columns import Entry, Found
+from kdbench.reports.rows import GroupedRow
+from kdbench.reports.runs import prompt_scores, scores_digest
 
 Indices = NDArray[np.int64]
 
@@ -22,12 +30,148 @@ MAX_ROWS = 50
 
 
 class Sample(NamedTuple):
-    """The per-prompt values of one row in one column."""
+    """The per-prompt values of one row in one metric, training seeds by prompts."""
 
     ids: tuple[str, ...]
     values_SP: Array
     measured: bool
     """At least three training seeds, or a model that was not trained here."""
+
+    def at(self, ids: Sequence[str]) -> Array:
+        """The values of these prompts, in this order."""
+        place = {name: column for column, name in enumerate(self.ids)}
+        return np.asarray(self.values_SP[:, [place[name] for name in ids]])
+
+
+# -- two rows -------------------------------------------------------------------------------------
+
+
+def row_sample(entries: Sequence[Entry], metric: str) -> Sample:
+    """Per-prompt values of one row in one metric, over the prompts all its seeds answered.
+
+    Without any per-prompt value of the metric the sample is empty.
+    """
+    parts = [prompt_scores(evaluation) for evaluation in _scored(entries, metric)]
+    parts = [part for part in parts if metric in part.values]
+    if not parts:
+        return Sample((), np.zeros((1, 0)), False)
+    common = set(parts[0].ids).intersection(*(part.ids for part in parts[1:]))
+    ids = tuple(name for name in parts[0].ids if name in common)
+    values = [part.values[metric][[name in common for name in part.ids]] for part in parts]
+    return Sample(ids, np.stack(values), _measured(entries, len(parts)))
+
+
+def row_difference(a: Sample, b: Sample, ids: Sequence[str]) -> stats.Comparison | None:
+    """Row a minus row b over these prompts, uncorrected; None: fewer than two are no comparison."""
+    if len(ids) < 2:
+        return None
+    return stats.compare_rows(a.at(ids), b.at(ids), seeds_measured=a.measured and b.measured)
+
+
+def _scored(entries: Sequence[Entry], metric: str) -> list[Evaluation]:
+    """Evaluations that have the metric, and scores of each prompt."""
+    having = [e.evaluation for e in entries if isinstance(e.metrics.get(metric), Estimate)]
+    return [evaluation for evaluation in having if evaluation.scores_file.is_file()]
+
+
+def _measured(entries: Sequence[Entry], seeds: int) -> bool:
+    return entries[0].run.summary.run.kind != "run" or seeds >= stats.MIN_TRAINING_SEEDS
+
+
+# -- a column -------------------------------------------------------------------------------------
+
+
+def column_tests(
+    rows: Sequence[GroupedRow],
+    found: Sequence[Found],
+    cells: Sequence[Cell | Missing],
+    column: Column,
+    cache: Path | None,
+) -> tuple[list[PairTest], list[str]]:
+    """Paired tests among the methods of a column (the best `MAX_ROWS` of them).
+
+    Reference rows take no part.
+
+    Args:
+        rows: of the table.
+        found: their evaluations.
+        cells: their cells of this column.
+        column: the column.
+        cache: folder of remembered tests; None: do not remember.
+
+    Returns:
+        The tests, and notes on what could not be tested.
+    """
+    sign = info(column.metric).better
+    ranked = sorted(
+        (-sign * cell.mean, position)
+        for position, cell in enumerate(cells)
+        if isinstance(cell, Cell) and not rows[position].row.reference
+    )
+    notes = []
+    if len(ranked) > MAX_ROWS:
+        notes.append(f"paired tests among the best {MAX_ROWS} methods of a column only")
+    tested: dict[str, list[Entry]] = {}
+    for position in sorted(position for _, position in ranked[:MAX_ROWS]):
+        row, mine = rows[position].row, found[position][column.key]
+        if all(entry.evaluation.scores_file.is_file() for entry in mine):
+            tested[row.id] = mine
+        else:
+            notes.append(f"{column.heading}: {row.label} has no per-prompt scores, so no test")
+    ids, entries = list(tested), list(tested.values())
+    if len(ids) < 2:
+        return [], notes
+    results = remembered(
+        [_content(mine, column.metric) for mine in entries],
+        lambda: [row_sample(mine, column.metric) for mine in entries],
+        cache,
+    )
+    if len(results) < len(ids) * (len(ids) - 1) // 2:
+        notes.append(f"{column.heading}: methods that share no prompts are not compared")
+    return [PairTest(**(r._asdict() | {"a": ids[r.a], "b": ids[r.b]})) for r in results], notes
+
+
+def _content(entries: Sequence[Entry], metric: str) -> str:
+    """All that a sample depends on, for the cache."""
+    digests = [scores_digest(evaluation) for evaluation in _scored(entries, metric)]
+    return " ".join([metric, str(_measured(entries, len(digests))), *digests])
+
+
+def with_bold(
+    rows: Sequence[GroupedRow],
+    cells: Sequence[Cell | Missing],
+    better: int,
+    tests: Sequence[PairTest],
+) -> list[Cell | Missing]:
+    """The cells of a column, bold where no row is significantly better, if any is worse.
+
+    The best method and all that were compared with it and are not significantly worse.
+
+    Args:
+        rows: of the table.
+        cells: their cells of the column.
+        better: 1: higher values are better; -1: lower ones.
+        tests: the column's.
+    """
+    tested = {row for test in tests for row in (test.a, test.b)}
+    means = {
+        grouped.row.id: better * cell.mean
+        for grouped, cell in zip(rows, cells, strict=True)
+        if grouped.row.id in tested and isinstance(cell, Cell)
+    }
+    best = max(means, key=lambda row: means[row], default="")  # of equals, the first
+    versus = {t.b if t.a == best else t.a: t for t in tests if best in (t.a, t.b)}
+    worse = {row for row, test in versus.items() if test.p_holm < 1 - stats.LEVEL}
+    bold = {best, *versus} - worse if worse else set()
+    return [
+        cell.model_copy(update={"bold": True})
+        if isinstance(cell, Cell) and grouped.row.id in bold
+        else cell
+        for grouped, cell in zip(rows, cells, strict=True)
+    ]
+
+
+# -- all pairs at once ----------------------------------------------------------------------------
 
 
 class PairResult(NamedTuple):
@@ -87,12 +231,9 @@ def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
     found = []
     for members in sets.values():
         found += _same_prompts([samples[i] for i in members], members, number)
-    groups = list(sets.values())
-    for position, left in enumerate(groups):
-        for right in groups[position + 1 :]:
-            for a in left:
-                for b in right:
-                    found += _shared_prompts(samples[a], samples[b], a, b, number)
+    for left, right in itertools.combinations(sets.values(), 2):
+        for a, b in itertools.product(left, right):
+            found += _shared_prompts(samples[a], samples[b], a, b, number)
     return sorted(
         pair if pair.a < pair.b else pair._replace(a=pair.b, b=pair.a, difference=-pair.difference)
         for pair in found
@@ -105,14 +246,8 @@ def _shared_prompts(a: Sample, b: Sample, i: int, j: int, number: int) -> list[P
     if len(common) < 2:
         return []
     ids = tuple(common)
-    both = [side._replace(ids=ids, values_SP=aligned(side, ids)) for side in (a, b)]
+    both = [side._replace(ids=ids, values_SP=side.at(ids)) for side in (a, b)]
     return _same_prompts(both, [i, j], number)
-
-
-def aligned(sample: Sample, ids: Sequence[str]) -> Array:
-    """The values of a sample (training seeds by prompts) for these prompts, in this order."""
-    place = {name: column for column, name in enumerate(sample.ids)}
-    return np.asarray(sample.values_SP[:, [place[name] for name in ids]])
 
 
 def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) -> list[PairResult]:

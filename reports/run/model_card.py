@@ -6,14 +6,13 @@ cards.
 
 import re
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from kdbench.harness.files.records import Manifest, Missing, PrepareRecord, Summary
-from kdbench.reports import card
+from kdbench.reports.run import parts
 from kdbench.reports.text.document import (
     Block,
     Cell,
@@ -34,11 +33,6 @@ LICENCES = {
 }
 """Of the training sets that kdbench knows by name."""
 HUB = {"dolly": "MiniLLM/dolly"}
-MACHINE = {"--runs-dir", "--data-dir", "--device"}
-"""Flags of a command that say where, not what; each has a value."""
-CIRCUMSTANCES = {"--json", "--quiet", "--accept-drift"}
-_FOLDERS = re.compile(r"(?<![\w.~/-])(?:~|/(?!/))(?:[^\s,'\"\])}/]*/)*")
-"""The folders of an absolute path anywhere in a word; not the slashes of a URL."""
 FOLDER = "path/to/this/folder"
 
 
@@ -68,39 +62,20 @@ def model_card(
         manifest: for the command; None: the command is left out.
     """
     run = summary.run
-    teacher = card.model_name(run.teacher.name) if run.teacher else "no teacher"
-    student = card.model_name(run.student.name) if run.student else "student"
+    teacher = parts.model_name(run.teacher.name) if run.teacher else "no teacher"
+    student = parts.model_name(run.student.name) if run.student else "student"
     sections = [
         Section("Training", [_training(method, summary, config, prepare)]),
         Section("Data", [_data(config, prepare)]),
-        Section("Scores", [card.scores(summary), *card.signature(summary)]),
+        Section("Scores", [parts.scores(summary), *parts.signature(summary)]),
         Section("Limitations", [Paragraph(line) for line in _limitations(summary, config)]),
         Section("Use", _use(prepare, summary.run.suite)),
     ]
     if manifest:
-        sections.append(Section("To reproduce", [Block(shlex.join(command(manifest.argv)))]))
+        sections.append(Section("To reproduce", [Block(shlex.join(parts.command(manifest.argv)))]))
     title = f"{student} distilled from {teacher} by {method.title}"
     front = yaml.safe_dump(_front(method, config), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n{Markdown().write(Document(title, sections))}"
-
-
-def command(argv: Sequence[str]) -> list[str]:
-    """A command line without what belongs to one machine: folders to write, devices, paths."""
-    kept: list[str] = []
-    skip = False
-    for word in argv:
-        flag = word.partition("=")[0]
-        if skip or flag in CIRCUMSTANCES:
-            skip = False
-        elif flag in MACHINE:
-            skip = "=" not in word
-        else:
-            kept.append(_without_folders(word))
-    return kept
-
-
-def _without_folders(word: str) -> str:
-    return _FOLDERS.sub("", word)
 
 
 def _hub_id(name: str) -> bool:
@@ -130,19 +105,18 @@ def _training(
 ) -> Table:
     train = config["train"]
     settings = config["method"].get("options", {}).items()
-    options = _without_folders(", ".join(f"{k} {v}" for k, v in settings))
+    options = parts.placeless(", ".join(f"{k} {v}" for k, v in settings))
     budget = ("response_tokens", "steps", "epochs", "batch_size", "lr", "schedule", "precision")
     select = train.get("select", "last")
-    spent = summary.cost.get("train")
-    tokens = ", ".join(f"{k} {v:,}" for k, v in spent.tokens.items()) if spent else ""
+    spent = {stage: tokens for stage, _, tokens, _ in parts.costs([summary.cost])}
     rows: list[list[Cell]] = [
         ["method", f"{method.title} ({method.variant}); {method.paper}"],
         ["settings of the method", options or "none"],
-        ["teacher", card.model(summary.run.teacher)],
-        ["student before training", card.model(prepare.init)],
-        ["student", card.model(summary.run.student)],
+        ["teacher", parts.model(summary.run.teacher)],
+        ["student before training", parts.model(prepare.init)],
+        ["student", parts.model(summary.run.student)],
         ["budget", ", ".join(f"{k} {train[k]}" for k in budget if train.get(k) is not None)],
-        ["tokens", tokens or "not booked"],
+        ["tokens", spent.get("train") or "not booked"],
         ["selection", "the last step" if select == "last" else f"{select}, on development data"],
         ["training seed", str(summary.run.training_seed)],
         ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],

@@ -12,11 +12,14 @@ import json
 import re
 from collections.abc import Sequence
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import jinja2
 
-from kdbench.reports.build import Built
-from kdbench.reports.page_data import page_data
+from kdbench.reports.page.data import page_data
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Built
 
 SCRIPTS = ("core.js", "table.js", "matrix.js", "samples.js", "card.js", "main.js")
 """Of ``web/``, in the order in which they are joined."""
@@ -26,7 +29,7 @@ PROMPTS = (24, 16, 12, 8, 6, 4, 3, 2, 1, 0)
 """Prompts a task of the sample viewer: the largest of these numbers that the page has room for."""
 
 
-def render_html(built: Built) -> str:
+def render_html(built: "Built") -> str:
     """The page: sortable, filterable, with cards and samples, light and dark."""
     text = ""
     for prompts in PROMPTS:

@@ -1,8 +1,20 @@
 """A leaderboard as data: what every renderer draws and what ``--format json`` prints."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kdbench.harness.files.records import Missing, Record
+
+
+class ColumnKey(NamedTuple):
+    """What evaluations share that stand in one column, whatever their metric."""
+
+    task: str
+    edition: str
+    protocol: str
+    digest: str
+    """``EvaluationScores.column``."""
+    judge: str = ""
+    """Id of the judge whose values these are."""
 
 
 class Column(Record):
@@ -14,9 +26,15 @@ class Column(Record):
     protocol: str
     metric: str
     identity: str
-    """Digest of what the evaluations of this column share (``load.evaluation_identity``)."""
+    """Digest of what the evaluations of this column share, and the judge behind a blank."""
     heading: str
     """Task, edition and, where the table needs them to differ, protocol and identity."""
+
+    @property
+    def key(self) -> ColumnKey:
+        """The evaluations whose metric this is."""
+        digest, _, judge = self.identity.partition(" ")
+        return ColumnKey(self.task, self.edition, self.protocol, digest, judge)
 
 
 class Row(Record):

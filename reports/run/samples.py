@@ -1,12 +1,12 @@
 """Which answers a report of a run shows: a fixed choice, with the references and other models beside."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.files.records import SampleRow, ScoreRow
-from kdbench.harness.files.store import read_records
+from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import info
+from kdbench.reports.runs import answers, prompt_id, score_of, scores
 from kdbench.reports.text.document import Answer, Sample
 from kdbench.reports.text.style import number
 
@@ -40,46 +40,37 @@ def choose(rows: list[ScoreRow]) -> list[Choice]:
     return [*chosen.values(), *(Choice("by id", row) for row in others[:BY_ID])]
 
 
-def samples(
-    folder: Path, key: str, task: str, label: str, others: Mapping[str, Path]
-) -> list[Sample]:
+def samples(title: str, models: Mapping[str, Evaluation]) -> list[Sample]:
     """Chosen prompts of one evaluation with the answers of the first decoding seed.
 
     Args:
-        folder: the run's folder.
-        key: the evaluation, ``<task>@<hash8>``.
-        task: how it is called in titles.
-        label: how the run's model is called.
-        others: label -> run folder of models whose answers stand beside; those without an answer
-            to the same prompt are left out.
+        title: how the task is called.
+        models: label -> the evaluation of each model, the report's own first; those without an
+            answer to the same prompt are left out.
     """
-    chosen = choose(read_records(folder / "eval" / key / "scores.jsonl", ScoreRow))
+    own = next(iter(models))
+    chosen = choose(list(scores(models[own]).values()))
     if not chosen:
         return []
+    wanted = [prompt_id(row) for _, row in chosen]
     seed = chosen[0].row.seeds[0]
-    answers = {
-        name: _answers(path / "eval" / key / f"samples.seed{seed}.jsonl")
-        for name, path in {label: folder, **others}.items()
-    }
-    scores = {
-        name: {r.doc_id: r for r in read_records(path / "eval" / key / "scores.jsonl", ScoreRow)}
-        for name, path in {label: folder, **others}.items()
-    }
+    given = {who: answers(evaluation, seed, wanted) for who, evaluation in models.items()}
+    scored = {who: scores(evaluation, wanted) for who, evaluation in models.items()}
     found = []
-    for why, row in chosen:
-        mine = answers[label].get(row.doc_id)
-        if mine is None:
+    for name, (why, row) in zip(wanted, chosen, strict=True):
+        if name not in given[own]:
             continue
+        prompt, references = given[own][name].prompt, given[own][name].references
         shown = [
-            Answer("reference" if len(mine.references) == 1 else f"reference {place}", cut(text))
-            for place, text in enumerate(mine.references, start=1)
+            Answer("reference" if len(references) == 1 else f"reference {place}", cut(text))
+            for place, text in enumerate(references, start=1)
         ]
-        for name, rows in answers.items():
-            sample = rows.get(row.doc_id)
-            if sample is not None and sample.prompt_hash == row.prompt_hash:
-                note = _note(sample, scores[name].get(row.doc_id))
-                shown.append(Answer(name, cut(sample.response), note))
-        found.append(Sample(f"{task} {row.doc_id}: {why}", cut(mine.prompt), shown))
+        shown += [
+            Answer(who, cut(rows[name].response), _note(rows[name], scored[who].get(name)))
+            for who, rows in given.items()
+            if name in rows
+        ]
+        found.append(Sample(f"{title} {row.doc_id}: {why}", cut(prompt), shown))
     return found
 
 
@@ -90,21 +81,15 @@ def cut(text: str) -> str:
     return f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"
 
 
-def _answers(path: Path) -> dict[int, SampleRow]:
-    return {row.doc_id: row for row in read_records(path, SampleRow)}
-
-
 def _mean(row: ScoreRow) -> float:
     values = row.metrics[METRIC]
     return sum(values) / len(values)
 
 
 def _note(sample: SampleRow, score: ScoreRow | None) -> str:
-    parts = []
-    if score is not None and score.metrics.get(METRIC) and sample.seed in score.seeds:
-        value = score.metrics[METRIC][score.seeds.index(sample.seed)]
-        parts.append(f"{info(METRIC).label} {number(value, METRIC)}")
-    parts.append(f"{sample.response_tokens} tokens, seed {sample.seed}")
+    value = score_of(score, METRIC, sample.seed)
+    notes = [] if value is None else [f"{info(METRIC).label} {number(value, METRIC)}"]
+    notes.append(f"{sample.response_tokens} tokens, seed {sample.seed}")
     if not sample.finished:
-        parts.append("cut at the length limit")
-    return ", ".join(parts)
+        notes.append("cut at the length limit")
+    return ", ".join(notes)

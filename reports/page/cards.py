@@ -1,0 +1,73 @@
+"""The card of a row on the page: plain texts, from its runs' summaries and first manifest."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdbench.harness.files.records import Manifest
+from kdbench.reports.rows import GroupedRow
+from kdbench.reports.run import parts
+from kdbench.reports.text.document import Cell, plain
+
+
+def card(grouped: GroupedRow) -> dict[str, Any]:
+    """Facts, cost, configuration and provenance of one row, ready to be shown.
+
+    What no mean can be taken of is the first run's; ``whose`` names it where there are more.
+    """
+    runs, row = grouped.runs, grouped.row
+    first = runs[0].summary
+    manifest = runs[0].folder.manifest.find()
+    seeds = [f" (training seed {run.summary.run.training_seed})" for run in runs]
+    whose = seeds if len(runs) > 1 else [""]
+    ids = [f"{run}{which}" for run, which in zip(row.runs, whose, strict=True)]
+    return {
+        "whose": whose[0],
+        "facts": [
+            ["division", f"{row.division} (regime {row.regime})"],
+            [f"student{whose[0]}", _text(parts.model(first.run.student))],
+            ["teacher", _text(parts.model(first.run.teacher))],
+            ["training seeds", ", ".join(map(str, row.training_seeds)) or "none"],
+            ["runs", ", ".join(ids)],
+        ],
+        "cost": parts.costs([run.summary.cost for run in runs]),
+        "costTitle": "Cost by stage" + (f", mean of {len(runs)} runs" if len(runs) > 1 else ""),
+        "learned": parts.learned(first),
+        "signature": " ; ".join(dict.fromkeys(run.summary.signature for run in runs)),
+        **(_origin(manifest) if manifest else {"config": [], "provenance": [], "command": ""}),
+    }
+
+
+def _origin(manifest: Manifest) -> dict[str, Any]:
+    """How the first run was made, without the folders of the machine."""
+    rows = parts.provenance(manifest).rows
+    return {
+        "config": _config(manifest.config),
+        "provenance": [[_text(cell) for cell in row] for row in rows],
+        "command": shlex.join(parts.command(manifest.argv)),
+    }
+
+
+def _config(config: Mapping[str, Any]) -> list[list[Any]]:
+    """Sections of the configuration, each with dotted keys; what is no section comes first."""
+    plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+    sections: dict[str, Mapping[str, Any]] = {"run": plain}
+    sections |= {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    return [
+        [parts.placeless(name), list(_flat(values))] for name, values in sections.items() if values
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield [parts.placeless(f"{prefix}{key}"), parts.placeless(text)]
+
+
+def _text(cell: Cell) -> str:
+    """A cell of a document as plain text, without the folders of the machine."""
+    return parts.placeless(plain(cell))

@@ -1,0 +1,133 @@
+"""Stored answers for the page: a few prompts of each task, several students side by side.
+
+Answers to one prompt are found by the hash of the rendered prompt. Which prompts are shown follows
+from these hashes alone, category by category, so the choice favours no method and another row on
+the board changes it only if that row lacks a prompt.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.files.run_folder import Evaluation
+from kdbench.harness.metrics import info
+from kdbench.reports.board_types import Cell, ColumnKey, Table
+from kdbench.reports.columns import Found
+from kdbench.reports.paired import MAX_ROWS
+from kdbench.reports.runs import answers, prompt_lines, score_of, scores
+
+ANSWER, PROMPT, REFERENCES = 900, 2000, 3
+"""Characters of an answer or a reference and of a prompt, and references, that are shown."""
+
+_CATEGORY = re.compile(rb'"category": ?"([^"\\]*)"')
+Json = dict[str, Any]
+
+
+def samples(table: Table, found: Sequence[Found], prompts: int) -> tuple[list[Json], set[int]]:
+    """Answers of at most `MAX_ROWS` rows of a table.
+
+    Args:
+        table: the rows, as they stand on the board.
+        found: the same rows' evaluations.
+        prompts: how many prompts of each task.
+
+    Returns:
+        One entry a task: its heading and its prompts, each with its answers by row position; and
+        the positions of the rows that have answers.
+    """
+    headings: dict[ColumnKey, str] = {}
+    for column in table.columns:
+        if info(column.metric).kind != "judge":
+            headings.setdefault(column.key, column.heading)
+    rows = _rows(table)
+    groups, shown = [], set()
+    for key, heading in headings.items():
+        having = {place: found[place][key][0].evaluation for place in rows if key in found[place]}
+        stored = {place: evaluation for place, evaluation in having.items() if evaluation.seeds()}
+        drawn = _prompts(stored, prompts) if prompts and stored else []
+        if drawn:
+            groups.append({"heading": heading, "prompts": drawn})
+            shown |= {int(place) for prompt in drawn for place in prompt["answers"]}
+    return groups, shown
+
+
+def _rows(table: Table) -> list[int]:
+    """References first, then methods by the first column, the best ones."""
+    better = [i for i, c in enumerate(table.columns) if info(c.metric).better]
+
+    def order(place: int) -> tuple[bool, float, int]:
+        cell = table.cells[place][better[0]] if better else None
+        sign = info(table.columns[better[0]].metric).better if better else 0
+        value = -sign * cell.mean if isinstance(cell, Cell) else float("inf")
+        return (not table.rows[place].reference, value, place)
+
+    return sorted(range(len(table.rows)), key=order)[:MAX_ROWS]
+
+
+def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
+    """Chosen prompts with the answers of each row's first run to its first decoding seed."""
+    names = {place: set(_lines(evaluation)) for place, evaluation in stored.items()}
+    counts = Counter(name for found in names.values() for name in found)
+    highest = max(counts.values(), default=0)
+    everywhere = {name for name, count in counts.items() if count == highest}
+    fullest = next((place for place, found in names.items() if everywhere <= found), None)
+    if not everywhere or fullest is None:
+        return []
+    chosen = _choose(everywhere, _lines(stored[fullest]), most)
+    rows = {place: answers(e, e.seeds()[0], chosen) for place, e in stored.items()}
+    scored = {place: scores(evaluation, chosen) for place, evaluation in stored.items()}
+    return [_prompt(name, rows, scored) for name in chosen]
+
+
+def _lines(evaluation: Evaluation) -> dict[str, bytes]:
+    """Stored answers to the first decoding seed, by prompt."""
+    return prompt_lines(evaluation.samples_file(evaluation.seeds()[0]))
+
+
+def _choose(names: Collection[str], lines: Mapping[str, bytes], most: int) -> list[str]:
+    """The smallest hashes, categories in turn."""
+    smallest = sorted(names, key=lambda name: name.partition(":")[::-1])[: 40 * most]
+    categories: dict[str, list[str]] = defaultdict(list)
+    for name in smallest:  # a fair draw; no need to look at all
+        match = _CATEGORY.search(lines[name])
+        categories[match[1].decode(errors="replace") if match else ""].append(name)
+    turns = [
+        (turn, category, name)
+        for category, members in categories.items()
+        for turn, name in enumerate(members)
+    ]
+    return [name for _, _, name in sorted(turns)[:most]]
+
+
+def _prompt(
+    name: str,
+    rows: Mapping[int, Mapping[str, SampleRow]],
+    scored: Mapping[int, Mapping[str, ScoreRow]],
+) -> Json:
+    given = {place: found[name] for place, found in rows.items() if name in found}
+    first = given[min(given)]
+    text, cut = _cut(first.prompt, PROMPT)
+    return {
+        "prompt": text,
+        "cut": cut,
+        "category": (first.category or "").replace("_", " "),
+        "references": [list(_cut(text, ANSWER)) for text in first.references[:REFERENCES]],
+        "more": max(0, len(first.references) - REFERENCES),
+        "answers": {
+            str(place): _answer(row, score_of(scored[place].get(name), "rouge_l", row.seed))
+            for place, row in sorted(given.items())
+        },
+    }
+
+
+def _answer(row: SampleRow, rouge: float | None) -> Json:
+    text, cut = _cut(row.response, ANSWER)
+    value = None if rouge is None else round(rouge, 2)
+    return {"text": text, "cut": cut, "finished": row.finished, "rouge": value}
+
+
+def _cut(text: str, limit: int) -> tuple[str, int]:
+    """The beginning of a text, and how many characters are missing."""
+    return (text, 0) if len(text) <= limit else (text[:limit], len(text) - limit)

@@ -1,0 +1,1 @@
+"""One run as a document: its report, and the model card of its student."""

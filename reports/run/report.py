@@ -1,0 +1,306 @@
+"""The report of one run: card, scores, figures, cost, samples, provenance.
+
+A report is a pure function of the run folder and of the finished runs beside it: equal folders give
+equal bytes. What is missing is named with its reason.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from kdbench.harness.files.records import Estimate, Missing, Summary
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.store import write_text
+from kdbench.harness.metrics import info, rank
+from kdbench.reports.columns import TASK_ORDER, Entry, Value, judged_values, probe_values
+from kdbench.reports.figures import Drawable, Plot, save
+from kdbench.reports.figures.cost import cost_by_stage
+from kdbench.reports.figures.probes import exposure_curves, reliability
+from kdbench.reports.figures.scores import CostPoint, length_buckets, quality_cost
+from kdbench.reports.figures.training import training_curves, training_details
+from kdbench.reports.run import parts
+from kdbench.reports.run.samples import samples
+from kdbench.reports.run.subject import Stage, Subject, read_subject
+from kdbench.reports.runs import Run
+from kdbench.reports.text.document import (
+    Cell,
+    Document,
+    Notes,
+    Paragraph,
+    Part,
+    Picture,
+    Section,
+    Table,
+)
+from kdbench.reports.text.html import write_html
+from kdbench.reports.text.markdown import Markdown
+from kdbench.reports.text.style import value_cell
+
+UNTRAINED = Missing(missing="nothing was trained: this folder holds an evaluated model")
+UNTESTED = "Mean [95% interval over prompts]; no difference is tested here, see: kdbench compare."
+
+
+class Report(NamedTuple):
+    """What `write_report` made."""
+
+    files: list[Path]
+    left_out: dict[str, str]
+    """Figure that could not be drawn -> why."""
+    missing: list[Stage]
+    """Stages of the run that are not done."""
+
+
+def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
+    """Writes report.md, report.html and figures/ for a run, finished or not.
+
+    Args:
+        folder: the run folder.
+        out: where to write; None: into the run folder.
+
+    Raises:
+        InputError: no run folder, a file of it cannot be read, or ``out`` cannot be written.
+    """
+    run = RunFolder(Path(folder))
+    subject = read_subject(run)
+    target = run.report() if out is None else Path(out)
+    files: list[Path] = []
+    left_out: dict[str, str] = {}
+    pictures: dict[str, Part] = {}
+    images: dict[str, bytes] = {}
+    for name, (title, drawable) in figures_of(subject).items():
+        if isinstance(drawable, Plot):
+            written = save(drawable, target / "figures" / name)
+            files += written
+            images[name] = written[0].read_bytes()
+            pictures[name] = Picture(name, title, drawable.caption)
+        else:
+            left_out[name] = drawable.missing
+            pictures[name] = Paragraph(f"{title}: left out, {drawable.missing}.", note=True)
+    document = Document(parts.title(subject.run.summary), _sections(subject, pictures))
+    for path, text in (
+        (target / "report.md", Markdown().write(document)),
+        (target / "report.html", write_html(document, images)),
+    ):
+        write_text(path, text)
+        files.insert(0, path)
+    return Report(files, left_out, subject.missing)
+
+
+# -- the run's evaluations, and those of other models that are alike -------------------------------
+
+
+def _models(subject: Subject) -> dict[str, Run]:
+    """The run itself, then teacher, init and truth, by label."""
+    return {subject.run.summary.run.method: subject.run, **subject.references}
+
+
+def _alike(models: Mapping[str, Run], key: str) -> dict[str, Entry]:
+    """The first model's evaluation ``key``, and those of others that share its column."""
+    (label, own), *others = models.items()
+    found = {label: Entry(own, key, _values(own.summary, key))}
+    column = own.summary.scores[key].column if key in own.summary.scores else None
+    for label, run in others:
+        for name, scores in sorted(run.summary.scores.items()):
+            if scores.column == column:
+                found.setdefault(label, Entry(run, name, _values(run.summary, name)))
+    return found
+
+
+def _values(summary: Summary, key: str) -> dict[str, Value]:
+    """Metrics of one evaluation by name; a judge's are followed by a blank and its id."""
+    found: dict[str, Value] = {}
+    if key in summary.scores:
+        found |= summary.scores[key].metrics
+    found |= probe_values(summary.probes.get(key, {}))
+    for judge, metrics in judged_values(summary, key):
+        found |= {f"{name} {judge}": value for name, value in metrics.items()}
+    return found
+
+
+def _probe(alike: Mapping[str, Entry], probe: str) -> dict[str, dict[str, object]]:
+    """A probe's report of every model that has it, if the first one has."""
+    reports = {label: e.run.summary.probes.get(e.key, {}) for label, e in alike.items()}
+    found = {label: report[probe] for label, report in reports.items() if probe in report}
+    return found if next(iter(alike)) in found else {}
+
+
+def _ordered(summary: Summary) -> list[str]:
+    """Evaluation keys, the usual tasks first."""
+
+    def place(key: str) -> tuple[int, str]:
+        task = summary.scores[key].task
+        return (TASK_ORDER.index(task) if task in TASK_ORDER else len(TASK_ORDER), key)
+
+    return sorted(summary.scores, key=place)
+
+
+def _heading(summary: Summary, key: str) -> str:
+    """Task and edition; protocol, then the key's digits too, where that names several evaluations."""
+    if key not in summary.scores:
+        return key
+    names = {k: f"{s.task}[{s.edition}]" for k, s in summary.scores.items()}
+    if list(names.values()).count(names[key]) > 1:
+        names = {k: f"{name} {summary.scores[k].protocol}" for k, name in names.items()}
+    if list(names.values()).count(names[key]) > 1:
+        names[key] += f" @{key.rpartition('@')[2]}"
+    return names[key]
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def figures_of(subject: Subject) -> dict[str, tuple[str, Drawable]]:
+    """Every figure of a report by file name, with its title."""
+    summary, training = subject.run.summary, subject.run.folder.training
+    trained = summary.run.kind == "run"
+    rows, best = training.log(), training.stage.info().get("best_step")
+    found: dict[str, tuple[str, Drawable]] = {
+        "training": ("Training", training_curves(rows, best) if trained else UNTRAINED),
+        "training-details": (
+            "Training in detail",
+            training_details(rows) if trained else UNTRAINED,
+        ),
+        "length-buckets": ("Score by reference length", length_buckets(_texts(subject))),
+        **_probe_figures(subject),
+        "quality-cost": (
+            "Quality against cost",
+            quality_cost(_cost_points(subject)) if trained else UNTRAINED,
+        ),
+        "cost": ("Cost by stage", cost_by_stage(summary.cost)),
+    }
+    return found
+
+
+def _texts(subject: Subject) -> dict[str, dict[str, dict[str, object]]]:
+    """Model -> task -> its text report, for the evaluations that the run has."""
+    summary, models = subject.run.summary, _models(subject)
+    found: dict[str, dict[str, dict[str, object]]] = {label: {} for label in models}
+    for key in _ordered(summary):
+        for label, report in _probe(_alike(models, key), "text").items():
+            found[label][_heading(summary, key)] = report
+    return found
+
+
+def _probe_figures(subject: Subject) -> dict[str, tuple[str, Drawable]]:
+    """Exposure bias, then reliability, of each evaluation where they were measured."""
+    summary, models = subject.run.summary, _models(subject)
+    found: dict[str, tuple[str, Drawable]] = {}
+    for stem, title, probe, draw in (
+        ("exposure", "Exposure bias", "exposure", exposure_curves),
+        ("reliability", "Reliability", "calibration", reliability),
+    ):
+        measured = {key: _probe(_alike(models, key), probe) for key in summary.probes}
+        drawn = {
+            f"{stem}-{key.replace('@', '-')}": (
+                f"{title}: {_heading(summary, key)}",
+                draw(reports),
+            )
+            for key, reports in measured.items()
+            if reports
+        }
+        found |= drawn or {stem: (title, draw({}))}
+    return found
+
+
+def _cost_points(subject: Subject) -> list[CostPoint]:
+    """ROUGE-L and training time of each rival, and ROUGE-L of models that were not trained here."""
+    summary = subject.run.summary
+    rivals = [run for run in subject.rivals if "train" in run.summary.cost]
+    models = {subject.run.folder.name: subject.run, **{r.folder.name: r for r in rivals}}
+    models |= {run.folder.name: run for run in subject.references.values()}
+    found = []
+    for key in _ordered(summary):
+        alike = _alike(models, key)
+        for run in [*rivals, *subject.references.values()]:
+            entry = alike.get(run.folder.name)
+            value = entry.metrics.get("rouge_l") if entry else None
+            if isinstance(value, Estimate):
+                point = CostPoint(
+                    series=run.summary.run.method,
+                    run=run.summary.run.id,
+                    task=_heading(summary, key),
+                    mean=value.mean,
+                    low=value.low,
+                    high=value.high,
+                    cost=run.summary.cost["train"].wall_s if run in rivals else None,
+                )
+                found.append(point)
+    return found
+
+
+# -- text -----------------------------------------------------------------------------------------
+
+
+def _sections(subject: Subject, pictures: Mapping[str, Part]) -> list[Section]:
+    def drawn(*prefixes: str) -> list[Part]:
+        return [part for name, part in pictures.items() if name.startswith(prefixes)]
+
+    run, summary = subject.run, subject.run.summary
+    manifest = run.folder.manifest.find()
+    learned = [Table(["dev set", "value"], parts.learned(summary))] if summary.learned else []
+    head = ["stage", "time", "tokens", "peak memory"]
+    spent = [Table(head, parts.costs([summary.cost]), right=(1, 3))] if summary.cost else []
+    made = [
+        Section("Run", [_state(subject), parts.origin(summary)]),
+        Section("Scores", [*_scores(subject), *parts.signature(summary), *drawn("length-buckets")]),
+        Section("Training", [*learned, *drawn("training")]),
+        Section("Exposure bias and calibration", drawn("exposure", "reliability")),
+        Section("Cost", [*spent, *drawn("cost", "quality-cost")]),
+        Section("Samples", _samples(subject) or [Paragraph("No answers are stored.")]),
+        Section("Stages", [_stages(subject)]),
+    ]
+    if manifest:
+        made.append(Section("Provenance", [parts.provenance(manifest)]))
+        made.append(Section("To reproduce", parts.reproduction(manifest)))
+    return made
+
+
+def _state(subject: Subject) -> Paragraph:
+    if not subject.missing:
+        return Paragraph("Finished: every stage is done.")
+    missing = "; ".join(f"{stage.name}: {stage.missing}" for stage in subject.missing)
+    return Paragraph(f"Not finished. Missing: {missing}.")
+
+
+def _stages(subject: Subject) -> Table:
+    return Table(["stage", "state"], [[s.name, s.missing or "done"] for s in subject.stages])
+
+
+def _scores(subject: Subject) -> list[Part]:
+    """Scores, probes and judges of the run, with teacher, init and truth beside."""
+    summary, models = subject.run.summary, _models(subject)
+    rows: list[list[Cell]] = []
+    for key in _ordered(summary):
+        scores, alike = summary.scores[key], _alike(models, key)
+        own = next(iter(alike.values())).metrics
+        for name in sorted(own, key=lambda name: rank(name.partition(" ")[0])):
+            metric, _, judge = name.partition(" ")
+            value = own[name]
+            prompts = 0 if isinstance(value, Missing) else value.n_prompts
+            rows.append(
+                [
+                    f"{scores.task}[{scores.edition}] {scores.protocol}",
+                    info(metric).label + (f" ({judge})" if judge else ""),
+                    *(_value(alike.get(label), name) for label in models),
+                    str(prompts or ""),
+                ]
+            )
+    if not rows:
+        return [Paragraph("Nothing was evaluated.")]
+    head = ["task", "metric", *models, "prompts"]
+    return [Table(head, rows, right=tuple(range(2, len(head)))), Notes([UNTESTED])]
+
+
+def _value(entry: Entry | None, name: str) -> Cell:
+    absent = Missing(missing="not measured")
+    value = entry.metrics.get(name, absent) if entry else absent
+    return value_cell(value, name.partition(" ")[0])
+
+
+def _samples(subject: Subject) -> list[Part]:
+    found: list[Part] = []
+    for key in _ordered(subject.run.summary):
+        alike = {label: entry.evaluation for label, entry in _alike(_models(subject), key).items()}
+        if next(iter(alike.values())).generated.done():
+            found += samples(_heading(subject.run.summary, key), alike)
+    return found

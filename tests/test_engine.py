@@ -1,0 +1,189 @@
+"""The engine: scores equal brute force, shared contexts are read once, and what is asked of whom."""
+
+from collections import Counter
+from collections.abc import Iterator
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from kdbench.harness.errors import InputError
+from kdbench.trainers import cpu, engine
+from kdbench.trainers.batching import Layout, pad
+from kdbench.trainers.engine import (
+    LoadedModel,
+    Rollouts,
+    Scorer,
+    TokenLogprobs,
+    in_process,
+    reference_loss,
+)
+from kdbench.trainers.head.head import Head, backbone_hidden, matmul_dtypes
+from kdbench.trainers.head.tiles import scored, token_logprobs
+from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.sampler.sampler import decoder_for
+from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
+
+CPU = torch.device("cpu")
+VOCABULARY = Vocabulary(tiny.VOCAB, (tiny.EOS,), 0)
+
+
+def loaded(model: PreTrainedModel, **options: object) -> LoadedModel:
+    return LoadedModel(model=model, vocabulary=VOCABULARY, **options)  # type: ignore[arg-type]
+
+
+def brute_force(model: PreTrainedModel, sequence: Sequence) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = (*sequence.prompt, *sequence.response)
+    target = torch.tensor(ids[len(ids) - sequence.targets :], dtype=torch.long)
+    if not sequence.targets:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, -1 - sequence.targets : -1]
+    return logits.log_softmax(-1).gather(-1, target[:, None])[:, 0], logits.argmax(-1) == target
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("packed", [True, False])
+def test_logprobs_equal_brute_force(family: str, packed: bool) -> None:
+    model = tiny.model(family)
+    plain = Sequence((), (5, 6, 7, 8))
+    sequences = [*tiny.sequences(9), plain, Sequence((3, 4), ()), Sequence((), (9,))]
+    layout = Layout(row=64, pad_id=0, packed=packed, device=CPU, tile=5)
+    found = loaded(model, layout=layout, micro_tokens=64).logprobs(sequences)
+    for sequence, got in zip(sequences, found, strict=True):
+        log_q, best = brute_force(model, sequence)
+        assert got.log_q.dtype == torch.float32
+        torch.testing.assert_close(got.log_q, log_q, rtol=1e-4, atol=1e-5)
+        assert torch.equal(got.greedy, best)
+    (greedy_answer,) = next(
+        loaded(model).answers([Prompt((3, 4), 0)], Decoding(max_new_tokens=5, temperature=0.0))
+    )
+    assert loaded(model).logprobs([Sequence((3, 4), greedy_answer.ids)])[0].greedy.all()
+
+
+def test_sequences_that_differ_in_their_last_token_are_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+
+    def counted(model: PreTrainedModel, packed: Packed) -> torch.Tensor:
+        read.append(len(packed.sequences))
+        return backbone_hidden(model, packed)
+
+    monkeypatch.setattr(engine, "backbone_hidden", counted)
+    layout = Layout(row=1, pad_id=0, packed=False, device=CPU)
+    model = loaded(tiny.model(), layout=layout, micro_tokens=16)
+    contexts = [(3, 4, 5, 6), (7, 8, 9, 10, 11)]
+    choices = [Sequence(c, (last,)) for last in range(20, 26) for c in contexts]
+    longer = [Sequence(contexts[0], (20, last)) for last in (30, 31)]
+    sequences = [*choices, *longer, choices[0]]
+    together = model.logprobs(sequences)
+    assert sum(read) == 3  # both contexts, and the longer one
+    for sequence, got in zip(sequences, together, strict=True):
+        (alone,) = model.logprobs([sequence])
+        torch.testing.assert_close(got.log_q, alone.log_q)
+        assert torch.equal(got.greedy, alone.greedy)
+
+
+def test_of_equally_likely_tokens_the_first_is_greedy() -> None:
+    hidden, weight = torch.ones(4, 2), torch.zeros(6, 2)
+    weight[2] = weight[4] = 1.0
+    target = torch.tensor([2, 4, 0, 4])
+    for head in (Head(weight, None, 1.0, None, 6), Head(weight, None, 1.0, 5.0, 6)):
+        log_q, greedy = scored(hidden, head, target, tile=3)
+        assert greedy.tolist() == [True, False, False, False]
+        assert torch.equal(log_q, token_logprobs(hidden, head, target, tile=3))
+    assert scored(hidden, Head(weight, None, 1.0, None, 4), target.clamp(max=3))[1].tolist()[0]
+
+
+def test_reference_loss_is_a_mean_over_all_tokens() -> None:
+    model, sequences = tiny.model(), tiny.sequences(7)
+    both = torch.cat([brute_force(model, s)[0] for s in sequences])
+    assert reference_loss(loaded(model), sequences) == pytest.approx(-float(both.mean()), abs=1e-5)
+    assert reference_loss(loaded(model), []) == 0.0
+
+
+class Elsewhere:
+    """An engine without a model in this process."""
+
+    vocabulary, max_length, device, dtype = VOCABULARY, 64, CPU, torch.float32
+    batch_size, chunk = 4, 3
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, object]] = []
+
+    def answers(
+        self,
+        prompts: list[Prompt],
+        decoding: Decoding,
+        *,
+        chunk: int,
+        mix: object = None,
+        **_: object,
+    ) -> Iterator[list[Answer]]:
+        for start in range(0, len(prompts), chunk):
+            part = prompts[start : start + chunk]
+            self.asked.append((len(part), mix))
+            yield [Answer((prompt.key, tiny.EOS), True) for prompt in part]
+
+    def logprobs(self, sequences: list[Sequence]) -> list[TokenLogprobs]:
+        return [
+            TokenLogprobs(torch.zeros(s.targets), torch.ones(s.targets, dtype=torch.bool))
+            for s in sequences
+        ]
+
+
+def test_training_services_work_over_any_engine() -> None:
+    student, teacher, meter = Elsewhere(), Elsewhere(), Counter[str]()
+    rollouts = Rollouts(
+        student=student, teacher=teacher, accelerator=Accelerator(cpu=True), meter=meter
+    )
+    prompts = [Prompt((3,), key=10 + i) for i in range(7)]
+    decoding = Decoding(max_new_tokens=4)
+    assert [a.ids[0] for a in rollouts(prompts, decoding)] == list(range(10, 17))
+    assert [size for size, _ in student.asked] == [3, 3, 1]
+    rollouts(prompts[:2], decoding, model="teacher")
+    rollouts(prompts[:2], decoding, teacher_mix=0.5)
+    assert teacher.asked == [(2, None)]
+    assert student.asked[-1] == (2, (teacher, 0.5))
+    assert meter["sampled"] == 22
+    scores = Scorer(student=student, teacher=None, meter=meter)
+    assert [len(s) for s in scores([Sequence((3,), (4, 1))], "student")] == [2]
+    assert meter["student"] == 3
+    with pytest.raises(ValueError, match="the run has none"):
+        scores([], "teacher")
+
+
+def test_what_needs_the_model_itself_is_refused_elsewhere() -> None:
+    with pytest.raises(InputError, match="calibration needs the model in this process"):
+        in_process(Elsewhere(), "calibration")
+    with pytest.raises(InputError, match="mixing two models"):
+        mix = (Elsewhere(), 0.5)
+        loaded(tiny.model()).answers([Prompt((3,), 0)], Decoding(max_new_tokens=2), mix=mix)
+
+
+def test_a_gpu_never_enters_the_cpus_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors that are on no CPU (nor anywhere else), none of its functions runs."""
+
+    def entered(*_: object, **__: object) -> None:
+        raise AssertionError("code for CPUs on another device")
+
+    for name, value in vars(cpu).items():
+        if isinstance(value, (FunctionType, type)) and value.__module__ == cpu.__name__:
+            monkeypatch.setattr(cpu, name, entered)
+    model = tiny.model("llama", width=256).to(torch.bfloat16).to("meta")
+    model.set_attn_implementation("eager")  # transformers looks into the masks of others
+    packed = pad(tiny.sequences(4), pad_id=0)
+    assert backbone_hidden(model, packed).device.type == "meta"
+    on_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    assert matmul_dtypes(on_gpu, on_gpu) == (torch.bfloat16, torch.bfloat16)
+    decoder = decoder_for(model, dtype=None, vocab=tiny.VOCAB, pad_id=0, longest=32)
+    decoder.reset(2, 32)
+    decoder.fill([0, 1], [(3, 4, 5), (6, 7)])
+    assert decoder.step(torch.zeros(2, dtype=torch.long, device="meta")).shape == (2, tiny.VOCAB)
+    with pytest.raises(AssertionError, match="code for CPUs"):
+        backbone_hidden(tiny.model(), packed)

@@ -1,0 +1,206 @@
+"""A training put together from its parts: the one place where loop, models and services are wired."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdbench.trainers.batching import Layout, is_packable
+from kdbench.trainers.devices import sampling_dtype
+from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer, reference_loss
+from kdbench.trainers.head.head import head_of
+from kdbench.trainers.loop import Evaluator, Loop
+from kdbench.trainers.method import Context, Method
+from kdbench.trainers.micro_batch import StudentModule
+from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.optim import Recipe
+from kdbench.trainers.sources import TeacherAnswers, as_prompts
+from kdbench.trainers.teacher import TeacherSide, frozen_copy, teacher_side
+from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
+
+DEV_SEED = 10
+SAMPLING_SEED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a training is made of.
+
+    Attributes:
+        recipe: budget, rates, limits, precision (resolved).
+        method: fresh instance.
+        student: model to train, float32.
+        teacher: frozen, in the precision it runs in; or None.
+        vocabulary: the student's.
+        teacher_vocab: real tokens of a teacher with a tokenizer of its own; None: the student's.
+        twin: a sequence in that tokenizer.
+        tokenizer: saved with the student.
+        train, text: training examples and plain text as token ids.
+        dev: development examples, or none.
+        dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
+        answers: file in which teacher answers to the training prompts are shared.
+        decode_rows, decode_chunk: see `kdbench.trainers.engine.LoadedModel`.
+        out: folder of the training; see `kdbench.trainers.loop`.
+        accelerator: device, mixed precision and ranks.
+        packed, tile: how to lay out rows and heads; None: as fits the models.
+    """
+
+    recipe: Recipe
+    method: Method
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None
+    vocabulary: Vocabulary
+    teacher_vocab: int | None = None
+    twin: Callable[[Sequence], Sequence] | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    train: Seq[Sequence]
+    text: Seq[Sequence]
+    dev: Seq[Sequence] = ()
+    dev_score: Callable[[list[Answer]], float] | None = None
+    answers: Path
+    decode_rows: int
+    decode_chunk: int
+    out: Path
+    accelerator: Accelerator
+    packed: bool | None = None
+    tile: int | None = None
+
+
+def assemble(parts: Parts) -> Loop:
+    """A training ready to run.
+
+    Raises:
+        InputError: the accelerator may shard models.
+    """
+    device = parts.accelerator.device
+    student = parts.student.to(device)
+    if parts.recipe.precision == "fp64":
+        student = student.double()
+    teacher = None if parts.teacher is None else parts.teacher.to(device)
+    parts = replace(parts, student=student, teacher=teacher)
+    layout = _layout(parts)
+    side = None
+    if teacher is not None:
+        head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
+        alike = parts.teacher_vocab is None
+        side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
+    engine = LoadedModel(
+        model=student,
+        vocabulary=parts.vocabulary,
+        batch_size=parts.decode_rows,
+        chunk=parts.decode_chunk,
+        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
+        layout=layout,
+        micro_tokens=parts.recipe.micro_tokens,
+        autocast=parts.accelerator.autocast,
+    )
+    return Loop(
+        parts.recipe,
+        method=parts.method,
+        ctx=_context(parts, engine, side),
+        module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),
+        tokenizer=parts.tokenizer,
+        layout=layout,
+        evaluator=_evaluator(parts, engine) if parts.dev else None,
+        out=parts.out,
+        accelerator=parts.accelerator,
+    )
+
+
+def _layout(parts: Parts) -> Layout:
+    packed, device = parts.packed, parts.accelerator.device
+    if packed is None:
+        ids = min(parts.vocabulary.size, parts.teacher_vocab or parts.vocabulary.size)
+        packed = all(is_packable(m, ids) for m in (parts.student, parts.teacher) if m is not None)
+    # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
+    row = parts.recipe.micro_tokens if device.type == "cpu" else parts.recipe.max_length
+    pad_id = parts.vocabulary.pad_id
+    return Layout(row=row, pad_id=pad_id, packed=packed, device=device, tile=parts.tile)
+
+
+def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
+    """The method's own modules, initialised from the training's seed, in the student's precision."""
+    student, teacher = parts.student, parts.teacher
+    widths = [m.config.get_text_config().hidden_size if m else 0 for m in (student, teacher)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(parts.recipe.seed)
+        made = parts.method.parameters(*widths)
+    return {name: module.to(student.device, student.dtype) for name, module in made.items()}
+
+
+def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Context:
+    recipe, accelerator = parts.recipe, parts.accelerator
+    teacher = None
+    if side is not None and parts.teacher_vocab is None:
+        teacher = replace(engine, model=side.model, read=side.hidden)
+    meter: Counter[str] = Counter()
+    rollouts = Rollouts(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
+    decoding = Decoding(max_new_tokens=recipe.max_response)
+
+    def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
+        """Booked apart, since all runs share these answers."""
+        apart: Counter[str] = Counter()
+        sample = replace(rollouts, meter=apart)
+        answers = sample(prompts, replace(decoding, seed=SAMPLING_SEED), model="teacher")
+        meter["teacher_answers"] += apart["sampled"]
+        return answers
+
+    taught = TeacherAnswers(
+        parts.train, parts.answers, sample_teacher, writes=accelerator.is_main_process
+    )
+    ctx = Context(
+        train=parts.train,
+        text=parts.text,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        decoding=decoding,
+        answer=rollouts,
+        teacher_answers=taught.pick,
+        score=Scorer(student=engine, teacher=teacher, meter=meter),
+        copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
+        lookahead=max(1, engine.chunk // recipe.batch_size),
+        meter=meter,
+        twin=parts.twin,
+    )
+    if side is not None and side.memory is not None:
+        ctx.keep = side.memory.keep
+        if accelerator.num_processes == 1:
+            _announce(ctx)
+    return ctx
+
+
+def _announce(ctx: Context) -> None:
+    """Announces training and plain-text rows to the teacher's memory.
+
+    Each block is a batch of the first epoch, so that epoch costs what it would cost anyway, and
+    nothing is computed that is not needed. That holds for one process; of several, each would have
+    to compute the rows of all, so there they are not announced.
+    """
+    for name, rows, batch in (
+        ("train", ctx.train, ctx.batch),
+        ("text", ctx.text, ctx.text_batch),
+    ):
+        ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
+
+
+def _evaluator(parts: Parts, engine: LoadedModel) -> Evaluator:
+    """Validation as the papers do it: mean token loss, and the score of one sampled answer."""
+
+    def evaluate(step: int) -> dict[str, float]:
+        metrics = {"dev_loss": reference_loss(engine, parts.dev)}
+        if parts.recipe.select == "max:dev_rouge_l":
+            assert parts.dev_score is not None, "a selection by score needs one"
+            decoding = Decoding(max_new_tokens=parts.recipe.max_response, seed=DEV_SEED)
+            answers = chain.from_iterable(engine.answers(as_prompts(parts.dev), decoding))
+            metrics["dev_rouge_l"] = parts.dev_score(list(answers))
+        return metrics
+
+    return evaluate

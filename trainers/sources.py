@@ -1,0 +1,236 @@
+"""Whose responses an optimiser step trains on: the student's, the teacher's, earlier ones, plain text.
+
+The data set's own are `Context.batch`. Draws depend on nothing but a counter, so that no generator
+state needs saving and ranks cannot take different branches (DistiLLM's code draws from one numpy
+generator a rank, so its ranks do).
+"""
+
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.store import append_rows, read_rows
+from kdbench.trainers.method import Context, Method, Stream
+from kdbench.trainers.types import Answer, Prompt, Sequence
+
+WAIT = 600.0  # seconds for another run's append
+
+
+def with_response(sequence: Sequence, response: Seq[int], **columns: torch.Tensor) -> Sequence:
+    """The same prompt with another response."""
+    return Sequence(sequence.prompt, tuple(response), sequence.key, columns)
+
+
+def with_constants(sequence: Sequence, **values: float) -> Sequence:
+    """The same sequence with columns that hold one number for all its tokens."""
+    full = {name: torch.full((len(sequence.response),), v) for name, v in values.items()}
+    return with_response(sequence, sequence.response, **full)
+
+
+def as_prompts(sequences: Seq[Sequence], sample: int = 0) -> list[Prompt]:
+    """What the sampler needs of training examples."""
+    return [Prompt(s.prompt, s.key, sample) for s in sequences]
+
+
+def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
+    """Uniform numbers in [0, 1): a function of (seed, salt, step), the same on every rank."""
+    generator = torch.Generator().manual_seed(
+        (seed * 1_000_003 + salt) * 1_000_003 + step + 500_009
+    )
+    return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+
+
+def rollout_seed(seed: int, step: int) -> int:
+    """Noise seed of the answers sampled at a step: never the same twice in a run."""
+    return (seed * 1_000_003 + step + 1) % (1 << 31)
+
+
+def student_responses(
+    ctx: Context,
+    step: int,
+    prompts: list[Sequence],
+    *,
+    temperature: float = 1.0,
+    teacher_mix: float = 0.0,
+) -> list[Sequence]:
+    """Fresh answers of the student to the prompts of some examples, end token included.
+
+    ``teacher_mix`` is the share of the teacher's distribution at every token.
+    """
+    decoding = replace(ctx.decoding, seed=rollout_seed(ctx.seed, step), temperature=temperature)
+    answers = ctx.answer(as_prompts(prompts), decoding, teacher_mix=teacher_mix)
+    return [with_response(s, a.ids) for s, a in zip(prompts, answers, strict=True)]
+
+
+def replayed(items: list[Sequence], seed: int, step: int, count: int) -> list[Sequence]:
+    """``count`` remembered responses, without repetition as long as there are enough.
+
+    A function of (seed, step) and the content, so that all ranks draw the same.
+    """
+    keys = drawn(seed, step, 11, len(items))
+    order = sorted(range(len(items)), key=keys.__getitem__)
+    return [items[order[i % len(order)]] for i in range(count)]
+
+
+def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:
+    """The language-modelling loss that several papers add (MiniLLM's L_PT, DPKD's LM term).
+
+    The stream ``text``, or nothing if its weight is zero or the suite has no plain text.
+    """
+    rows = ctx.text_batch(step) if weight else []
+    return (Stream.of("text", rows, weight=weight),) if rows else ()
+
+
+class TeacherAnswers:
+    """Teacher answers to the training prompts: sampled when first needed, kept in a file, shared.
+
+    One answer a prompt, the same for every method, step and training seed, because the sampler's
+    noise depends on the prompt alone. The file has one row an answer, appended a batch at a time;
+    several runs may use it at once. The lock is held while appending only, so two of them may sample
+    one answer: the first in the file is that of both. With several ranks the main one alone looks at
+    the file.
+
+    Args:
+        train: training examples.
+        path: JSONL file of the answers so far.
+        sample: answers prompts with the teacher, the same on every rank.
+        writes: whether this rank is the one that reads and appends to the file.
+    """
+
+    def __init__(
+        self,
+        train: Seq[Sequence],
+        path: Path,
+        sample: Callable[[list[Prompt]], list[Answer]],
+        *,
+        writes: bool,
+    ) -> None:
+        self._train = train
+        self._path = path
+        self._sample = sample
+        self._writes = writes
+        self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if writes else {})
+
+    def pick(self, indices: Iterable[int]) -> list[Sequence]:
+        """The teacher's answers to these examples; what is missing is sampled together."""
+        wanted = list(indices)
+        missing = [i for i in dict.fromkeys(wanted) if i not in self._found]
+        if missing:
+            self._add(missing)
+        return [with_response(self._train[i], self._found[i]) for i in wanted]
+
+    def _add(self, indices: list[int]) -> None:
+        answers = self._sample(as_prompts([self._train[i] for i in indices]))
+        found = {i: answer.ids for i, answer in zip(indices, answers, strict=True)}
+        if self._writes:
+            with RunLock(self._path.parent, wait=WAIT):
+                there = self._read()
+                rows = [
+                    {"index": i, "key": self._train[i].key, "response": list(ids)}
+                    for i, ids in found.items()
+                    if i not in there
+                ]
+                append_rows(self._path, rows)
+            found |= {i: ids for i, ids in there.items() if i not in self._found}
+        self._found |= _of_main(found)
+
+    def _read(self) -> dict[int, tuple[int, ...]]:
+        found: dict[int, tuple[int, ...]] = {}
+        for row in read_rows(self._path):
+            index = row["index"]
+            if index < len(self._train) and self._train[index].key == row["key"]:
+                found.setdefault(index, tuple(row["response"]))
+        return found
+
+
+def _of_main(found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """What the main rank found: each rank's own look at a shared file could differ."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return found
+    box = [found]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+# -- collect, then optimise several times, as PPO does ---------------------------------------------
+
+
+class PPO(BaseModel):
+    """How rollouts are collected and reused; MiniLLM's values (paper section 3, authors' scripts)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rollouts: int = Field(256, gt=0, description="answers a collection, over all ranks")
+    inner_epochs: int = Field(4, gt=0, description="passes over a collection")
+    clip: float = Field(0.2, gt=0, description="ε of the clipped ratio")
+
+
+class RolloutMethod(Method, abstract=True):
+    """Base of methods that train on collected rollouts with advantages, and on plain text.
+
+    Their ``Config`` has ``ppo``, ``teacher_mix`` and ``lm_coef``. The number of rollouts is global,
+    so it does not depend on the number of ranks (the authors' code divides it by all ranks,
+    model-parallel ones included).
+    """
+
+    remembers = ("rollouts",)
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.rollouts: list[Sequence] = []
+        self._announced = False
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """A mini-batch of the current rollouts with their advantages, and plain text."""
+        rollouts = self.with_advantages(self._mini_batch(ctx, step))
+        return (Stream.of("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
+
+    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
+        """The rollouts of one mini-batch with the columns that the loss reads.
+
+        They come with ``log_q`` and ``log_p``, of student and teacher when they were sampled.
+        """
+        raise NotImplementedError
+
+    def _mini_batch(self, ctx: Context, step: int) -> list[Sequence]:
+        ppo: PPO = self.config.ppo
+        size = min(ctx.batch_size, ppo.rollouts)
+        batches = max(1, ppo.rollouts // size)
+        number, inside = divmod(step, batches * ppo.inner_epochs)
+        if inside == 0:
+            self._collect(ctx, step, ctx.indices(number, size=batches * size))
+        elif not self._announced:  # resumed
+            self._announce(ctx)
+        epoch, batch = divmod(inside, batches)
+        order = ctx.indices(
+            epoch * batches + batch, size=size, salt=2 + number, n=len(self.rollouts)
+        )
+        return [self.rollouts[i] for i in order]
+
+    def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
+        prompts = [ctx.train[i] for i in indices]
+        mix = self.config.teacher_mix
+        self.rollouts = student_responses(ctx, step, prompts, teacher_mix=mix)
+        self._announce(ctx)
+        log_q, log_p = (ctx.score(self.rollouts, who) for who in ("student", "teacher"))
+        self.rollouts = [
+            with_response(s, s.response, log_q=q, log_p=p)
+            for s, q, p in zip(self.rollouts, log_q, log_p, strict=True)
+        ]
+
+    def _announce(self, ctx: Context) -> None:
+        """The teacher will be asked about these rollouts in every inner epoch."""
+        size, rollouts = ctx.batch_size, self.rollouts
+        ctx.keep("rollouts", [rollouts[i : i + size] for i in range(0, len(rollouts), size)])
+        self._announced = True
+
+
+def column(sequences: list[Sequence], name: str) -> torch.Tensor:
+    """A column of several responses, padded on the right with zeros, (B, L)."""
+    return torch.nn.utils.rnn.pad_sequence([s.columns[name] for s in sequences], batch_first=True)
