@@ -8,12 +8,12 @@ A reference file is JSON in one of the known formats; each knows itself by its k
 * text metrics: ``rows[].prediction, references, rougeL, exact_match`` and ``expected_aggregate``
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import read_json
 
 RELATIVE = 1e-4
 FLOOR = 0.01
@@ -64,18 +64,9 @@ def recompute(path: Path) -> list[Value]:
     Raises:
         InputError: the file cannot be read or has none of the known formats.
     """
-    try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"cannot read the reference file {str(path)!r} ({error.strerror}); give an existing file."
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{str(path)!r} is not valid JSON ({error}); give a reference file as described in the docs."
-        ) from error
-    for matches, values in _formats():
-        if isinstance(data, dict) and matches(data):
+    data = read_json(path)
+    for recognised, values in _formats(data):
+        if recognised:
             try:
                 return list(values(data))
             except (KeyError, TypeError, IndexError) as error:
@@ -88,24 +79,22 @@ def recompute(path: Path) -> list[Value]:
     )
 
 
-Format = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Iterator[Value]]]
-
-
-def _formats() -> list[Format]:
+def _formats(data: Any) -> list[tuple[bool, Callable[[Any], Iterator[Value]]]]:
+    """Whether a file is of each known format, and who reads that."""
     from kdbench.harness.conform import exposure, objectives, schedules, text
 
+    cases = data.get("cases") if isinstance(data, dict) else None
+    first = cases[0] if isinstance(cases, list) and cases else ()
     return [
-        (lambda d: _has(d, "student_logits"), objectives.token_objectives),
-        (lambda d: _has(d, "new_logits"), objectives.minillm),
-        (lambda d: "rows" in d and "expected_aggregate" in d, text.text_metrics),
-        (lambda d: _has(d, "expected_t"), schedules.taid_schedule),
-        (lambda d: _has(d, "student_contexts"), exposure.exposure_bias),
+        ("student_logits" in first, objectives.token_objectives),
+        ("new_logits" in first, objectives.minillm),
+        (
+            isinstance(data, dict) and {"rows", "expected_aggregate"} <= data.keys(),
+            text.text_metrics,
+        ),
+        ("expected_t" in first, schedules.taid_schedule),
+        ("student_contexts" in first, exposure.exposure_bias),
     ]
-
-
-def _has(data: dict[str, Any], key: str) -> bool:
-    cases = data.get("cases")
-    return isinstance(cases, list) and bool(cases) and key in cases[0]
 
 
 def flat(value: Any) -> list[float]:

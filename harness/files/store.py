@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError, unfit
+from kdbench.harness.errors import InputError, unfit, unknown
 from kdbench.harness.files.records import Record
 
 Row = Mapping[str, Any] | BaseModel
@@ -137,10 +137,19 @@ def read_json(path: Path | str) -> Any:
 
 def read_record(path: Path | str, model: type[R]) -> R:
     """Reads a JSON document as ``model``; an InputError names file and field."""
+    return validated(model, read_json(path), path)
+
+
+def validated(model: type[R], value: Any, where: object, whole: str = "document") -> R:
+    """Plain data as ``model``; else an InputError names where it is from, and the field."""
     try:
-        return model.model_validate(read_json(path))
+        return model.model_validate(value)
     except ValidationError as error:
-        raise unfit(path, error) from error
+        problem = error.errors(include_url=False)[0]
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+            name = str(problem["loc"][0])
+            raise unknown("field", name, model.model_fields, f" in {where}") from error
+        raise unfit(where, error, whole) from error
 
 
 def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
@@ -204,13 +213,8 @@ def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]
 
 def read_records(path: Path | str, model: type[R]) -> list[R]:
     """All whole rows of a JSONL file as ``model``; an InputError names the file and the row."""
-    records = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            records.append(model.model_validate(row))
-        except ValidationError as error:
-            raise unfit(f"{path}:{number}", error) from error
-    return records
+    rows = enumerate(read_rows(path), start=1)
+    return [validated(model, row, f"{path}:{number}") for number, row in rows]
 
 
 def keep_rows(path: Path | str, count: int) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,14 +21,29 @@ LOST = -1
 """Exit code of a worker that nobody can say anything about."""
 
 
-class Handle(Protocol):
-    """A started worker."""
+class Handle:
+    """A started worker.
+
+    Args:
+        look: its exit code (negative: lost or killed), or None while it runs or waits for a place.
+        stop: asks it to end soon; what it has done so far stays.
+    """
+
+    def __init__(self, look: Callable[[], int | None], stop: Callable[[], object]) -> None:
+        self._look = look
+        self._stop = stop
+        self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code (negative: lost or killed), or None while it runs or waits for a place."""
+        """Its exit code, or None; once known it stays."""
+        if self._code is None:
+            self._code = self._look()
+        return self._code
 
     def stop(self) -> None:
-        """Asks it to end soon; what it has done so far stays."""
+        """Asks it to end, unless it has."""
+        if self.poll() is None:
+            self._stop()
 
 
 class Executor(Protocol):
