@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data import load_jsonl
+from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import likelihoods, stock
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.samples import Answerer, collect
@@ -74,7 +75,12 @@ def answering_truth(chunk: int) -> Answering:
         truth = mini.Truth()
 
         def one(doc: PromptDoc, seed: int) -> Response:
-            ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+            try:
+                ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+            except ValueError as error:
+                raise InputError(
+                    f"the truth knows the prompts of its own world only ({error}); leave that task out"
+                ) from error
             return Response(truth.decode(ids), len(ids), ids[-1] == truth.eos)
 
         def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from kdbench.harness.provenance import available_cores
-from kdbench.harness.study.executors import (
+from kdbench.harness.study.executors.worker import (
     Handle,
     check_settings,
     command,
