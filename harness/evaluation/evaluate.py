@@ -182,7 +182,7 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
         prompts = prompts_of(session, task, answering.tokenizer)
         record = evaluation_record(session.config, prompts, answering.card)
         evaluation = opened(session, run, record)
-        generate(session, answering, evaluation, record, prompts)
+        generate_and_score(session, answering, evaluation, record, prompts)
         prober(evaluation, prompts)
     for task in asked:
         if task not in texts and answering.model is not None:
@@ -200,7 +200,7 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )
         evaluation = opened(session, run, record)
-        generate(session, answering, evaluation, record, task)
+        generate_and_score(session, answering, evaluation, record, task)
         return
     job: likelihoods.Task
     if asked.kind == "labels":
@@ -224,7 +224,7 @@ def opened(session: Session, run: RunFolder, record: EvaluationRecord) -> Evalua
     return evaluation
 
 
-def generate(
+def generate_and_score(
     session: Session,
     answering: Answering,
     evaluation: Evaluation,
