@@ -297,14 +297,10 @@ class SummaryDocument(Document[Summary]):
         stored = read_json(self.path)
         version = stored.get("schema_version") if isinstance(stored, dict) else None
         if isinstance(version, int) and version != SCHEMA:
-            remedy = (
-                "upgrade kdbench"
-                if version > SCHEMA
-                else "run it again, or read it with the kdbench that made it"
-            )
-            raise InputError(
-                f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
-            )
+            older = "run it again, or read it with the kdbench that made it"
+            remedy = "upgrade kdbench" if version > SCHEMA else older
+            said = f"has schema {version}, this kdbench reads {SCHEMA}"
+            raise InputError(f"{self.path} {said}; {remedy}")
         try:
             summary = Summary.model_validate(stored)
         except ValidationError as error:
