@@ -25,15 +25,11 @@ from kdbench.harness.files.records import (
     Summary,
     TrainRow,
 )
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
-    StageMarker,
-    is_done,
-    mark_done,
     read_json,
-    read_marker,
     read_record,
     read_records,
-    unmark,
     write_json,
     write_text,
 )
@@ -64,35 +60,6 @@ class Document(Generic[R]):
     def write(self, value: R) -> None:
         """Replaces the document, atomically."""
         write_json(self.path, value)
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of work in a folder: done when its marker exists and its outputs are as it says."""
-
-    folder: Path
-    name: str
-
-    def done(self) -> bool:
-        """Whether it finished and left its outputs in place."""
-        return is_done(self.folder, self.name)
-
-    def marker(self) -> StageMarker | None:
-        """What it said when it finished; None before."""
-        return read_marker(self.folder, self.name)
-
-    def info(self) -> dict[str, Any]:
-        """What it said for later stages; empty before it finished."""
-        marker = self.marker()
-        return marker.info if marker else {}
-
-    def mark(self, outputs: Iterable[Path | str], info: Mapping[str, Any] | None = None) -> None:
-        """Says that it is done: hashes of its outputs, and ``info``; last of all."""
-        mark_done(self.folder, self.name, outputs, info)
-
-    def unmark(self) -> None:
-        """Forgets that it is done, before its outputs are changed."""
-        unmark(self.folder, self.name)
 
 
 @dataclass(frozen=True, slots=True)
