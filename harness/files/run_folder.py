@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError, unfit
-from kdbench.harness.files.documents import Document, Stage
 from kdbench.harness.files.records import (
     SCHEMA,
     DriftRecord,
@@ -26,7 +25,9 @@ from kdbench.harness.files.records import (
     Summary,
     TrainRow,
 )
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
+    Document,
     read_json,
     read_records,
     write_json,
