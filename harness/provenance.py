@@ -4,12 +4,12 @@ Everything here is read from the machine and can fail softly (no git, a wheel, n
 fact is None or left out, never guessed.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -43,10 +43,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a number may depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -94,18 +92,12 @@ def source_folders() -> dict[str, Path]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    if shutil.which("git") is None:
-        return None
+    command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=False
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # no git, or a very slow one
         return None
     return done.stdout if done.returncode == 0 else None
 
@@ -143,10 +135,8 @@ def total_memory() -> int:
 
 
 def _processor() -> str:
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()

@@ -75,10 +75,8 @@ def check_method_name(name: str) -> None:
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise InputError(f"no method file at {name!r}; give the path of an existing .py file")
-    elif name not in METHODS:
-        known = method_names()
-        if name not in known:
-            raise unknown("method", name, known, " (or give a file: --method path/to/method.py)")
+    elif name not in METHODS and name not in (known := method_names()):
+        raise unknown("method", name, known, " (or give a file: --method path/to/method.py)")
 
 
 def find_method(name: str) -> Found:
@@ -87,12 +85,12 @@ def find_method(name: str) -> Found:
     Raises:
         InputError: no such name or file, or the file defines no method or several.
     """
-    by_source = {source: key for key, source in (third_party_methods() | METHODS).items()}
-    name = by_source.get(name, name)
+    offered = third_party_methods() | METHODS
+    name = {source: key for key, source in offered.items()}.get(name, name)
     check_method_name(name)
     if name.endswith(".py"):
         return _from_file(Path(name))
-    source = METHODS.get(name) or third_party_methods()[name]
+    source = offered[name]
     module_name, _, attribute = source.partition(":")
     try:
         module = importlib.import_module(module_name)

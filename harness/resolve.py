@@ -10,13 +10,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from kdbench.harness.config import FREE, ROW_FILES, RunConfig, TrainConfig
-from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.config import FREE, RunConfig, TrainConfig, file_task
+from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
+from kdbench.harness.files.store import validated
 from kdbench.harness.identity import departures
 from kdbench.harness.registry import (
     Found,
@@ -100,7 +102,7 @@ def resolve(
     tuning = own.get("tuning", tree.get("tuning"))
     layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
     options = _method_config(found, merge(own.get("method") or {}, above.get("method") or {}))
-    layers["suite"] = tree.get("suite") or _suite_label(suite)
+    layers["suite"] = tree.get("suite") or re.sub(r"\.ya?ml$", "", Path(suite).name)
     layers["method"] = {
         "name": found.name,
         "source": found.source,
@@ -135,7 +137,7 @@ def overlay(
 
 def _settled(layers: Tree, where: str) -> RunConfig:
     """The checked configuration, with task files named so that they are found from anywhere."""
-    config: RunConfig = _validated(RunConfig, layers, where)
+    config = validated(RunConfig, layers, where, "configuration")
     tasks = config.tasks
     names = tuple(map(_from_anywhere, tasks.names))
     folder = tasks.include_path and os.path.abspath(tasks.include_path)
@@ -144,8 +146,8 @@ def _settled(layers: Tree, where: str) -> RunConfig:
 
 
 def _from_anywhere(task: str) -> str:
-    name, sign, path = task.rpartition("=")
-    return f"{name}{sign}{os.path.abspath(path)}" if path.endswith(ROW_FILES) else task
+    file = file_task(task)
+    return f"{file[0]}={os.path.abspath(file[1])}" if file else task
 
 
 def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
@@ -188,18 +190,15 @@ def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:
     method's training alone; ``--set init_sft.*`` and ``teacher_sft.*`` reach these.
     """
     base = tree.get("train") or {}
+    train = TrainConfig.model_construct(**layers["train"])  # completed, not checked yet
     shared = {key: layers["train"][key] for key in SHARED if key in layers["train"]}
-    start = layers["train"].get("init", TrainConfig.model_fields["init"].default)
     init: Tree | None = None
-    if start != "pretrained":
+    if train.init != "pretrained":
         own = tree.get("init_sft") or {}
-        if start == "sft-full":
+        if train.init == "sft-full":
             own = (methods.get("sft") or {}).get("train") or {}
         init = merge(merge(merge(base, own), shared), above.get("init_sft") or {})
-        seed = layers["train"].get("init_seed")
-        if seed is None:
-            seed = layers["train"].get("seed", TrainConfig.model_fields["seed"].default)
-        init |= {"seed": seed, "init_seed": None, "init": "pretrained"}
+        init |= {"seed": train.seed_of_init, "init_seed": None, "init": "pretrained"}
     teacher: Tree | None = tree.get("teacher_sft")
     change = above.get("teacher_sft", {})
     if change is None:
@@ -303,16 +302,4 @@ def _method_config(found: Found, options: Tree) -> BaseModel:
                 raise InputError(f"method {found.name} has no fields of its own, got {dotted!r}")
             hint = _nearest(f"method.{dotted}", [f"method.{key}" for key in known])
             raise InputError(f"method {found.name} has no key {dotted!r}; {hint}")
-    config: BaseModel = _validated(found.method.Config, options, f"method {found.name}")
-    return config
-
-
-def _validated(model: type[Any], tree: Tree, where: str) -> Any:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise unfit(where, error, "configuration") from error
-
-
-def _suite_label(name: str) -> str:
-    return re.sub(r"\.ya?ml$", "", name.rsplit("/", 1)[-1])
+    return validated(found.method.Config, options, f"method {found.name}", "configuration")

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.data import prompt_key
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import DecodingRecord
 from kdbench.harness.questions import Response
 from kdbench.trainers.engine import Engine
 from kdbench.trainers.types import Answer, Decoding, Prompt
@@ -18,21 +20,12 @@ CONTEXT = 2048
 """Context length where neither model nor tokenizer names one; lm-eval's."""
 
 
-class Generation(NamedTuple):
-    """How a task of lm-eval's wants to be answered; ``temperature`` 0 is greedy, ``top_k`` 0 is off."""
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    stop: tuple[str, ...]
-
-
 class Completion(NamedTuple):
     """One answer that a task of lm-eval's asks for; ``sample`` counts answers to the same question."""
 
     prompt: str
-    how: Generation
+    decoding: Decoding
+    stop: tuple[str, ...]
     sample: int
 
 
@@ -95,7 +88,7 @@ class TextModel:
         """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
         return encode_whole(self.tokenizer, text, add_special_tokens)
 
-    def complete(self, asked: Sequence[Completion], seed: int) -> list[str]:
+    def complete(self, asked: Sequence[Completion]) -> list[str]:
         """Answers in the given order; prompts with equal settings are decoded together.
 
         Prompts too long for the context lose tokens on the left, as in lm-eval.
@@ -103,29 +96,24 @@ class TextModel:
         Raises:
             InputError: a task asks for more tokens than the context has.
         """
-        groups: dict[Generation, list[int]] = defaultdict(list)
+        groups: dict[tuple[Decoding, tuple[str, ...]], list[int]] = defaultdict(list)
         for index, each in enumerate(asked):
-            groups[each.how].append(index)
+            groups[each.decoding, each.stop].append(index)
         texts = [""] * len(asked)
-        for how, indices in groups.items():
-            room = self.max_length - how.max_new_tokens
+        for (decoding, stop), indices in groups.items():
+            room = self.max_length - decoding.max_new_tokens
             if room < 1:
                 raise InputError(
-                    f"a task asks for {how.max_new_tokens} new tokens, but the model's context has "
-                    f"{self.max_length}; lower the task's max_gen_toks"
+                    f"a task asks for {decoding.max_new_tokens} new tokens, but the model's context "
+                    f"has {self.max_length}; lower the task's max_gen_toks"
                 )
             prompts = [
-                Prompt(tuple(self.encode(text)[-room:]), prompt_key(text), sample)
-                for text, _, sample in (asked[index] for index in indices)
+                Prompt(
+                    tuple(self.encode(each.prompt)[-room:]), prompt_key(each.prompt), each.sample
+                )
+                for each in (asked[index] for index in indices)
             ]
-            decoding = Decoding(
-                max_new_tokens=how.max_new_tokens,
-                temperature=how.temperature,
-                top_p=how.top_p,
-                top_k=how.top_k,
-                seed=seed,
-            )
-            found = [r for chunk in self.respond(prompts, decoding, how.stop) for r in chunk]
+            found = chain.from_iterable(self.respond(prompts, decoding, stop))
             for index, response in zip(indices, found, strict=True):
                 texts[index] = response.text
         return texts
@@ -134,15 +122,18 @@ class TextModel:
         """Likelihood of each continuation after its (non-empty) context, in the given order.
 
         Pairs too long for the context lose tokens on the left, as in lm-eval.
+
+        Raises:
+            InputError: a continuation has no tokens, or more than the context.
         """
-        sequences = []
-        for index, (context, continuation) in enumerate(pairs):
-            if not context or not 0 < len(continuation) <= self.max_length:
-                raise ValueError(
-                    f"pair {index}: {len(context)} context and {len(continuation)} continuation "
-                    f"tokens do not fit a context length of {self.max_length}"
+        sequences, limit = [], self.max_length
+        for context, continuation in pairs:
+            if not 0 < len(continuation) <= limit:
+                raise InputError(
+                    f"a task asks how likely a text of {len(continuation)} tokens is, but there must "
+                    f"be 1 to {limit}, the model's context; change the task's texts"
                 )
-            room = self.max_length + 1 - len(continuation)  # the last token is never read
+            room = limit + 1 - len(continuation)  # the last token is never read
             sequences.append(Tokens(tuple(context[-room:]), tuple(continuation)))
         # longest first: what does not fit into memory fails at once
         order = sorted(range(len(pairs)), key=lambda i: -len(sequences[i]))
@@ -152,6 +143,11 @@ class TextModel:
             for i, s in zip(order, found, strict=True)
         }
         return [scores[i] for i in range(len(pairs))]
+
+
+def decoding_of(record: DecodingRecord, seed: int) -> Decoding:
+    """The sampler's settings of a stored decoding."""
+    return Decoding(**record.model_dump(exclude={"stop"}), seed=seed)
 
 
 def encode_whole(

@@ -51,7 +51,8 @@ def brute_force(model: PreTrainedModel, sequence: Sequence) -> tuple[torch.Tenso
 def test_logprobs_equal_brute_force(family: str, packed: bool) -> None:
     model = tiny.model(family)
     plain = Sequence((), (5, 6, 7, 8))
-    sequences = [*tiny.sequences(9), plain, Sequence((3, 4), ()), Sequence((), (9,))]
+    empty = [Sequence((3, 4), ()), Sequence((3, 4), (5,)), Sequence((), (9,))]
+    sequences = [*tiny.sequences(9), plain, *empty]
     layout = Layout(row=64, pad_id=0, packed=packed, device=CPU, tile=5)
     found = loaded(model, layout=layout, micro_tokens=64).logprobs(sequences)
     for sequence, got in zip(sequences, found, strict=True):

@@ -30,7 +30,8 @@ from kdbench.harness.files.records import (
     VerdictRow,
 )
 from kdbench.harness.files.shipped import JUDGES
-from kdbench.harness.files.store import append_rows, mark_done, read_records, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, read_records, write_json
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import checked_url, load_judge
 from kdbench.harness.judge.fencing import filled, neutralised
@@ -81,7 +82,7 @@ def make_run(
             for doc in range(prompts)
         ]
         append_rows(out / f"samples.seed{seed}.jsonl", rows)
-    mark_done(out, "generate", [f"samples.seed{seed}.jsonl" for seed in seeds])
+    Stage(out, "generate").mark([f"samples.seed{seed}.jsonl" for seed in seeds])
     model = ModelRef(name="student", fingerprint="f" * 64, parameters=1)
     card = RunCard(
         id="0" * 12,

@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt
 
 from kdbench.harness.contents import model_fingerprint
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import is_done, mark_done, read_json, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import read_json, write_json
 from kdbench.harness.runner.student_card import write_student_card
 from kdbench.reports.run.parts import command
 from tests.support.report_runs import trained_run
@@ -21,7 +22,7 @@ def run(tmp_path: Path) -> Path:
     student = folder / "train" / "student"
     (student / "model.safetensors").write_bytes(b"weights")
     (student / "config.json").write_text("{}")
-    mark_done(folder / "train", "train", [student], {"best_step": 20, "steps": 40})
+    Stage(folder / "train", "train").mark([student], {"best_step": 20, "steps": 40})
     return folder
 
 
@@ -67,7 +68,7 @@ def test_card_changes_no_model_and_no_marker(run: Path) -> None:
     before = model_fingerprint(student)
     first = card(run)
     assert model_fingerprint(student) == before
-    assert is_done(run / "train", "train", check_content=True)
+    assert Stage(run / "train", "train").done(check_content=True)
     assert card(run) == first
 
 

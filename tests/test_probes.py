@@ -106,17 +106,17 @@ def test_reference_tokens_equal_brute_force() -> None:
         own = q[range(len(answer)), answer]
         best = q.max(-1)
         expected.append(float(-own.log().mean()))
-        mine = found["owner"] == place
-        assert found["confidence"][mine] == pytest.approx(best.values.tolist(), abs=1e-5)
-        assert found["correct"][mine].tolist() == (best.indices == torch.tensor(answer)).tolist()
+        mine = found.owner_N == place
+        assert found.confidence_N[mine] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert found.correct_N[mine].tolist() == (best.indices == torch.tensor(answer)).tolist()
         one_hot = torch.nn.functional.one_hot(torch.tensor(answer), q.shape[-1])
         brier = (q - one_hot).square().sum(-1).tolist()
-        assert found["brier"][mine] == pytest.approx(brier, abs=1e-5)
+        assert found.brier_N[mine] == pytest.approx(brier, abs=1e-5)
         tokens += len(answer)
     report = loss.measure(subject(model), prompts, {})
     assert report["loss"]["mean"] == pytest.approx(sum(expected) / 5, abs=1e-4)
     assert report["loss"]["n_prompts"] == 5
-    lengths = np.bincount(found["owner"].astype(int))
+    lengths = np.bincount(found.owner_N)
     assert report["per_token"] == pytest.approx(float(lengths @ expected) / tokens, abs=1e-4)
 
 

@@ -14,7 +14,8 @@ from kdbench.harness import cli
 from kdbench.harness.data import Example, load_jsonl, shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import make_folder, mark_done, read_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import make_folder, read_json
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.rules.check import judge_runs, rulebook
@@ -290,7 +291,7 @@ def test_scoring_again_by_another_scorer_is_seen(
     """Samples keep their key, so what scored them last is known from the scores alone."""
     (run,), (other,) = runs.glob("fkd-*"), runs.glob("sft-*")
     (place,) = run.glob("eval/*")
-    mark_done(place, "generate", info={"counts": {"dropped": 0}})
+    Stage(place, "generate").mark(info={"counts": {"dropped": 0}})
     record = (place / "evaluation.json").read_bytes()
     assert kdbench("score", run) == 0
     assert (place / "evaluation.json").read_bytes() == record

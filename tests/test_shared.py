@@ -233,13 +233,14 @@ import test_shared
 from kdbench.harness.errors import InputError
 from kdbench.harness.runner.prepare import trained
 from kdbench.harness.files.run_folder import Training
-from kdbench.harness.files.store import mark_done, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import write_json
 session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 write_json(out / "student" / "config.json", {})
 write_json(out / "student" / "tokenizer.json", {})
 if session.is_main:  # the other does not see it yet
-    mark_done(out, "train")
+    Stage(out, "train").mark()
 print(trained(session, "shared", Training(out), None).card.name)
 try:
     session.accelerator(test_shared.in_precision("bf16"))

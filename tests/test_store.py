@@ -16,17 +16,14 @@ from kdbench.harness.errors import InputError, RunLocked
 from kdbench.harness.files.folders import build_once, new_folder, settle_folder
 from kdbench.harness.files.locks import RunLock, lock_holder
 from kdbench.harness.files.records import StageCost
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
     append_rows,
-    is_done,
     keep_rows,
     make_folder,
-    mark_done,
     read_json,
-    read_marker,
     read_records,
     read_rows,
-    unmark,
     write_json,
     write_text,
 )
@@ -137,20 +134,21 @@ def test_kill_while_appending_loses_no_whole_batch(tmp_path: Path, spawn: Spawn)
 def test_marker_notices_missing_resized_and_changed_outputs(tmp_path: Path) -> None:
     write_text(tmp_path / "student" / "model.bin", "abc")
     write_text(tmp_path / "log.txt", "log")
-    assert not is_done(tmp_path, "train")
-    mark_done(tmp_path, "train", ["student", "log.txt"], {"steps": 20})
-    assert is_done(tmp_path, "train", check_content=True)
-    marker = read_marker(tmp_path, "train")
+    stage = Stage(tmp_path, "train")
+    assert not stage.done()
+    stage.mark(["student", "log.txt"], {"steps": 20})
+    assert stage.done(check_content=True)
+    marker = stage.marker()
     assert marker is not None
     assert sorted(marker.outputs) == ["log.txt", "student/model.bin"]
     assert marker.info == {"steps": 20}
     write_text(tmp_path / "log.txt", "LOG")
-    assert is_done(tmp_path, "train")
-    assert not is_done(tmp_path, "train", check_content=True)
+    assert stage.done()
+    assert not stage.done(check_content=True)
     write_text(tmp_path / "log.txt", "longer")
-    assert not is_done(tmp_path, "train")
-    unmark(tmp_path, "train")
-    assert read_marker(tmp_path, "train") is None
+    assert not stage.done()
+    stage.unmark()
+    assert stage.marker() is None
 
 
 @pytest.mark.parametrize("base", ["run", "."])
@@ -160,11 +158,12 @@ def test_marker_of_a_relative_folder(
     monkeypatch.chdir(tmp_path)
     write_text(Path(base, "log.txt"), "log")
     for output in (Path("log.txt"), Path(base, "log.txt")):
-        mark_done(base, "train", [output])
-        marker = read_marker(base, "train")
+        stage = Stage(Path(base), "train")
+        stage.mark([output])
+        marker = stage.marker()
         assert marker is not None
         assert list(marker.outputs) == ["log.txt"]
-        assert is_done(base, "train", check_content=True)
+        assert stage.done(check_content=True)
 
 
 def test_new_folder_replaces_or_leaves_alone(tmp_path: Path) -> None:

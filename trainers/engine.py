@@ -157,27 +157,28 @@ class LoadedModel:
 
     def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """See ``Engine``. Sequences that differ in their last token only share a forward pass."""
-        alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        alike: dict[object, list[int]] = {}
         for index, s in enumerate(sequences):
-            alike.setdefault((s.prompt, s.response[:-1]), []).append(index)
+            alike.setdefault((s.prompt, s.response[:-1], s.targets), []).append(index)
         groups = iter(alike.values())
         found: dict[int, TokenLogprobs] = {}
-        for packed, hidden_ND in self.forward([sequences[g[0]] for g in alike.values()]):
+        for packed, hidden_ND in self.hidden([sequences[g[0]] for g in alike.values()]):
             read = [(next(groups), s.targets) for s in packed.sequences]
             owners = [(index, n) for group, n in read for index in group]
+            sizes = [n for _, n in owners]
             if len(owners) > len(read):
                 parts = zip(read, hidden_ND.split([n for _, n in read]), strict=True)
                 hidden_ND = torch.cat([part for (group, _), part in parts for _ in group])
-            targets = [t for i, n in owners for t in _last(sequences[i].response, n)]
+            target_N = torch.tensor([t for i, n in owners for t in _last(sequences[i].response, n)])
             with self.autocast():
-                columns = scored(hidden_ND, self.head, torch.tensor(targets), tile=self._tile)
-            log_q, greedy = (c.cpu().split([n for _, n in owners]) for c in columns)
-            for (index, _), *values in zip(owners, log_q, greedy, strict=True):
-                found[index] = TokenLogprobs(values[0].float(), values[1])
+                log_q_N, greedy_N = scored(hidden_ND, self.head, target_N, tile=self._tile)
+            each = zip(log_q_N.float().cpu().split(sizes), greedy_N.cpu().split(sizes), strict=True)
+            for (index, _), (log_q, greedy) in zip(owners, each, strict=True):
+                found[index] = TokenLogprobs(log_q, greedy)
         return [found[index] for index in range(len(sequences))]
 
     @torch.no_grad()
-    def forward(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, Tensor]]:
+    def hidden(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, Tensor]]:
         """The sequences in micro-batches: their rows, and what predicts each target, (N, D)."""
         layout = self.layout or Layout(
             row=512,
@@ -195,7 +196,7 @@ class LoadedModel:
     def logit_tiles(self, sequences: Seq[Sequence]) -> Iterator[Tensor]:
         """Logits (n, V) of all targets in order, a tile at a time, in float32 or wider."""
         rows = self._tile or default_rows(self.vocabulary.size)
-        for _, hidden_ND in self.forward(sequences):
+        for _, hidden_ND in self.hidden(sequences):
             for hidden_nD in hidden_ND.split(rows):
                 logits_nV = self.head.logits(hidden_nD)
                 yield logits_nV.to(sum_dtype(logits_nV.dtype))

@@ -8,54 +8,14 @@ A reference file is JSON in one of the known formats; each knows itself by its k
 * text metrics: ``rows[].prediction, references, rougeL, exact_match`` and ``expected_aggregate``
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from kdbench.harness.conform import exposure, objectives, schedules, text
+from kdbench.harness.conform.value import Value
 from kdbench.harness.errors import InputError
-
-RELATIVE = 1e-4
-FLOOR = 0.01
-
-
-class Value(NamedTuple):
-    """One recomputed entry; ``ours`` None means we do not implement it.
-
-    ``largest`` is the largest magnitude of the array the entry belongs to where that is more than
-    ``expected`` shows: a printed gradient *row* belongs to the whole gradient. (In the reference
-    files some rows have teacher = student; their gradient is zero and what is printed is float32
-    rounding noise around 1e-8.)
-    """
-
-    name: str
-    expected: list[float]
-    ours: list[float] | None
-    largest: float = 0.0
-
-    @property
-    def error(self) -> float:
-        """Largest |ours − expected| in units of what is tolerated: above 1 is a failure.
-
-        Tolerated is 1e-4 of the expected number, or of a hundredth of its array's largest magnitude.
-        """
-        if self.ours is None:
-            return 0.0
-        if len(self.ours) != len(self.expected):
-            return float("inf")
-        largest = max([self.largest, *(abs(x) for x in self.expected)])
-        worst = 0.0
-        for wanted, got in zip(self.expected, self.ours, strict=True):
-            allowed = RELATIVE * max(abs(wanted), FLOOR * largest)
-            gap = abs(got - wanted)
-            if not gap <= 0.0:  # also true for nan
-                worst = max(worst, gap / allowed if allowed and gap == gap else float("inf"))
-        return worst
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is implemented and within tolerance."""
-        return self.ours is not None and self.error <= 1.0
+from kdbench.harness.files.store import read_json
 
 
 def recompute(path: Path) -> list[Value]:
@@ -64,18 +24,9 @@ def recompute(path: Path) -> list[Value]:
     Raises:
         InputError: the file cannot be read or has none of the known formats.
     """
-    try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"cannot read the reference file {str(path)!r} ({error.strerror}); give an existing file."
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{str(path)!r} is not valid JSON ({error}); give a reference file as described in the docs."
-        ) from error
-    for matches, values in _formats():
-        if isinstance(data, dict) and matches(data):
+    data = read_json(path)
+    for recognised, values in _formats(data):
+        if recognised:
             try:
                 return list(values(data))
             except (KeyError, TypeError, IndexError) as error:
@@ -88,28 +39,17 @@ def recompute(path: Path) -> list[Value]:
     )
 
 
-Format = tuple[Callable[[dict[str, Any]], bool], Callable[[dict[str, Any]], Iterator[Value]]]
-
-
-def _formats() -> list[Format]:
-    from kdbench.harness.conform import exposure, objectives, schedules, text
-
+def _formats(data: Any) -> list[tuple[bool, Callable[[Any], Iterator[Value]]]]:
+    """Whether a file is of each known format, and who reads that."""
+    cases = data.get("cases") if isinstance(data, dict) else None
+    first = cases[0] if isinstance(cases, list) and cases else ()
     return [
-        (lambda d: _has(d, "student_logits"), objectives.token_objectives),
-        (lambda d: _has(d, "new_logits"), objectives.minillm),
-        (lambda d: "rows" in d and "expected_aggregate" in d, text.text_metrics),
-        (lambda d: _has(d, "expected_t"), schedules.taid_schedule),
-        (lambda d: _has(d, "student_contexts"), exposure.exposure_bias),
+        ("student_logits" in first, objectives.token_objectives),
+        ("new_logits" in first, objectives.minillm),
+        (
+            isinstance(data, dict) and {"rows", "expected_aggregate"} <= data.keys(),
+            text.text_metrics,
+        ),
+        ("expected_t" in first, schedules.taid_schedule),
+        ("student_contexts" in first, exposure.exposure_bias),
     ]
-
-
-def _has(data: dict[str, Any], key: str) -> bool:
-    cases = data.get("cases")
-    return isinstance(cases, list) and bool(cases) and key in cases[0]
-
-
-def flat(value: Any) -> list[float]:
-    """Nested lists of numbers as one list."""
-    if isinstance(value, list):
-        return [x for item in value for x in flat(item)]
-    return [float(value)]

@@ -111,6 +111,6 @@ class _Mute:
         """All alike."""
         return [Likelihood(-1.0, False) for _ in pairs]
 
-    def complete(self, asked: Sequence[Any], seed: int) -> list[str]:
+    def complete(self, asked: Sequence[Any]) -> list[str]:
         """Nothing."""
         return ["" for _ in asked]

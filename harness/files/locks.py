@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pydantic import ValidationError
@@ -75,12 +74,7 @@ class RunLock:
         threading.Thread(target=self._beat, name="kdbench-heartbeat", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         # unlinked while held: a newcomer that opened this file sees that it is no longer the lock
         with _held_guard:
@@ -110,7 +104,7 @@ class RunLock:
         holder = Holder(
             host=socket.gethostname(),
             pid=os.getpid(),
-            start=_start_of(os.getpid()),
+            start=_stat(os.getpid())[1],
             began=self._began,
             heartbeat=time.time(),
         )
@@ -133,13 +127,10 @@ def lock_holder(folder: Path | str, name: str = "lock") -> Holder | None:
     if str(path.resolve()) in _held or not path.exists():
         return None
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with open(path, "rb", buffering=0) as file:
+            holder = _holder(file.fileno())
     except OSError:
         return None
-    try:
-        holder = _holder(descriptor)
-    finally:
-        os.close(descriptor)
     return holder if holder is not None and _alive(holder) else None
 
 
@@ -151,17 +142,18 @@ def pid_alive(pid: int) -> bool:
         return False
     except OSError:  # exists, and is someone else's
         return True
-    state = process_stat(pid)
-    return not state or state[0] not in ("Z", "X")
+    state, _ = _stat(pid)
+    return state not in ("Z", "X")
 
 
-def process_stat(pid: int) -> list[str]:
-    """Fields of ``/proc/<pid>/stat`` after the command name (state first), or none."""
+def _stat(pid: int) -> tuple[str, str]:
+    """State and start of a process (ticks after boot) by ``/proc/<pid>/stat``; empty if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return []
-    return text[text.rfind(")") + 2 :].split()
+        fields = text[text.rfind(")") + 2 :].split()  # after the command's name
+        return fields[0], fields[START_FIELD]
+    except (OSError, IndexError):
+        return "", ""
 
 
 def _refusal(path: Path, descriptor: int) -> str | None:
@@ -207,9 +199,4 @@ def _alive(holder: Holder) -> bool:
     if not pid_alive(holder.pid):
         return False
     # a pid can be given to a newcomer; its start tells them apart
-    return not holder.start or holder.start == _start_of(holder.pid)
-
-
-def _start_of(pid: int) -> str:
-    fields = process_stat(pid)
-    return fields[START_FIELD] if len(fields) > START_FIELD else ""
+    return not holder.start or holder.start == _stat(holder.pid)[1]

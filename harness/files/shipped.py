@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from kdbench.harness.errors import InputError, unfit, unknown
-from kdbench.harness.files.store import reading
+from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.files.store import reading, validated
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -79,10 +79,7 @@ class Shelf(NamedTuple):
             InputError: neither, not YAML, or what it says does not fit.
         """
         where, tree = self.tree(name)
-        try:
-            return model.model_validate(tree)
-        except ValidationError as error:
-            raise unfit(where, error, self.kind) from error
+        return validated(model, tree, where, self.kind)
 
     def tree(self, name: str) -> tuple[str, dict[str, Any]]:
         """What messages call a document, and what it says (not to be changed: it is remembered).

@@ -1,4 +1,4 @@
-"""Files that survive a kill: atomic writes, append-only JSONL, stage markers, folder swaps.
+"""Files that survive a kill: atomic writes, append-only JSONL.
 
 Rules every stage relies on:
 
@@ -6,11 +6,10 @@ Rules every stage relies on:
 * A JSONL file grows by whole batches in one write; what a kill leaves is a torn last line, which is
   cut on load and on the next append. Lines before it are good. A batch may have been written in
   part, line-wise whole: whoever needs batches whole counts rows and calls `keep_rows`.
-* A stage is done when ``<stage>.done`` exists and its outputs are as it lists them.
 
 Every failed write is an `InputError` of one sentence: a full disk or a read-only folder is the
 user's to mend. The lock of a run folder is in `kdbench.harness.files.locks`, whole folders that appear at
-once in `kdbench.harness.files.folders`.
+once in `kdbench.harness.files.folders`, markers of finished stages in `kdbench.harness.files.stages`.
 """
 
 import contextlib
@@ -18,34 +17,17 @@ import hashlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError, unfit
-from kdbench.harness.files.records import Record
+from kdbench.harness.errors import InputError, unfit, unknown
 
 Row = Mapping[str, Any] | BaseModel
 R = TypeVar("R", bound=BaseModel)
-
-
-class FileStamp(Record):
-    """Content of one output of a stage."""
-
-    sha256: str
-    size: int
-
-
-class StageMarker(Record):
-    """``<stage>.done``: what a finished stage left behind."""
-
-    stage: str
-    finished: float
-    outputs: dict[str, FileStamp]
-    info: dict[str, Any] = {}
 
 
 @contextlib.contextmanager
@@ -137,10 +119,43 @@ def read_json(path: Path | str) -> Any:
 
 def read_record(path: Path | str, model: type[R]) -> R:
     """Reads a JSON document as ``model``; an InputError names file and field."""
+    return validated(model, read_json(path), path)
+
+
+def validated(model: type[R], value: Any, where: object, whole: str = "document") -> R:
+    """Plain data as ``model``; else an InputError names where it is from, and the field."""
     try:
-        return model.model_validate(read_json(path))
+        return model.model_validate(value)
     except ValidationError as error:
-        raise unfit(path, error) from error
+        problem = error.errors(include_url=False)[0]
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+            name = str(problem["loc"][0])
+            raise unknown("field", name, model.model_fields, f" in {where}") from error
+        raise unfit(where, error, whole) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Generic[R]):
+    """One JSON document of a folder, read and written whole."""
+
+    path: Path
+    model: type[R]
+
+    def exists(self) -> bool:
+        """Whether it was written."""
+        return self.path.is_file()
+
+    def read(self) -> R:
+        """The document; an InputError names the file and the field."""
+        return read_record(self.path, self.model)
+
+    def find(self) -> R | None:
+        """The document, or None if it was not written."""
+        return self.read() if self.exists() else None
+
+    def write(self, value: R) -> None:
+        """Replaces the document, atomically."""
+        write_json(self.path, value)
 
 
 def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
@@ -204,13 +219,8 @@ def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]
 
 def read_records(path: Path | str, model: type[R]) -> list[R]:
     """All whole rows of a JSONL file as ``model``; an InputError names the file and the row."""
-    records = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            records.append(model.model_validate(row))
-        except ValidationError as error:
-            raise unfit(f"{path}:{number}", error) from error
-    return records
+    rows = enumerate(read_rows(path), start=1)
+    return [validated(model, row, f"{path}:{number}") for number, row in rows]
 
 
 def keep_rows(path: Path | str, count: int) -> None:
@@ -232,67 +242,6 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mark_done(
-    folder: Path | str,
-    stage: str,
-    outputs: Iterable[Path | str] = (),
-    info: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes ``<stage>.done`` in ``folder``, last of all, with the hash of every output.
-
-    Args:
-        folder: run folder (or evaluation folder) the stage wrote to.
-        stage: name of the stage; ``/`` is not allowed.
-        outputs: files or folders (all files in them), with or without ``folder`` in front.
-        info: what a later stage wants to know (cost, counts).
-    """
-    base = Path(folder)
-    stamps = {}
-    for output in outputs:
-        path = Path(output)
-        if not path.is_relative_to(base):  # else it was named with the folder in front
-            path = base / path
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            relative = file.relative_to(base).as_posix()
-            stamps[relative] = FileStamp(sha256=sha256_file(file), size=file.stat().st_size)
-    write_json(
-        _marker(base, stage),
-        StageMarker(stage=stage, finished=time.time(), outputs=stamps, info=dict(info or {})),
-    )
-
-
-def is_done(folder: Path | str, stage: str, *, check_content: bool = False) -> bool:
-    """Whether ``stage`` finished and its outputs are still there, of the same size.
-
-    Args:
-        folder: where the stage wrote.
-        stage: name of the stage.
-        check_content: also compare every hash (reads all outputs).
-    """
-    marker = read_marker(folder, stage)
-    if marker is None:
-        return False
-    for name, stamp in marker.outputs.items():
-        path = Path(folder) / name
-        if not path.is_file() or path.stat().st_size != stamp.size:
-            return False
-        if check_content and sha256_file(path) != stamp.sha256:
-            return False
-    return True
-
-
-def read_marker(folder: Path | str, stage: str) -> StageMarker | None:
-    """The marker of a finished stage, or None."""
-    path = _marker(Path(folder), stage)
-    return read_record(path, StageMarker) if path.is_file() else None
-
-
-def unmark(folder: Path | str, stage: str) -> None:
-    """Forgets that ``stage`` is done, before its outputs are changed."""
-    _marker(Path(folder), stage).unlink(missing_ok=True)
-
-
 def sync_path(path: Path) -> None:
     """Flushes a file, or a folder's renames, to disk, where the file system can."""
     with contextlib.suppress(OSError):
@@ -301,12 +250,6 @@ def sync_path(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _marker(folder: Path, stage: str) -> Path:
-    if "/" in stage:
-        raise ValueError(f"a stage name is one file name, got {stage!r}")
-    return folder / f"{stage}.done"
 
 
 def _plain(value: Any) -> Any:

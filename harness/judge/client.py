@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -74,7 +74,6 @@ class Client:
             timeout=judge.timeout_s,
         )
         self._headers = None if key else {"Authorization": openai.Omit()}
-        self._blanking = _Blanking(self._clean)
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
@@ -85,12 +84,12 @@ class Client:
 
     def __enter__(self) -> Self:
         for handler in logging.getLogger().handlers:
-            handler.addFilter(self._blanking)
+            handler.addFilter(self._blank)
         return self
 
     def __exit__(self, *_: object) -> None:
         for handler in logging.getLogger().handlers:
-            handler.removeFilter(self._blanking)
+            handler.removeFilter(self._blank)
         self._client.close()
 
     def ask(self, messages: Messages, meter: Meter) -> Response:
@@ -137,22 +136,15 @@ class Client:
         if response.status_code >= 300:
             self._local.meter.not_billed()
 
+    def _blank(self, record: logging.LogRecord) -> bool:
+        """Blanks the key in whatever the package logs, a server's echo of it included."""
+        record.msg, record.args = self._clean(record.getMessage()), ()
+        return True
+
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text.encode("utf-8", "replace").decode()
-
-
-class _Blanking(logging.Filter):
-    """Blanks the key in whatever the package logs, a server's echo of it included."""
-
-    def __init__(self, clean: Callable[[str], str]) -> None:
-        super().__init__()
-        self._clean = clean
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self._clean(record.getMessage()), ()
-        return True
 
 
 def _spellings(key: str | None) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from kdbench.harness.config import Section, slug
-from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import JUDGES
+from kdbench.harness.files.store import validated
 from kdbench.harness.identity import digest
 from kdbench.harness.resolve import assignment
 
@@ -87,32 +88,24 @@ class JudgeDefinition(Section):
         return digest(parts)[:16]
 
     def sampling(self) -> dict[str, JsonValue]:
-        """The body of a request without model and messages."""
+        """The body of a request without model and messages.
+
+        In a JSON answer the reasons come before the verdict, so that they can weigh.
+        """
         body = {**self.parameters, self.limit_parameter: self.max_tokens}
         if self.answer == "json_schema":
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {
-                    "name": "verdict",
-                    "strict": True,
-                    "schema": self.schema_of_answer(),
-                },
+            verdict: dict[str, JsonValue] = {"type": "string", "enum": ["A", "B", "TIE"]}
+            if self.mode == "pointwise":
+                verdict = {"type": "integer", "minimum": self.low, "maximum": self.high}
+            schema: dict[str, JsonValue] = {
+                "type": "object",
+                "properties": {"reasons": {"type": "string"}, self.verdict_name: verdict},
+                "required": ["reasons", self.verdict_name],
+                "additionalProperties": False,
             }
+            answer: JsonValue = {"name": "verdict", "strict": True, "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": answer}
         return body
-
-    def schema_of_answer(self) -> dict[str, JsonValue]:
-        """JSON schema of one verdict; the reasons come first, so that they can weigh."""
-        verdict: dict[str, JsonValue] = (
-            {"type": "integer", "minimum": self.low, "maximum": self.high}
-            if self.mode == "pointwise"
-            else {"type": "string", "enum": ["A", "B", "TIE"]}
-        )
-        return {
-            "type": "object",
-            "properties": {"reasons": {"type": "string"}, self.verdict_name: verdict},
-            "required": ["reasons", self.verdict_name],
-            "additionalProperties": False,
-        }
 
     @property
     def verdict_name(self) -> str:
@@ -161,14 +154,7 @@ def load_judge(
         tree.pop("prices", None)  # they are the other model's
     for key, value in changes.items():
         _put(tree, key.split("."), value)
-    try:
-        return JudgeDefinition.model_validate(tree)
-    except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        if problem["type"] == "extra_forbidden":
-            field = ".".join(map(str, problem["loc"]))
-            raise unknown("judge field", field, JudgeDefinition.model_fields) from None
-        raise unfit(where, error, "definition") from None
+    return validated(JudgeDefinition, tree, where, "definition")
 
 
 def _assigned(text: str) -> tuple[str, Any]:

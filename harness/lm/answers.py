@@ -12,8 +12,8 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import DecodingRecord
 from kdbench.harness.lm.tasks import leaves, load, manager_of, undisturbed
-from kdbench.harness.text_model import Generation
 
 
 class StockPrompt(NamedTuple):
@@ -31,7 +31,7 @@ class StockPrompt(NamedTuple):
     repeat: int
     context: str
     targets: tuple[str, ...]
-    settings: Generation
+    settings: DecodingRecord
 
 
 class AnswersLM(TemplateLM):
@@ -93,7 +93,7 @@ def stock_prompts(
         for request in requests:
             place = id(request)  # a prompt asked several times is one object several times
             targets = _targets(tasks[str(request.task_name)], request.doc)
-            settings = generation_of(request.args[1])
+            settings = request_decoding(request.args[1])
             found.append(
                 StockPrompt(
                     str(request.task_name), repeats[place], request.args[0], targets, settings
@@ -185,13 +185,12 @@ def chat_text(tokenizer: Any, messages: list[dict[str, str]], opened: bool = Tru
     )
 
 
-def generation_of(gen_kwargs: dict[str, Any]) -> Generation:
-    """lm-eval's settings of a request, defaults filled in."""
+def request_decoding(gen_kwargs: dict[str, Any]) -> DecodingRecord:
+    """How lm-eval wants a request to be answered, defaults filled in."""
     settings = normalize_gen_kwargs(gen_kwargs)
-    sampled = bool(settings["do_sample"])
-    return Generation(
+    return DecodingRecord(
         max_new_tokens=int(settings["max_gen_toks"]),
-        temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
+        temperature=float(settings.get("temperature", 1.0)) if settings["do_sample"] else 0.0,
         top_p=float(settings.get("top_p", 1.0)),
         top_k=int(settings.get("top_k", 0)),
         stop=tuple(text for text in settings["until"] if text),

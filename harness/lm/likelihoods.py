@@ -11,9 +11,9 @@ from lm_eval.evaluator import evaluate, simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kdbench.harness.lm.answers import chat_text, generation_of
+from kdbench.harness.lm.answers import chat_text, request_decoding
 from kdbench.harness.lm.tasks import load, manager_of, undisturbed
-from kdbench.harness.text_model import Completion, TextModel
+from kdbench.harness.text_model import Completion, TextModel, decoding_of
 from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.labels import LabelDoc
 
@@ -91,9 +91,11 @@ class ModelLM(TemplateLM):
         seen: Counter[int] = Counter()
         for request in requests:
             prompt, settings = request.args
-            asked.append(Completion(prompt, generation_of(settings), seen[id(request)]))
+            how = request_decoding(settings)
+            decoding = decoding_of(how, self._seed)
+            asked.append(Completion(prompt, decoding, how.stop, seen[id(request)]))
             seen[id(request)] += 1
-        return self._model.complete(asked, self._seed)
+        return self._model.complete(asked)
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

@@ -1,10 +1,10 @@
 """How well the model's confidence in the next token of a reference answer is its accuracy."""
 
-from collections import defaultdict
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kdbench.harness import stats
@@ -30,43 +30,46 @@ def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
     """ECE, its bins and the Brier score of all next-token predictions."""
     found = next_tokens(subject.model(), prompts)
-    owner_N = found["owner"].astype(np.int64)
-    shared = (found["confidence"], found["correct"])
-    totals_P, counts_P = np.bincount(owner_N, found["brier"]), np.bincount(owner_N)
+    shared = (found.confidence_N, found.correct_N)
+    totals_P, counts_P = np.bincount(found.owner_N, found.brier_N), np.bincount(found.owner_N)
     return {
         "of": "next-token probabilities on reference answers (first 256 tokens)",
-        **calibration(*shared, clusters_N=owner_N),
-        "equal_mass": calibration(*shared, clusters_N=owner_N, binning="mass"),
+        **calibration(*shared, clusters_N=found.owner_N),
+        "equal_mass": calibration(*shared, clusters_N=found.owner_N, binning="mass"),
         "brier": mean_estimate((totals_P / counts_P).tolist()),
     }
 
 
-def next_tokens(model: TextModel, prompts: PreparedTask) -> dict[str, Array]:
-    """Predictions of every token of the prompts' first references, end tokens included, (N,) each.
+class NextTokens(NamedTuple):
+    """Predictions of every token of the prompts' first references, end tokens included.
 
-    Returns:
-        ``owner``: which prompt a token belongs to, counting from 0; ``confidence``: largest
-        probability; ``correct``: 1 where the likeliest token is the reference's; ``brier``: squared
-        distance to the token, summed over the vocabulary.
+    Attributes:
+        owner_N: which prompt a token belongs to, counting from 0.
+        confidence_N: largest probability.
+        correct_N: 1.0 where the likeliest token is the reference's.
+        brier_N: squared distance to the token, summed over the vocabulary.
     """
+
+    owner_N: NDArray[np.int64]
+    confidence_N: Array
+    correct_N: Array
+    brier_N: Array
+
+
+def next_tokens(model: TextModel, prompts: PreparedTask) -> NextTokens:
+    """One forward over all prompts with their first references (teacher forcing)."""
     sequences = reference_sequences(model, prompts)
-    engine = in_process(model.engine, "calibration")
-    columns: dict[str, list[Array]] = defaultdict(list)
     targets = iter([token for s in sequences for token in s.response])
-    for logits_nV in engine.logit_tiles(sequences):
-        target_n = logits_nV.new_tensor([next(targets) for _ in logits_nV]).long()
+    parts = []
+    for logits_nV in in_process(model.engine, "calibration").logit_tiles(sequences):
+        target_n = torch.tensor([next(targets) for _ in logits_nV], device=logits_nV.device)
         q_nV = logits_nV.softmax(-1)
-        best = q_nV.max(-1)
+        best_n, token_n = q_nV.max(-1)
         wanted_n = q_nV.gather(-1, target_n[:, None])[:, 0]
-        found = {
-            "confidence": best.values,
-            "correct": best.indices == target_n,
-            "brier": q_nV.square().sum(-1) - 2 * wanted_n + 1,
-        }
-        for name, values in found.items():
-            columns[name].append(values.double().cpu().numpy())
-    owner_N = np.repeat(np.arange(len(sequences), dtype=float), [s.targets for s in sequences])
-    return {"owner": owner_N} | {name: np.concatenate(parts) for name, parts in columns.items()}
+        brier_n = q_nV.square().sum(-1) - 2 * wanted_n + 1
+        parts.append(torch.stack([best_n, token_n == target_n, brier_n]).double().cpu())
+    owner_N = np.repeat(np.arange(len(sequences)), [s.targets for s in sequences])
+    return NextTokens(owner_N, *torch.cat(parts, dim=1).numpy())
 
 
 def calibration(

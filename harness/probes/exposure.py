@@ -201,37 +201,19 @@ def exposure_curves(student_PT: Array, teacher_PT: Array) -> Report:
         "difference": _curve(found.R_T - found.L_eps_T, R - L_eps, prompts),
         "ex_acc_err": _curve(found.excess_T, excess(R, L_eps), prompts),
     }
-    undefined = int(np.isnan(found.excess_T).sum())
-    note = {
-        "undefined": (
+    last = {name: {bound: c[-1] for bound, c in curve.items()} for name, curve in shown.items()}
+    report = {"prompts": prompts, "length": length, "at_length": last, **shown}
+    if undefined := int(np.isnan(found.excess_T).sum()):
+        report["undefined"] = (
             f"eps is 0 (below {SMALLEST:g} nats a token) at {undefined} of {length} places: the "
             "student makes no error on teacher contexts, so the ratio has no value"
         )
-    }
-    last = {
-        name: {bound: values[-1] for bound, values in curve.items()}
-        for name, curve in shown.items()
-    }
-    return {
-        "prompts": prompts,
-        "length": length,
-        "at_length": last,
-        **shown,
-        **(note if undefined else {}),
-    }
+    return report
 
 
 def _curve(value_T: Array, resampled_RT: Array, prompts: int) -> dict[str, list[float | None]]:
-    if prompts > 1:
-        low_T, high_T = stats.percentiles(resampled_RT, prompts)
-    else:
-        low_T = high_T = value_T
+    bounds = stats.percentiles(resampled_RT, prompts) if prompts > 1 else (value_T, value_T)
     return {
-        "value": _plain(value_T),
-        "low": _plain(low_T),
-        "high": _plain(high_T),
+        name: [round(float(v), DIGITS) if math.isfinite(v) else None for v in values_T]
+        for name, values_T in zip(("value", "low", "high"), (value_T, *bounds), strict=True)
     }
-
-
-def _plain(values_T: Array) -> list[float | None]:
-    return [round(float(v), DIGITS) if math.isfinite(v) else None for v in values_T]

@@ -10,7 +10,7 @@ from functools import cache, partial
 import torch
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import Answering, decoding_of, protocol_decoding
+from kdbench.harness.evaluation.evaluate import Answering, protocol_decoding
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.probes import PROBES
@@ -18,7 +18,7 @@ from kdbench.harness.probes.subject import Subject, Teacher, find_probe
 from kdbench.harness.questions import PreparedTask
 from kdbench.harness.runner.models import Located
 from kdbench.harness.session import Session
-from kdbench.harness.text_model import TextModel
+from kdbench.harness.text_model import TextModel, decoding_of
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.models import load_tokenizer, vocabulary

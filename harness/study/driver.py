@@ -14,7 +14,7 @@ from kdbench.harness.files.locks import lock_holder
 from kdbench.harness.identity import departures, digest, training_parts
 from kdbench.harness.progress import duration
 from kdbench.harness.study.definition import Cell
-from kdbench.harness.study.executors import Executor, Handle
+from kdbench.harness.study.executors.worker import Executor, Handle
 from kdbench.harness.study.state import Place, State, state_of
 
 POLL = 0.1
@@ -73,7 +73,6 @@ class Driver:
     failures: list[Failure] = field(default_factory=list)
     _waiting: list[Work] = field(default_factory=list)
     _running: list[Work] = field(default_factory=list)
-    _leaders: dict[str, Work] = field(default_factory=dict)
     _made: set[str] = field(default_factory=set)
     _total: int = 0
     _done: int = 0
@@ -132,18 +131,16 @@ class Driver:
         work.slot, work.began = slot, time.monotonic()
         work.log.parent.mkdir(parents=True, exist_ok=True)
         work.read_from = work.log.stat().st_size if work.log.exists() else 0
-        for key in work.keys:
-            if key not in self._made:
-                self._leaders[key] = work
         work.handle = self.executor.start(self.arguments(work.cell), work.log, slot)
         self._running.append(work)
         self.say(f"{work.cell.name}: started{f' (try {work.tries})' if work.tries > 1 else ''}")
 
     def _blocked(self, work: Work) -> bool:
         """Whether a running one is making what it needs, or is the same run."""
-        run = _training(work.cell.config)
-        return any(key in self._leaders for key in work.keys) or any(
-            _training(other.cell.config) == run for other in self._running
+        run, needed = _training(work.cell.config), set(work.keys) - self._made
+        return any(
+            needed & set(other.keys) or _training(other.cell.config) == run
+            for other in self._running
         )
 
     def _is_written(self, work: Work, state: State) -> bool:
@@ -156,11 +153,12 @@ class Driver:
 
     def _note_shared(self) -> None:
         """Frees what waits for a teacher and an init once the run that makes them has them."""
-        for work in {id(w): w for w in self._leaders.values()}.values():
-            run = state_of(work.cell, self.place).run
+        for work in self._running:
+            run = None
+            if not self._made.issuperset(work.keys):
+                run = state_of(work.cell, self.place).run
             if run is not None and run.prepare.exists():
                 self._made.update(work.keys)
-                self._leaders = {k: w for k, w in self._leaders.items() if w is not work}
                 self._looked = 0.0
 
     # -- ending
@@ -168,7 +166,6 @@ class Driver:
     def _end(self, work: Work) -> None:
         code = work.handle.poll() if work.handle else None
         self._running.remove(work)
-        self._leaders = {k: w for k, w in self._leaders.items() if w is not work}
         self._looked = 0.0
         state = state_of(work.cell, self.place)
         lost = code is None or code < 0 or code in KILLED

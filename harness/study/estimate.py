@@ -33,35 +33,28 @@ class Estimates:
     """
 
     def __init__(self, runs_dir: Path) -> None:
-        self._by_method: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._by_suite: dict[str, list[float]] = defaultdict(list)
+        self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
+        """By suite and method; those of a suite's every method under no method's name."""
         for run in runs_in(runs_dir):
             with contextlib.suppress(InputError):
                 summary = run.summary.read()
                 card, cost = summary.run, sum(stage.wall_s for stage in summary.cost.values())
                 if card.kind == "run" and summary.scores and cost:
-                    self._by_method[card.suite, card.method].append(cost)
-                    self._by_suite[card.suite].append(cost)
+                    self._times[card.suite, card.method].append(cost)
+                    self._times[card.suite, ""].append(cost)
 
     def of(self, cell: Cell) -> Estimate:
         """The mean of finished runs of the method and suite; else of the suite; else a guess."""
-        config = cell.config
-        same = self._by_method.get((config.suite, config.method.name))
-        if same:
-            return Estimate(statistics.fmean(same), f"mean of {_runs(len(same))} of the method")
-        other = self._by_suite.get(config.suite)
-        if other:
-            source = f"mean of {_runs(len(other))} of other methods on {config.suite}"
-            return Estimate(statistics.fmean(other), source)
-        tokens = _budget_tokens(config)
+        suite, method = cell.config.suite, cell.config.method.name
+        for name, whose in ((method, "the method"), ("", f"other methods on {suite}")):
+            if times := self._times.get((suite, name)):
+                runs = f"{len(times)} finished run{'' if len(times) == 1 else 's'}"
+                return Estimate(statistics.fmean(times), f"mean of {runs} of {whose}")
+        tokens = _budget_tokens(cell.config)
         if tokens is None:
             return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
         source = f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND:,.0f} a second"
         return Estimate(START_S + tokens / TOKENS_PER_SECOND, source)
-
-
-def _runs(number: int) -> str:
-    return f"{number} finished run{'' if number == 1 else 's'}"
 
 
 def _budget_tokens(config: RunConfig) -> float | None:

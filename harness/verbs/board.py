@@ -1,7 +1,7 @@
 """``kdbench leaderboard``: the table of finished runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,8 +9,7 @@ from kdbench.harness.verbs import options
 
 
 def leaderboard(
-    runs: options.RunFolders = None,
-    runs_dir: options.RunsDir = options.RUNS,
+    *,
     format_: Annotated[
         str | None,
         typer.Option(
@@ -33,39 +32,31 @@ def leaderboard(
     rules: Annotated[
         str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
     ] = "closed-v1",
-    json_output: options.Json = False,
+    runs: options.Runs,
 ) -> None:
     """Compare finished runs: means, intervals, and which differences are significant."""
     from kdbench.harness.files.folders import board_cache
     from kdbench.reports import board
     from kdbench.reports.rules.check import rulebook
 
-    wanted = "json" if json_output else format_
+    wanted = "json" if runs.json_output else format_
     by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
-    whole = out is not None and wanted is None and (out.is_dir() or by_name is None)
-    book = rulebook(rules)
-    chosen = options.name_list(tasks, "--tasks"), options.name_list(metrics, "--metrics")
-    if whole and out is not None:
-        files = board.leaderboard_folder(
-            runs or [runs_dir],
-            out,
-            verify=verify,
-            tasks=chosen[0],
-            metrics=chosen[1],
-            rules=book,
-            cache=board_cache(),
-        )
+    asked: dict[str, Any] = {
+        "verify": verify,
+        "tasks": options.name_list(tasks, "--tasks"),
+        "metrics": options.name_list(metrics, "--metrics"),
+        "rules": rulebook(rules),
+        "cache": board_cache(),
+    }
+    if out is not None and wanted is None and (out.is_dir() or by_name is None):
+        files = board.leaderboard_folder(runs.places, out, **asked)
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
         return
     text = board.leaderboard(
-        runs or [runs_dir],
+        runs.places,
         wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
         out=out,
-        verify=verify,
-        tasks=chosen[0],
-        metrics=chosen[1],
-        rules=book,
-        cache=board_cache(),
+        **asked,
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))

@@ -10,12 +10,11 @@ BROKEN = 3
 
 
 def check(
-    runs: options.RunFolders = None,
+    *,
     rules: Annotated[
         str, typer.Option(help="Rules: a version that comes with kdbench, or a YAML file.")
     ] = "closed-v1",
-    runs_dir: options.RunsDir = options.RUNS,
-    json_output: options.Json = False,
+    runs: options.Runs,
 ) -> int:
     """Check runs against the fair-comparison rules: closed or open division, and why.
 
@@ -23,6 +22,6 @@ def check(
     """
     from kdbench.reports.rules.report import check_document, check_runs
 
-    report = check_runs(runs or [runs_dir], rules)
-    options.deliver(check_document(report), report, json_output=json_output)
+    report = check_runs(runs.places, rules)
+    options.deliver(check_document(report), report, json_output=runs.json_output)
     return BROKEN if report.broken else 0

@@ -8,8 +8,7 @@ from kdbench.harness.verbs import options
 
 
 def claims(
-    runs: options.RunFolders = None,
-    runs_dir: options.RunsDir = options.RUNS,
+    *,
     claims_: Annotated[
         str,
         typer.Option("--claims", help="Claims: a version that comes with kdbench, or a YAML file."),
@@ -19,7 +18,7 @@ def claims(
     ] = None,
     format_: options.Format = "terminal",
     out: options.Out = None,
-    json_output: options.Json = False,
+    runs: options.Runs,
 ) -> None:
     """Test the papers' claims on finished runs: holds, does not hold, not significant, not measured."""
     from kdbench.reports.claims.book import claim_book
@@ -27,7 +26,7 @@ def claims(
     from kdbench.reports.claims.judge import judge_claims
 
     book = claim_book(claims_).only(options.name_list(only, "--only"))
-    report = judge_claims(runs or [runs_dir], book)
+    report = judge_claims(runs.places, book)
     options.deliver(
-        claims_document(report), report, json_output=json_output, format_=format_, out=out
+        claims_document(report), report, json_output=runs.json_output, format_=format_, out=out
     )

@@ -1,6 +1,5 @@
 """``kdbench conform``: reference numbers recomputed with our code."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Notes, Section, Table
 
 if TYPE_CHECKING:
-    from kdbench.harness.conform import Value
+    from kdbench.harness.conform.value import Value
 
 SHOWN = 3  # numbers of an array
 
@@ -38,15 +37,9 @@ def conform(
     wrong = [value for value in implemented if not value.passed]
     names = options.name_list(require, "--require") or []
     absent = [name for name in names if not any(called(value, name) for value in implemented)]
-    if json_output:
-        rows = [
-            value._asdict() | {"error": value.error, "passed": value.passed} for value in values
-        ]
-        typer.echo(json.dumps({"values": rows, "absent": absent}))
-    else:
-        from kdbench.reports.text.terminal import show
-
-        show(conform_document(values))
+    rows = [value._asdict() | {"error": value.error, "passed": value.passed} for value in values]
+    found = {"values": rows, "absent": absent}
+    options.deliver(conform_document(values), found, json_output=json_output)
     if wrong:
         worst = max(wrong, key=lambda value: value.error)
         raise CheckFailed(
@@ -72,7 +65,10 @@ def conform_document(values: Sequence["Value"]) -> Document:
     """Expected numbers beside ours, what is not implemented, and how many agree."""
     implemented = [value for value in values if value.ours is not None]
     rows = [
-        [value.name, _numbers(value.expected), _numbers(value.ours or []), _error(value)]
+        [
+            *(value.name, _numbers(value.expected), _numbers(value.ours or [])),
+            f"{value.error:.2g}" + ("" if value.passed else "  OFF"),
+        ]
         for value in implemented
     ]
     agree = sum(value.passed for value in implemented)
@@ -81,10 +77,6 @@ def conform_document(values: Sequence["Value"]) -> Document:
     notes.append(f"{agree} agree, {len(rows) - agree} do not, {len(absent)} not implemented")
     table = Table(["name", "expected", "ours", "error (of tolerance)"], rows, right=(1, 2, 3))
     return Document("", [Section("", [table, Notes(notes)])])
-
-
-def _error(value: "Value") -> str:
-    return f"{value.error:.2g}" + ("" if value.passed else "  OFF")
 
 
 def _numbers(numbers: Sequence[float]) -> str:

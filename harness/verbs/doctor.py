@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -20,8 +20,8 @@ class Finding(NamedTuple):
     """One thing that was looked at. ``fail`` stops runs, ``warn`` some of them."""
 
     what: str
-    state: Literal["ok", "warn", "fail"]
     found: str
+    state: Literal["ok", "warn", "fail"] = "ok"
 
 
 def doctor(
@@ -33,20 +33,16 @@ def doctor(
 ) -> None:
     """Check this machine: versions, device, precision, memory, disk, data, network."""
     options.calm_libraries()
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        check_versions,
-        lambda: check_device(device),
-        check_memory,
-        lambda: check_folders(runs_dir),
-        lambda: check_data(data_dir),
+    checks = [
+        *(check_versions(), check_device(device), check_memory()),
+        *(check_folders(runs_dir), check_data(data_dir)),
+        *([check_hub()] if network else []),
     ]
-    if network:
-        checks.append(check_hub)
     from kdbench.reports.text.terminal import show
 
     findings: list[Finding] = []
-    for check in checks:  # each is shown when it is done: some take seconds
-        found = list(check())
+    for check in checks:  # each is made and shown in its turn: some take seconds
+        found = list(check)
         findings += found
         if not json_output:
             show(doctor_document(found))
@@ -57,7 +53,7 @@ def doctor(
 
 def doctor_document(findings: Sequence[Finding]) -> Document:
     """A line each, aligned with those of other checks."""
-    rows = [[f"{state:4}", f"{what:12}", found] for what, state, found in findings]
+    rows = [[f"{state:4}", f"{what:12}", found] for what, found, state in findings]
     return Document("", [Section("", [Table([], rows)])])
 
 
@@ -66,18 +62,17 @@ def check_versions() -> Iterator[Finding]:
     from kdbench.harness.provenance import code_state, versions
 
     found = versions()
-    yield Finding("versions", "ok", ", ".join(f"{k} {v}" for k, v in found.items()))
+    yield Finding("versions", ", ".join(f"{k} {v}" for k, v in found.items()))
     missing = {"torch", "transformers", "accelerate", "lm-eval"} - found.keys()
     if missing:
-        yield Finding(
-            "packages", "fail", f"not installed: {', '.join(sorted(missing))}; pip install kdbench"
-        )
+        names = ", ".join(sorted(missing))
+        yield Finding("packages", f"not installed: {names}; pip install kdbench", "fail")
     code = code_state()
     if code.commit:
         changes = "with uncommitted changes" if code.diff else "clean"
-        yield Finding("code", "ok", f"commit {code.commit[:12]}, {changes}")
+        yield Finding("code", f"commit {code.commit[:12]}, {changes}")
     else:
-        yield Finding("code", "ok", f"no git commit (sha256 {code.sha256[:12]})")
+        yield Finding("code", f"no git commit (sha256 {code.sha256[:12]})")
 
 
 def check_device(asked: str) -> Iterator[Finding]:
@@ -88,18 +83,18 @@ def check_device(asked: str) -> Iterator[Finding]:
     if asked == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        yield Finding("device", "fail", f"{device} asked for, but torch sees no GPU; use cpu")
+        yield Finding("device", f"{device} asked for, but torch sees no GPU; use cpu", "fail")
         return
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "processor"
-    yield Finding("device", "ok", f"{device} ({name}), {torch.get_num_threads()} threads")
+    yield Finding("device", f"{device} ({name}), {torch.get_num_threads()} threads")
     try:
         single = _product_rate(device, torch.float32)
         half = _product_rate(device, torch.bfloat16)
     except RuntimeError as error:
-        yield Finding("bf16", "warn", f"cannot be measured ({error}); precision auto is fp32")
+        yield Finding("bf16", f"cannot be measured ({error}); precision auto is fp32", "warn")
         return
     faster = "faster" if half > 1.2 * single else "no faster; consider --set train.precision=fp32"
-    yield Finding("bf16", "ok", f"{half:.0f} GFLOP/s against {single:.0f} in fp32: {faster}")
+    yield Finding("bf16", f"{half:.0f} GFLOP/s against {single:.0f} in fp32: {faster}")
 
 
 def _product_rate(device: str, dtype: "object") -> float:
@@ -123,9 +118,11 @@ def check_memory() -> Iterator[Finding]:
     from kdbench.harness.provenance import available_cores, total_memory
 
     gigabytes = total_memory() / 2**30
-    state: Literal["ok", "warn"] = "ok" if gigabytes >= 4 else "warn"
-    note = "" if gigabytes >= 4 else "; enough for the mini suite only"
-    yield Finding("memory", state, f"{gigabytes:.1f} GiB, {available_cores()} cores{note}")
+    found = f"{gigabytes:.1f} GiB, {available_cores()} cores"
+    if gigabytes >= 4:
+        yield Finding("memory", found)
+    else:
+        yield Finding("memory", f"{found}; enough for the mini suite only", "warn")
 
 
 def check_folders(runs_dir: Path) -> Iterator[Finding]:
@@ -137,23 +134,22 @@ def check_folders(runs_dir: Path) -> Iterator[Finding]:
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            yield Finding(what, "fail", f"{folder} cannot be written; choose another place")
+            yield Finding(what, f"{folder} cannot be written; choose another place", "fail")
             continue
         free = shutil.disk_usage(existing).free / 2**30
-        state: Literal["ok", "warn"] = "ok" if free >= 2 else "warn"
-        yield Finding(what, state, f"{folder} ({free:.1f} GiB free)")
+        yield Finding(what, f"{folder} ({free:.1f} GiB free)", "ok" if free >= 2 else "warn")
 
 
 def check_data(data_dir: Path | None) -> Iterator[Finding]:
     """The folder of real data sets, if one is named."""
     if data_dir is None:
-        yield Finding("data", "ok", "no data folder named; real data comes from the hub")
+        yield Finding("data", "no data folder named; real data comes from the hub")
     elif not data_dir.is_dir():
-        yield Finding("data", "fail", f"no folder {data_dir}; see --data-dir and KDBENCH_DATA")
+        yield Finding("data", f"no folder {data_dir}; see --data-dir and KDBENCH_DATA", "fail")
     else:
         names = sorted(path.name for path in data_dir.iterdir() if path.is_dir())
-        state: Literal["ok", "warn"] = "ok" if names else "warn"
-        yield Finding("data", state, f"{data_dir}: {', '.join(names) or 'no data sets'}")
+        found = f"{data_dir}: {', '.join(names) or 'no data sets'}"
+        yield Finding("data", found, "ok" if names else "warn")
 
 
 def check_hub() -> Iterator[Finding]:
@@ -161,6 +157,6 @@ def check_hub() -> Iterator[Finding]:
     from kdbench.harness.data.hub import reachable
 
     if reachable():
-        yield Finding("hub", "ok", "reachable")
+        yield Finding("hub", "reachable")
     else:
-        yield Finding("hub", "warn", "not reachable (or offline mode); local models and data only")
+        yield Finding("hub", "not reachable (or offline mode); local models and data only", "warn")

@@ -81,12 +81,8 @@ def stored_config(folder: Path) -> "RunConfig":
     return read_record(config.path, RunConfig)
 
 
-def score(
-    runs: options.RunFolders = None,
-    runs_dir: options.RunsDir = options.RUNS,
-    json_output: options.Json = False,
-) -> None:
+def score(runs: options.Runs) -> None:
     """Score stored samples again, without a model or a GPU."""
     from kdbench.harness.runner import score_command
 
-    raise typer.Exit(score_command(runs or [runs_dir], json_output=json_output))
+    raise typer.Exit(score_command(runs.places, json_output=runs.json_output))

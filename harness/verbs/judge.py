@@ -20,7 +20,7 @@ Replay = Annotated[
 
 
 def judge(
-    runs: options.RunFolders = None,
+    *,
     judge_: Annotated[
         str, typer.Option("--judge", help="pointwise, pairwise, pairwise-json, or a YAML file.")
     ] = "pointwise",
@@ -53,8 +53,7 @@ def judge(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the judge; repeatable."),
     ] = None,
-    runs_dir: options.RunsDir = options.RUNS,
-    json_output: options.Json = False,
+    runs: options.Runs,
     quiet: options.Quiet = False,
 ) -> None:
     """Ask a language model how good stored answers are (GPT-4 feedback)."""
@@ -64,7 +63,7 @@ def judge(
     flags = {"model": judge_model, "base_url": judge_base_url, "key_env": judge_key_env}
     states = options.name_list(retry, "--retry") or []
     request = JudgeRequest(
-        runs=runs or [runs_dir],
+        runs=runs.places,
         judge=load_judge(judge_, set_ or [], flags),
         against=against,
         tasks=options.name_list(tasks, "--tasks"),
@@ -73,7 +72,7 @@ def judge(
         max_cost=max_cost,
         retry=frozenset(STATES if states == ["all"] else states),
         replay=replay,
-        json_output=json_output,
+        json_output=runs.json_output,
         quiet=quiet,
     )
     raise typer.Exit(judge_command(request))

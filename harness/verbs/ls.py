@@ -1,11 +1,8 @@
 """``kdbench ls``: what there is."""
 
-import json
-from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,36 +16,19 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 
-class What(StrEnum):
-    """What can be listed."""
-
-    runs = "runs"
-    methods = "methods"
-    tasks = "tasks"
-    suites = "suites"
-    studies = "studies"
-
-
 def ls(
-    what: Annotated[What, typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["runs", "methods", "tasks", "suites", "studies"],
+        typer.Argument(help="What to list."),
+    ],
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
 ) -> None:
     """List runs, methods, tasks, suites or studies."""
-    listings: dict[What, Callable[[], Rows]] = {
-        What.runs: lambda: runs(runs_dir),
-        What.methods: methods,
-        What.tasks: tasks,
-        What.suites: suites,
-        What.studies: studies,
-    }
-    rows = listings[what]()
-    if json_output:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif rows:
-        from kdbench.reports.text.terminal import show
-
-        show(listing(rows))
+    others = {"methods": methods, "tasks": tasks, "suites": suites, "studies": studies}
+    rows = runs(runs_dir) if what == "runs" else others[what]()
+    if rows or json_output:
+        options.deliver(listing(rows), rows, json_output=json_output)
     else:
         typer.echo(f"no {what} in {runs_dir}; make one with: kdbench run --method dpkd")
 
@@ -68,14 +48,10 @@ def _run_row(run: "RunFolder") -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.name}
     try:
         config = run.config.read().tree()
-        row |= {
-            "method": config["method"]["name"],
-            "student": config["pair"]["student"],
-            "suite": config["suite"],
-            "seed": config["train"]["seed"],
-        }
+        row["method"], row["student"] = config["method"]["name"], config["pair"]["student"]
+        row["suite"], row["seed"] = config["suite"], config["train"]["seed"]
     except (InputError, KeyError, TypeError):
-        row |= {"method": None, "student": None, "suite": None, "seed": None}
+        row |= dict.fromkeys(("method", "student", "suite", "seed"))
     if run.name.startswith("eval-"):  # an evaluation of a model that no run of ours made
         row |= {"method": run.name.removeprefix("eval-").rpartition("-")[0], "seed": None}
     holder, stages = lock_holder(run.path), run.stages()
@@ -119,14 +95,8 @@ def methods() -> Rows:
 
 def needs(card: "Card") -> list[str]:
     """What a method cannot do without, in words."""
-    wanted = {
-        "teacher logits": card.teacher_logits,
-        "teacher samples": card.teacher_samples,
-        "student samples": card.student_samples,
-        "plain text": card.plain_text,
-        "same tokenizer": card.same_tokenizer,
-    }
-    return [name for name, is_needed in wanted.items() if is_needed]
+    kinds = ("teacher_logits", "teacher_samples", "student_samples", "plain_text", "same_tokenizer")
+    return [kind.replace("_", " ") for kind in kinds if getattr(card, kind)]
 
 
 def tasks() -> Rows:

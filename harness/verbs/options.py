@@ -6,6 +6,7 @@ configuration key that it sets, if any.
 
 import functools
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -18,8 +19,6 @@ import typer
 from kdbench.reports.text.document import Document
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from kdbench.harness.config import Request, RunConfig
     from kdbench.harness.files.run_folder import RunFolder
 
@@ -69,9 +68,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress lines.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 RunName = Annotated[Path, typer.Argument(help="Run folder, or its name (or a part) in --runs-dir.")]
-RunFolders = Annotated[
-    list[Path] | None, typer.Argument(help="Run folders, or folders of runs.", show_default=False)
-]
 Format = Annotated[str, typer.Option("--format", help="terminal, md, latex, csv, html or json.")]
 Out = Annotated[Path | None, typer.Option(help="File to write.")]
 
@@ -101,6 +97,23 @@ class Group:
                 flag = f"--{name.replace('_', '-')}"
                 found[sets.key] = sets.read(value, flag) if sets.read else value
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs(Group):
+    """Which runs are read, and how the result is printed."""
+
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders, or folders of runs.", show_default=False),
+    ] = None
+    runs_dir: RunsDir = RUNS
+    json_output: Json = False
+
+    @property
+    def places(self) -> list[Path]:
+        """Those named, else the folder of runs."""
+        return self.runs or [self.runs_dir]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,19 +256,30 @@ def named_run(name: Path | str, runs_dir: Path) -> "RunFolder":
 
 def deliver(
     document: Document,
-    result: "BaseModel",
+    result: Any,
     *,
     json_output: bool,
     format_: str = "terminal",
     out: Path | None = None,
 ) -> None:
-    """Prints a result in one of the formats, or writes it to ``out``; JSON is the result itself."""
+    """Prints a result in one of the formats, or writes it to ``out``.
+
+    Args:
+        document: what people read.
+        result: what programs read, a pydantic model or plain data.
+        json_output: print the result as JSON.
+        format_: ``json``, or one of the document's.
+        out: file to write.
+    """
     from kdbench.harness.files.store import write_text
     from kdbench.reports.text.formats import write
+    from kdbench.reports.text.style import visible_json
     from kdbench.reports.text.terminal import show
 
     if json_output or format_ == "json":
-        text = result.model_dump_json(indent=1) + "\n"
+        is_model = hasattr(result, "model_dump_json")
+        plain = json.loads(result.model_dump_json()) if is_model else result
+        text = visible_json(plain, indent=1) + "\n"
     elif format_ == "terminal" and out is None:
         show(document)
         return

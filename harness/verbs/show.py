@@ -26,15 +26,14 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show a run's card, or with --sample N one prompt and every answer to it."""
-    from kdbench.reports.text.style import visible_json
-    from kdbench.reports.text.terminal import show as show_document
-
     shown = options.named_run(run, runs_dir)
-    found = card(shown) if sample is None else answers(shown, sample, task)
-    if json_output:
-        typer.echo(visible_json(found, indent=2))
+    if sample is None:
+        found = card(shown)
+        document = card_document(found)
     else:
-        show_document(card_document(found) if sample is None else answers_document(found))
+        found = answers(shown, sample, task)
+        document = answers_document(found)
+    options.deliver(document, found, json_output=json_output)
 
 
 def card(run: "RunFolder") -> Facts:

@@ -19,7 +19,8 @@ from kdbench.harness.files.records import (
     TrainRow,
 )
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import append_rows, mark_done, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, write_json
 
 TEACHER = ModelRef(name="/home/someone/models/big", fingerprint="b" * 64, parameters=1_000_000)
 INIT = ModelRef(name="small", fingerprint="a" * 64, parameters=100_000)
@@ -46,7 +47,7 @@ def trained_run(
     write_json(folder / "prepare.json", prepare)
     append_rows(folder / "train" / "metrics.jsonl", training())
     (folder / "train" / "student").mkdir()
-    mark_done(folder / "train", "train", [], {"best_step": 20, "steps": 40})
+    Stage(folder / "train", "train").mark(info={"best_step": 20, "steps": 40})
     card = RunCard(
         id="0123456789ab",
         kind="run",

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 from kdbench.harness.provenance import available_cores
-from kdbench.harness.study.executors import (
+from kdbench.harness.study.executors.worker import (
+    Handle,
     check_settings,
     command,
     number_setting,
@@ -14,22 +15,6 @@ from kdbench.harness.study.executors import (
 )
 
 SETTINGS = ("threads",)
-
-
-class LocalHandle:
-    """A process in a session of its own: it outlives its driver, and Ctrl-C does not reach it."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-
-    def poll(self) -> int | None:
-        """Its exit code; negative if a signal ended it."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """Ctrl-C."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGINT)
 
 
 class LocalExecutor:
@@ -48,8 +33,11 @@ class LocalExecutor:
         share = max(1, available_cores() // self.jobs)
         self._threads = max(1, int(number_setting(settings, "threads", share)))
 
-    def start(self, arguments: list[str], log: Path, slot: int) -> LocalHandle:
-        """A process; with several GPUs each slot has its own."""
+    def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
+        """A process; with several GPUs each slot has its own.
+
+        In a session of its own: it outlives its driver, and Ctrl-C does not reach it.
+        """
         extra = {}
         if len(self._devices) > 1:
             extra["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
@@ -62,7 +50,7 @@ class LocalExecutor:
                 env={**os.environ, **shared_variables(self._threads), **extra},
                 start_new_session=True,
             )
-        return LocalHandle(process)
+        return Handle(process.poll, lambda: os.killpg(process.pid, signal.SIGINT))
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import (
+from kdbench.harness.study.executors.worker import (
     LOST,
+    Handle,
     check_settings,
     extra,
     number_setting,
@@ -15,28 +15,6 @@ from kdbench.harness.study.executors import (
 )
 
 SETTINGS = ("address", "cpus", "gpus")
-
-
-class RayHandle:
-    """One task."""
-
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self._ray = ray
-        self._reference = reference
-        self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """The worker's exit code; `LOST` if its task or node died."""
-        if self._code is None and self._ray.wait([self._reference], timeout=0)[0]:
-            try:
-                self._code = int(self._ray.get(self._reference))
-            except (self._ray.exceptions.RayError, KeyboardInterrupt):
-                self._code = LOST
-        return self._code
-
-    def stop(self) -> None:
-        """Interrupts the task, which interrupts its process."""
-        self._ray.cancel(self._reference)
 
 
 class RayExecutor:
@@ -66,10 +44,20 @@ class RayExecutor:
         self._threads = max(1, int(cpus))
         self._task = ray.remote(run_worker).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
 
-    def start(self, arguments: list[str], log: Path, slot: int) -> RayHandle:
-        """A task; Ray finds its node."""
-        variables = shared_variables(self._threads)
-        return RayHandle(self._ray, self._task.remote(arguments, str(log), os.getcwd(), variables))
+    def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
+        """A task; Ray finds its node. Stopping it interrupts its process."""
+        ray, variables = self._ray, shared_variables(self._threads)
+        reference = self._task.remote(arguments, str(log), os.getcwd(), variables)
+
+        def look() -> int | None:
+            if not ray.wait([reference], timeout=0)[0]:
+                return None
+            try:
+                return int(ray.get(reference))
+            except (ray.exceptions.RayError, KeyboardInterrupt):  # its task or node died
+                return LOST
+
+        return Handle(look, lambda: ray.cancel(reference))
 
     def close(self) -> None:
         """Leaves the cluster."""

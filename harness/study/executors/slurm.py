@@ -6,32 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import LOST, extra, run_worker, shared_variables
+from kdbench.harness.study.executors.worker import LOST, Handle, extra, run_worker, shared_variables
 
 JOBS = 16
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
-
-
-class SlurmHandle:
-    """One job. submitit calls a killed job finished: without a result it is lost."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-        self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """The worker's exit code; `LOST` if the job ended without one."""
-        if self._code is None and self._job.done():
-            try:
-                self._code = int(self._job.result())
-            except Exception:  # submitit raises its own, or what the job raised
-                self._code = LOST
-        return self._code
-
-    def stop(self) -> None:
-        """Cancels it."""
-        with contextlib.suppress(Exception):  # it may be gone already
-            self._job.cancel()
 
 
 class SlurmExecutor:
@@ -59,11 +37,24 @@ class SlurmExecutor:
         self.jobs = jobs or JOBS
         self._threads = int(parameters["cpus_per_task"])
 
-    def start(self, arguments: list[str], log: Path, slot: int) -> SlurmHandle:
-        """Submits a job."""
+    def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
+        """Submits a job. submitit calls a killed one finished: without a result it is lost."""
         variables = shared_variables(self._threads)
         job = self._executor.submit(run_worker, arguments, str(log), os.getcwd(), variables)
-        return SlurmHandle(job)
+
+        def look() -> int | None:
+            if not job.done():
+                return None
+            try:
+                return int(job.result())
+            except Exception:  # submitit raises its own, or what the job raised
+                return LOST
+
+        def stop() -> None:
+            with contextlib.suppress(Exception):  # it may be gone already
+                job.cancel()
+
+        return Handle(look, stop)
 
     def close(self) -> None:
         """Jobs go on without us."""
