@@ -97,6 +97,14 @@ def _formats(data: Any) -> list[tuple[bool, Callable[[Any], Iterator[Value]]]]:
     ]
 
 
+def compared(entry: str, expected: dict[str, Any], ours: dict[str, Any]) -> Iterator[Value]:
+    """Every expected array beside ours, tensor or array; None where we have none."""
+    for name, wanted in expected.items():
+        value = ours.get(name)
+        mine = None if value is None else flat(value.tolist())
+        yield Value(f"{entry}.{name}", flat(wanted), mine)
+
+
 def flat(value: Any) -> list[float]:
     """Nested lists of numbers as one list."""
     if isinstance(value, list):
