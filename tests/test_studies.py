@@ -138,6 +138,19 @@ def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         make_cells(study, ["train.lr=1e-3"], tmp_path)
 
 
+def test_a_study_asks_its_workers_for_files_by_their_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study("dpkd").model_copy(update={"tasks": ("dolly", "own.jsonl")})
+    asked = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        arguments = make_cells(study, [], tmp_path)[0].arguments
+        asked.append(arguments[arguments.index("--tasks") + 1])
+    assert asked == [f"dolly,own={tmp_path / where / 'own.jsonl'}" for where in ("one", "two")]
+
+
 def test_an_edited_installed_method_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
