@@ -26,6 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from kdbench.harness.files.records import (
+    DecodingRecord,
     Estimate,
     EvaluationRecord,
     EvaluationScores,
@@ -34,6 +35,8 @@ from kdbench.harness.files.records import (
     RunCard,
     Summary,
 )
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.identity import column_id, evaluation_key
 from kdbench.reports.board import leaderboard
 
 TASKS = ("dolly", "selfinst", "vicuna", "sni", "unni")
@@ -125,6 +128,7 @@ def make_run(
     folder: Path, method: str, seed: int, *, prompts: int, level: float, answers: Sequence[Path]
 ) -> None:
     """Writes what a board and its page read of a finished run."""
+    run = RunFolder(folder)
     model = ModelRef(name="teacher", fingerprint="t" * 16, parameters=10**6)
     student = ModelRef(name="student", fingerprint=f"{method}{seed}", parameters=10**5)
     rng = np.random.default_rng([seed, *method.encode()])
@@ -136,26 +140,31 @@ def make_run(
             task=task,
             edition="mini",
             protocol="strict",
-            limit=None,
+            template="mini",
+            model=method,
+            tokenizer="0" * 64,
             data_sha256="0" * 64,
-            decoding={"temperature": 1.0},
+            decoding=DecodingRecord(max_new_tokens=128),
+            dtype="float32",
             batch_size=32,
             chunk=64,
-            scorer="1",
             seeds=SEEDS,
-            lm_eval_version="0.4.13",
         )
-        key = f"{task}@00000000"
+        key = evaluation_key(record)
         scores[key] = EvaluationScores(
-            task=task, edition="mini", protocol="strict", metrics=estimates
+            task=task,
+            edition="mini",
+            protocol="strict",
+            metrics=estimates,
+            column=column_id(record, "1"),
+            scorer="1",
         )
-        place = folder / "eval" / key
-        place.mkdir(parents=True)
-        (place / "evaluation.json").write_text(record.model_dump_json())
-        (place / "scores.jsonl").write_text(text)
-        os.link(
-            answers[(seed + len(method)) % len(answers)], place / f"samples.seed{SEEDS[0]}.jsonl"
-        )
+        evaluation = run.evaluation(key)
+        evaluation.path.mkdir(parents=True)
+        evaluation.record.path.write_text(record.model_dump_json())
+        evaluation.scores_file.write_text(text)
+        whose = answers[(seed + len(method)) % len(answers)]
+        os.link(whose, evaluation.samples_file(SEEDS[0]))
     card = RunCard(
         id=folder.name.rpartition("-")[2],
         kind="run",
@@ -166,10 +175,11 @@ def make_run(
         student=student,
         training_seed=seed,
         division="closed",
+        settings=method,
     )
-    (folder / "summary.json").write_text(Summary(run=card, scores=scores).model_dump_json())
-    (folder / "manifest.json").write_text(make_manifest(method, seed, model).model_dump_json())
-    (folder / "config.json").write_text(json.dumps({"method": method, "training_seed": seed}))
+    run.summary.path.write_text(Summary(run=card, scores=scores).model_dump_json())
+    run.manifest.path.write_text(make_manifest(method, seed, model).model_dump_json())
+    run.config.path.write_text(json.dumps({"method": method, "training_seed": seed}))
 
 
 class Timed(NamedTuple):

@@ -29,7 +29,7 @@ from pathlib import Path
 FOLDERS = ("harness", "trainers", "tasks", "reports")
 WAYS = {
     "step": {"begin": ["Loop._step"], "pause": ["Loop._after"]},
-    "evaluation": {"begin": ["generate_and_score", "generate_task"], "pause": []},
+    "evaluation": {"begin": ["generate_and_score"], "pause": []},
     "board": {"begin": ["leaderboard"], "pause": []},
 }
 PLAIN = "import sys; from kdbench.harness.cli import main; main(sys.argv[1:])"
@@ -130,7 +130,8 @@ def ways_through(repo: Path) -> dict[str, dict[str, int]]:
 
         runs = str(place / "runs")
         mini = ("--suite", "mini-test", "--tasks", "dolly", "--runs-dir", runs)
-        found = {"step": run("step", "run", "--method", "fkd", *mini)}
+        run(None, "run", "--method", "sft", "--seed", "10", *mini)  # makes the teacher and the init
+        found = {"step": run("step", "run", "--method", "fkd", "--seed", "10", *mini)}
         evaluated = str(place / "evaluated")
         found["evaluation"] = run(
             "evaluation", "eval", "--model", "teacher", *mini[:4], "--runs-dir", evaluated

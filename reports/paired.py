@@ -139,7 +139,12 @@ def column_tests(
     )
     if len(results) < len(ids) * (len(ids) - 1) // 2:
         notes.append(f"{column.heading}: methods that share no prompts are not compared")
-    return [PairTest(**(r._asdict() | {"a": ids[r.a], "b": ids[r.b]})) for r in results], notes
+    fields = PairResult._fields[2:]
+    tests = [
+        PairTest(a=ids[a], b=ids[b], **dict(zip(fields, rest, strict=True)))
+        for a, b, *rest in results
+    ]
+    return tests, notes
 
 
 def _content(entries: Sequence[Entry], metric: str) -> str:

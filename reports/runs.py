@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,8 +26,8 @@ from kdbench.harness.files.store import sha256_file
 from kdbench.harness.stats import Array
 
 PromptRow = TypeVar("PromptRow", SampleRow, ScoreRow)
-_PROMPT = re.compile(rb'\{"doc_id": ?(-?\d+), ?"prompt_hash": ?"([^"\\]*)"')
-"""How a line of samples and of scores begins."""
+_LINE = re.compile(rb'^\{"doc_id": ?(-?\d+), ?"prompt_hash": ?"([^"\\]*)".*$', re.MULTILINE)
+"""A line of samples or of scores, by how it begins."""
 _REMEDY = "run: kdbench score, or kdbench eval"
 
 
@@ -225,14 +225,16 @@ def scores_digest(evaluation: Evaluation) -> str:
 
 def scores(evaluation: Evaluation, wanted: Collection[str] | None = None) -> dict[str, ScoreRow]:
     """Stored scores by prompt id, in stored order; only the ``wanted`` ones, or all."""
-    return _rows(evaluation.scores_file, ScoreRow, wanted)
+    path = evaluation.scores_file
+    return prompt_rows(path, ScoreRow, prompt_lines(path, wanted))
 
 
 def answers(
     evaluation: Evaluation, seed: int, wanted: Collection[str] | None = None
 ) -> dict[str, SampleRow]:
     """Stored answers of one decoding seed by prompt id; only the ``wanted`` ones, or all."""
-    return _rows(evaluation.samples_file(seed), SampleRow, wanted)
+    path = evaluation.samples_file(seed)
+    return prompt_rows(path, SampleRow, prompt_lines(path, wanted))
 
 
 def prompt_id(row: SampleRow | ScoreRow) -> str:
@@ -247,29 +249,32 @@ def score_of(row: ScoreRow | None, metric: str, seed: int) -> float | None:
     return row.metrics[metric][row.seeds.index(seed)]
 
 
-def prompt_lines(path: Path) -> dict[str, bytes]:
+def prompt_lines(path: Path, wanted: Collection[str] | None = None) -> dict[str, bytes]:
     """Lines of stored scores or samples by prompt id, not parsed: of thousands few will be shown.
 
     Raises:
         InputError: a line is neither.
     """
     data = path.read_bytes() if path.is_file() else b""
+    data = data[: data.rfind(b"\n") + 1]  # without what a kill left of a line
     found: dict[str, bytes] = {}
-    for line in data[: data.rfind(b"\n")].split(b"\n") if data else ():
-        match = _PROMPT.match(line)
-        if match is None:
-            raise InputError(f"{path} has a line that kdbench did not write; {_REMEDY}")
-        found.setdefault(f"{match[1].decode()}:{match[2].decode()}", line)
+    lines = 0
+    for match in _LINE.finditer(data):
+        lines += 1
+        name = b":".join(match.groups()).decode()
+        if (wanted is None or name in wanted) and name not in found:
+            found[name] = match[0]
+    if lines < data.count(b"\n"):
+        raise InputError(f"{path} has a line that kdbench did not write; {_REMEDY}")
     return found
 
 
-def _rows(
-    path: Path, model: type[PromptRow], wanted: Collection[str] | None
+def prompt_rows(
+    path: Path, model: type[PromptRow], lines: Mapping[str, bytes]
 ) -> dict[str, PromptRow]:
-    lines = prompt_lines(path)
-    kept = lines if wanted is None else [name for name in lines if name in wanted]
+    """Lines of a file as rows; an InputError names the file."""
     try:
-        return {name: model.model_validate_json(lines[name]) for name in kept}
+        return {name: model.model_validate_json(line) for name, line in lines.items()}
     except ValidationError as error:
         raise InputError(f"{unfit(path, error)}; {_REMEDY}") from error
 

@@ -336,7 +336,7 @@ def test_conform_exit_codes(tmp_path: Path, kdbench: Kdbench) -> None:
 
 @pytest.mark.parametrize("name", ["fkd", "fkd.loss", "fkd[0].loss", "loss"])
 def test_conform_names(name: str) -> None:
-    from kdbench.harness.conform import Value
+    from kdbench.harness.conform.value import Value
 
     assert conform.called(Value("fkd[0].loss", [], []), name)
     assert not conform.called(Value("skd[0].norm", [], []), name)

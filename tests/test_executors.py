@@ -11,7 +11,8 @@ import pytest
 import runs
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import LOST, make_executor
+from kdbench.harness.study.executors import make_executor
+from kdbench.harness.study.executors.worker import LOST
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -103,13 +103,22 @@ def test_a_file_of_rows_is_a_task_like_the_suites_own(chats: Path, tmp_path: Pat
 
 def test_two_models_are_compared_on_a_users_file(chats: Path, tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
-    for label in ("teacher", "truth"):
-        forks.finish(
-            *("eval", "--suite", "mini-test", "--model", label, "--runs-dir", runs_dir),
-            *("--tasks", chats / "own.jsonl"),
-        )
-    said = processes.finish("compare", "teacher", "truth", "--runs-dir", str(runs_dir))
+    command = (
+        "eval",
+        "--suite",
+        "mini-test",
+        "--runs-dir",
+        runs_dir,
+        "--tasks",
+        chats / "own.jsonl",
+    )
+    for label in ("teacher", "init"):
+        forks.finish(*command, "--model", label)
+    said = processes.finish("compare", "teacher", "sft-init", "--runs-dir", str(runs_dir))
     assert "own[file:8]" in said
+    process = processes.start(*map(str, command), "--model", "truth")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "the prompts of its own world only" in output
 
 
 # -- scores are not samples -----------------------------------------------------------------------

@@ -6,7 +6,7 @@ import matplotlib
 import pandas
 import pytest
 
-from kdbench.reports import plotting
+from kdbench.reports.figures import plotting
 from kdbench.reports.text.csv import csv_text, frame
 
 ROWS = [

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdbench.harness.conform import Value, compared
+from kdbench.harness.conform.value import Value, compared
 from kdbench.trainers.exposure import curves, prompt_errors, token_errors
 
 LIVE_OFFSET = 1e-3

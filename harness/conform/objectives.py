@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from kdbench.harness.conform import Value, compared, flat
 from kdbench.harness.conform.named_objectives import named_objective
+from kdbench.harness.conform.value import Value, compared, flat
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.objectives.divergences import reverse_kl
 from kdbench.trainers.objectives.policy import (

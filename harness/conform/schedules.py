@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kdbench.harness.conform import Value, flat
+from kdbench.harness.conform.value import Value, flat
 from kdbench.trainers.methods.taid import Schedule
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kdbench.harness.conform import Value
+from kdbench.harness.conform.value import Value
 from kdbench.tasks.scoring import exact_match, rouge_l
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data import load_jsonl
+from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import likelihoods, stock
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.samples import Answerer, collect
@@ -74,7 +75,12 @@ def answering_truth(chunk: int) -> Answering:
         truth = mini.Truth()
 
         def one(doc: PromptDoc, seed: int) -> Response:
-            ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+            try:
+                ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+            except ValueError as error:
+                raise InputError(
+                    f"the truth knows the prompts of its own world only ({error}); leave that task out"
+                ) from error
             return Response(truth.decode(ids), len(ids), ids[-1] == truth.eos)
 
         def answer(docs: Sequence[PromptDoc], seed: int) -> Iterator[list[Response]]:
@@ -176,7 +182,7 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
         prompts = prompts_of(session, task, answering.tokenizer)
         record = evaluation_record(session.config, prompts, answering.card)
         evaluation = opened(session, run, record)
-        generate(session, answering, evaluation, record, prompts)
+        generate_and_score(session, answering, evaluation, record, prompts)
         prober(evaluation, prompts)
     for task in asked:
         if task not in texts and answering.model is not None:
@@ -194,7 +200,7 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )
         evaluation = opened(session, run, record)
-        generate(session, answering, evaluation, record, task)
+        generate_and_score(session, answering, evaluation, record, task)
         return
     job: likelihoods.Task
     if asked.kind == "labels":
@@ -218,7 +224,7 @@ def opened(session: Session, run: RunFolder, record: EvaluationRecord) -> Evalua
     return evaluation
 
 
-def generate(
+def generate_and_score(
     session: Session,
     answering: Answering,
     evaluation: Evaluation,

@@ -53,45 +53,35 @@ def prepare(
         limit=limit,
         chat=tokenizer if template == "chat" else None,
     )
-    settings = {prompt.settings for prompt in asked}
-    if len(settings) > 1:
+    one = asked[0].settings
+    if any(prompt.settings != one for prompt in asked):
         raise InputError(
             f"the parts of lm-eval task {name!r} are answered in different ways; name them one by one"
         )
-    one = next(iter(settings))
     if room <= one.max_new_tokens:
         raise InputError(
             f"lm-eval task {name!r} wants {one.max_new_tokens} new tokens, the model has a context of "
             f"{room}; choose another task or model"
         )
     docs = [_doc(place, prompt, template, tokenizer, room) for place, prompt in enumerate(asked)]
-    edition = join_edition("lm-eval", limit)
-    sha256 = digest([[p.task, p.context, p.targets, one] for p in asked])
+    shared: dict[str, Any] = {
+        "source": "lm-eval",
+        "place": config.tasks.include_path or "",
+        "edition": join_edition("lm-eval", limit),
+        "template": template,
+        "data_sha256": digest([[p.task, p.context, p.targets, one] for p in asked]),
+    }
     record = EvaluationRecord(
         task=name,
-        source="lm-eval",
-        place=config.tasks.include_path or "",
-        edition=edition,
         protocol=protocol.name,
-        template=template,
-        data_sha256=sha256,
         decoding=one,
         # a greedy answer is the same whatever the seed
         seeds=list(config.generate.seeds) if one.temperature else [config.generate.seeds[0]],
+        **shared,
         **facts,
     )
     counts = TokenCounts(rows=len(docs), kept=len(docs))
-    task = PreparedTask(
-        task=name,
-        source="lm-eval",
-        place=record.place,
-        edition=edition,
-        protocol=protocol,
-        template=template,
-        docs=tuple(docs),
-        counts=counts,
-        data_sha256=sha256,
-    )
+    task = PreparedTask(task=name, protocol=protocol, docs=tuple(docs), counts=counts, **shared)
     return task, record
 
 

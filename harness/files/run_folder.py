@@ -7,7 +7,7 @@ there are, what of a run is done, and for its documents, samples, scores, probes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,39 +27,13 @@ from kdbench.harness.files.records import (
 )
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
+    Document,
     read_json,
-    read_record,
     read_records,
     write_json,
     write_text,
 )
 from kdbench.harness.metrics import learn
-
-R = TypeVar("R", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Document(Generic[R]):
-    """One JSON document of a folder, read and written whole."""
-
-    path: Path
-    model: type[R]
-
-    def exists(self) -> bool:
-        """Whether it was written."""
-        return self.path.is_file()
-
-    def read(self) -> R:
-        """The document; an InputError names the file and the field."""
-        return read_record(self.path, self.model)
-
-    def find(self) -> R | None:
-        """The document, or None if it was not written."""
-        return self.read() if self.exists() else None
-
-    def write(self, value: R) -> None:
-        """Replaces the document, atomically."""
-        write_json(self.path, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,14 +298,10 @@ class SummaryDocument(Document[Summary]):
         stored = read_json(self.path)
         version = stored.get("schema_version") if isinstance(stored, dict) else None
         if isinstance(version, int) and version != SCHEMA:
-            remedy = (
-                "upgrade kdbench"
-                if version > SCHEMA
-                else "run it again, or read it with the kdbench that made it"
-            )
-            raise InputError(
-                f"{self.path} has schema {version}, this kdbench reads {SCHEMA}; {remedy}"
-            )
+            older = "run it again, or read it with the kdbench that made it"
+            remedy = "upgrade kdbench" if version > SCHEMA else older
+            said = f"has schema {version}, this kdbench reads {SCHEMA}"
+            raise InputError(f"{self.path} {said}; {remedy}")
         try:
             summary = Summary.model_validate(stored)
         except ValidationError as error:

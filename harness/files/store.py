@@ -18,8 +18,9 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -131,6 +132,30 @@ def validated(model: type[R], value: Any, where: object, whole: str = "document"
             name = str(problem["loc"][0])
             raise unknown("field", name, model.model_fields, f" in {where}") from error
         raise unfit(where, error, whole) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Document(Generic[R]):
+    """One JSON document of a folder, read and written whole."""
+
+    path: Path
+    model: type[R]
+
+    def exists(self) -> bool:
+        """Whether it was written."""
+        return self.path.is_file()
+
+    def read(self) -> R:
+        """The document; an InputError names the file and the field."""
+        return read_record(self.path, self.model)
+
+    def find(self) -> R | None:
+        """The document, or None if it was not written."""
+        return self.read() if self.exists() else None
+
+    def write(self, value: R) -> None:
+        """Replaces the document, atomically."""
+        write_json(self.path, value)
 
 
 def append_rows(path: Path | str, rows: Iterable[Row]) -> None:

@@ -14,7 +14,7 @@ from kdbench.harness.files.locks import lock_holder
 from kdbench.harness.identity import departures, digest, training_parts
 from kdbench.harness.progress import duration
 from kdbench.harness.study.definition import Cell
-from kdbench.harness.study.executors import Executor, Handle
+from kdbench.harness.study.executors.worker import Executor, Handle
 from kdbench.harness.study.state import Place, State, state_of
 
 POLL = 0.1

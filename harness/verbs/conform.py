@@ -10,7 +10,7 @@ from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Notes, Section, Table
 
 if TYPE_CHECKING:
-    from kdbench.harness.conform import Value
+    from kdbench.harness.conform.value import Value
 
 SHOWN = 3  # numbers of an array
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kdbench.harness.files.records import Missing
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Figure
+    from kdbench.reports.figures.plotting import Figure
 
 Rows = list[dict[str, Any]]
 
@@ -34,7 +34,7 @@ def save(plot: Plot, stem: Path) -> list[Path]:
     Raises:
         InputError: a file cannot be written.
     """
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     with plotting.style():
         return plotting.write(plot.draw(plot.rows), stem, plot.rows)

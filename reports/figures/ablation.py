@@ -8,7 +8,7 @@ from kdbench.reports.ablation import Ablation
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Figure
+    from kdbench.reports.figures.plotting import Figure
 
 METRIC = "rouge_l"
 PANELS = 6
@@ -52,7 +52,7 @@ def differences(ablation: Ablation, metric: str = METRIC) -> Drawable:
 
 
 def _draw(rows: Rows, title: str, base: str) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     tasks = names(rows, "task")[:PANELS]
     labels = names(rows, "row")

@@ -7,7 +7,7 @@ from kdbench.harness.files.records import Missing, StageCost
 from kdbench.reports.figures import Drawable, Plot, Rows
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Figure
+    from kdbench.reports.figures.plotting import Figure
 
 
 def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
@@ -32,7 +32,7 @@ def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
 
 
 def _draw(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     figure, axes = plotting.canvas(6.0, 0.7 + 0.28 * len(rows))
     seconds = [row["wall_s"] for row in rows]

@@ -7,7 +7,7 @@ from kdbench.harness.files.records import Missing
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Axes, Figure
+    from kdbench.reports.figures.plotting import Axes, Figure
 
 EXPOSURE = {
     "ex_acc_err": "ExAccErr (%)",
@@ -84,7 +84,7 @@ def reliability(reports: Mapping[str, Mapping[str, Any]]) -> Drawable:
 
 
 def _draw_exposure(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     titles = list(dict.fromkeys(EXPOSURE.values()))
     figure, plots = plotting.panels(6.0, 6.2, [1.2, 1.2, 1.0])
@@ -107,7 +107,7 @@ def _draw_exposure(rows: Rows) -> "Figure":
 
 
 def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     label = plotting.text(f"{prefix}{SYMBOLS.get(name, '')}".removesuffix(": "))
@@ -121,7 +121,7 @@ def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
 
 
 def _draw_reliability(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     figure, (above, below) = plotting.panels(4.4, 4.9, [2.6, 1.0])
     above.plot([0, 1], [0, 1], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)))

@@ -10,7 +10,7 @@ from kdbench.harness.metrics import info
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Axes, Figure
+    from kdbench.reports.figures.plotting import Axes, Figure
 
 PAPERS = {"minillm": "MiniLLM", "dpkd": "DPKD"}
 """Whose bounds of reference length; the keys are those of the runner's text report."""
@@ -102,7 +102,7 @@ def quality_cost(
 
 
 def _draw_buckets(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     tasks = names(rows, "task")
     lines = [_bucket_lines(pick(rows, task=task)) for task in tasks]
@@ -136,14 +136,14 @@ def _bucket_lines(rows: Rows) -> list[tuple[str, str]]:
 
 
 def _bucket_label(rows: Rows, bounds: str, bucket: str) -> str:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     counts = sorted({row["prompts"] for row in pick(rows, bounds=bounds, bucket=bucket)})
     return plotting.text(f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}")
 
 
 def _whisker(axes: "Axes", row: dict[str, Any], level: float, place: int) -> None:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     marker = plotting.MARKERS[place % len(plotting.MARKERS)]
@@ -168,7 +168,7 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
 
 
 def _draw_quality_cost(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     tasks = names(rows, "task")
     columns = min(2, len(tasks))
@@ -205,7 +205,7 @@ def _draw_quality_cost(rows: Rows) -> "Figure":
 
 
 def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     # beyond eight series a colour returns, with another marker
@@ -219,7 +219,7 @@ def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
 
 def _levels(axes: "Axes", rows: Rows) -> None:
     """Untrained models as named lines; one that would flatten the runs is only named, with an arrow."""
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     low, high = axes.get_ylim()
     reach = high - low
@@ -241,7 +241,7 @@ def _levels(axes: "Axes", rows: Rows) -> None:
 
 
 def _name(axes: "Axes", label: str, level: float, *, transform: Any, va: str = "bottom") -> None:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     axes.text(
         0.99,

@@ -8,7 +8,7 @@ from kdbench.harness.files.records import Missing, TrainRow
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
 
 if TYPE_CHECKING:
-    from kdbench.reports.plotting import Axes, Figure
+    from kdbench.reports.figures.plotting import Axes, Figure
 
 POINTS = 300
 """Most points of one curve; a longer training is drawn as means over equal windows of steps."""
@@ -129,7 +129,7 @@ def _thinned(
 
 
 def _draw_curves(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     panels = names(rows, "panel")
     figure, plots = plotting.panels(
@@ -149,7 +149,7 @@ def _draw_curves(rows: Rows) -> "Figure":
 
 
 def _draw_details(rows: Rows) -> "Figure":
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     panels = names(rows, "panel")
     height = math.ceil(len(panels) / 2)
@@ -169,7 +169,7 @@ def _draw_details(rows: Rows) -> "Figure":
 
 def _curve(axes: "Axes", rows: Rows, label: str | None, place: int) -> None:
     """Raw values pale, their running mean bold; evaluations as marked points."""
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     places = [row["response_tokens"] for row in rows]
@@ -183,7 +183,7 @@ def _curve(axes: "Axes", rows: Rows, label: str | None, place: int) -> None:
 
 
 def _tokens_axis(axes: "Axes") -> None:
-    from kdbench.reports import plotting
+    from kdbench.reports.figures import plotting
 
     axes.set_xlabel(TOKENS)
     axes.set_xlim(left=0)

@@ -15,7 +15,7 @@ from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell, ColumnKey, Found
 from kdbench.reports.paired import MAX_ROWS
-from kdbench.reports.runs import answers, prompt_lines, score_of, scores
+from kdbench.reports.runs import prompt_lines, prompt_rows, score_of, scores
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Table
@@ -70,22 +70,23 @@ def _rows(table: "Table") -> list[int]:
 
 def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
     """Chosen prompts with the answers of each row's first run to its first decoding seed."""
-    names = {place: set(_lines(evaluation)) for place, evaluation in stored.items()}
-    counts = Counter(name for found in names.values() for name in found)
+    files = {place: e.samples_file(e.seeds()[0]) for place, e in stored.items()}
+    lines = {place: prompt_lines(file) for place, file in files.items()}
+    counts = Counter(name for found in lines.values() for name in found)
     highest = max(counts.values(), default=0)
     everywhere = {name for name, count in counts.items() if count == highest}
-    fullest = next((place for place, found in names.items() if everywhere <= found), None)
+    fullest = next((found for found in lines.values() if everywhere <= found.keys()), None)
     if not everywhere or fullest is None:
         return []
-    chosen = _choose(everywhere, _lines(stored[fullest]), most)
-    rows = {place: answers(e, e.seeds()[0], chosen) for place, e in stored.items()}
-    scored = {place: scores(evaluation, chosen) for place, evaluation in stored.items()}
+    chosen = _choose(everywhere, fullest, most)
+    rows = {
+        place: prompt_rows(
+            file, SampleRow, {name: lines[place][name] for name in chosen if name in lines[place]}
+        )
+        for place, file in files.items()
+    }
+    scored = {place: scores(evaluation, set(chosen)) for place, evaluation in stored.items()}
     return [_prompt(name, rows, scored) for name in chosen]
-
-
-def _lines(evaluation: Evaluation) -> dict[str, bytes]:
-    """Stored answers to the first decoding seed, by prompt."""
-    return prompt_lines(evaluation.samples_file(evaluation.seeds()[0]))
 
 
 def _choose(names: Collection[str], lines: Mapping[str, bytes], most: int) -> list[str]:

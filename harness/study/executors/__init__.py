@@ -4,68 +4,10 @@ An executor starts a command and says whether it is still there. What became of 
 its folder, never from a scheduler.
 """
 
-import contextlib
-import importlib
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.folders import cache_folder
-
-LOST = -1
-"""Exit code of a worker that nobody can say anything about."""
-
-
-COMMAND = (sys.executable, "-m", "kdbench.harness.cli")
-
-
-class Handle:
-    """A started worker.
-
-    Args:
-        look: its exit code (negative: lost or killed), or None while it runs or waits for a place.
-        stop: asks it to end soon; what it has done so far stays.
-    """
-
-    def __init__(self, look: Callable[[], int | None], stop: Callable[[], object]) -> None:
-        self._look = look
-        self._stop = stop
-        self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """Its exit code, or None; once known it stays."""
-        if self._code is None:
-            self._code = self._look()
-        return self._code
-
-    def stop(self) -> None:
-        """Asks it to end, unless it has."""
-        if self.poll() is None:
-            self._stop()
-
-
-class Executor(Protocol):
-    """Starts workers."""
-
-    jobs: int
-    """How many may be started at once."""
-
-    def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
-        """Runs ``kdbench`` with ``arguments`` in a process of its own, its output added to ``log``.
-
-        Args:
-            arguments: of the command line.
-            log: file on a disk that all workers share.
-            slot: number of the place that is free, from 0 to ``jobs`` - 1.
-        """
-
-    def close(self) -> None:
-        """Lets go of what the executor holds; workers may live on."""
+from kdbench.harness.study.executors.worker import Executor
 
 
 def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") -> Executor:
@@ -104,74 +46,3 @@ def _setting(part: str, name: str) -> tuple[str, str]:
     if not sign or not key:
         raise InputError(f"--executor {name}: write key=value after the colon, got {part!r}")
     return key, value
-
-
-def spawn(
-    arguments: list[str], log: Path | str, variables: Mapping[str, str], **more: Any
-) -> "subprocess.Popen[bytes]":
-    """A ``kdbench`` process of the Python that runs us, its output added to ``log``."""
-    with open(log, "ab") as sink:
-        return subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **variables},
-            **more,
-        )
-
-
-def shared_variables(threads: int) -> dict[str, str]:
-    """What a worker needs in its environment wherever it runs.
-
-    Its share of the cores, no module taken from the folder it is started in, and our settings.
-    """
-    ours = {k: v for k, v in os.environ.items() if k.startswith(("KDBENCH_", "HF_"))}
-    cores = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    cache = {"KDBENCH_CACHE": str(cache_folder().resolve())}
-    return {**ours, **cores, **cache, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def check_settings(kind: str, settings: Mapping[str, str], known: Sequence[str]) -> None:
-    """InputError for a setting that an executor does not have."""
-    for key in settings.keys() - set(known):
-        raise InputError(f"executor {kind} has no setting {key!r}; it has {', '.join(known)}")
-
-
-def extra(package: str, kind: str) -> Any:
-    """The module of an executor that is an extra; InputError if it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(
-            f"executor {kind} needs {package}; install it with: pip install 'kdbench[{kind}]'"
-        ) from error
-
-
-def number_setting(settings: Mapping[str, str], key: str, default: float) -> float:
-    """A setting that is a number of at least 0; InputError if it is none."""
-    text = settings.get(key, str(default))
-    with contextlib.suppress(ValueError):
-        if float(text) >= 0:
-            return float(text)
-    raise InputError(f"executor setting {key} must be a number of at least 0, got {text!r}")
-
-
-def run_worker(arguments: list[str], log: str, cwd: str, variables: dict[str, str]) -> int:
-    """Runs a worker to its end on whatever machine this is called; returns its exit code.
-
-    Called by schedulers in processes of theirs. If they end such a process, the worker ends too.
-    """
-    worker = spawn(arguments, log, variables, cwd=cwd)
-
-    def end(*_: object) -> None:
-        worker.send_signal(signal.SIGINT)
-
-    # outside the main thread not allowed: there the scheduler ends the whole process group
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGTERM, end)
-    try:
-        return worker.wait()
-    except BaseException:
-        end()
-        raise

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from kdbench.harness.provenance import available_cores
-from kdbench.harness.study.executors import (
+from kdbench.harness.study.executors.worker import (
     Handle,
     check_settings,
     number_setting,

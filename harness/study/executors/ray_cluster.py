@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import (
+from kdbench.harness.study.executors.worker import (
     LOST,
     Handle,
     check_settings,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import LOST, Handle, extra, run_worker, shared_variables
+from kdbench.harness.study.executors.worker import LOST, Handle, extra, run_worker, shared_variables
 
 JOBS = 16
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
