@@ -20,10 +20,9 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import STUDIES
 from kdbench.harness.registry import METHODS
 from kdbench.harness.study import driver as driving
-from kdbench.harness.study import executors
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared
-from kdbench.harness.study.executors import make_executor
+from kdbench.harness.study.executors import make_executor, worker
 from kdbench.harness.study.plan import make_cells
 from kdbench.harness.study.state import Place, State, missing_of
 
@@ -231,7 +230,7 @@ def pretended(
             done = (tmp_path / f"{cell.label}.done").exists()
             return State("cached" if done else "to do", None, RunFolder(tmp_path / cell.label))
 
-        monkeypatch.setattr(executors, "COMMAND", command)
+        monkeypatch.setattr(worker, "COMMAND", command)
         monkeypatch.setattr(driving, "state_of", look)
         monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
         place = Place(tmp_path, Circumstances(tmp_path, "cpu", None))
@@ -351,7 +350,7 @@ def test_gpus_are_divided_unless_one_is_named(
     device: str, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    monkeypatch.setattr(executors, "COMMAND", (sys.executable, "-c", VISIBLE))
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", VISIBLE))
     executor = make_executor("local", 2, tmp_path, device)
     found = []
     for slot in range(2):
