@@ -17,7 +17,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.runner.student_card import write_student_card
 from kdbench.harness.session import Session
-from kdbench.reports.text.signature import joined
+from kdbench.reports.text.style import joined
 
 
 def write_summary(
