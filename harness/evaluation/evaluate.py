@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data import load_jsonl
+from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import likelihoods, stock
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data import Example, TokenCounts, prompt_hash, prompt_key, render
-from kdbench.harness.data.tokens import encode
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import prompt_hash, prompt_key, render
+from kdbench.harness.data.tokens import TokenCounts, encode
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.likelihoods import KEPT, documents, plain, whole_set
 from kdbench.harness.evaluation.names import include_folders

@@ -206,8 +206,9 @@ def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]
         except UnicodeDecodeError as error:
             raise InputError(f"{where} is not UTF-8; save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
-            known = isinstance(error, json.JSONDecodeError)
-            detail = f"{error.msg} at column {error.colno}" if known else error
+            detail = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                detail = f"{error.msg} at column {error.colno}"
             raise InputError(
                 f"{where} is not valid JSON ({detail}); fix or remove that line"
             ) from error
