@@ -9,8 +9,8 @@ import torch
 from lm_eval.api.metrics import brier_score
 from sklearn.calibration import calibration_curve
 
-from kdbench.harness import lm
 from kdbench.harness.errors import InputError
+from kdbench.harness.lm.likelihoods import evaluate_labels
 from kdbench.harness.probes.calibration import calibration
 from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
@@ -105,7 +105,7 @@ def test_the_worlds_classification_runs_through_lm_eval() -> None:
     assert all(0 <= doc["gold"] < len(doc["choices"]) for doc in docs)
     model = text_model()
     name = LABEL_TASKS["cls"].lm_eval_name
-    results = lm.evaluate_labels(model, name, docs)
+    results = evaluate_labels(model, name, docs)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     found = [
         predict([float(pair[0]) for pair in sample["filtered_resps"]], doc["gold"])
