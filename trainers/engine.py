@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -258,10 +259,8 @@ class Rollouts:
         chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         mine = list(chain.from_iterable(chunks[rank::world]))
         sampled = list(who.answers(mine, decoding, chunk=size, mix=mix))
-        if world > 1:
-            parts: list[Any] = [None] * world
-            torch.distributed.all_gather_object(parts, sampled)
-            sampled = [parts[i % world][i // world] for i in range(len(chunks))]
+        parts = gather_object([sampled])
+        sampled = [parts[i % world][i // world] for i in range(len(chunks))]
         answers = list(chain.from_iterable(sampled))
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
