@@ -43,7 +43,7 @@ class Card:
 
     title: str
     paper: str
-    variant: str
+    variant: str = "paper"
     cost: str
     policy: Literal["off", "on", "mixed"] = "off"
     teacher_logits: bool = False

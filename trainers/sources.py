@@ -201,10 +201,8 @@ class RolloutMethod(Method, abstract=True):
         elif not self._announced:  # resumed
             self._announce(ctx)
         epoch, batch = divmod(inside, batches)
-        order = ctx.indices(
-            epoch * batches + batch, size=size, salt=2 + number, n=len(self.rollouts)
-        )
-        return [self.rollouts[i] for i in order]
+        place, n = epoch * batches + batch, len(self.rollouts)
+        return [self.rollouts[i] for i in ctx.indices(place, size=size, salt=2 + number, n=n)]
 
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.train[i] for i in indices]
