@@ -24,7 +24,6 @@ from kdbench.trainers.methods.uld import sorted_distance, span_probabilities
 from kdbench.trainers.objectives import divergences as obj
 from kdbench.trainers.objectives.ranking import decreasing_fit, soft_rank, spearman
 from kdbench.trainers.objectives.sinkhorn import sinkhorn_cost
-from kdbench.trainers.objectives.skew import skewed
 
 F64 = torch.float64
 INF = math.inf
@@ -95,12 +94,12 @@ TOKEN: dict[str, tuple[obj.TokenObjective, Brute, bool]] = {
     ),
     "akl": (obj.adaptive_kl, lambda p, q, i: brute_akl(p, q), True),
     "distillm2-skl": (
-        lambda s, t, y, c: skewed(s, t, y, ALPHAS[: len(s)].to(s.dtype), reverse=False),
+        lambda s, t, y, c: obj.skewed(s, t, y, {"alpha": ALPHAS[: len(s)]}, reverse=False),
         lambda p, q, i: kl(p, mix(p, q, float(ALPHAS[i]))),
         True,
     ),
     "distillm2-srkl": (
-        lambda s, t, y, c: skewed(s, t, y, ALPHAS[: len(s)].to(s.dtype), reverse=True),
+        lambda s, t, y, c: obj.skewed(s, t, y, {"alpha": ALPHAS[: len(s)]}, reverse=True),
         lambda p, q, i: kl(q, mix(q, p, float(ALPHAS[i]))),
         False,  # its value is; what its gradient holds fixed makes the gradient differ
     ),
@@ -161,7 +160,9 @@ def test_what_distillm2_holds_fixed() -> None:
     student, teacher, target = cases()
     leaf, again = (student[:2].clone().requires_grad_(True) for _ in range(2))
     alpha = ALPHAS[:2]
-    skewed(leaf, teacher[:2], target[:2], alpha, reverse=True)["loss"].sum().backward()
+    obj.skewed(leaf, teacher[:2], target[:2], {"alpha": alpha}, reverse=True)[
+        "loss"
+    ].sum().backward()
     q, held, p = again.softmax(-1), student[:2].softmax(-1), teacher[:2].softmax(-1)
     mixture = alpha[:, None] * held + (1 - alpha[:, None]) * p
     (q * (q / mixture).log()).sum().backward()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -65,25 +66,23 @@ class Twins:
         return self._known[known]
 
     def _twinned(self, sequence: Sequence) -> Sequence:
+        read, read_teacher = _decoder(self.student), _decoder(self.teacher)
         ended = sequence.response[-1:] == (self.student.eos_token_id,)
         body = list(sequence.response[:-1] if ended else sequence.response)
-        other = self._encode(_decoder(self.student)(body)) if body else []
-        prompt = self._encode(_decoder(self.student)(list(sequence.prompt)))
+        other = self._encode(read(body)) if body else []
+        prompt = self._encode(read(list(sequence.prompt)))
         tail = [self.teacher.eos_token_id] if ended or not other else []
+        mine, theirs, last = [0] * len(body), [0] * len(other), 0
         if body and other:
-            mine, theirs = align(
-                ends(body, _decoder(self.student)), ends(other, _decoder(self.teacher))
-            )
-        else:
-            mine, theirs = [0] * len(body), [0] * len(other)
-        last = mine[-1] + 1 if body and other else 0
+            mine, theirs = align(ends(body, read), ends(other, read_teacher))
+            last = mine[-1] + 1
         mine += [last] if ended else []
         theirs += [last] * len(tail)
         twin = Sequence(
             tuple(prompt), (*other, *tail), sequence.key, {"span": torch.tensor(theirs).float()}
         )
         columns = {**sequence.columns, "span": torch.tensor(mine).float()}
-        return Sequence(sequence.prompt, sequence.response, sequence.key, columns, twin)
+        return replace(sequence, columns=columns, twin=twin)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.teacher(text, add_special_tokens=False)["input_ids"])

@@ -103,7 +103,7 @@ def assemble(parts: Parts) -> Loop:
         autocast=parts.accelerator.autocast,
     )
     return Loop(
-        parts.recipe,
+        recipe=parts.recipe,
         method=parts.method,
         ctx=_context(parts, engine, side),
         module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),

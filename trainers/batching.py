@@ -144,10 +144,8 @@ class Layout:
         else:
             rows = pad(sequences, pad_id=self.pad_id)
         moved = {k: v.to(self.device) for k, v in rows.columns.items()}
-        tensors: dict[str, Any] = {
-            k: v.to(self.device) for k, v in rows._asdict().items() if isinstance(v, torch.Tensor)
-        }
-        return rows._replace(**tensors, columns=moved)
+        fields: list[Any] = [v.to(self.device) if isinstance(v, Tensor) else v for v in rows]
+        return Packed(*fields)._replace(columns=moved)
 
 
 def pack(sequences: Seq[Sequence], *, max_tokens: int, pad_id: int) -> Packed:

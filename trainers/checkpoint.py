@@ -55,10 +55,9 @@ class Checkpoints:
         state = {**state, "model": self._weights(), "optimizer": optimizer}
         if self.accelerator.is_main_process:
             write_state(self.folder / f"step-{step:08d}", state)
-            outdated = [*saved(self.folder)[:-1], *self.folder.glob("best-*")]
-            for old in outdated:
-                if old != self._best(best):
-                    shutil.rmtree(old)
+            outdated = {*saved(self.folder)[:-1], *self.folder.glob("best-*")}
+            for old in sorted(outdated - {self._best(best)}):
+                shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> dict[str, Any] | None:
@@ -99,8 +98,7 @@ class Checkpoints:
 
     @property
     def _bare(self) -> torch.nn.Module:
-        module: torch.nn.Module = self.accelerator.unwrap_model(self.module)
-        return module
+        return self.accelerator.unwrap_model(self.module)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return _untied(_whole_weights(self._bare))
@@ -196,8 +194,7 @@ def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     seen: set[int] = set()
     kept = {}
     for name, tensor in weights.items():
-        if tensor.numel() and tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        kept[name] = tensor.contiguous()
+        if not tensor.numel() or tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            kept[name] = tensor.contiguous()
     return kept

@@ -14,7 +14,7 @@ length go through one call together, since on tiny models the calls themselves a
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -56,10 +56,8 @@ def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
 @contextmanager
 def fast_products() -> Iterator[None]:
     """Linear layers inside multiply the fast way if autocast is on and asks for the slow one."""
-    if torch.is_autocast_enabled("cpu") and slow_in_half(torch.get_autocast_dtype("cpu")):
-        with _WideProducts():
-            yield
-    else:
+    slow = torch.is_autocast_enabled("cpu") and slow_in_half(torch.get_autocast_dtype("cpu"))
+    with _WideProducts() if slow else nullcontext():
         yield
 
 
@@ -118,17 +116,13 @@ class LaidOutProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product, (rows, out)."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
-        return product
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
 
     def onto(self, residual: Tensor, x: Tensor) -> Tensor:
         """``residual`` + the product; neither is changed."""
-        total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        return torch.ops.mkldnn._linear_pointwise.binary(
             x, residual, self._weight, self._bias, "add"
         )
-        return total
 
 
 def worth_laying_out(weight: Tensor) -> bool:

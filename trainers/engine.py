@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -169,7 +170,8 @@ class LoadedModel:
             if len(owners) > len(read):
                 parts = zip(read, hidden_ND.split([n for _, n in read]), strict=True)
                 hidden_ND = torch.cat([part for (group, _), part in parts for _ in group])
-            target_N = torch.tensor([t for i, n in owners for t in _last(sequences[i].response, n)])
+            responses = ((sequences[index].response, n) for index, n in owners)
+            target_N = torch.tensor([t for ids, n in responses for t in ids[len(ids) - n :]])
             with self.autocast():
                 log_q_N, greedy_N = scored(hidden_ND, self.head, target_N, tile=self._tile)
             each = zip(log_q_N.float().cpu().split(sizes), greedy_N.cpu().split(sizes), strict=True)
@@ -258,10 +260,8 @@ class Rollouts:
         chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
         mine = list(chain.from_iterable(chunks[rank::world]))
         sampled = list(who.answers(mine, decoding, chunk=size, mix=mix))
-        if world > 1:
-            parts: list[Any] = [None] * world
-            torch.distributed.all_gather_object(parts, sampled)
-            sampled = [parts[i % world][i // world] for i in range(len(chunks))]
+        parts = gather_object([sampled])
+        sampled = [parts[i % world][i // world] for i in range(len(chunks))]
         answers = list(chain.from_iterable(sampled))
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
@@ -286,7 +286,3 @@ def _given(teacher: Engine | None) -> Engine:
     if teacher is None:
         raise ValueError("this method asks a teacher, but the run has none")
     return teacher
-
-
-def _last(ids: tuple[int, ...], count: int) -> tuple[int, ...]:
-    return ids[len(ids) - count :]

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.errors import CellFailed, InputError
@@ -62,6 +62,7 @@ class State:
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True, eq=False)
 class Loop:
     """One training; call :meth:`run`. `kdbench.trainers.assemble` makes one of its parts.
 
@@ -75,44 +76,36 @@ class Loop:
         evaluator: the student's development-set metrics at a step; None evaluates nothing.
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
+        show: called after each step with its row.
 
     Raises:
         InputError: the accelerator may shard models.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        *,
-        method: Method,
-        ctx: Context,
-        module: StudentModule,
-        tokenizer: PreTrainedTokenizerBase | None,
-        layout: Layout,
-        evaluator: Evaluator | None,
-        out: Path,
-        accelerator: Accelerator,
-    ) -> None:
-        if accelerator.distributed_type in SHARDED:
+    recipe: Recipe
+    method: Method
+    ctx: Context
+    module: StudentModule
+    tokenizer: PreTrainedTokenizerBase | None
+    layout: Layout
+    evaluator: Evaluator | None
+    out: Path
+    accelerator: Accelerator
+    show: Callable[[State, TrainRow], None] = lambda state, row: None
+    state: State = field(default_factory=State)
+
+    def __post_init__(self) -> None:
+        if self.accelerator.distributed_type in SHARDED:
             raise InputError(
-                f"training cannot run under {accelerator.distributed_type.value}: evaluation and "
-                "sampling need the whole student in one process; use plain data parallelism "
+                f"training cannot run under {self.accelerator.distributed_type.value}: evaluation "
+                "and sampling need the whole student in one process; use plain data parallelism "
                 "(accelerate launch --multi_gpu) or one GPU"
             )
-        self.recipe = recipe
-        self.method = method
-        self.ctx = ctx
-        self.student = module.student
-        self.tokenizer = tokenizer
-        self.layout = layout
-        self.evaluator = evaluator
-        self.out = out
-        self.accelerator = accelerator
-        self.show: Callable[[State, TrainRow], None] = lambda state, row: None
-        self.state = State()
-        self.steps = recipe.steps_of(len(ctx.train))
-        self.module, self.optimizer = accelerator.prepare(module, adamw(module, recipe))
-        self.checkpoints = Checkpoints(accelerator, self.module, self.optimizer, out)
+        self.student = self.module.student
+        self.steps = self.recipe.steps_of(len(self.ctx.train))
+        optimizer = adamw(self.module, self.recipe)
+        self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        self.checkpoints = Checkpoints(self.accelerator, self.module, self.optimizer, self.out)
 
     def run(self) -> State:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
@@ -120,7 +113,7 @@ class Loop:
         if self.evaluator and self.state.step == 0:
             metrics = self._evaluate()
             self._log(TrainRow(step=0, loss=metrics.get("dev_loss", 0.0)), metrics)
-        while not self._finished():
+        while self._progress() < 1.0:
             self._step()
         if self.state.best is None:  # "last", or nothing was evaluated
             self.state.best_step = self.state.step
@@ -203,16 +196,12 @@ class Loop:
 
     def _reduced(self, sums: dict[str, torch.Tensor], taught: int) -> dict[str, float]:
         """Means over ranks; the teacher's tokens are added up and booked."""
-        world = self.accelerator.num_processes
-        gathered: list[Any] = [({k: float(v) for k, v in sums.items()}, taught)]
-        if world > 1:
-            gathered *= world
-            torch.distributed.all_gather_object(gathered, gathered[0])
+        gathered = gather_object([({k: float(v) for k, v in sums.items()}, taught)])
         if total := sum(count for _, count in gathered):
             self.ctx.meter["teacher"] += total
         parts = [part for part, _ in gathered]
         names = dict.fromkeys(name for part in parts for name in part)
-        return {n: sum(part.get(n, 0.0) for part in parts) / world for n in names}
+        return {n: sum(part.get(n, 0.0) for part in parts) / len(parts) for n in names}
 
     def _count(self, window: tuple[Stream, ...]) -> None:
         tokens = self.state.tokens
@@ -228,13 +217,10 @@ class Loop:
         pairs = (self.state.step, self.steps), (trained, self.recipe.response_tokens)
         return max(used / budget for used, budget in pairs if budget)
 
-    def _finished(self) -> bool:
-        return self._progress() >= 1.0
-
     # -- after a step --------------------------------------------------------------------------
 
     def _after(self, row: TrainRow) -> None:
-        step, done = self.state.step, self._finished()
+        step, done = self.state.step, self._progress() >= 1.0
         every = self.recipe.evaluation_every(len(self.ctx.train))
         due = done or (every and step % every == 0)
         self._log(row, self._evaluate() if due else {})

@@ -21,21 +21,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdbench.trainers.batching import Stream
-from kdbench.trainers.micro_batch import MicroBatch, Sums
+from kdbench.trainers.batching import Stream as Stream
+from kdbench.trainers.micro_batch import MicroBatch as MicroBatch
+from kdbench.trainers.micro_batch import Sums as Sums
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Answer, Decoding, Sequence
-
-__all__ = [
-    "Card",
-    "Context",
-    "Method",
-    "MethodConfig",
-    "MicroBatch",
-    "Stream",
-    "Sums",
-    "checked_sums",
-]
 
 
 class MethodConfig(BaseModel):
@@ -53,7 +43,7 @@ class Card:
 
     title: str
     paper: str
-    variant: str
+    variant: str = "paper"
     cost: str
     policy: Literal["off", "on", "mixed"] = "off"
     teacher_logits: bool = False

@@ -1,6 +1,7 @@
 """A micro-batch on its way through student and teacher: what a method's loss computes with."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.utils.checkpoint
@@ -17,6 +18,7 @@ Sums = Mapping[str, Tensor]
 """Scalars, summed over a micro-batch: ``loss`` is minimised, every other entry only logged."""
 
 
+@dataclass(eq=False)
 class MicroBatch:
     """Some sequences of one stream, laid out in rows, with the student's forward pass done.
 
@@ -24,33 +26,28 @@ class MicroBatch:
 
     Attributes:
         packed: the rows; ``packed.columns`` are what the window attached to each target.
-        student_hidden_ND: the student's last hidden state at each target, differentiable.
-        student_head: how those become logits.
         student: the model.
-        teacher: the frozen teacher with its head, or None.
+        student_head: how those become logits.
+        student_hidden_ND: the student's last hidden state at each target, differentiable.
+        side: the frozen teacher with its head, or None; methods read ``teacher``.
+        tile: rows of a tile of the heads; None: by vocabulary size.
     """
 
-    def __init__(
-        self,
-        packed: Packed,
-        student: PreTrainedModel,
-        student_head: Head,
-        teacher: TeacherSide | None,
-        tile: int | None = None,
-    ) -> None:
-        self.packed = packed
-        self.student = student
-        self.student_head = student_head
-        self.student_hidden_ND = backbone_hidden(student, packed)
-        self._teacher = teacher
+    packed: Packed
+    student: PreTrainedModel
+    student_head: Head
+    side: TeacherSide | None
+    tile: int | None = None
+
+    def __post_init__(self) -> None:
+        self.student_hidden_ND = backbone_hidden(self.student, self.packed)
         self._teacher_hidden: Tensor | None = None
-        self._tile = tile
 
     @property
     def teacher(self) -> TeacherSide:
         """The frozen teacher with its head."""
-        assert self._teacher is not None, "this method needs a teacher"
-        return self._teacher
+        assert self.side is not None, "this method needs a teacher"
+        return self.side
 
     @property
     def teacher_tokens(self) -> int:
@@ -71,7 +68,7 @@ class MicroBatch:
         side = teacher if isinstance(teacher, TeacherSide) else self.teacher if teacher else None
         hidden = None
         if side is not None:  # the run's own teacher is asked once, whatever is computed with it
-            own = side is self._teacher
+            own = side is self.side
             hidden = self.teacher_hidden() if own else side.hidden(self.packed)
         loss, sums = tiled_sum(
             objective,
@@ -81,21 +78,21 @@ class MicroBatch:
             teacher_hidden_ND=hidden,
             teacher_head=side.head if side is not None else None,
             columns=self.packed.columns,
-            tile=self._tile,
+            tile=self.tile,
         )
         return sums | {"loss": loss}
 
     def logprobs(self) -> Tensor:
         """Log q(target) for each target token, (N,), differentiable."""
         return token_logprobs(
-            self.student_hidden_ND, self.student_head, self.packed.target_N, tile=self._tile
+            self.student_hidden_ND, self.student_head, self.packed.target_N, tile=self.tile
         )
 
     @torch.no_grad()
     def teacher_logprobs(self) -> Tensor:
         """Log p(target) for each of the teacher's targets, (N,)."""
         target_N = (self.packed.twin or self.packed).target_N
-        return token_logprobs(self.teacher_hidden(), self.teacher.head, target_N, tile=self._tile)
+        return token_logprobs(self.teacher_hidden(), self.teacher.head, target_N, tile=self.tile)
 
     def teacher_hidden(self) -> Tensor:
         """The teacher's last hidden state at each of its targets, (N', D').
@@ -125,10 +122,9 @@ class MicroBatch:
                 p_nV = self.teacher.head.logits(other).to(wide)
             return function(self.student_head.logits(hidden_nD).to(wide), p_nV)
 
-        result: Tensor = torch.utils.checkpoint.checkpoint(
+        return torch.utils.checkpoint.checkpoint(
             value, self.student_hidden_ND[rows], use_reentrant=False, preserve_rng_state=False
         )
-        return result
 
     def sum_by_sequence(self, values_N: Tensor) -> Tensor:
         """Token values added up to one number a sequence, (B,)."""
@@ -142,24 +138,20 @@ class MicroBatch:
     def inputs(self) -> list[Tensor]:
         """Input ids of each sequence (all but its last token)."""
         device = self.packed.input_ids_RT.device
-        return [
-            torch.tensor((*s.prompt, *s.response)[:-1], device=device)
-            for s in self.packed.sequences
-        ]
+        rows = [(*s.prompt, *s.response)[:-1] for s in self.packed.sequences]
+        return [torch.tensor(row, device=device) for row in rows]
 
     def embed(self, ids: Tensor, *, teacher: bool = False) -> Tensor:
         """Input embeddings of token ids under the student or the teacher."""
         model = self.teacher.model if teacher else self.student
-        embedded: Tensor = model.get_input_embeddings()(ids)
-        return embedded
+        return model.get_input_embeddings()(ids)
 
     def student_backbone(self, embeddings_BTD: Tensor) -> Tensor:
         """The student's last hidden states for given input embeddings, (B, T, D); right-padded."""
         mask = torch.ones(embeddings_BTD.shape[:2], dtype=torch.long, device=embeddings_BTD.device)
-        output: Tensor = self.student.base_model(
+        return self.student.base_model(
             inputs_embeds=embeddings_BTD, attention_mask=mask, use_cache=False
         )[0]
-        return output
 
 
 class StudentModule(torch.nn.Module):

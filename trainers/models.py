@@ -179,9 +179,7 @@ def _layers_prefix(model: PreTrainedModel, total: int) -> str:
     )
 
 
-def vocabulary(
-    tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel, generation: Any = None
-) -> Vocabulary:
+def vocabulary(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel) -> Vocabulary:
     """The shared vocabulary; logits beyond it are padding.
 
     Raises:

@@ -117,14 +117,9 @@ def gradient(
 
 
 def _pair(make: Callable[[], Method], out: Path, **options: Any) -> Loop:
-    return tiny_loop(
-        make(),
-        student=tiny_model(1),
-        teacher=tiny_model(2, width=48, layers=3),
-        out=out,
-        dtype=torch.float64,
-        **options,
-    )
+    student, teacher = tiny_model(1), tiny_model(2, width=48, layers=3)
+    options = {"dtype": torch.float64} | options
+    return tiny_loop(make(), student=student, teacher=teacher, out=out, **options)
 
 
 def tiny_model(seed: int, *, width: int = 32, layers: int = 2) -> PreTrainedModel:
@@ -171,17 +166,14 @@ def tiny_loop(
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
     out: Path,
-    packed: bool = True,
-    tile: int | None = None,
     dtype: torch.dtype | None = None,
-    teacher_vocab: int | None = None,
-    twin: Callable[[Sequence], Sequence] | None = None,
     **settings: Any,
 ) -> Loop:
     """A loop over 24 random examples in batches of 8, without evaluation.
 
-    ``dtype`` is that of sampling; ``settings`` are fields of the recipe.
+    ``dtype`` is that of sampling; ``settings`` are fields of the recipe or else of `Parts`.
     """
+    parts = {name: settings.pop(name) for name in settings.keys() - Recipe.model_fields.keys()}
     accelerator = Accelerator(cpu=True)
     train, answers = random_sequences(24, seed=1), out / "answers.jsonl"
     if accelerator.is_main_process and not answers.exists():
@@ -190,15 +182,11 @@ def tiny_loop(
         append_rows(answers, rows)
     return assemble(
         Parts(
-            recipe=Recipe.model_validate(
-                RECIPE | settings | {"sample_precision": PRECISIONS[dtype]}
-            ),
+            recipe=Recipe(**RECIPE | settings | {"sample_precision": PRECISIONS[dtype]}),
             method=method,
             student=student,
             teacher=teacher,
             vocabulary=Vocabulary(VOCAB, (EOS,), 0),
-            teacher_vocab=teacher_vocab,
-            twin=twin,
             train=train,
             text=random_sequences(10, seed=3, text=True),
             answers=answers,
@@ -206,7 +194,6 @@ def tiny_loop(
             decode_chunk=4,
             out=out,
             accelerator=accelerator,
-            packed=packed,
-            tile=tile,
+            **{"packed": True} | parts,
         )
     )

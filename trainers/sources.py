@@ -7,16 +7,16 @@ generator a rank, so its ranks do).
 
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.store import append_rows, read_rows
-from kdbench.trainers.method import Context, Method, Stream
+from kdbench.trainers.method import Context, Method, MethodConfig, Stream
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
 WAIT = 600.0  # seconds for another run's append
@@ -40,9 +40,8 @@ def as_prompts(sequences: Seq[Sequence], sample: int = 0) -> list[Prompt]:
 
 def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
     """Uniform numbers in [0, 1): a function of (seed, salt, step), the same on every rank."""
-    generator = torch.Generator().manual_seed(
-        (seed * 1_000_003 + salt) * 1_000_003 + step + 500_009
-    )
+    number = (seed * 1_000_003 + salt) * 1_000_003 + step + 500_009
+    generator = torch.Generator().manual_seed(number)
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
@@ -87,6 +86,7 @@ def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:
     return (Stream.of("text", rows, weight=weight),) if rows else ()
 
 
+@dataclass(eq=False)
 class TeacherAnswers:
     """Teacher answers to the training prompts: sampled when first needed, kept in a file, shared.
 
@@ -103,19 +103,14 @@ class TeacherAnswers:
         writes: whether this rank is the one that reads and appends to the file.
     """
 
-    def __init__(
-        self,
-        train: Seq[Sequence],
-        path: Path,
-        sample: Callable[[list[Prompt]], list[Answer]],
-        *,
-        writes: bool,
-    ) -> None:
-        self._train = train
-        self._path = path
-        self._sample = sample
-        self._writes = writes
-        self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if writes else {})
+    train: Seq[Sequence]
+    path: Path
+    sample: Callable[[list[Prompt]], list[Answer]]
+    _: KW_ONLY
+    writes: bool
+
+    def __post_init__(self) -> None:
+        self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if self.writes else {})
 
     def pick(self, indices: Iterable[int]) -> list[Sequence]:
         """The teacher's answers to these examples; what is missing is sampled together."""
@@ -123,28 +118,28 @@ class TeacherAnswers:
         missing = [i for i in dict.fromkeys(wanted) if i not in self._found]
         if missing:
             self._add(missing)
-        return [with_response(self._train[i], self._found[i]) for i in wanted]
+        return [with_response(self.train[i], self._found[i]) for i in wanted]
 
     def _add(self, indices: list[int]) -> None:
-        answers = self._sample(as_prompts([self._train[i] for i in indices]))
+        answers = self.sample(as_prompts([self.train[i] for i in indices]))
         found = {i: answer.ids for i, answer in zip(indices, answers, strict=True)}
-        if self._writes:
-            with RunLock(self._path.parent, wait=WAIT):
+        if self.writes:
+            with RunLock(self.path.parent, wait=WAIT):
                 there = self._read()
                 rows = [
-                    {"index": i, "key": self._train[i].key, "response": list(ids)}
+                    {"index": i, "key": self.train[i].key, "response": list(ids)}
                     for i, ids in found.items()
                     if i not in there
                 ]
-                append_rows(self._path, rows)
+                append_rows(self.path, rows)
             found |= {i: ids for i, ids in there.items() if i not in self._found}
         self._found |= _of_main(found)
 
     def _read(self) -> dict[int, tuple[int, ...]]:
         found: dict[int, tuple[int, ...]] = {}
-        for row in read_rows(self._path):
+        for row in read_rows(self.path):
             index = row["index"]
-            if index < len(self._train) and self._train[index].key == row["key"]:
+            if index < len(self.train) and self.train[index].key == row["key"]:
                 found.setdefault(index, tuple(row["response"]))
         return found
 
@@ -161,10 +156,8 @@ def _of_main(found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
 # -- collect, then optimise several times, as PPO does ---------------------------------------------
 
 
-class PPO(BaseModel):
+class PPO(MethodConfig):
     """How rollouts are collected and reused; MiniLLM's values (paper section 3, authors' scripts)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rollouts: int = Field(256, gt=0, description="answers a collection, over all ranks")
     inner_epochs: int = Field(4, gt=0, description="passes over a collection")
@@ -208,10 +201,8 @@ class RolloutMethod(Method, abstract=True):
         elif not self._announced:  # resumed
             self._announce(ctx)
         epoch, batch = divmod(inside, batches)
-        order = ctx.indices(
-            epoch * batches + batch, size=size, salt=2 + number, n=len(self.rollouts)
-        )
-        return [self.rollouts[i] for i in order]
+        place, n = epoch * batches + batch, len(self.rollouts)
+        return [self.rollouts[i] for i in ctx.indices(place, size=size, salt=2 + number, n=n)]
 
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.train[i] for i in indices]

@@ -11,7 +11,7 @@ is first asked for: what is remembered does not depend on when it was computed.
 
 import copy
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -65,6 +65,7 @@ def frozen_copy(
     return TeacherSide(model, head_of(model, vocab))
 
 
+@dataclass(eq=False)
 class TeacherMemory:
     """Hidden states by the content of a sequence.
 
@@ -75,18 +76,13 @@ class TeacherMemory:
         limit: bytes that may be kept, on the host; rows that do not fit are not kept at all.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        layout: Layout,
-        *,
-        micro_tokens: int,
-        limit: int,
-    ) -> None:
-        self.model = model
-        self.layout = layout
-        self.micro_tokens = micro_tokens
-        self.limit = limit
+    model: PreTrainedModel
+    layout: Layout
+    _: KW_ONLY
+    micro_tokens: int
+    limit: int
+
+    def __post_init__(self) -> None:
         self._shelves: dict[str, _Shelf] = {}
 
     def keep(self, name: str, blocks: Seq[Seq[Sequence]]) -> None:

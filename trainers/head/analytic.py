@@ -1,6 +1,5 @@
 """Cross-entropy and forward KL with their gradients, in place, while logits are in the cache."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -109,17 +108,15 @@ def analytic_form(
 
     A bias may hold ``-inf`` and a soft cap bends the gradient: both are left to the generic road.
     """
-    for head in (student, teacher):
-        if head is not None and (head.weight is None or head.softcap is not None):
+    for head in filter(None, (student, teacher)):
+        if head.weight is None or head.softcap is not None:
             return None
-        if head is not None and head.bias is not None and not head.bias.isfinite().all():
+        if head.bias is not None and not head.bias.isfinite().all():
             return None
-    function: Callable[..., Values] = objective
-    options: dict[str, float] = {}
-    if isinstance(objective, partial):
-        if objective.args:
-            return None
-        function, options = objective.func, objective.keywords
+    bare = objective if isinstance(objective, partial) else partial(objective)
+    if bare.args:
+        return None
+    function, options = bare.func, bare.keywords
     if function is objectives.cross_entropy:
         return Analytic(1.0, 0.0)
     if function is likelihood:

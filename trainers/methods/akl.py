@@ -26,7 +26,6 @@ class AdaptiveKL(Method):
     card = Card(
         title="Adaptive KL",
         paper="arXiv:2404.02657",
-        variant="paper",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

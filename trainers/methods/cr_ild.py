@@ -51,7 +51,7 @@ class CRILD(Method):
         """Pairs of the step's examples that are mixed with each other (phase one), or examples."""
         batch = ctx.batch(step)
         if ctx.progress >= self.config.first_phase:
-            return (Stream("response", tuple((s,) for s in batch)),)
+            return (Stream.of("response", batch),)
         shares = drawn(ctx.seed, step, 15, len(batch))
         pairs = [(batch[i], batch[i - 1]) for i in range(len(batch))]
         groups = tuple(

@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
-from kdbench.trainers.objectives.divergences import Columns, Values
-from kdbench.trainers.objectives.skew import skewed
+from kdbench.trainers.objectives.divergences import shared, skewed
 from kdbench.trainers.sources import student_responses, with_constants
 from kdbench.trainers.types import Sequence
 
@@ -90,15 +89,8 @@ class DistiLLM2(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed token means a response."""
-        return micro.sum(partial(token_loss, reverse=stream.name == "student"), teacher=True)
-
-
-def token_loss(
-    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, reverse: bool
-) -> Values:
-    """Skew divergence with each response's α, as its share of the response, (n,) each."""
-    terms = skewed(student, teacher, target, columns["alpha"], reverse=reverse)
-    return {name: value * columns["share"] for name, value in terms.items()}
+        divergence = partial(skewed, reverse=stream.name == "student")
+        return micro.sum(shared(divergence), teacher=True)
 
 
 def curriculum(gap: Tensor, alpha: float, low: float) -> Tensor:

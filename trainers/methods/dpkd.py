@@ -35,7 +35,6 @@ class DPKD(Method):
     card = Card(
         title="DPKD",
         paper="arXiv:2406.19774",
-        variant="paper",
         policy="mixed",
         cost="2 + 2 teacher forwards + plain text + sampling each step",
         teacher_logits=True,
@@ -60,7 +59,7 @@ class DPKD(Method):
         nll = -q / lengths
         if self.config.length_norm or self.config.form == "simpo":
             q, p = q / lengths, p / lengths
-        values = self.preference(q[0::2], q[1::2], p[0::2], p[1::2], nll[0::2])
+        values = self.preference(q, p, nll)
         margin = (q[0::2] - p[0::2]) - (q[1::2] - p[1::2])
         return {
             "loss": values.sum(),
@@ -70,21 +69,11 @@ class DPKD(Method):
             "slope": (self.config.beta * torch.sigmoid(-self.config.beta * margin)).sum(),
         }
 
-    def preference(
-        self,
-        q_win: torch.Tensor,
-        q_lose: torch.Tensor,
-        p_win: torch.Tensor,
-        p_lose: torch.Tensor,
-        nll_win: torch.Tensor,
-    ) -> torch.Tensor:
-        """The configured form, one value a pair."""
-        beta = self.config.beta
-        form: Form = self.config.form
-        if form == "dpo":
-            return dpo(q_win, q_lose, p_win, p_lose, beta=beta)
-        if form == "ipo":
-            return ipo(q_win, q_lose, p_win, p_lose, beta=beta)
+    def preference(self, q: torch.Tensor, p: torch.Tensor, nll: torch.Tensor) -> torch.Tensor:
+        """The configured form, one value a pair, of chosen and rejected answers in turn."""
+        beta, form, q_pair = self.config.beta, self.config.form, (q[0::2], q[1::2])
         if form == "cpo":
-            return cpo(q_win, q_lose, nll_win, beta=beta)
-        return simpo(q_win, q_lose, beta=beta, gamma=self.config.gamma)
+            return cpo(*q_pair, nll[0::2], beta=beta)
+        if form == "simpo":
+            return simpo(*q_pair, beta=beta, gamma=self.config.gamma)
+        return (dpo if form == "dpo" else ipo)(*q_pair, p[0::2], p[1::2], beta=beta)

@@ -44,13 +44,9 @@ class DSKD(Method):
         same_tokenizer=False,
     )
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.modules: dict[str, nn.Module] = {}
-
     def parameters(self, student_width: int, teacher_width: int) -> dict[str, nn.Module]:
         """Projectors t2s, s2t, and the query of the cross-model attention."""
-        self.modules = {
+        self.modules: dict[str, nn.Module] = {
             "t2s": nn.Linear(teacher_width, student_width),
             "s2t": nn.Linear(student_width, teacher_width),
             "query": nn.Linear(2 * student_width, 2 * teacher_width),
@@ -102,10 +98,8 @@ class DSKD(Method):
         head, hidden = micro.teacher.head, micro.teacher_hidden()
         sums = []
         for rows in torch.arange(len(s2t), device=s2t.device).split(ROWS):
-            kl = self._divergence(
-                head.logits(hidden[rows]), head.logits(s2t[rows].to(hidden.dtype))
-            )
-            sums.append((weight[rows] * kl).sum())
+            p, q = head.logits(hidden[rows]), head.logits(s2t[rows].to(hidden.dtype))
+            sums.append((weight[rows] * self._divergence(p, q)).sum())
         return {"s2t_kl": torch.stack(sums).sum()}
 
     def _divergence(self, p: Tensor, q: Tensor) -> Tensor:

@@ -38,7 +38,6 @@ class MiniLLM(RolloutMethod):
     card = Card(
         title="MiniLLM",
         paper="arXiv:2306.08543",
-        variant="paper",
         policy="on",
         cost="1 + teacher forward + plain text + sampling (÷ inner epochs)",
         teacher_logits=True,
@@ -48,19 +47,15 @@ class MiniLLM(RolloutMethod):
 
     def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
         """Adds columns ``advantage`` and ``weight``, each rollout by itself."""
-        return [self._with_advantage(s) for s in rollouts]
-
-    def _with_advantage(self, rollout: Sequence) -> Sequence:
-        log_q, log_p = rollout.columns["log_q"], rollout.columns["log_p"]
-        advantage = returns_after(
-            log_p - log_q,
-            length_norm=self.config.length_norm,
-            inclusive=not self.config.single_step,
-        )
-        weight = importance_weight(log_q, log_p, self.config.teacher_mix)
-        return with_response(
-            rollout, rollout.response, log_q=log_q, weight=weight, advantage=advantage
-        )
+        norm, inclusive = self.config.length_norm, not self.config.single_step
+        found = []
+        for s in rollouts:
+            log_q, log_p = s.columns["log_q"], s.columns["log_p"]
+            advantage = returns_after(log_p - log_q, length_norm=norm, inclusive=inclusive)
+            weight = importance_weight(log_q, log_p, self.config.teacher_mix)
+            columns = {"log_q": log_q, "weight": weight, "advantage": advantage}
+            found.append(with_response(s, s.response, **columns))
+        return found
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and single-step terms, or cross-entropy on text."""

@@ -51,9 +51,8 @@ class OPD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Student responses to the step's prompts."""
-        responses = student_responses(
-            ctx, step, ctx.batch(step), temperature=self.config.temperature
-        )
+        temperature = self.config.temperature
+        responses = student_responses(ctx, step, ctx.batch(step), temperature=temperature)
         return (Stream.of("response", responses),)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

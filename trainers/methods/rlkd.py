@@ -42,7 +42,6 @@ class RLKD(Method):
     card = Card(
         title="Ranking-loss KD",
         paper="arXiv:2409.12545",
-        variant="paper",
         cost="1 + teacher forward + ranks",
         teacher_logits=True,
     )

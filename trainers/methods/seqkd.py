@@ -25,7 +25,6 @@ class SeqKD(Method):
     card = Card(
         title="Sequence-level KD",
         paper="arXiv:1606.07947; MiniLLM's SeqKD baseline",
-        variant="paper",
         cost="1 + one teacher answer a prompt",
         teacher_samples=True,
     )

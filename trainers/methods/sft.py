@@ -14,7 +14,6 @@ class SFT(Method):
     card = Card(
         title="Supervised fine-tuning",
         paper="baseline (SFT w/o KD) of MiniLLM, arXiv:2306.08543",
-        variant="paper",
         cost="1",
         same_tokenizer=False,
     )

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
-from kdbench.trainers.objectives.divergences import Columns, Values, word_kd
+from kdbench.trainers.objectives.divergences import shared, word_kd
 from kdbench.trainers.objectives.sinkhorn import sinkhorn_cost
 from kdbench.trainers.sources import with_constants
 from kdbench.trainers.types import Sequence
@@ -52,7 +52,8 @@ class SinKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Token means of CE and KD plus the Sinkhorn term, summed over groups."""
-        sums = micro.sum(partial(_weighted, kd_ratio=self.config.kd_ratio), teacher=True)
+        kd = shared(partial(word_kd, kd_ratio=self.config.kd_ratio))
+        sums = micro.sum(kd, teacher=True)
         value, sinkhorn = sums["loss"], torch.zeros_like(sums["loss"])
         group_N = micro.packed.columns["group"]
         settings = {n: getattr(self.config, n) for n in ("temperature", "epsilon", "rounds")}
@@ -69,15 +70,3 @@ def _grouped(sequences: list[Sequence], number: int) -> tuple[Sequence, ...]:
     """A group whose tokens know its number and that their weights add up to 1."""
     count = sum(s.targets for s in sequences)
     return tuple(with_constants(s, group=float(number), share=1.0 / count) for s in sequences)
-
-
-def _weighted(
-    student: torch.Tensor,
-    teacher: torch.Tensor | None,
-    target: torch.Tensor,
-    columns: Columns,
-    *,
-    kd_ratio: float,
-) -> Values:
-    terms = word_kd(student, teacher, target, columns, kd_ratio=kd_ratio)
-    return {name: value * columns["share"] for name, value in terms.items()}

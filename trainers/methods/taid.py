@@ -32,7 +32,6 @@ class TAID(Method):
     card = Card(
         title="TAID",
         paper="arXiv:2501.16937",
-        variant="paper",
         cost="1 + teacher forward",
         teacher_logits=True,
     )

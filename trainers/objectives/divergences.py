@@ -14,7 +14,6 @@ Notation: p teacher, q student, D(a|b) = sum_v a log(a/b).
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -86,26 +85,11 @@ def _logged(student: Tensor, target: Tensor) -> Tensor:
         return torch.logsumexp(student, -1) - student.gather(-1, target[:, None]).squeeze(-1)
 
 
-class Divergence(Protocol):
-    """A token objective with options of its own; ``temperature`` softens both distributions."""
-
-    def __call__(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        target: Tensor,
-        columns: Columns,
-        *,
-        temperature: float = 1.0,
-        **options: float,
-    ) -> Values:
-        """Named values of each row, (n,)."""
-
-
-def _divergence(function: Callable[..., Values]) -> Divergence:
+def _divergence(function: Callable[..., Values]) -> Callable[..., Values]:
     """A token objective from a function of (log p, log q), both (n, V), and of keywords.
 
-    What it names beside the loss is logged only, and the negative log-likelihood is added to it.
+    It also takes ``temperature``, which softens both distributions. What the function names beside
+    the loss is logged only, and the negative log-likelihood is added to it.
     """
 
     @wraps(function)
@@ -303,3 +287,37 @@ def mixed(objective: TokenObjective, ratio: float) -> TokenObjective:
         return terms | {"loss": (1 - ratio) * nll + ratio * terms["loss"], "nll": nll.detach()}
 
     return value
+
+
+def shared(objective: TokenObjective) -> TokenObjective:
+    """All values of the objective, each times what column ``share`` says its token weighs."""
+
+    def value(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
+        terms = objective(student, teacher, target, columns)
+        return {name: value * columns["share"] for name, value in terms.items()}
+
+    return value
+
+
+def skewed(
+    student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, *, reverse: bool
+) -> Values:
+    """D(p | alpha p + (1-alpha) q) or, reversed, D(q | (1-alpha) p + alpha sg(q)), (n,) each.
+
+    Column ``alpha`` is the skew of each row, in (0, 1). As DistiLLM-2's code has them
+    (distillm-2@fe4cf9b): q inside the reverse mixture is held fixed.
+    """
+    log_p, log_q = _log_both(student, teacher)
+    one, other = (log_q, log_p) if reverse else (log_p, log_q)
+    inside = log_q.detach() if reverse else log_p
+    # the mixture is alpha * inside + (1 - alpha) * other; a floor keeps gradients of log 0 finite
+    floor = torch.finfo(student.dtype).min / 4
+    share = columns["alpha"].to(student.dtype)[:, None]
+    mixture = torch.logaddexp(
+        inside.clamp_min(floor) + share.log(), other.clamp_min(floor) + torch.log1p(-share)
+    )
+    ruled_out = torch.isneginf(inside) & torch.isneginf(other)
+    gap = torch.where(torch.isneginf(one), 0.0, one) - torch.where(ruled_out, -torch.inf, mixture)
+    value = _dot(one.exp(), gap)
+    name = "skew_reverse_kl" if reverse else "skew_forward_kl"
+    return {"loss": value, name: value.detach(), "nll": _logged(student, target)}

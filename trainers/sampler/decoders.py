@@ -86,11 +86,11 @@ class KeyValues:
 
     def __init__(self, slots: Slots, like_HD: torch.Size, tensor: torch.Tensor) -> None:
         # Zeros, not empty: a masked column still enters the sum as 0 * value, and 0 * nan is nan.
-        shape = (slots.count, slots.capacity, *like_HD)
-        self.keys = tensor.new_zeros(shape)
-        self.values = tensor.new_zeros(shape)
-        self._flat_keys = self.keys.view(slots.count * slots.capacity, -1)
-        self._flat_values = self.values.view(slots.count * slots.capacity, -1)
+        self.keys = tensor.new_zeros(slots.count, slots.capacity, *like_HD)
+        self.values = torch.zeros_like(self.keys)
+        self._flat_keys, self._flat_values = (
+            storage.flatten(0, 1).flatten(1) for storage in (self.keys, self.values)
+        )
 
     def write_prompts(
         self, slots_r: torch.Tensor, keys_rTHD: torch.Tensor, values_rTHD: torch.Tensor
@@ -107,11 +107,8 @@ class KeyValues:
 
     def read(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of keys and values, each (n, heads, width, head size)."""
-        n = len(step.index_n)
-        return (
-            self.keys[:n, : step.width].transpose(1, 2),
-            self.values[:n, : step.width].transpose(1, 2),
-        )
+        read = slice(len(step.index_n)), slice(step.width)
+        return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first columns of a slot over another's."""
@@ -138,12 +135,8 @@ class Decoder(ABC):
     def reset(self, count: int, capacity: int) -> None:
         """Makes ``count`` empty slots of ``capacity`` columns; larger storage is kept."""
         if self.slots.count < count or self.slots.capacity < capacity:
-            self.slots = Slots(
-                max(count, self.slots.count),
-                max(capacity, self.slots.capacity),
-                self.device,
-                self.dtype,
-            )
+            size = max(count, self.slots.count), max(capacity, self.slots.capacity)
+            self.slots = Slots(*size, self.device, self.dtype)
             self._allocate()
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
@@ -155,9 +148,7 @@ class Decoder(ABC):
             width = lengths[group[0]]
             if width == 0:
                 continue
-            rows = [
-                [*prompts[index], *[self._pad_id] * (width - lengths[index])] for index in group
-            ]
+            rows = [[*prompts[i], *[self._pad_id] * (width - lengths[i])] for i in group]
             ids_rT = torch.tensor(rows, device=self.device)
             self._read(ids_rT, torch.tensor([slots[index] for index in group], device=self.device))
 
@@ -298,16 +289,14 @@ class ForwardDecoder(Decoder):
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        output = self._model(
+        return self._model(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
-        )
-        logits: torch.Tensor = output.logits
-        return logits
+        ).logits
 
 
 def cast_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

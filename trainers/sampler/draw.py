@@ -81,8 +81,6 @@ class NgramBlock:
 
     def banned(self) -> Sequence[int]:
         """Tokens that may not come next."""
-        if len(self._last) < self._n - 1:
-            return ()
         return tuple(self._followers.get(self._last, ()))
 
 
@@ -248,12 +246,8 @@ class GumbelArgmax:
         """One token id a row, int64 (B,). ``scores`` float32 or float64, any constant added to a
         row does not matter; -inf is never drawn. ``keys`` as for ``hash31``.
         """
-        drawn = [
-            self._tile(scores, keys)
-            for scores, keys in zip(
-                scores_BV.split(self._tile_rows), keys_B2.split(self._tile_rows), strict=True
-            )
-        ]
+        tiles = (each.split(self._tile_rows) for each in (scores_BV, keys_B2))
+        drawn = [self._tile(scores, keys) for scores, keys in zip(*tiles, strict=True)]
         return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
 
     def _tile(self, scores_BV: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:

@@ -34,11 +34,8 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
     if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM):
         return False
     config = model.config
-    linear = {
-        type(module)
-        for name, module in model.named_modules()
-        if name.endswith(("_proj", "lm_head"))
-    }
+    named = model.named_modules()
+    linear = {type(module) for name, module in named if name.endswith(("_proj", "lm_head"))}
     return (
         linear == {nn.Linear}
         and config.hidden_act == "silu"
@@ -135,12 +132,8 @@ class LlamaDecoder(Decoder):
         return Product(weight, None if bias is None else bias.float())
 
     def _bias(self, linears: list[nn.Linear], rows: int | None) -> torch.Tensor | None:
-        biases = [
-            linear.bias.detach()[:rows].to(self.dtype)
-            for linear in linears
-            if linear.bias is not None
-        ]
-        return torch.cat(biases) if biases else None
+        given = [linear.bias.detach() for linear in linears if linear.bias is not None]
+        return torch.cat([bias[:rows].to(self.dtype) for bias in given]) if given else None
 
     def _layer(self, module: Any, product: Callable[[str, list[nn.Linear]], AnyProduct]) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
@@ -212,11 +205,8 @@ class LlamaDecoder(Decoder):
         plain_NHD = stacked_NX[:, :rotary].unflatten(1, (-1, self._size))
         swapped_NHD = plain_NHD.roll(self._size // 2, dims=-1)
         turned_NHD = torch.addcmul(plain_NHD * cos_N1D, swapped_NHD, sin_N1D)
-        return (
-            turned_NHD[:, : self._queries],
-            turned_NHD[:, self._queries :],
-            stacked_NX[:, rotary:],
-        )
+        queries_NHD, keys_NHD = turned_NHD.tensor_split([self._queries], dim=1)
+        return queries_NHD, keys_NHD, stacked_NX[:, rotary:]
 
     def _outputs(self, x_ND: torch.Tensor, mixed_NX: torch.Tensor, layer: _Layer) -> torch.Tensor:
         """Attention's output projection and the feed-forward part, with their residuals."""

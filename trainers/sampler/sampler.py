@@ -120,8 +120,7 @@ def _check(
 def context_length(model: PreTrainedModel) -> int | None:
     """How many tokens a model can read, prompt and answer together; None if its config names none."""
     config = model.config.get_text_config().to_dict()
-    length: int | None = config.get("max_position_embeddings") or config.get("n_positions")
-    return length
+    return config.get("max_position_embeddings") or config.get("n_positions")
 
 
 def decoder_for(
@@ -212,14 +211,13 @@ class _Sampler:
         for decoder in self.decoders:
             decoder.reset(slots + spare, capacity)
         self._allocate(slots)
-        self._rows, self._ready = [], deque()
+        self._ready.clear()
         with ExitStack() as sessions:
             for decoder in self.decoders:
                 sessions.enter_context(decoder.session())
-            first = [waiting.popleft() for _ in range(slots)]
-            self._read(list(range(slots)), first)
-            for slot, row in enumerate(first):
-                self._rows.append(row)
+            self._rows = [waiting.popleft() for _ in range(slots)]
+            self._read(range(slots), self._rows)
+            for slot, row in enumerate(self._rows):
                 self._start(slot, row)
             while self._rows:
                 ended = self._collect(self._next(), answers)
@@ -286,8 +284,7 @@ class _Sampler:
             drawn_n = self._draw(scores_nV, keys_n2)
         self._place_S[:n] += 1
         self._tokens_S[:n] = drawn_n
-        drawn: list[int] = drawn_n.tolist()
-        return drawn
+        return drawn_n.tolist()
 
     def _replace(self, ended: list[int], waiting: deque[_Row], spare: Sequence[int]) -> None:
         """Refills slots of ended rows; those that nobody waits for are closed up from the end."""
