@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data import load_jsonl
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation import likelihoods, stock
+from kdbench.harness.evaluation import stock
+from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.samples import Answerer, collect
 from kdbench.harness.evaluation.scoring import score, scored_as
@@ -202,14 +203,13 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
         evaluation = opened(session, run, record)
         generate_and_score(session, answering, evaluation, record, task)
         return
-    job: likelihoods.Task
     if asked.kind == "labels":
         data_dir = session.request.data_dir
-        job = likelihoods.LabelTask(config, facts, asked.name, answering.tokenizer, data_dir)
+        reading = label_task(asked.name, config, facts, answering.tokenizer, data_dir)
     else:
-        job = likelihoods.StockTask(config, facts, asked.name)
-    evaluation = opened(session, run, job.record())
-    likelihoods.read_likelihoods(session, answering.label, evaluation, job, answering.model)
+        reading = stock.likelihood_task(asked.name, config, facts)
+    evaluation = opened(session, run, reading.record)
+    read_likelihoods(session, answering.label, evaluation, reading, answering.model)
 
 
 Prober = Callable[[Evaluation, PreparedTask], None]

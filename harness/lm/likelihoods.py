@@ -7,14 +7,12 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.evaluator import evaluate, simple_evaluate
-from lm_eval.tasks import TaskManager
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kdbench.harness.lm.answers import chat_text, request_decoding
 from kdbench.harness.lm.tasks import load, manager_of, undisturbed
 from kdbench.harness.text_model import Completion, TextModel, decoding_of
-from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.labels import LabelDoc
 
 
@@ -150,13 +148,9 @@ def evaluate_stock(
     return dict(found)
 
 
-def evaluate_labels(model: TextModel, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
-    """Runs a classification task of ours on prepared documents; returns lm-eval's results."""
-    with undisturbed():
-        manager = TaskManager(
-            include_path=str(YAML_FOLDER),
-            include_defaults=False,
-            metadata={"rows": [dict(doc) for doc in docs]},
-        )
-        found = evaluate(ModelLM(model), manager.load([name]), bootstrap_iters=0, log_samples=True)
-    return dict(found)
+def label_likelihoods(model: TextModel, docs: Sequence[LabelDoc]) -> list[list[float]]:
+    """Log-probability (nats) of each label word after its prompt, encoded as lm-eval does it."""
+    pairs = [(doc["prompt"], choice) for doc in docs for choice in doc["choices"]]
+    asked = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    found = iter(ModelLM(model).loglikelihood(asked))
+    return [[next(found)[0] for _ in doc["choices"]] for doc in docs]
