@@ -112,13 +112,8 @@ class Session:
 
     def cost(self, stage: str, wall_s: float, **tokens: int) -> None:
         """Books what a stage cost; a resumed stage adds up."""
-        before = self.costs.get(stage, StageCost(wall_s=0.0))
-        added = {k: before.tokens.get(k, 0) + v for k, v in tokens.items()}
-        self.costs[stage] = StageCost(
-            wall_s=before.wall_s + wall_s,
-            tokens=before.tokens | added,
-            peak_mb=max(before.peak_mb, peak_memory_mb(self.device)),
-        )
+        new = StageCost(wall_s=wall_s, tokens=tokens, peak_mb=peak_memory_mb(self.device))
+        self.costs[stage] = self.costs.get(stage, StageCost(wall_s=0.0)).plus(new)
 
 
 def open_session(request: Request, progress: Progress) -> Session:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
-from kdbench.harness.files.store import append_rows, keep_rows, make_folder, read_records
+from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.questions import PromptDoc, Response
 
 Answerer = Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]
@@ -80,10 +80,7 @@ def _stored(path: Path, docs: Sequence[PromptDoc], *, seed: int, chunk: int) -> 
             )
     if len(rows) > len(docs):
         raise InputError(f"{path} holds {len(rows)} answers to {len(docs)} prompts; move it away")
-    whole = len(rows) if len(rows) == len(docs) else len(rows) // chunk * chunk
-    if whole < len(rows):
-        keep_rows(path, whole)
-    return rows[:whole]
+    return keep_batches(path, rows, len(docs), chunk)
 
 
 def _row(doc: PromptDoc, response: Response, seed: int) -> SampleRow:

@@ -168,7 +168,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
     folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
 
     def measure(model: TextModel, evaluation: Evaluation) -> Found:
-        results = evaluate_stock(model, tasks=[name], limit=limit, include_paths=folders)
+        results = evaluate_stock(model, name, limit=limit, include_paths=folders)
         check_targets(results)
         keep_results(evaluation, results)
         # groups are pooled
