@@ -47,7 +47,6 @@ LABEL_TASKS: dict[str, LabelTask] = {
 WORDS = {"sst2-cal": ("negative", "positive"), "boolq-cal": ("no", "yes")}
 FILM = "Is the sentiment of this film review sentence positive or negative? Answer with one word."
 PASSAGE = "Read the passage and answer the question with yes or no."
-METRICS = ("acc", "brier")
 
 
 class LabelDoc(TypedDict):

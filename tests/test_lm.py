@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import answering_model
-from kdbench.harness.evaluation.samples import Answerer, collect
+from kdbench.harness.evaluation.evaluate import Answerer, answering_model, collect
 from kdbench.harness.files.records import DecodingRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_records
