@@ -113,7 +113,16 @@ class Session:
     def cost(self, stage: str, wall_s: float, **tokens: int) -> None:
         """Books what a stage cost; a resumed stage adds up."""
         new = StageCost(wall_s=wall_s, tokens=tokens, peak_mb=peak_memory_mb(self.device))
-        self.costs[stage] = self.costs.get(stage, StageCost(wall_s=0.0)).plus(new)
+        self.costs[stage] = total(self.costs.get(stage), new)
+
+
+def total(before: StageCost | None, more: StageCost) -> StageCost:
+    """What two parts of one stage cost."""
+    if before is None:
+        return more
+    tokens = before.tokens | {k: before.tokens.get(k, 0) + n for k, n in more.tokens.items()}
+    peak = max(before.peak_mb, more.peak_mb)
+    return StageCost(wall_s=before.wall_s + more.wall_s, tokens=tokens, peak_mb=peak)
 
 
 def open_session(request: Request, progress: Progress) -> Session:

@@ -224,12 +224,6 @@ class StageCost(Record):
     tokens: dict[str, int] = Field({}, description="student, teacher, sampled, text … tokens")
     peak_mb: float = 0.0
 
-    def plus(self, more: "StageCost") -> "StageCost":
-        """What both cost, of two parts of one stage."""
-        tokens = self.tokens | {k: self.tokens.get(k, 0) + n for k, n in more.tokens.items()}
-        peak = max(self.peak_mb, more.peak_mb)
-        return StageCost(wall_s=self.wall_s + more.wall_s, tokens=tokens, peak_mb=peak)
-
 
 class Summary(Record):
     """summary.json: all that a board needs."""

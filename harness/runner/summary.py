@@ -17,7 +17,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import find_method
-from kdbench.harness.session import Session
+from kdbench.harness.session import Session, total
 from kdbench.reports.run.model_card import MethodFacts, model_card
 from kdbench.reports.text.signature import joined
 
@@ -36,7 +36,7 @@ def write_summary(
         return False
     cost = dict(before.cost) if before else {}
     for stage, new in session.costs.items():
-        cost[stage] = cost[stage].plus(new) if stage in cost else new
+        cost[stage] = total(cost.get(stage), new)
     cost |= generated(run, cost.get("generate"))
     run.summary.write(
         Summary(
