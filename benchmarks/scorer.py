@@ -20,7 +20,7 @@ WORDS = 256
 
 def make_pairs(data_dir: str | None, count: int) -> list[tuple[str, str]]:
     """Pairs of 256-word texts cut from Dolly's training answers, the same ones every time."""
-    from kdbench.harness.data import load_split
+    from kdbench.harness.data.sources import load_split
 
     words = [
         word

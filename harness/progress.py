@@ -20,7 +20,7 @@ LIVE_EVERY = 0.1
 WINDOW = 15.0  # seconds that the rate looks back
 
 
-class Stage:
+class StageLine:
     """One stage's line. Update it with cumulative numbers; what the line shows follows from them.
 
     Args:
@@ -111,9 +111,9 @@ class Progress:
     @contextlib.contextmanager
     def stage(
         self, name: str, total: int | None = None, *, unit: str = "step", done: int = 0
-    ) -> Iterator[Stage]:
+    ) -> Iterator[StageLine]:
         """Shows one stage's line while the block runs, and a summary when it ends well."""
-        stage = Stage(self, name, total, unit, done)
+        stage = StageLine(self, name, total, unit, done)
         with contextlib.ExitStack() as stack:
             # a stage may start inside another: the outer line rests meanwhile
             if self._on_terminal and not self._quiet and self._live is None:

@@ -9,16 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.data import (
-    Example,
-    TokenCounts,
-    examples_sha256,
-    prompt_hash,
-    prompt_key,
-    render,
-    tokenise_prompts,
-)
-from kdbench.harness.data.tokens import TokenizerLike, encode
+from kdbench.harness.data.examples import Example, examples_sha256
+from kdbench.harness.data.templates import prompt_hash, prompt_key, render
+from kdbench.harness.data.tokens import TokenCounts, TokenizerLike, encode, tokenise_prompts
 from kdbench.tasks.catalogue import join_edition, split_edition, task_examples
 from kdbench.tasks.protocols import Protocol
 

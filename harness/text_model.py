@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.data import prompt_key
+from kdbench.harness.data.templates import prompt_key
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import DecodingRecord
 from kdbench.harness.questions import Response

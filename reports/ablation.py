@@ -17,7 +17,7 @@ from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, ev
 from kdbench.reports.paired import Sample, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
-from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
+from kdbench.reports.text.style import signature, tests_text
 
 Published = Mapping[str, Mapping[str, float]]
 """Row label -> task/metric -> the paper's own number."""
@@ -251,7 +251,7 @@ def _signature(
     """One line that says how the numbers came about."""
     pairs = [(column, cell) for row in cells for column, cell in zip(columns, row, strict=True)]
     effects = [(column, cell.effect) for column, cell in pairs if cell.effect]
-    tests = tests_text({effect.seeds_measured for _, effect in effects}, INTERVAL_AND_P)
+    tests = tests_text({effect.seeds_measured for _, effect in effects})
     return signature(
         {"suite": suite, "protocol": ",".join(sorted({column.protocol for column in columns}))},
         training={len(row.runs) for row in rows if row.runs},

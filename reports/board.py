@@ -23,8 +23,8 @@ from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
-from kdbench.reports.text.signature import interval_text, signature, tests_text
-from kdbench.reports.text.style import visible_json
+from kdbench.reports.text.style import interval_text, signature, tests_text, visible_json
+from kdbench.reports.text.terminal import Terminal
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]
 
@@ -275,9 +275,10 @@ def _render(built: Built, format: str, to_file: bool) -> str:
         return render_html(built)
     if format == "json":
         return visible_json(built.board.model_dump(mode="json"), indent=1) + "\n"
-    width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
-    document = board_document(built.board, headline=format == "terminal")
-    return write(document, format, width=width)
+    if format == "terminal":
+        width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+        return Terminal(width).write(board_document(built.board, headline=True))
+    return write(board_document(built.board), format)
 
 
 def _deliver(texts: Mapping[Path, str], verify: bool) -> None:

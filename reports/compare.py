@@ -14,7 +14,7 @@ from kdbench.reports.columns import Column, ColumnKey, Entry, Found, columns_of,
 from kdbench.reports.paired import Sample, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
 from kdbench.reports.runs import answers, finished_runs
-from kdbench.reports.text.signature import INTERVAL_AND_P, signature, tests_text
+from kdbench.reports.text.style import signature, tests_text
 
 MOST = 10
 """Number of prompts shown that differ most."""
@@ -137,7 +137,7 @@ def _signature(
     """One line that says how the numbers came about."""
     rows = [side.grouped.row for side in sides]
     suites = dict.fromkeys(side.grouped.runs[0].summary.run.suite for side in sides)
-    tests = tests_text({column.seeds_measured for column in columns}, INTERVAL_AND_P)
+    tests = tests_text({column.seeds_measured for column in columns})
     return signature(
         {"suite": ",".join(suites), "protocol": ",".join(sorted(protocols))},
         training={len(row.runs) for row in rows if not row.reference},

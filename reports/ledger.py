@@ -29,7 +29,7 @@ from kdbench.reports.columns import (
 from kdbench.reports.published.numbers import Number, Settings, load_numbers, load_settings
 from kdbench.reports.rows import GroupedRow, sections
 from kdbench.reports.runs import finished_runs
-from kdbench.reports.text.signature import interval_text, signature
+from kdbench.reports.text.style import interval_text, signature
 
 RULE = (
     "agrees: the published value (half a unit of its last digit allowed) lies in our 95% interval"

@@ -9,7 +9,8 @@ one silently wins.
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdbench.harness.data import Example, load_split, parse_examples
+from kdbench.harness.data.examples import Example, parse_examples
+from kdbench.harness.data.sources import load_split
 from kdbench.harness.errors import InputError, unknown
 
 YAML_FOLDER = Path(__file__).with_name("yaml")

@@ -9,7 +9,8 @@ over as the ``rows`` key of lm-eval's metadata.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from kdbench.harness.data import Example, prompt_hash, render
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import prompt_hash, render
 from kdbench.tasks.catalogue import split_edition, task_examples
 from kdbench.tasks.scoring import exact_match, rouge_l
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from kdbench.harness.data import Example, load_labelled, prompt_hash, render
-from kdbench.harness.data.labelled import Labelled
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.labelled import Labelled, load_labelled
+from kdbench.harness.data.templates import prompt_hash, render
 from kdbench.tasks.calibration import ece, predict
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ A protocol changes numbers, so its name is part of every evaluation's key and of
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdbench.harness.data import TokenRule
+from kdbench.harness.data.tokens import TokenRule
 from kdbench.harness.errors import unknown
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
 from board_runs import build_board
@@ -34,6 +35,7 @@ from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.rows import Row
 from kdbench.reports.run.report import write_report
+from kdbench.reports.runs import scores
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal
 
@@ -435,6 +437,50 @@ def test_unfinished_runs_are_named_and_errors_are_sentences(make: Make, runs: Pa
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="unknown format"):
         leaderboard(runs, "pdf")  # type: ignore[arg-type]
+
+
+def test_a_run_that_cannot_be_read_stops_no_board(make: Make, runs: Path) -> None:
+    make("a")
+    old, torn, odd = make("b"), make("c"), make("d")
+    fakes.edit(old / "summary.json", {"schema_version": 1})
+    (torn / "summary.json").write_text('{"run": ')
+    (odd / "config.json").write_text("[1")
+    (odd / "prepare.json").write_text("{}")
+    board = build_board(runs)
+    (table,) = board.tables
+    assert [row.label for row in table.rows] == ["a", "d (open)"]
+    assert table.rows[1].broken == ["recorded"]
+    first, second = board.left_out
+    assert first.startswith(f"{old.name}: summary.json has schema 1, this kdbench reads 2; ")
+    assert second.startswith(f"{torn.name}: summary.json is not valid JSON")
+    assert str(runs) not in first + second, "the same bytes wherever the runs lie"
+    with pytest.raises(InputError, match="schema 1") as caught:
+        build_board([old, torn])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_metric_of_others_is_shown_as_its_summary_says(make: Make, runs: Path) -> None:
+    card = {"label": "Our own", "better": 1, "digits": 3, "headline": True}
+    for method, mean in (("a", 0.25), ("b", 0.5)):
+        path = make(method) / "summary.json"
+        (key,) = json.loads(path.read_text())["scores"]
+        value = {"mean": mean, "low": mean, "high": mean, "n_prompts": PROMPTS}
+        fakes.edit(path, {f"scores.{key}.metrics.own": value, f"scores.{key}.cards": {"own": card}})
+    text = leaderboard(runs)
+    assert "Our own" in text and "0.250 [0.250, 0.250]" in text
+
+
+def test_a_line_that_kdbench_did_not_write_is_refused(make: Make) -> None:
+    (evaluation,) = RunFolder(make("a")).evaluations()
+    assert len(scores(evaluation)) == PROMPTS
+    assert list(scores(evaluation, ["3:0000000000000003"])) == ["3:0000000000000003"]
+    with open(evaluation.scores_file, "a") as file:
+        file.write('{"doc_id": 9, "prompt_hash": "torn')
+    assert len(scores(evaluation)) == PROMPTS, "what a kill left is no line"
+    with open(evaluation.scores_file, "a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="a line that kdbench did not write"):
+        scores(evaluation)
 
 
 def test_compare_two_rows(make: Make) -> None:

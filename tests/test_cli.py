@@ -7,19 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from kdbench.harness import cli
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import append_rows, write_json
 from kdbench.harness.progress import Progress, duration
 from kdbench.harness.resolve import resolve
-from kdbench.harness.verbs import conform
+from kdbench.harness.verbs import conform, options
 
 Spawn = Callable[..., subprocess.Popen[str]]
 KDBENCH = str(Path(sys.executable).with_name("kdbench"))
@@ -103,6 +105,7 @@ def test_verbs_have_at_most_16_flags() -> None:
         ("run --method sft --set train.lr=fast", r"train\.lr: .*\(got 'fast'\)"),
         ("run --method sft --protocol loose", r"tasks\.protocol: .*'strict'.*\(got 'loose'\)"),
         ("run --method sft --tasks ,", "--tasks names nothing"),
+        ("run --method sft --template chatty", r"tasks\.template: .*'chat'.*\(got 'chatty'\)"),
         ("run --method sft --limit 0", r"tasks\.limit: .*greater than 0"),
         ("run --method sft --limit some", "limit"),
         ("run --method sft --data-dir nowhere", "no data folder nowhere"),
@@ -130,6 +133,37 @@ def test_user_errors_are_one_sentence(
         sentence = sentence.replace(name, re.escape(place))
     assert re.search(sentence, one_sentence(kdbench(*arguments.split()))), arguments
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+def test_an_option_of_a_group_is_declared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KDBENCH_DATA", raising=False)
+
+    @dataclass(frozen=True, kw_only=True)
+    class More(options.Workplace):
+        polite: Annotated[bool, typer.Option("--polite"), options.Sets("tasks.polite")] = False
+
+    seen: list[More] = []
+
+    def verb(*, name: Annotated[str, typer.Argument()], work: More) -> None:
+        seen.append(work)
+
+    app = typer.Typer()
+    app.command()(options.grouped(verb))
+    assert CliRunner().invoke(app, ["x", "--polite", "--device", "cpu", "--quiet"]).exit_code == 0
+    assert seen == [More(polite=True, device="cpu", quiet=True)]
+    assert seen[0].settings() == {"tasks.polite": True}
+
+
+def test_verbs_that_evaluate_take_the_same_options() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    flags = {n: {o for p in c.params for o in p.opts} for n, c in commands.items()}
+    for verb in ("run", "eval"):
+        assert {"--tasks", "--limit", "--protocol", "--template"} <= flags[verb]
+    for verb in ("run", "train", "eval", "ablate"):
+        assert {"--runs-dir", "--data-dir", "--device", "--accept-drift", "--json"} <= flags[verb]
+    asked = options.Asked(tasks="dolly, own.jsonl", template="chat").settings()
+    assert asked["tasks.names"] == ["dolly", "own.jsonl"]
+    assert (asked["tasks.template"], asked["tasks.limit"]) == ("chat", None)
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +246,10 @@ def test_ls_as_table_and_json(kdbench: Kdbench) -> None:
     rows = json.loads(kdbench("ls", "methods", "--json").stdout)
     assert [row["method"] for row in rows][:3] == ["sft", "fkd", "seqkd"]
     assert all("cannot be loaded" not in row["title"] for row in rows)
-    tasks = json.loads(kdbench("ls", "tasks", "--json").stdout)
-    assert {"dolly", "selfinst", "vicuna", "sni", "unni"} <= {row["task"] for row in tasks}
+    tasks = {row["task"]: row for row in json.loads(kdbench("ls", "tasks", "--json").stdout)}
+    assert {"dolly", "selfinst", "vicuna", "sni", "unni", "sst2-cal", "boolq-cal"} <= set(tasks)
+    assert tasks["cls"]["mini"] and not tasks["cls"]["full"]
+    assert any("own/test.jsonl" in name for name in tasks)
 
 
 @pytest.fixture

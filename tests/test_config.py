@@ -180,6 +180,20 @@ def test_overlay_changes_evaluation_only() -> None:
         overlay(config, ["train.lr=1"], {}, sections=("tasks",))
 
 
+def test_files_of_tasks_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "own" / "test.jsonl"
+    config = make("mini", "fkd", "tasks.names=[dolly, own/test.jsonl]", "tasks.include_path=yaml")
+    assert config.tasks.names == ("dolly", f"test={place}")
+    assert config.tasks.include_path == str(tmp_path / "yaml")
+    more = overlay(config, [], {"tasks.names": ["mine=own/test.jsonl"]}, sections=("tasks",))
+    assert more.tasks.names == (f"mine={place}",)
+    monkeypatch.chdir("/")
+    assert overlay(more, [], {}, sections=("tasks",)) == more
+
+
 def test_merge_keeps_what_it_does_not_name() -> None:
     low = {"train": {"steps": 1, "lr": 2}, "x": 1}
     assert merge(low, {"train": {"epochs": 3}}) == {"train": {"lr": 2, "epochs": 3}, "x": 1}

@@ -36,7 +36,7 @@ def imported(tree: ast.AST) -> set[str]:
 DOORS = {
     "lm_eval": "harness.lm",
     "openai": "harness.judge.client",
-    "matplotlib": "reports.plotting",
+    "matplotlib": "reports.figures.plotting",
 }
 """Which module, or package, of ours meets a library that is large or moves."""
 

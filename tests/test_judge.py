@@ -29,6 +29,7 @@ from kdbench.harness.files.records import (
     Summary,
     VerdictRow,
 )
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import JUDGES
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import append_rows, read_records, write_json
@@ -48,11 +49,14 @@ def make_run(
     prompts: int = 4,
     seeds: tuple[int, ...] = (10, 20),
     response: Callable[[int, int], str] = lambda doc, seed: f"answer {doc} of {seed}",
+    task: str = "dolly",
+    **fields: Any,
 ) -> Path:
     """A finished run folder with stored answers and nothing else."""
-    out = folder / "eval" / "dolly@0123abcd"
+    out = folder / "eval" / f"{task}@0123abcd"
     record = EvaluationRecord(
-        task="dolly",
+        task=task,
+        **fields,
         edition="mini-test:4",
         protocol="strict",
         template="mini",
@@ -207,6 +211,19 @@ def test_pairwise_against_another_run_and_shared_questions(judge: Judge, tmp_pat
         judge(tmp_path / "all", "--judge-base-url", server.url, *FAST)
         # two runs, equal references and equal answers: each question is asked once
         assert set(server.distinct().values()) == {1} and len(server.requests) == 4 + 8
+
+
+@pytest.mark.parametrize("source", ["file", "lm-eval"])
+def test_answers_to_any_task_are_judged(judge: Judge, tmp_path: Path, source: str) -> None:
+    run = make_run(tmp_path / "run", task="mine", source=source, place="own.jsonl")
+    likelihoods = RunFolder(run).evaluation("hellaswag@0123abcd")
+    (mine,) = RunFolder(run).evaluations()
+    likelihoods.record.write(mine.record.read().model_copy(update={"decoding": None}))
+    likelihoods.generated.mark()
+    with JudgeServer(grade) as server:
+        code, out, _ = judge(run, "--judge-base-url", server.url, *FAST)
+    assert code == 0 and metrics(run)["feedback"]["mean"] == pytest.approx(50)
+    assert "mine[mini-test:4]" in out and not likelihoods.judges() and len(mine.judges()) == 1
 
 
 def test_orders_that_disagree_are_a_tie() -> None:

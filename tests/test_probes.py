@@ -31,9 +31,9 @@ from kdbench.harness.probes.subject import Subject
 from kdbench.harness.probes.truth import against_truth
 from kdbench.harness.progress import Progress
 from kdbench.harness.questions import PreparedTask, prepare_task
+from kdbench.harness.resolve import resolve
 from kdbench.harness.runner import probing
 from kdbench.harness.text_model import TextModel
-from kdbench.harness.verbs.run import resolved
 from kdbench.tasks import mini, text_stats
 from kdbench.tasks.protocols import STRICT
 from kdbench.trainers.engine import LoadedModel, in_process
@@ -237,7 +237,7 @@ def test_a_probe_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.Mon
     for samples, task in ((3, "dolly"), (3, "dolly"), (2, "dolly"), (2, "selfinst")):
         tasks = {"tasks.probes": ["own"], "tasks.probe_samples": samples}
         session = SimpleNamespace(
-            config=resolved("mini-test", "sft", [], tasks),
+            config=resolve(suite="mini-test", method="sft", flags=tasks),
             progress=Progress(quiet=True),
             cost=lambda stage, wall_s: None,
         )

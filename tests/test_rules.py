@@ -11,7 +11,8 @@ import pytest
 from board_runs import build_board
 
 from kdbench.harness import cli
-from kdbench.harness.data import Example, load_jsonl, shared_ngrams
+from kdbench.harness.data.examples import Example, load_jsonl
+from kdbench.harness.data.ngrams import shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.stages import Stage

@@ -57,6 +57,14 @@ def test_expanded_tail_goes_to_the_nominal_one() -> None:
     assert stats.expanded_tail(5) < 0.01
 
 
+def test_ratio_of_sums_draws_prompts_together() -> None:
+    below = np.array([1.0, 3.0, 2.0, 6.0])
+    assert stats.bootstrap_ratio(2 * below, below) == (2, 2, 2)
+    ratio, low, high = stats.bootstrap_ratio([1.0, 5.0, 2.0, 4.0], below)
+    assert low < ratio == 1 < high
+    assert stats.bootstrap_ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
+
+
 def test_nested_bootstrap_variance_is_the_sum_of_both_sources() -> None:
     values = 3 * normal("e", 8, 1) + normal("f", 1, 60) + 0.1 * normal("g", 8, 60)
     low, high = stats.nested_bootstrap(values)[1:]

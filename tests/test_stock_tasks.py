@@ -13,7 +13,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.files.records import Summary
 from kdbench.harness.files.store import read_json, read_record
-from kdbench.harness.verbs.run import resolved
+from kdbench.harness.resolve import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_foreign_task_that_cannot_work_is_refused_before_training(
 ) -> None:
     changed, said = REFUSED[reason]
     own_task.write(tmp_path, changed)
-    config = resolved("mini-test", "sft", [], {"tasks.names": ["dolly", "own"]})
+    config = resolve(suite="mini-test", method="sft", flags={"tasks.names": ["dolly", "own"]})
     tasks = TasksConfig(**{**config.tasks.model_dump(), "include_path": str(tmp_path)})
     with pytest.raises(InputError, match=said) as caught:
         check_task_data(config.model_copy(update={"tasks": tasks}), None)
@@ -119,6 +119,6 @@ def test_real_sets_are_looked_for_before_training(
 ) -> None:
     monkeypatch.delenv("KDBENCH_DATA", raising=False)
     for name, said in (("vicuna", "no vicuna test data"), ("sst2-cal", "sst2/validation.jsonl")):
-        config = resolved("smollm2", "sft", [], {"tasks.names": [name]})
+        config = resolve(suite="smollm2", method="sft", flags={"tasks.names": [name]})
         with pytest.raises(InputError, match=said):
             check_task_data(config, tmp_path)

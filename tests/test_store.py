@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.harness.errors import InputError, RunLocked
+from kdbench.harness.errors import InputError, RunLocked, unknown
 from kdbench.harness.files.folders import build_once, new_folder, settle_folder
-from kdbench.harness.files.locks import RunLock, lock_holder
+from kdbench.harness.files.locks import Holder, RunLock, lock_holder
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
@@ -24,6 +24,7 @@ from kdbench.harness.files.store import (
     read_json,
     read_records,
     read_rows,
+    validated,
     write_json,
     write_text,
 )
@@ -164,6 +165,18 @@ def test_marker_of_a_relative_folder(
         assert marker is not None
         assert list(marker.outputs) == ["log.txt"]
         assert stage.done(check_content=True)
+
+
+def test_what_does_not_fit_is_named_and_the_nearest_field_offered() -> None:
+    with pytest.raises(InputError, match=r"^x: pid: input should be .* \(got 'a'\)$"):
+        validated(Holder, {"host": "h", "pid": "a", "heartbeat": 0}, "x")
+    with pytest.raises(InputError, match="no field is called 'hots' in x; did you mean host"):
+        validated(Holder, {"host": "h", "hots": "h", "pid": 1, "heartbeat": 0}, "x")
+
+
+def test_a_sentence_lists_no_thousand_names() -> None:
+    said = str(unknown("task", "zzz", [f"name{n:04}" for n in range(1000)]))
+    assert said.endswith("name0019, …") and "name0020" not in said
 
 
 def test_new_folder_replaces_or_leaves_alone(tmp_path: Path) -> None:

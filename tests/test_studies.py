@@ -22,7 +22,7 @@ from kdbench.harness.registry import METHODS
 from kdbench.harness.study import driver as driving
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared
-from kdbench.harness.study.executors import local, make_executor
+from kdbench.harness.study.executors import make_executor, worker
 from kdbench.harness.study.plan import make_cells
 from kdbench.harness.study.state import Place, State, missing_of
 
@@ -137,6 +137,19 @@ def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         make_cells(study, ["train.lr=1e-3"], tmp_path)
 
 
+def test_a_study_asks_its_workers_for_files_by_their_whole_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study("dpkd").model_copy(update={"tasks": ("dolly", "own.jsonl")})
+    asked = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        arguments = make_cells(study, [], tmp_path)[0].arguments
+        asked.append(arguments[arguments.index("--tasks") + 1])
+    assert asked == [f"dolly,own={tmp_path / where / 'own.jsonl'}" for where in ("one", "two")]
+
+
 def test_an_edited_installed_method_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,14 +224,13 @@ def pretended(
         for name, script in scripts.items():
             (tmp_path / f"{name}.script").write_text(script)
 
-        def command(arguments: list[str]) -> list[str]:
-            return [sys.executable, "-c", WORKER, str(tmp_path), *arguments]
+        command = (sys.executable, "-c", WORKER, str(tmp_path))
 
         def look(cell: Cell, place: Place) -> State:
             done = (tmp_path / f"{cell.label}.done").exists()
             return State("cached" if done else "to do", None, RunFolder(tmp_path / cell.label))
 
-        monkeypatch.setattr(local, "command", command)
+        monkeypatch.setattr(worker, "COMMAND", command)
         monkeypatch.setattr(driving, "state_of", look)
         monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
         place = Place(tmp_path, Circumstances(tmp_path, "cpu", None))
@@ -338,7 +350,7 @@ def test_gpus_are_divided_unless_one_is_named(
     device: str, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    monkeypatch.setattr(local, "command", lambda arguments: [sys.executable, "-c", VISIBLE])
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", VISIBLE))
     executor = make_executor("local", 2, tmp_path, device)
     found = []
     for slot in range(2):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
-from kdbench.harness.data import examples_sha256
+from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import Asked, asked_tasks
 from kdbench.tasks import catalogue, docs, protocols

@@ -51,8 +51,7 @@ from kdbench.reports.text.document import (
 )
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.html import write_html
-from kdbench.reports.text.signature import signature
-from kdbench.reports.text.style import number, p_value, signed
+from kdbench.reports.text.style import number, p_value, signature, signed
 from kdbench.reports.text.terminal import ENDLESS, Terminal
 from kdbench.reports.text.writer import split
 

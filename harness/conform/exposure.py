@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdbench.harness.conform.value import Value, flat
+from kdbench.harness.conform.value import Value, compared
 from kdbench.trainers.exposure import curves, prompt_errors, token_errors
 
 LIVE_OFFSET = 1e-3
@@ -15,17 +15,10 @@ LIVE_OFFSET = 1e-3
 def exposure_bias(data: dict[str, Any]) -> Iterator[Value]:
     """R, L·ε and ExAccErr from given logits, one sample a prompt, by the reference code's rule."""
     for number, case in enumerate(data["cases"]):
-        found = curves(
-            _errors(case["student_contexts"]),
-            _errors(case["teacher_contexts"]),
-        )
-        expected = case["expected"]
-        for name, ours in (
-            ("R", found.R_T),
-            ("L_eps", found.L_eps_T),
-            ("ex_acc_err_percent", found.excess_T),
-        ):
-            yield Value(f"exposure_bias[{number}].{name}", flat(expected[name]), ours.tolist())
+        found = curves(_errors(case["student_contexts"]), _errors(case["teacher_contexts"]))
+        ours = {"R": found.R_T, "L_eps": found.L_eps_T, "ex_acc_err_percent": found.excess_T}
+        expected = {name: case["expected"][name] for name in ours}
+        yield from compared(f"exposure_bias[{number}]", expected, ours)
 
 
 def _errors(contexts: dict[str, Any]) -> "np.ndarray[Any, np.dtype[np.float64]]":

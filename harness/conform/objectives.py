@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kdbench.harness.conform.named_objectives import named_objective
-from kdbench.harness.conform.value import Value, flat
+from kdbench.harness.conform.value import Value, compared, flat
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.objectives.divergences import reverse_kl
 from kdbench.trainers.objectives.policy import (
@@ -15,6 +15,8 @@ from kdbench.trainers.objectives.policy import (
     importance_weight,
     whiten,
 )
+
+PARTS = ("loss", "grad_l2", "grad_row")
 
 
 def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
@@ -28,10 +30,7 @@ def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
             entry = f"{name}[{number}]"
             found = named_objective(name)
             if found is None:
-                yield from (
-                    Value(f"{entry}.{k}", flat(expected[k]), None)
-                    for k in ("loss", "grad_l2", "grad_row")
-                )
+                yield from compared(entry, {part: expected[part] for part in PARTS}, {})
                 continue
             leaf = student.clone().requires_grad_(True)
             values = found.objective(leaf[picked], teacher[picked], labels[picked], {})
@@ -50,14 +49,7 @@ def token_objectives(data: dict[str, Any]) -> Iterator[Value]:
 def minillm(data: dict[str, Any]) -> Iterator[Value]:
     """The authors' rewards, weights, returns, advantages and both losses with gradient norms."""
     for number, case in enumerate(data["cases"]):
-        ours = _minillm_case(case)
-        for name, expected in case["expected"].items():
-            value = ours.get(name)
-            yield Value(
-                f"minillm[{number}].{name}",
-                flat(expected),
-                None if value is None else flat(value.tolist()),
-            )
+        yield from compared(f"minillm[{number}]", case["expected"], _minillm_case(case))
 
 
 def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -88,11 +80,8 @@ def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     )
     picked = mask > 0
     leaf = new.clone().requires_grad_(True)
-    columns = {
-        "log_q": log_q[picked],
-        "weight": weight[picked],
-        "advantage": advantages[picked],
-    }
+    columns = {"log_q": log_q, "weight": weight, "advantage": advantages}
+    columns = {name: values[picked] for name, values in columns.items()}
     count = mask.sum()
     both = method.token_loss(leaf[picked], teacher[picked], ids[picked], columns)["loss"]
     single = reverse_kl(leaf[picked], teacher[picked], ids[picked], {})["loss"].sum() / count

@@ -1,5 +1,6 @@
 """One number of somebody else's code beside ours."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 RELATIVE = 1e-4
@@ -43,6 +44,14 @@ class Value(NamedTuple):
     def passed(self) -> bool:
         """Whether it is implemented and within tolerance."""
         return self.ours is not None and self.error <= 1.0
+
+
+def compared(entry: str, expected: dict[str, Any], ours: dict[str, Any]) -> Iterator[Value]:
+    """Every expected array beside ours, tensor or array; None where we have none."""
+    for name, wanted in expected.items():
+        value = ours.get(name)
+        mine = None if value is None else flat(value.tolist())
+        yield Value(f"{entry}.{name}", flat(wanted), mine)
 
 
 def flat(value: Any) -> list[float]:

@@ -1,8 +1,10 @@
 """Files of data sets on the Hugging Face hub; fails fast where there is no network."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,11 +31,11 @@ def reachable() -> bool:
     answers: list[bool] = []
 
     def probe() -> None:
-        try:
-            with socket.create_connection(address, timeout=PROBE_SECONDS):
-                answers.append(True)
-        except OSError:
-            pass
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(address, timeout=PROBE_SECONDS),
+        ):
+            answers.append(True)
 
     # in a thread, because looking up a name has no time limit of its own
     thread = threading.Thread(target=probe, daemon=True)
@@ -52,17 +54,11 @@ def find_file(repository: str, candidates: Iterable[str]) -> Path | str:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     online = reachable()
+    known: dict[str, Any] = {"repo_type": "dataset", "etag_timeout": PROBE_SECONDS}
+    fetch = partial(hf_hub_download, local_files_only=not online, **known)
     for name in candidates:
         try:
-            return Path(
-                hf_hub_download(
-                    repository,
-                    name,
-                    repo_type="dataset",
-                    local_files_only=not online,
-                    etag_timeout=PROBE_SECONDS,
-                )
-            )
+            return Path(fetch(repository, name))
         except LocalEntryNotFoundError:  # online: no answer, whatever the file is called
             if online:
                 return "the hub does not answer"

@@ -6,7 +6,7 @@ To add one: a function (example, tokenizer) -> text and a line in `TEMPLATES`.
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.errors import InputError, unknown
@@ -15,19 +15,7 @@ _HEADER = "Below is an instruction that describes a task"
 _REQUEST = "Write a response that appropriately completes the request."
 
 
-class ChatTokenizer(Protocol):
-    """What the ``chat`` template needs of a transformers tokenizer."""
-
-    name_or_path: str
-    chat_template: str | None
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> str:
-        """Renders messages as text."""
-
-
-def _alpaca(example: Example, tokenizer: object) -> str:
+def _alpaca(example: Example, tokenizer: Any) -> str:
     """The Alpaca wording, as in the papers; a ready ``prompt`` of the file is taken as it is
     (LMOps minillm data_utils/prompt_datasets.py reads that field too).
     """
@@ -44,17 +32,17 @@ def _alpaca(example: Example, tokenizer: object) -> str:
     )
 
 
-def _chat(example: Example, tokenizer: object) -> str:
+def _chat(example: Example, tokenizer: Any) -> str:
     """One user turn in the tokenizer's own chat format, opened for the assistant's answer."""
-    chat = cast(ChatTokenizer | None, tokenizer)
-    if chat is None or not chat.chat_template:
-        name = "the tokenizer" if chat is None else f"the tokenizer of {chat.name_or_path}"
-        raise InputError(f"{name} has no chat template; use the template alpaca")
+    if tokenizer is None or not tokenizer.chat_template:
+        whose = "" if tokenizer is None else f" of {tokenizer.name_or_path}"
+        raise InputError(f"the tokenizer{whose} has no chat template; use the template alpaca")
     messages = [{"role": "user", "content": _request(example)}]
-    return chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
 
 
-def _mini(example: Example, tokenizer: object) -> str:
+def _mini(example: Example, tokenizer: Any) -> str:
     """The generated world: words and marks separated by single spaces, a space at the end."""
     if not example.instruction:
         return f"{_request(example).rstrip()} "
@@ -62,7 +50,7 @@ def _mini(example: Example, tokenizer: object) -> str:
     return f"Instruction : {example.instruction} {given}Response : "
 
 
-def _none(example: Example, tokenizer: object) -> str:
+def _none(example: Example, tokenizer: Any) -> str:
     """The instruction and its input as they are."""
     return _request(example)
 
@@ -72,7 +60,7 @@ def _request(example: Example) -> str:
     return "\n\n".join(part for part in example.question if part)
 
 
-TEMPLATES: dict[str, Callable[[Example, object], str]] = {
+TEMPLATES: dict[str, Callable[[Example, Any], str]] = {
     "alpaca": _alpaca,
     "chat": _chat,
     "mini": _mini,
@@ -80,7 +68,7 @@ TEMPLATES: dict[str, Callable[[Example, object], str]] = {
 }
 
 
-def render(example: Example, template: str, tokenizer: object | None = None) -> str:
+def render(example: Example, template: str, tokenizer: Any = None) -> str:
     """The prompt text of an example.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data import load_jsonl
+from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods

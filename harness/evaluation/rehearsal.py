@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data import load_jsonl
+from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError

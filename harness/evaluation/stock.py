@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data import Example, TokenCounts, prompt_hash, prompt_key, render
-from kdbench.harness.data.tokens import encode
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import prompt_hash, prompt_key, render
+from kdbench.harness.data.tokens import TokenCounts, encode
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.likelihoods import Found, Reading
 from kdbench.harness.evaluation.names import include_folders

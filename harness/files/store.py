@@ -207,7 +207,7 @@ def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]
         except UnicodeDecodeError as error:
             raise InputError(f"{where} is not UTF-8; save the file as UTF-8") from error
         except (ValueError, RecursionError) as error:
-            detail: object = error
+            detail = str(error)
             if isinstance(error, json.JSONDecodeError):
                 detail = f"{error.msg} at column {error.colno}"
             raise InputError(

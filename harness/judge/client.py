@@ -105,11 +105,10 @@ class Client:
         self._local.meter = meter
         began = time.monotonic()
         try:
+            shown: Any = [{"role": role, "content": content} for role, content in messages]
             raw = self._client.chat.completions.with_raw_response.create(
                 model=self._judge.model,
-                messages=[  # type: ignore[arg-type]  # plain dictionaries
-                    {"role": role, "content": content} for role, content in messages
-                ],
+                messages=shown,
                 extra_body=self._judge.sampling(),
                 extra_headers=self._headers,
             )

@@ -95,9 +95,9 @@ class _Table:
             needed.append((base, self._seeds["self"][0] if subject == "self" else None))
         found = [[self._value(who, prompt, seed) for who, seed in needed] for prompt in asked]
         whole = [[value for value in row if value] for row in found if all(row)]
-        names = ("feedback", "score", "reference_score") if pointwise else Rates._fields
+        names = ["feedback", "score", "reference_score"] if pointwise else list(Rates._fields)
         if len(self._judge.orders) < 2:
-            names = tuple(name for name in names if name != "flip_rate")
+            names = [name for name in names if name != "flip_rate"]
         if not whole or len(whole) < self._judge.min_judged * len(asked):
             why = self._too_few({who for who, _ in needed}, asked, len(whole))
             return dict.fromkeys(names, Missing(missing=why))

@@ -14,7 +14,7 @@ from kdbench.harness.data.tokens import encode
 from kdbench.harness.files.records import Estimate, Missing, ModelRef
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.probes import PROBES
-from kdbench.harness.progress import Stage
+from kdbench.harness.progress import StageLine
 from kdbench.harness.questions import PreparedTask
 from kdbench.harness.text_model import TextModel
 from kdbench.trainers.types import Decoding
@@ -60,7 +60,7 @@ class Subject:
     samples: int | None
     first: bool
     evaluation: Evaluation
-    stage: Callable[[str, int], AbstractContextManager[Stage]]
+    stage: Callable[[str, int], AbstractContextManager[StageLine]]
 
     def model(self) -> TextModel:
         """The model, which must be there."""

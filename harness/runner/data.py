@@ -8,19 +8,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig
-from kdbench.harness.data import (
-    Example,
-    TokenRule,
-    examples_sha256,
-    load_jsonl,
-    load_split,
-    load_texts,
-    overlaps,
-    parse_examples,
-    shared_ngrams,
-    tokenise,
-)
-from kdbench.harness.data.sources import data_folder, is_local
+from kdbench.harness.data.examples import Example, examples_sha256, load_jsonl, parse_examples
+from kdbench.harness.data.ngrams import shared_ngrams
+from kdbench.harness.data.overlaps import overlaps
+from kdbench.harness.data.sources import data_folder, is_local, load_split
+from kdbench.harness.data.texts import load_texts
+from kdbench.harness.data.tokens import TokenRule, tokenise
 from kdbench.harness.errors import InputError
 from kdbench.harness.identity import digest
 from kdbench.tasks import mini

@@ -19,7 +19,7 @@ from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import find_method
 from kdbench.harness.session import Session, total
 from kdbench.reports.run.model_card import MethodFacts, model_card
-from kdbench.reports.text.signature import joined
+from kdbench.reports.text.style import joined
 
 
 def write_summary(

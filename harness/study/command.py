@@ -92,7 +92,7 @@ def _show_plan(request: StudyRequest, study: Study, plan: Plan) -> None:
 def _run(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Failure]:
     """Makes what is missing."""
     progress = Progress(quiet=request.quiet or request.json_output)
-    progress.say(plan.count())
+    progress.say(plan.progress())
     todo = plan.unfinished()
     if not todo:
         return []

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
         """The runs that are not done."""
         return [planned for planned in self.runs() if not planned.state.done]
 
-    def count(self) -> str:
+    def progress(self) -> str:
         """How many runs there are, in a line."""
         runs, todo = len(self.runs()), len(self.unfinished())
         return f"{runs} runs: {runs - todo} cached, {todo} to do"
@@ -85,7 +85,7 @@ def plan_document(study: Study, plan: Plan, jobs: int) -> Document:
         run = state.identity.id if state.identity else "named when begun"
         wait = "" if state.done else about
         rows.append([cell.label, str(cell.seed), run, state.how + missing, wait])
-    notes = [plan.count()]
+    notes = [plan.progress()]
     if todo := plan.unfinished():
         sources = "; ".join(dict.fromkeys(planned.estimate.source for planned in todo))
         notes.append(f"about {duration(plan.seconds(jobs))} with {jobs} at a time ({sources})")

@@ -61,13 +61,14 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
         }
     except InputError:
         return ["summary"]
-    missing = []
-    for task in tasks_of(config.tasks):
+    missing, asked = [], tasks_of(config.tasks)
+    texts = [task.name for task in asked if task.kind == "text"]
+    for task in asked:
         evaluation = found.get(task.name)
         if evaluation is None or not evaluation.scored.done():
             missing.append(task.name)
-        elif task.kind == "text":
-            missing += _unmeasured(evaluation, config, [t.name for t in tasks_of(config.tasks)])
+        elif task.name in texts:
+            missing += _unmeasured(evaluation, config, texts)
     return missing
 
 

@@ -79,11 +79,13 @@ def check_device(asked: str) -> Iterator[Finding]:
     """The torch device, and whether bfloat16 is faster there than float32: measured."""
     import torch
 
-    device = asked
-    if asked == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        yield Finding("device", f"{device} asked for, but torch sees no GPU; use cpu", "fail")
+    from kdbench.harness.errors import InputError
+    from kdbench.harness.session import chosen_device
+
+    try:
+        device = str(chosen_device(asked))
+    except InputError as error:
+        yield Finding("device", str(error), "fail")
         return
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "processor"
     yield Finding("device", f"{device} ({name}), {torch.get_num_threads()} threads")

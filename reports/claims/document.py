@@ -5,8 +5,7 @@ from collections import Counter
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.signature import PAIRED_T, joined
-from kdbench.reports.text.style import difference_cell, number, p_value
+from kdbench.reports.text.style import PAIRED_T, difference_cell, joined, number, p_value
 
 RULE = (
     "holds: every test of the claim goes its way, significantly after Holm over the claim's tests; "

@@ -1,17 +1,15 @@
 """Figures as pure functions from plain data.
 
 Each returns a `Plot`, whose rows are all that is drawn, or `Missing` with the reason why there is
-nothing to draw. matplotlib is imported only when a plot is saved.
+nothing to draw.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from kdbench.harness.files.records import Missing
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Figure
+from kdbench.reports.figures.plotting import Figure, style, write
 
 Rows = list[dict[str, Any]]
 
@@ -21,7 +19,7 @@ class Plot(NamedTuple):
 
     rows: Rows
     """One a plotted point; the CSV beside the figure."""
-    draw: "Callable[[Rows], Figure]"
+    draw: Callable[[Rows], Figure]
     caption: str
 
 
@@ -34,10 +32,8 @@ def save(plot: Plot, stem: Path) -> list[Path]:
     Raises:
         InputError: a file cannot be written.
     """
-    from kdbench.reports.figures import plotting
-
-    with plotting.style():
-        return plotting.write(plot.draw(plot.rows), stem, plot.rows)
+    with style():
+        return write(plot.draw(plot.rows), stem, plot.rows)
 
 
 def pick(rows: Rows, **wanted: object) -> Rows:

@@ -1,14 +1,10 @@
 """A study in a picture: the difference of each row to the base, a panel a metric and task."""
 
-from typing import TYPE_CHECKING
-
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation
-from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Figure
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
+from kdbench.reports.figures.plotting import Figure
 
 METRIC = "rouge_l"
 PANELS = 6
@@ -45,15 +41,13 @@ def differences(ablation: Ablation, metric: str = METRIC) -> Drawable:
     base = ablation.base
     caption = f"{ablation.title}: row minus {base}, 95% intervals paired by prompt"
 
-    def draw(rows: Rows) -> "Figure":
+    def draw(rows: Rows) -> Figure:
         return _draw(rows, ablation.title, base)
 
     return Plot(rows, draw, caption)
 
 
-def _draw(rows: Rows, title: str, base: str) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw(rows: Rows, title: str, base: str) -> Figure:
     tasks = names(rows, "task")[:PANELS]
     labels = names(rows, "row")
     height = 0.75 + 0.26 * len(labels)

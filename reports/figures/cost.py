@@ -1,13 +1,10 @@
 """What a run cost, stage by stage."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing, StageCost
-from kdbench.reports.figures import Drawable, Plot, Rows
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Figure
+from kdbench.reports.figures import Drawable, Plot, Rows, plotting
+from kdbench.reports.figures.plotting import Figure
 
 
 def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
@@ -31,9 +28,7 @@ def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
     return Plot(rows, _draw, caption)
 
 
-def _draw(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw(rows: Rows) -> Figure:
     figure, axes = plotting.canvas(6.0, 0.7 + 0.28 * len(rows))
     seconds = [row["wall_s"] for row in rows]
     levels = range(len(rows))

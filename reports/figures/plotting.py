@@ -1,4 +1,4 @@
-"""Drawing, and the only importer of matplotlib. Import it inside the function that draws.
+"""Drawing, and the only importer of matplotlib.
 
 Equal numbers give equal bytes with the same matplotlib: the user's own style file is ignored, SVG
 ids are salted with a constant, no file carries a date, and glyphs are drawn as paths from the font

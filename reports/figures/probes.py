@@ -1,13 +1,11 @@
 """Probes in pictures: exposure bias and calibration."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdbench.harness.files.records import Missing
-from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Axes, Figure
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
+from kdbench.reports.figures.plotting import Axes, Figure
 
 EXPOSURE = {
     "ex_acc_err": "ExAccErr (%)",
@@ -83,9 +81,7 @@ def reliability(reports: Mapping[str, Mapping[str, Any]]) -> Drawable:
 # -- drawing --------------------------------------------------------------------------------------
 
 
-def _draw_exposure(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_exposure(rows: Rows) -> Figure:
     titles = list(dict.fromkeys(EXPOSURE.values()))
     figure, plots = plotting.panels(6.0, 6.2, [1.2, 1.2, 1.0])
     series = names(rows, "series")
@@ -106,9 +102,7 @@ def _draw_exposure(rows: Rows) -> "Figure":
     return figure
 
 
-def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
-    from kdbench.reports.figures import plotting
-
+def _band(axes: Axes, rows: Rows, place: int, name: str, prefix: str) -> None:
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     label = plotting.text(f"{prefix}{SYMBOLS.get(name, '')}".removesuffix(": "))
     lengths = [row["length"] for row in rows]
@@ -120,9 +114,7 @@ def _band(axes: "Axes", rows: Rows, place: int, name: str, prefix: str) -> None:
     axes.plot(lengths, values, color=colour, linestyle=dashes, label=label)
 
 
-def _draw_reliability(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_reliability(rows: Rows) -> Figure:
     figure, (above, below) = plotting.panels(4.4, 4.9, [2.6, 1.0])
     above.plot([0, 1], [0, 1], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)))
     for place, who in enumerate(names(rows, "series")):

@@ -3,14 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Axes, Figure
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
+from kdbench.reports.figures.plotting import Axes, Figure
 
 PAPERS = {"minillm": "MiniLLM", "dpkd": "DPKD"}
 """Whose bounds of reference length; the keys are those of the runner's text report."""
@@ -101,9 +99,7 @@ def quality_cost(
 # -- drawing --------------------------------------------------------------------------------------
 
 
-def _draw_buckets(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_buckets(rows: Rows) -> Figure:
     tasks = names(rows, "task")
     lines = [_bucket_lines(pick(rows, task=task)) for task in tasks]
     pitch = max(0.24, 0.11 * len(names(rows, "series")))
@@ -136,15 +132,11 @@ def _bucket_lines(rows: Rows) -> list[tuple[str, str]]:
 
 
 def _bucket_label(rows: Rows, bounds: str, bucket: str) -> str:
-    from kdbench.reports.figures import plotting
-
     counts = sorted({row["prompts"] for row in pick(rows, bounds=bounds, bucket=bucket)})
     return plotting.text(f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}")
 
 
-def _whisker(axes: "Axes", row: dict[str, Any], level: float, place: int) -> None:
-    from kdbench.reports.figures import plotting
-
+def _whisker(axes: Axes, row: dict[str, Any], level: float, place: int) -> None:
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     marker = plotting.MARKERS[place % len(plotting.MARKERS)]
     axes.plot(
@@ -161,15 +153,13 @@ def _whisker(axes: "Axes", row: dict[str, Any], level: float, place: int) -> Non
     )
 
 
-def _legend(figure: "Figure", axes: "Axes") -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
 
 
-def _draw_quality_cost(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_quality_cost(rows: Rows) -> Figure:
     tasks = names(rows, "task")
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
@@ -204,9 +194,7 @@ def _draw_quality_cost(rows: Rows) -> "Figure":
     return figure
 
 
-def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
-    from kdbench.reports.figures import plotting
-
+def _cost_point(axes: Axes, row: dict[str, Any], place: int) -> None:
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     # beyond eight series a colour returns, with another marker
     marker = plotting.MARKERS[(place + place // len(plotting.COLOURS)) % len(plotting.MARKERS)]
@@ -217,10 +205,8 @@ def _cost_point(axes: "Axes", row: dict[str, Any], place: int) -> None:
     )
 
 
-def _levels(axes: "Axes", rows: Rows) -> None:
+def _levels(axes: Axes, rows: Rows) -> None:
     """Untrained models as named lines; one that would flatten the runs is only named, with an arrow."""
-    from kdbench.reports.figures import plotting
-
     low, high = axes.get_ylim()
     reach = high - low
     near = [row for row in rows if low - reach / 2 < row["mean"] < high + reach / 2]
@@ -240,9 +226,7 @@ def _levels(axes: "Axes", rows: Rows) -> None:
         _name(axes, label, 0.99 - 0.09 * place, transform=axes.transAxes, va="top")
 
 
-def _name(axes: "Axes", label: str, level: float, *, transform: Any, va: str = "bottom") -> None:
-    from kdbench.reports.figures import plotting
-
+def _name(axes: Axes, label: str, level: float, *, transform: Any, va: str = "bottom") -> None:
     axes.text(
         0.99,
         level,

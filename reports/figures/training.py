@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing, TrainRow
-from kdbench.reports.figures import Drawable, Plot, Rows, names, pick
-
-if TYPE_CHECKING:
-    from kdbench.reports.figures.plotting import Axes, Figure
+from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
+from kdbench.reports.figures.plotting import Axes, Figure
 
 POINTS = 300
 """Most points of one curve; a longer training is drawn as means over equal windows of steps."""
@@ -128,9 +125,7 @@ def _thinned(
 # -- drawing --------------------------------------------------------------------------------------
 
 
-def _draw_curves(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_curves(rows: Rows) -> Figure:
     panels = names(rows, "panel")
     figure, plots = plotting.panels(
         6.4, 0.5 + 1.9 + 1.35 * (len(panels) - 1), [1.5, *[1.0] * (len(panels) - 1)]
@@ -148,9 +143,7 @@ def _draw_curves(rows: Rows) -> "Figure":
     return figure
 
 
-def _draw_details(rows: Rows) -> "Figure":
-    from kdbench.reports.figures import plotting
-
+def _draw_details(rows: Rows) -> Figure:
     panels = names(rows, "panel")
     height = math.ceil(len(panels) / 2)
     figure, plots = plotting.panels(7.2, 0.4 + 1.45 * height, [1.0] * height, columns=2)
@@ -167,10 +160,8 @@ def _draw_details(rows: Rows) -> "Figure":
     return figure
 
 
-def _curve(axes: "Axes", rows: Rows, label: str | None, place: int) -> None:
+def _curve(axes: Axes, rows: Rows, label: str | None, place: int) -> None:
     """Raw values pale, their running mean bold; evaluations as marked points."""
-    from kdbench.reports.figures import plotting
-
     colour = plotting.COLOURS[place % len(plotting.COLOURS)]
     places = [row["response_tokens"] for row in rows]
     values = [row["value"] for row in rows]
@@ -182,9 +173,7 @@ def _curve(axes: "Axes", rows: Rows, label: str | None, place: int) -> None:
         axes.plot(places, values, "o-", color=colour, label=name, clip_on=False)
 
 
-def _tokens_axis(axes: "Axes") -> None:
-    from kdbench.reports.figures import plotting
-
+def _tokens_axis(axes: Axes) -> None:
     axes.set_xlabel(TOKENS)
     axes.set_xlim(left=0)
     plotting.thousands(axes.xaxis)

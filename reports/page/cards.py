@@ -8,7 +8,8 @@ from typing import Any
 from kdbench.harness.files.records import Manifest
 from kdbench.reports.rows import GroupedRow
 from kdbench.reports.run import parts
-from kdbench.reports.text.document import Cell, plain
+from kdbench.reports.text.document import Cell
+from kdbench.reports.text.writer import plain
 
 
 def card(grouped: GroupedRow) -> dict[str, Any]:

@@ -55,21 +55,11 @@ def _data(name: str) -> str:
 
 
 def _number(row: Mapping[str, str]) -> Number:
-    value = row["value"]
-    return Number(
-        paper=row["paper"],
-        pair=row["pair"],
-        method=row["method"],
-        setting=row["setting"],
-        task=row["task"],
-        metric=row["metric"],
-        value=float(value),
-        digits=len(value.partition(".")[2]),
-        status=row["status"],
-        suites=row["suite"].split(),
-        options=dict(part.split("=", 1) for part in row["options"].split()),
-        measure=row["measure"],
-        bucket=row["bucket"],
-        factor=float(row["factor"]),
-        causes=row["cause"].split(),
-    )
+    words = {name: row[name].split() for name in ("suite", "options", "cause")}
+    read = {
+        "digits": len(row["value"].partition(".")[2]),
+        "suites": words["suite"],
+        "options": dict(word.split("=", 1) for word in words["options"]),
+        "causes": words["cause"],
+    }
+    return Number.model_validate({k: v for k, v in row.items() if k not in words} | read)

@@ -123,14 +123,3 @@ def grouped(things: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
     for thing in things:
         groups.setdefault(key(thing), []).append(thing)
     return groups
-
-
-def pieces(cell: Cell) -> tuple[Piece, ...]:
-    """What a cell consists of."""
-    return (cell,) if isinstance(cell, Piece) else cell
-
-
-def plain(cell: Cell) -> str:
-    """The words of a cell, without style and footnotes."""
-    parts = (piece for piece in pieces(cell) if not isinstance(piece, Note))
-    return "".join(piece if isinstance(piece, str) else piece.text for piece in parts)

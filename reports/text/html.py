@@ -7,8 +7,9 @@ from importlib import resources
 
 import jinja2
 
-from kdbench.reports.text.document import Document, Part, Piece, pieces
+from kdbench.reports.text.document import Document, Part, Piece
 from kdbench.reports.text.style import Footnotes, visible
+from kdbench.reports.text.writer import pieces
 
 
 def write_html(document: Document, images: Mapping[str, bytes] | None = None) -> str:

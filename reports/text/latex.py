@@ -6,7 +6,7 @@ from itertools import groupby
 
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import one_line, visible
-from kdbench.reports.text.writer import Marked, split
+from kdbench.reports.text.writer import Marked, plain, split
 
 MOST = 6
 """Columns a tabular beside those that name a row: what a page in landscape holds."""
@@ -78,7 +78,7 @@ class Latex(Marked):
 
 
 def _kind(table: doc.Table, column: int) -> str:
-    longest = max((len(doc.plain(row[column])) for row in table.rows), default=0)
+    longest = max((len(plain(row[column])) for row in table.rows), default=0)
     return "r" if column in table.right else "l" if longest <= LONGEST else "p{0.35\\linewidth}"
 
 

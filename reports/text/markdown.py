@@ -4,7 +4,7 @@ import re
 
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import one_line, visible
-from kdbench.reports.text.writer import Marked
+from kdbench.reports.text.writer import Marked, pieces
 
 
 class Markdown(Marked):
@@ -41,7 +41,7 @@ class Markdown(Marked):
         rule = "".join("---:|" if place in table.right else ":---|" for place in columns)
         lines = [f"| {' | '.join(heads)} |", f"|{rule}"]
         for place, row in enumerate(table.rows):
-            cells = ["".join(map(self._in_table, doc.pieces(cell))) for cell in row]
+            cells = ["".join(map(self._in_table, pieces(cell))) for cell in row]
             cells[0] = f"*{cells[0]}*" if place < table.references else cells[0]
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)

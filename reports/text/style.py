@@ -1,12 +1,15 @@
 """How numbers, differences, p-values and foreign characters are written, whatever the format."""
 
+import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.text.document import Cell, Note, Piece, Small, Strong
+
+PAIRED_T = "paired t over prompts and training seeds"
 
 
 class Bounded(Protocol):
@@ -105,6 +108,90 @@ class Footnotes:
         lines = [f"{letter}: {reason}" for reason, letter in self.letters.items()]
         self.letters = {}
         return lines
+
+
+# -- signatures: how the numbers of a table came about ---------------------------------------------
+
+
+def signature(
+    about: Mapping[str, str],
+    *,
+    training: Collection[int],
+    decoding: Iterable[Sequence[int]],
+    prompts: Iterable[tuple[str, int]],
+    how: Mapping[str, str],
+) -> str:
+    """One line that says how the numbers of a table came about.
+
+    Args:
+        about: suite or edition, and protocol.
+        training: how many training seeds the rows have.
+        decoding: the decoding seeds of each value; none where nothing is drawn.
+        prompts: column, and number of prompts, of each value.
+        how: intervals, tests and corrections.
+    """
+    from kdbench.harness import stats  # numpy and scipy, only where numbers were computed
+
+    trained = ",".join(map(str, sorted(set(training))))
+    if training and min(training) < stats.MIN_TRAINING_SEEDS:
+        trained += f" (below {stats.MIN_TRAINING_SEEDS}: training variance unmeasured)"
+    seeds = sorted({",".join(map(str, drawn)) for drawn in decoding if drawn})
+    counts: dict[str, set[int]] = {}
+    for column, number in prompts:
+        counts.setdefault(column, set()).add(number)
+    said = [f"{column}={'/'.join(map(str, sorted(found)))}" for column, found in counts.items()]
+    return joined(
+        {
+            "kdbench": version(),
+            **about,
+            "training seeds": trained,
+            "decoding seeds": " and ".join(seeds),
+            "prompts": ",".join(said),
+            **how,
+            "rng": f"PCG64, sha256 labels, stats v{stats.STATS_VERSION}",
+        }
+    )
+
+
+def joined(fields: Mapping[str, str]) -> str:
+    """The fields of a signature as its one line; what is empty is none."""
+    return " | ".join(f"{name}: {value or 'none'}" for name, value in fields.items())
+
+
+def interval_text(numbers: Collection[int]) -> str:
+    """What an interval of rows with so many training seeds is."""
+    from kdbench.harness import stats
+
+    interval = f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
+    with_seeds = max(numbers, default=0) >= stats.MIN_TRAINING_SEEDS
+    return f"{interval}, t over seed means" if with_seeds else interval
+
+
+def tests_text(kinds: Collection[bool], over_prompts: str = "") -> str:
+    """Which tests were made.
+
+    Args:
+        kinds: whether training seeds were measured, of each test.
+        over_prompts: the test where they were not; empty: that of two rows, with an interval.
+    """
+    from kdbench.harness import stats
+
+    pair = (
+        f"paired bootstrap interval and randomisation p over prompts ({stats.RESAMPLES} resamples)"
+    )
+    made = {False: over_prompts or pair, True: PAIRED_T}
+    return " and ".join(made[kind] for kind in sorted(set(kinds)))
+
+
+def version() -> str:
+    """The installed version of kdbench."""
+    try:
+        return importlib.metadata.version("kdbench")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+# -- foreign characters ---------------------------------------------------------------------------
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import printable, visible
-from kdbench.reports.text.writer import Writer, split
+from kdbench.reports.text.writer import Writer, pieces, split
 
 GAP = 2
 """Blanks between columns."""
@@ -63,7 +63,7 @@ class Terminal(Writer):
     def cell(self, cell: doc.Cell, separator: str = " ") -> Text:
         """A cell with its styles; ``separator`` comes before what is small."""
         made = Text()
-        for piece in doc.pieces(cell):
+        for piece in pieces(cell):
             match piece:
                 case str():
                     made.append(printable(piece))

@@ -8,6 +8,17 @@ from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import Footnotes, visible
 
 
+def pieces(cell: doc.Cell) -> tuple[doc.Piece, ...]:
+    """What a cell consists of."""
+    return (cell,) if isinstance(cell, doc.Piece) else cell
+
+
+def plain(cell: doc.Cell) -> str:
+    """The words of a cell, without style and footnotes."""
+    parts = (piece for piece in pieces(cell) if not isinstance(piece, doc.Note))
+    return "".join(piece if isinstance(piece, str) else piece.text for piece in parts)
+
+
 class Writer(ABC):
     """Writes a document part by part; a format says how each kind of part looks."""
 
@@ -91,7 +102,7 @@ class Marked(Writer):
 
     def cell(self, cell: doc.Cell) -> str:
         """A cell, escaped and marked."""
-        return "".join(map(self.piece, doc.pieces(cell)))
+        return "".join(map(self.piece, pieces(cell)))
 
     def piece(self, piece: doc.Piece) -> str:
         """One piece of a cell, escaped and marked."""

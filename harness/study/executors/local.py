@@ -2,16 +2,15 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 from kdbench.harness.provenance import available_cores
 from kdbench.harness.study.executors.worker import (
     Handle,
     check_settings,
-    command,
     number_setting,
     shared_variables,
+    spawn,
 )
 
 SETTINGS = ("threads",)
@@ -41,15 +40,8 @@ class LocalExecutor:
         extra = {}
         if len(self._devices) > 1:
             extra["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
-        with open(log, "ab") as sink:
-            process = subprocess.Popen(
-                command(arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **shared_variables(self._threads), **extra},
-                start_new_session=True,
-            )
+        variables = shared_variables(self._threads) | extra
+        process = spawn(arguments, log, variables, start_new_session=True)
         return Handle(process.poll, lambda: os.killpg(process.pid, signal.SIGINT))
 
     def close(self) -> None:

@@ -17,6 +17,9 @@ LOST = -1
 """Exit code of a worker that nobody can say anything about."""
 
 
+COMMAND = (sys.executable, "-m", "kdbench.harness.cli")
+
+
 class Handle:
     """A started worker.
 
@@ -61,9 +64,19 @@ class Executor(Protocol):
         """Lets go of what the executor holds; workers may live on."""
 
 
-def command(arguments: list[str]) -> list[str]:
-    """The command line of a worker, with the Python that runs us."""
-    return [sys.executable, "-m", "kdbench.harness.cli", *arguments]
+def spawn(
+    arguments: list[str], log: Path | str, variables: Mapping[str, str], **more: Any
+) -> "subprocess.Popen[bytes]":
+    """A ``kdbench`` process of the Python that runs us, its output added to ``log``."""
+    with open(log, "ab") as sink:
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **variables},
+            **more,
+        )
 
 
 def shared_variables(threads: int) -> dict[str, str]:
@@ -107,23 +120,16 @@ def run_worker(arguments: list[str], log: str, cwd: str, variables: dict[str, st
 
     Called by schedulers in processes of theirs. If they end such a process, the worker ends too.
     """
-    with open(log, "ab") as sink:
-        worker = subprocess.Popen(
-            command(arguments),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env={**os.environ, **variables},
-        )
+    worker = spawn(arguments, log, variables, cwd=cwd)
 
-        def end(*_: object) -> None:
-            worker.send_signal(signal.SIGINT)
+    def end(*_: object) -> None:
+        worker.send_signal(signal.SIGINT)
 
-        # outside the main thread not allowed: there the scheduler ends the whole process group
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, end)
-        try:
-            return worker.wait()
-        except BaseException:
-            end()
-            raise
+    # outside the main thread not allowed: there the scheduler ends the whole process group
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, end)
+    try:
+        return worker.wait()
+    except BaseException:
+        end()
+        raise
