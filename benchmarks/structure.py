@@ -7,7 +7,7 @@ Needs an environment in which kdbench's dependencies are installed; the checkout
 A file is crossed if one of its functions runs (module bodies do not count) on one core:
 
 * step: an optimiser step of ``fkd``, without what follows it (logging, evaluation, checkpoint);
-* evaluation: one task of one model, from prepared prompts to stored scores and text statistics;
+* evaluation: one task of a loaded model (the second of two), from prepared prompts to stored scores;
 * board: a terminal leaderboard of two methods and three training seeds, paired tests included.
 
 Code lines are those with a token that is neither a comment nor a docstring, as the formatter leaves
@@ -28,9 +28,9 @@ from pathlib import Path
 
 FOLDERS = ("harness", "trainers", "tasks", "reports")
 WAYS = {
-    "step": {"begin": ["Loop._step"], "pause": ["Loop._after"]},
-    "evaluation": {"begin": ["generate_and_score"], "pause": []},
-    "board": {"begin": ["leaderboard"], "pause": []},
+    "step": {"begin": ["Loop._step"], "pause": ["Loop._after"], "last": False},
+    "evaluation": {"begin": ["generate_and_score"], "pause": [], "last": True},
+    "board": {"begin": ["leaderboard"], "pause": [], "last": False},
 }
 PLAIN = "import sys; from kdbench.harness.cli import main; main(sys.argv[1:])"
 TRACED = """
@@ -47,6 +47,8 @@ def seen(frame, event, argument):
     if code.co_qualname in way["pause"]:
         paused += turn
     if code.co_qualname in way["begin"] and "/verbs/" not in code.co_filename:
+        if event == "call" and not depth and way["last"]:
+            crossed.clear()
         depth += turn
     if depth > 0 and not paused and event == "call" and code.co_name != "<module>":
         crossed.setdefault(os.path.relpath(code.co_filename, root), set()).add(code.co_qualname)
@@ -133,9 +135,8 @@ def ways_through(repo: Path) -> dict[str, dict[str, int]]:
         run(None, "run", "--method", "sft", "--seed", "10", *mini)  # makes the teacher and the init
         found = {"step": run("step", "run", "--method", "fkd", "--seed", "10", *mini)}
         evaluated = str(place / "evaluated")
-        found["evaluation"] = run(
-            "evaluation", "eval", "--model", "teacher", *mini[:4], "--runs-dir", evaluated
-        )
+        two = ("--suite", "mini-test", "--tasks", "dolly,selfinst", "--runs-dir", evaluated)
+        found["evaluation"] = run("evaluation", "eval", "--model", "teacher", *two)
         for method in ("sft", "fkd"):
             for seed in ("10", "20", "30"):
                 run(None, "run", "--method", method, "--seed", seed, *mini)

@@ -122,7 +122,7 @@ def card_of(name: str, metric: Metric) -> MetricCard:
     finite = {"low": metric.low, "high": metric.high}
     return MetricCard(
         label=metric.label,
-        better=metric.better,  # type: ignore[arg-type]
+        better=metric.better,
         digits=metric.digits,
         headline=metric.headline,
         kind="probe" if metric.aggregate else metric.kind,

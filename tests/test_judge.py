@@ -31,8 +31,7 @@ from kdbench.harness.files.records import (
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import JUDGES
-from kdbench.harness.files.stages import Stage
-from kdbench.harness.files.store import append_rows, read_records, write_json
+from kdbench.harness.files.store import Stage, append_rows, read_records, write_json
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import checked_url, load_judge
 from kdbench.harness.judge.fencing import filled, neutralised

@@ -16,8 +16,8 @@ from kdbench.harness.errors import InputError, RunLocked, unknown
 from kdbench.harness.files.folders import build_once, new_folder, settle_folder
 from kdbench.harness.files.locks import Holder, RunLock, lock_holder
 from kdbench.harness.files.records import StageCost
-from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
+    Stage,
     append_rows,
     keep_rows,
     make_folder,

@@ -20,12 +20,13 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
-from kdbench.harness.evaluation.scoring import score, scored_as
+from kdbench.harness.evaluation.scoring import describe, described, score, scored_as
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.identity import evaluation_key, near_evaluation
 from kdbench.harness.lm.tasks import generates
+from kdbench.harness.progress import Progress
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task, prepared
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, decoding_of
@@ -187,7 +188,7 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
         prompts = prompts_of(session, task, answering.tokenizer)
         record = evaluation_record(session.config, prompts, answering.card)
         evaluation = opened(session, run, record)
-        generate_and_score(session, answering, evaluation, record, prompts)
+        _answered(session, answering, evaluation, record, prompts)
         prober(evaluation, prompts)
     for task in asked:
         if task not in texts and answering.model is not None:
@@ -205,7 +206,7 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )
         evaluation = opened(session, run, record)
-        generate_and_score(session, answering, evaluation, record, task)
+        _answered(session, answering, evaluation, record, task)
         return
     if asked.kind == "labels":
         data_dir = session.request.data_dir
@@ -228,23 +229,42 @@ def opened(session: Session, run: RunFolder, record: EvaluationRecord) -> Evalua
     return evaluation
 
 
-def generate_and_score(
+def _answered(
     session: Session,
     answering: Answering,
     evaluation: Evaluation,
     record: EvaluationRecord,
     task: PreparedTask,
 ) -> None:
-    """One task: samples of every decoding seed, then scores."""
+    """One task answered, scored and described; what that cost is booked."""
+    wall_s, tokens = generate_and_score(session.progress, answering, evaluation, record, task)
+    if tokens:
+        session.cost("generate", wall_s, sampled=tokens)
+    if not described(evaluation):
+        describe(evaluation)
+
+
+def generate_and_score(
+    progress: Progress,
+    answering: Answering,
+    evaluation: Evaluation,
+    record: EvaluationRecord,
+    task: PreparedTask,
+) -> tuple[float, int]:
+    """One task: samples of every decoding seed, then scores.
+
+    Returns:
+        Seconds and sampled tokens of this call; none where all samples were there.
+    """
     assert record.decoding is not None
+    wall_s, tokens = 0.0, 0
     if not evaluation.generated.done():
         evaluation.record.write(record)
         began = time.perf_counter()
-        tokens = 0
         answer = answering.answerer(record.decoding)
         for seed in record.seeds:
             title = f"{answering.label}: {task.task}[{task.edition}] seed {seed}"
-            with session.progress.stage(title, len(task.docs), unit="prompt") as live:
+            with progress.stage(title, len(task.docs), unit="prompt") as live:
                 collected = collect(
                     evaluation.samples_file(seed),
                     task.docs,
@@ -255,13 +275,13 @@ def generate_and_score(
                 )
             tokens += sum(row.response_tokens for row in collected.rows)
         wall_s = time.perf_counter() - began
-        session.cost("generate", wall_s, sampled=tokens)
         evaluation.generated.mark(
             [evaluation.samples_file(seed) for seed in record.seeds],
             {"wall_s": wall_s, "sampled": tokens, "counts": asdict(task.counts)},
         )
     if not evaluation.scored.done() or evaluation.scored.info().get("scorer") != scored_as(record):
         score(evaluation)
+    return wall_s, tokens
 
 
 # -- samples --------------------------------------------------------------------------------------

@@ -43,7 +43,19 @@ def score(evaluation: Evaluation) -> None:
     else:
         scored, info = score_texts(rows)
     evaluation.keep_scores(scored, info | {"scorer": scored_as(record)})
-    evaluation.keep_probe("text", text_report(rows, scored), {})
+
+
+def describe(evaluation: Evaluation) -> None:
+    """What stored answers say by themselves, as probe ``text``; made again with every scoring."""
+    scorer = evaluation.scored.info().get("scorer")
+    report = text_report(evaluation.samples(), evaluation.scores())
+    evaluation.keep_probe("text", report, {"scorer": scorer})
+
+
+def described(evaluation: Evaluation) -> bool:
+    """Whether `describe` has seen the scores that are there."""
+    seen, scored = evaluation.probe("text"), evaluation.scored.info()
+    return seen.done() and seen.info().get("scorer") == scored.get("scorer")
 
 
 def score_texts(rows: list[SampleRow]) -> tuple[list[ScoreRow], dict[str, Any]]:

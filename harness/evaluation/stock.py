@@ -146,10 +146,10 @@ def score_samples(
     asked = {row.doc_id: row for row in samples}
     by_seed = [documents(results[seed]) for seed in record.seeds]
     repeats = len(asked) // len(by_seed[0])
-    rows = []
+    scored = []
     for place, (_, _, names) in enumerate(by_seed[0]):
         sample = asked[place * repeats]
-        rows.append(
+        scored.append(
             ScoreRow(
                 doc_id=sample.doc_id,
                 prompt_hash=sample.prompt_hash,
@@ -161,7 +161,7 @@ def score_samples(
                 },
             )
         )
-    return rows, {"cards": metric_cards(first), "whole": whole_set(first)}
+    return scored, {"cards": metric_cards(first), "whole": whole_set(first)}
 
 
 def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Reading:

@@ -25,9 +25,9 @@ from kdbench.harness.files.records import (
     Summary,
     TrainRow,
 )
-from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
     Document,
+    Stage,
     read_json,
     read_records,
     write_json,

@@ -15,7 +15,7 @@ from kdbench.harness.evaluation.evaluate import (
 )
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
-from kdbench.harness.evaluation.scoring import score
+from kdbench.harness.evaluation.scoring import describe, score
 from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
@@ -366,6 +366,7 @@ def score_command(paths: list[Path], *, json_output: bool = False) -> int:
             for evaluation in run.evaluations():
                 if evaluation.generated.done():
                     score(evaluation)
+                    describe(evaluation)
                     done.append(str(evaluation.path))
             summary.rescored(run)
     if json_output:
