@@ -1,6 +1,6 @@
 """``kdbench compare A B``: two rows, prompt by prompt."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Column, ColumnKey, Entry, Found, columns_of, evaluations
-from kdbench.reports.paired import Sample, row_difference, row_sample
+from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
 from kdbench.reports.runs import answers, finished_runs
 from kdbench.reports.text.style import signature, tests_text
@@ -241,11 +241,7 @@ def _column(
         metric=column.metric,
         a=float(a_P.mean()),
         b=float(b_P.mean()),
-        difference=result.difference,
-        low=result.low,
-        high=result.high,
-        p=result.p,
-        seeds_measured=result.seeds_measured,
+        **result_fields(result),
         minimum_detectable_effect=stats.minimum_detectable_effect(
             result.standard_error, df=result.df
         ),
@@ -254,26 +250,23 @@ def _column(
         wins=int((gain_P > 1e-9).sum()),
         ties=int((np.abs(gain_P) <= 1e-9).sum()),
         losses=int((gain_P < -1e-9).sum()),
-        most=[_prompt(name, *means, stored) for name, means in most.items()],
+        most=[
+            _prompt(name, means, *(own.get(name) for own in stored)) for name, means in most.items()
+        ],
     )
 
 
 def _prompt(
-    name: str, a: float, b: float, stored: Sequence[Mapping[str, SampleRow]]
+    name: str, means: tuple[float, float], a: SampleRow | None, b: SampleRow | None
 ) -> PromptDifference:
     doc, _, prompt_hash = name.partition(":")
-    one, two = (found.get(name) for found in stored)
-    asked = one or two
-    return PromptDifference(
-        doc_id=int(doc),
-        prompt_hash=prompt_hash,
-        a=a,
-        b=b,
-        prompt=asked.prompt if asked else "",
-        references=asked.references if asked else [],
-        answer_a=one.response if one else "",
-        answer_b=two.response if two else "",
-    )
+    difference = PromptDifference(doc_id=int(doc), prompt_hash=prompt_hash, a=means[0], b=means[1])
+    asked = a or b
+    if asked is None:
+        return difference
+    answers = {"answer_a": a.response if a else "", "answer_b": b.response if b else ""}
+    about = {"prompt": asked.prompt, "references": asked.references}
+    return difference.model_copy(update=about | answers)
 
 
 def _seeds(entry: Entry) -> list[int]:

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from kdbench.reports.runs import prompt_scores, scores_digest
 
 Indices = NDArray[np.int64]
 
+TESTED = ("difference", "low", "high", "p", "seeds_measured")
 MAX_ROWS = 50
 """Pairs are tested among at most this many rows of a column (the best ones)."""
 
@@ -65,6 +66,11 @@ def row_difference(a: Sample, b: Sample, ids: Sequence[str]) -> stats.Comparison
     if len(ids) < 2:
         return None
     return stats.compare_rows(a.at(ids), b.at(ids), seeds_measured=a.measured and b.measured)
+
+
+def result_fields(result: stats.Comparison) -> dict[str, Any]:
+    """What records tell of a comparison of two rows, by field."""
+    return {name: getattr(result, name) for name in TESTED}
 
 
 def _scored(entries: Sequence[Entry], metric: str) -> list[Evaluation]:
@@ -132,25 +138,11 @@ def column_tests(
     ids, entries = list(tested), list(tested.values())
     if len(ids) < 2:
         return [], notes
-    results = remembered(
-        [_content(mine, column.metric) for mine in entries],
-        lambda: [row_sample(mine, column.metric) for mine in entries],
-        cache,
-    )
+    results = remembered(entries, column.metric, cache)
     if len(results) < len(ids) * (len(ids) - 1) // 2:
         notes.append(f"{column.heading}: methods that share no prompts are not compared")
-    fields = PairResult._fields[2:]
-    tests = [
-        PairTest(a=ids[a], b=ids[b], **dict(zip(fields, rest, strict=True)))
-        for a, b, *rest in results
-    ]
-    return tests, notes
-
-
-def _content(entries: Sequence[Entry], metric: str) -> str:
-    """All that a sample depends on, for the cache."""
-    digests = [scores_digest(evaluation) for evaluation in _scored(entries, metric)]
-    return " ".join([metric, str(_measured(entries, len(digests))), *digests])
+    named = [result._asdict() | {"a": ids[result.a], "b": ids[result.b]} for result in results]
+    return [PairTest(**fields) for fields in named], notes
 
 
 def with_bold(
@@ -208,24 +200,30 @@ def resamples_for(pairs: int) -> int:
 
 
 def remembered(
-    keys: Sequence[str], load: Callable[[], Sequence[Sample]], cache: Path | None
+    rows: Sequence[Sequence[Entry]], metric: str, cache: Path | None
 ) -> list[PairResult]:
-    """``paired_tests`` of what ``load`` reads, remembered by content.
+    """``paired_tests`` of rows in a metric, remembered by all that their samples depend on.
 
     Args:
-        keys: one a sample, naming all that its values depend on (metric, file hashes), in order.
-        load: reads the samples; not called when the result is known.
+        rows: the evaluations of each; files are not parsed when the result is known.
+        metric: its name.
         cache: folder of results; None: do not remember.
     """
-    if cache is None:
-        return paired_tests(load())
-    digest = hashlib.sha256("\n".join([stats.STATS_VERSION, *keys]).encode()).hexdigest()
-    path = cache / f"{digest[:32]}.json"
-    with contextlib.suppress(ValueError, TypeError, OSError):
-        return [PairResult(*row) for row in json.loads(path.read_bytes())]
-    results = paired_tests(load())
-    with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
-        write_json(path, [list(result) for result in results])
+    path = None
+    if cache is not None:
+        digests = [[scores_digest(evaluation) for evaluation in _scored(r, metric)] for r in rows]
+        keys = [
+            " ".join([metric, str(_measured(row, len(mine))), *mine])
+            for row, mine in zip(rows, digests, strict=True)
+        ]
+        digest = hashlib.sha256("\n".join([stats.STATS_VERSION, *keys]).encode()).hexdigest()
+        path = cache / f"{digest[:32]}.json"
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            return [PairResult(*row) for row in json.loads(path.read_bytes())]
+    results = paired_tests([row_sample(row, metric) for row in rows])
+    if path is not None:
+        with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
+            write_json(path, [list(result) for result in results])
     return results
 
 
@@ -280,17 +278,10 @@ def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) 
     p = _t_p(parts, values_PK, first, second, difference)
     if not with_seeds.all():
         p[~with_seeds] = _swap_p(values_PK, first[~with_seeds], second[~with_seeds], number)
+    columns = (column.tolist() for column in (first, second, difference, p, with_seeds))
     return [
-        PairResult(
-            index[int(a)],
-            index[int(b)],
-            round(float(d), 6),
-            round(float(q), 9),
-            1.0,
-            prompts,
-            bool(w),
-        )
-        for a, b, d, q, w in zip(first, second, difference, p, with_seeds, strict=True)
+        PairResult(index[a], index[b], round(d, 6), round(q, 9), 1.0, prompts, with_both)
+        for a, b, d, q, with_both in zip(*columns, strict=True)
     ]
 
 
