@@ -132,7 +132,7 @@ def judge_runs(
         if problem and card.kind == "run":
             expected = "its configuration and preparation"
             findings.append(_finding("recorded", run, "", problem, expected))
-        judged[run.folder] = _judged(run, findings, "open" if findings else card.division)
+        judged[run.folder] = _judged(run, findings, "open" if findings else card.division, [])
     for group in groups.values():
         found: dict[RunFolder, list[Finding]] = defaultdict(list)
         for rule in book.rules:
@@ -141,8 +141,7 @@ def judge_runs(
         untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
         for run, _ in group:
             mine = found[run.folder]
-            verdict = _judged(run, mine, "open" if mine else "closed")
-            judged[run.folder] = verdict.model_copy(update={"untested": untested})
+            judged[run.folder] = _judged(run, mine, "open" if mine else "closed", untested)
     return judged
 
 
@@ -168,7 +167,7 @@ def group_of(run: Run) -> GroupKey:
     )
 
 
-def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
+def _judged(run: Run, findings: list[Finding], division: Division, untested: list[str]) -> Judged:
     suite, teacher, student = group_of(run)
     return Judged(
         run=run.folder.name,
@@ -177,6 +176,7 @@ def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
         division=division,
         broken=list(dict.fromkeys(finding.rule for finding in findings)),
         findings=findings,
+        untested=untested,
     )
 
 
@@ -202,37 +202,33 @@ class _References:
     def __init__(self, rule: Rule, group: Sequence[_Known]) -> None:
         self.rule = rule
         pools: dict[tuple[str, int | None], list[Value]] = defaultdict(list)
-        if rule.compares:
-            for run, known in group:
-                for label, values in known.get(rule.fact, {}).items():
-                    pools[label, self._seed(run)] += values
-        self.middle: dict[tuple[str, int | None], float] = {}
-        self.most: dict[tuple[str, int | None], tuple[Value, int]] = {}
-        for key, pool in pools.items():
-            if not pool:
-                continue
-            if rule.same:
-                self.most[key] = Counter(pool).most_common(1)[0]  # of equals, the first that came
-            else:
-                self.middle[key] = statistics.median(map(float, pool))
+        for run, known in group if rule.compares else ():
+            for label, values in known.get(rule.fact, {}).items():
+                pools[label, self._seed(run)] += values
+        self.reference: dict[tuple[str, int | None], tuple[Value, int]] = {
+            key: Counter(pool).most_common(1)[0]  # of equals, the first that came
+            if rule.same
+            else (statistics.median(map(float, pool)), len(pool))
+            for key, pool in pools.items()
+            if pool
+        }
 
     def expected(self, run: Run, label: str, values: Sequence[Value]) -> str:
         """What was expected, in words; empty if the values are that."""
         rule = self.rule
-        if rule.stated:
-            return ""
         if rule.one_of:
-            wrong = [value for value in values if value not in rule.one_of]
+            wrong = set(values) - set(rule.one_of)
             return " or ".join(rule.one_of) if wrong else ""
         if rule.at_most is not None:
             worst = max(map(float, values))
             return f"at most {100 * rule.at_most:g}%" if worst > rule.at_most else ""
-        key = (label, self._seed(run))
+        if not rule.compares:
+            return ""
+        reference, count = self.reference[label, self._seed(run)]
         if rule.within is not None:
-            middle = self.middle[key]
+            middle = float(reference)
             far = any(abs(float(value) - middle) > rule.within * middle for value in values)
             return f"{middle:g} ± {100 * rule.within:g}% (the group's median)" if far else ""
-        reference, count = self.most[key]
         if reference in values:
             return ""
         seed = " of this seed" if rule.per else ""
