@@ -67,10 +67,8 @@ def _prompt(prompt: PromptDifference, metric: str) -> list[doc.Part]:
     rows += [["reference", _start(text)] for text in prompt.references[:REFERENCES]]
     more = len(prompt.references) - REFERENCES
     rows += [["", f"and {more} more"]] if more > 0 else []
-    return [
-        title,
-        doc.Table([], [*rows, ["a", _start(prompt.answer_a)], ["b", _start(prompt.answer_b)]]),
-    ]
+    rows += [["a", _start(prompt.answer_a)], ["b", _start(prompt.answer_b)]]
+    return [title, doc.Table([], rows)]
 
 
 def _start(text: str) -> str:
