@@ -20,7 +20,7 @@ from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, ev
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
 from kdbench.reports.rows import Row, Section, sections
-from kdbench.reports.rules.check import Rulebook
+from kdbench.reports.rules.check import Rulebook, pair_title
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.style import interval_text, signature, tests_text, visible_json
@@ -65,8 +65,7 @@ class Table(Record):
     @property
     def title(self) -> str:
         """Suite and pair in words."""
-        pair = f"{self.teacher} → {self.student}" if self.teacher and self.student else ""
-        return f"{self.suite}: {pair}" if pair else self.suite
+        return pair_title(self.suite, self.teacher, self.student)
 
 
 class Board(Record):
@@ -152,10 +151,8 @@ def leaderboard_folder(
     files = {format: out / name for format, name in FILES.items()}
     if verify:
         files = {format: file for format, file in files.items() if file.is_file()}
-        if not files:
-            raise InputError(
-                f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
-            )
+    if not files:
+        raise InputError(f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}")
     cache = None if verify else cache
     built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
     _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
@@ -226,11 +223,8 @@ def _table(
         notes.add(MIXED)
     cells_of = [[cells[place] for cells in by_column] for place in range(len(section.rows))]
     return Table(
-        suite=section.suite,
-        teacher=section.teacher,
-        student=section.student,
+        **section._asdict() | {"rows": [grouped.row for grouped in section.rows]},
         columns=columns,
-        rows=[grouped.row for grouped in section.rows],
         cells=cells_of,
         pairs=pairs,
         notes=sorted(notes),
@@ -283,13 +277,11 @@ def _render(built: Built, format: str, to_file: bool) -> str:
 
 def _deliver(texts: Mapping[Path, str], verify: bool) -> None:
     """Writes files, or compares them with what is there."""
-    if verify:
-        problems = [problem for file, text in texts.items() if (problem := _change(text, file))]
-        if problems:
-            raise CheckFailed("; ".join(problems))
-        return
-    for file, text in texts.items():
-        write_text(file, text)
+    if not verify:
+        for file, text in texts.items():
+            write_text(file, text)
+    elif problems := list(filter(None, (_change(text, file) for file, text in texts.items()))):
+        raise CheckFailed("; ".join(problems))
 
 
 def _change(text: str, out: Path) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,11 +136,11 @@ def column_tests(
             tested[row.id] = mine
         else:
             notes.append(f"{column.heading}: {row.label} has no per-prompt scores, so no test")
-    ids, entries = list(tested), list(tested.values())
+    ids = list(tested)
     if len(ids) < 2:
         return [], notes
-    results = remembered(entries, column.metric, cache)
-    if len(results) < len(ids) * (len(ids) - 1) // 2:
+    results = remembered(list(tested.values()), column.metric, cache)
+    if len(results) < math.comb(len(ids), 2):
         notes.append(f"{column.heading}: methods that share no prompts are not compared")
     named = [result._asdict() | {"a": ids[result.a], "b": ids[result.b]} for result in results]
     return [PairTest(**fields) for fields in named], notes
@@ -238,7 +239,7 @@ def paired_tests(samples: Sequence[Sample]) -> list[PairResult]:
 
 
 def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
-    number = resamples_for(len(samples) * (len(samples) - 1) // 2)
+    number = resamples_for(math.comb(len(samples), 2))
     sets: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(samples):
         sets.setdefault(sample.ids, []).append(index)
@@ -246,22 +247,14 @@ def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
     for members in sets.values():
         found += _same_prompts([samples[i] for i in members], members, number)
     for left, right in itertools.combinations(sets.values(), 2):
-        for a, b in itertools.product(left, right):
-            found += _shared_prompts(samples[a], samples[b], a, b, number)
+        ids = tuple(sorted(set(samples[left[0]].ids) & set(samples[right[0]].ids)))
+        for pair in itertools.product(left, right):  # on the prompts that both have
+            both = [samples[i]._replace(ids=ids, values_SP=samples[i].at(ids)) for i in pair]
+            found += _same_prompts(both, pair, number)
     return sorted(
         pair if pair.a < pair.b else pair._replace(a=pair.b, b=pair.a, difference=-pair.difference)
         for pair in found
     )
-
-
-def _shared_prompts(a: Sample, b: Sample, i: int, j: int, number: int) -> list[PairResult]:
-    """A pair whose prompts are not all the same, on those that are."""
-    common = sorted(set(a.ids) & set(b.ids))
-    if len(common) < 2:
-        return []
-    ids = tuple(common)
-    both = [side._replace(ids=ids, values_SP=side.at(ids)) for side in (a, b)]
-    return _same_prompts(both, [i, j], number)
 
 
 def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) -> list[PairResult]:
@@ -297,16 +290,11 @@ def _t_p(
     covariance = np.atleast_2d(np.cov(values_PK, rowvar=False)) / prompts
     variance = np.diag(covariance)
     over_prompts = variance[first] + variance[second] - 2 * covariance[first, second]
-    between = np.array([part.between for part in parts])
-    residual = np.array([part.residual for part in parts])
-    square = np.array([part.between**2 / part.df if part.df else 0.0 for part in parts])
-    error, df = stats.pooled_error(
-        np.maximum(over_prompts, 0.0),
-        between[first] + between[second],
-        residual[first] + residual[second],
-        square[first] + square[second],
-        prompts,
+    of_seeds = np.array(
+        [(p.between, p.residual, p.between**2 / p.df if p.df else 0.0) for p in parts]
     )
+    sums = (of_seeds[first] + of_seeds[second]).T
+    error, df = stats.pooled_error(np.maximum(over_prompts, 0.0), *sums, prompts)
     tiny = error < 1e-9  # equal answers to every prompt: covariance cancels to rounding noise
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(tiny, 0.0, difference / error)

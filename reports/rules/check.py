@@ -128,10 +128,8 @@ def judge_runs(
         if known is not None:
             groups[group_of(run)].append(_Known(run, known))
             continue
-        findings = []
-        if problem and card.kind == "run":
-            expected = "its configuration and preparation"
-            findings.append(_finding("recorded", run, "", problem, expected))
+        unread = _finding("recorded", run, "", problem, "its configuration and preparation")
+        findings = [unread] if problem and card.kind == "run" else []
         judged[run.folder] = _judged(run, findings, "open" if findings else card.division, [])
     for group in groups.values():
         found: dict[RunFolder, list[Finding]] = defaultdict(list)
@@ -160,19 +158,20 @@ def with_divisions(runs: Sequence[Run], book: Rulebook | None = None) -> list[Ru
 def group_of(run: Run) -> GroupKey:
     """The runs that it is compared with."""
     card = run.summary.run
-    return (
-        card.suite,
-        card.teacher.name if card.teacher else "",
-        card.student.name if card.student else "",
-    )
+    teacher, student = (model.name if model else "" for model in (card.teacher, card.student))
+    return card.suite, teacher, student
+
+
+def pair_title(suite: str, teacher: str, student: str) -> str:
+    """A table's suite and pair of models in words."""
+    return f"{suite}: {teacher} → {student}" if teacher and student else suite
 
 
 def _judged(run: Run, findings: list[Finding], division: Division, untested: list[str]) -> Judged:
-    suite, teacher, student = group_of(run)
     return Judged(
         run=run.folder.name,
         folder=str(run.folder.path),
-        group=f"{suite}: {teacher} → {student}" if teacher and student else suite,
+        group=pair_title(*group_of(run)),
         division=division,
         broken=list(dict.fromkeys(finding.rule for finding in findings)),
         findings=findings,
