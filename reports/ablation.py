@@ -12,8 +12,7 @@ import numpy as np
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.metrics import info
-from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
+from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed, evaluations
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
@@ -123,7 +122,7 @@ def build_ablation(
     columns = [
         column
         for column in columns_of([line.found for line in lines], None, tasks)
-        if _compared(column)
+        if directed(column)
         and protocol in (None, column.protocol)
         and edition in (None, column.edition)
     ]
@@ -178,11 +177,6 @@ def _column(lines: Sequence[_Line], column: Column, published: Published) -> lis
         AblationCell(value=value, effect=effect, paper=paper)
         for value, effect, paper in zip(values, effects, papers, strict=True)
     ]
-
-
-def _compared(column: Column) -> bool:
-    known = info(column.metric)
-    return known.kind == "score" and known.better != 0
 
 
 def _value(line: _Line, column: Column) -> Cell | Missing:

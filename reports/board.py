@@ -9,7 +9,7 @@ beside it: configuration, provenance, and some stored answers.
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from kdbench.harness import stats
 from kdbench.harness.errors import CheckFailed, InputError
@@ -84,16 +84,26 @@ class Built(NamedTuple):
     """The evaluations of each row of each table."""
 
 
+class Choice(TypedDict, total=False):
+    """What of a board is built, and how; a field left out, or None, is the default."""
+
+    metrics: Sequence[str] | None
+    """Metrics to show; None: all that any run has."""
+    tasks: Sequence[str] | None
+    """Tasks to show; None: all."""
+    rules: Rulebook | None
+    """What divides methods into closed and open; None: the default version."""
+    cache: Path | None
+    """Folder that remembers paired tests; None: do not remember."""
+
+
 def leaderboard(
     paths: Iterable[Path | str] | Path | str,
     format: Format = "terminal",
     *,
     out: Path | None = None,
     verify: bool = False,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    cache: Path | None = None,
+    **chosen: Unpack[Choice],
 ) -> str:
     """Builds a board and renders it in one format.
 
@@ -102,10 +112,7 @@ def leaderboard(
         format: how to render.
         out: file to write (atomically), or to compare with under ``verify``.
         verify: change nothing, compare with ``out``; remembered tests are not trusted.
-        metrics: metrics to show; None: all.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, an unknown format, ``verify`` without an existing ``out``.
@@ -115,8 +122,7 @@ def leaderboard(
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
     if verify and (out is None or not out.is_file()):
         raise InputError("--verify compares with an existing file; name it with --out")
-    cache = None if verify else cache
-    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    built = build(paths, **_trusted(chosen, verify))
     text = _render(built, format, out is not None)
     if out is not None:
         _deliver({out: text}, verify)
@@ -128,10 +134,7 @@ def leaderboard_folder(
     out: Path,
     *,
     verify: bool = False,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    cache: Path | None = None,
+    **chosen: Unpack[Choice],
 ) -> list[Path]:
     """Writes a board in every format into a folder; returns the files.
 
@@ -139,10 +142,7 @@ def leaderboard_folder(
         paths: run folders or folders of run folders.
         out: the folder; ``FILES`` says what it will hold.
         verify: change nothing, compare with those of the files that are there.
-        metrics: metrics to show; None: all.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, ``verify`` without a file to compare with.
@@ -153,8 +153,7 @@ def leaderboard_folder(
         files = {format: file for format, file in files.items() if file.is_file()}
     if not files:
         raise InputError(f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}")
-    cache = None if verify else cache
-    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    built = build(paths, **_trusted(chosen, verify))
     _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
     return list(files.values())
 
@@ -162,45 +161,30 @@ def leaderboard_folder(
 # -- tables ---------------------------------------------------------------------------------------
 
 
-def build(
-    paths: Iterable[Path | str] | Path | str,
-    *,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    tests: bool = True,
-    cache: Path | None = None,
-) -> Built:
+def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) -> Built:
     """Reads the finished runs under ``paths`` and compares them.
 
     Args:
         paths: run folders or folders of run folders.
-        metrics: metrics to show; None: all that any run has.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        tests: compare methods with each other (reads per-prompt scores); without, nothing is bold.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
     runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
-    made = sections(runs, rules)
+    made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    tables = [
-        _table(section, row, columns_of(row, metrics, tasks), tests, cache)
-        for section, row in zip(made, found, strict=True)
-    ]
+    tables = [_table(*each, chosen) for each in zip(made, found, strict=True)]
     return Built(Board(tables=tables, left_out=left_out), made, found)
 
 
-def _table(
-    section: Section,
-    found: list[Found],
-    columns: list[Column],
-    tested: bool,
-    cache: Path | None,
-) -> Table:
+def _trusted(chosen: Choice, verify: bool) -> Choice:
+    """The same without remembered tests, where a board is verified."""
+    return {**chosen, "cache": None} if verify else chosen
+
+
+def _table(section: Section, found: list[Found], chosen: Choice) -> Table:
+    columns = columns_of(found, chosen.get("metrics"), chosen.get("tasks"))
     by_column: list[list[Cell | Missing]] = []
     pairs: list[list[PairTest]] = []
     notes: set[str] = set()
@@ -211,10 +195,10 @@ def _table(
         ]
         tests: list[PairTest] = []
         known = info(column.metric)
-        if tested and known.kind != "score":
+        if known.kind != "score":
             notes.add(UNTESTED)
-        elif tested and known.better:
-            tests, problems = column_tests(section.rows, found, cells, column, cache)
+        elif known.better:
+            tests, problems = column_tests(section.rows, found, cells, column, chosen.get("cache"))
             cells = with_bold(section.rows, cells, known.better, tests)
             notes.update(problems)
         by_column.append(cells)

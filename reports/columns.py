@@ -161,6 +161,12 @@ def columns_of(
     ]
 
 
+def directed(column: Column) -> bool:
+    """Whether rows are compared in it: a score with a better direction."""
+    known = info(column.metric)
+    return known.kind == "score" and known.better != 0
+
+
 def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
     """Task and edition; protocol and digest where they tell columns apart; the judge."""
     heading = f"{key.task}[{key.edition}]"
@@ -182,9 +188,16 @@ def cell_of(grouped: GroupedRow, entries: Sequence[Entry], metric: str) -> Cell 
     why = "; ".join(dict.fromkeys(reasons))
     if not values:
         return Missing(missing=why)
+    lows = [v.mean if v.low is None else v.low for v in values]
+    highs = [v.mean if v.high is None else v.high for v in values]
+    interval = stats.seed_interval([v.mean for v in values], lows, highs)
+    # values without intervals get one from three seeds on
+    bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
     first = values[0]
     return Cell(
-        **_bounds(values, metric),
+        mean=round(interval.mean, stats.DECIMALS),
+        low=None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
+        high=None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
         n_prompts=min(v.n_prompts for v in values),
         n_runs=len(values),
         decoding_seeds=first.seeds if isinstance(first, Estimate) else [],
@@ -198,19 +211,6 @@ _ABSENT: dict[Kind, tuple[str, str]] = {
     "probe": ("not evaluated", "probe not run"),
 }
 """Why there is no value: no such evaluation, or an evaluation without this metric."""
-
-
-def _bounds(values: Sequence[Estimate | Point], metric: str) -> dict[str, float | None]:
-    """Mean and interval of a cell; values without intervals get one from three seeds on."""
-    lows = [v.mean if v.low is None else v.low for v in values]
-    highs = [v.mean if v.high is None else v.high for v in values]
-    interval = stats.seed_interval([v.mean for v in values], lows, highs)
-    bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
-    return {
-        "mean": round(interval.mean, stats.DECIMALS),
-        "low": None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
-        "high": None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
-    }
 
 
 # -- probes and judges ----------------------------------------------------------------------------

@@ -10,7 +10,15 @@ from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
-from kdbench.reports.columns import Column, ColumnKey, Entry, Found, columns_of, evaluations
+from kdbench.reports.columns import (
+    Column,
+    ColumnKey,
+    Entry,
+    Found,
+    columns_of,
+    directed,
+    evaluations,
+)
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
 from kdbench.reports.runs import answers, finished_runs
@@ -106,8 +114,7 @@ def compare(
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
     for column in columns_of([common], metrics, tasks):
-        known = info(column.metric)
-        if metrics is None and not (known.better and known.kind == "score"):
+        if metrics is None and not directed(column):
             continue
         entries = [side.found[column.key] for side in (one, two)]
         samples = [row_sample(found, column.metric) for found in entries]
@@ -180,10 +187,10 @@ def _left_out(a: _Side, b: _Side, shared: set[ColumnKey], tasks: Sequence[str] |
 def _first_difference(a: _Side, b: _Side, task: str) -> str:
     """How two evaluations of one task differ, in words."""
     one, two = (_described(side, task) for side in (a, b))
-    differing = [name for name, value in one.items() if two.get(name) != value]
-    if not differing:
-        return "different evaluations"
-    return f"{differing[0]} {one[differing[0]]} and {two.get(differing[0])}"
+    differing = (
+        f"{name} {one[name]} and {two.get(name)}" for name in one if two.get(name) != one[name]
+    )
+    return next(differing, "different evaluations")
 
 
 def _described(side: _Side, task: str) -> dict[str, str]:
@@ -231,11 +238,9 @@ def _column(
     gain_P = (info(column.metric).better or 1) * (a_P - b_P)
     order = sorted(range(len(a.ids)), key=lambda i: (-abs(gain_P[i]), a.ids[i]))
     most = {a.ids[i]: (float(a_P[i]), float(b_P[i])) for i in order[:MOST] if abs(gain_P[i]) > 1e-9}
-    seeds = [_seeds(found[0]) for found in entries]
-    stored = [
-        answers(found[0].evaluation, own[0], most) if own else {}
-        for found, own in zip(entries, seeds, strict=True)
-    ]
+    firsts = [found[0].evaluation for found in entries]
+    seeds = [record.seeds if (record := first.record.find()) else [] for first in firsts]
+    stored = [answers(e, own[0], most) if own else {} for e, own in zip(firsts, seeds, strict=True)]
     return ColumnComparison(
         heading=column.heading,
         metric=column.metric,
@@ -267,9 +272,3 @@ def _prompt(
     answers = {"answer_a": a.response if a else "", "answer_b": b.response if b else ""}
     about = {"prompt": asked.prompt, "references": asked.references}
     return difference.model_copy(update=about | answers)
-
-
-def _seeds(entry: Entry) -> list[int]:
-    """Decoding seeds of a row's first run."""
-    record = entry.evaluation.record.find()
-    return record.seeds if record else []

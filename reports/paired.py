@@ -293,8 +293,9 @@ def _t_p(
     of_seeds = np.array(
         [(p.between, p.residual, p.between**2 / p.df if p.df else 0.0) for p in parts]
     )
-    sums = (of_seeds[first] + of_seeds[second]).T
-    error, df = stats.pooled_error(np.maximum(over_prompts, 0.0), *sums, prompts)
+    between, residual, squares = (of_seeds[first] + of_seeds[second]).T
+    prompt = np.maximum(over_prompts, 0.0)
+    error, df = stats.pooled_error(prompt, between, residual, squares, prompts)
     tiny = error < 1e-9  # equal answers to every prompt: covariance cancels to rounding noise
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(tiny, 0.0, difference / error)

@@ -104,10 +104,8 @@ def _pair(run: Run) -> _Pair:
 def _fits(card: RunCard, runs: Sequence[Run]) -> bool:
     """Whether an evaluated model belongs beside these runs of one pair."""
     models = [model for model in (card.teacher, card.student) if model]
-    if not models:
-        return True
-    first = runs[0].summary.run
-    return any(_same(model, other) for model in models for other in (first.teacher, first.student))
+    others = (runs[0].summary.run.teacher, runs[0].summary.run.student)
+    return not models or any(_same(model, other) for model in models for other in others)
 
 
 def _same(a: ModelRef, b: ModelRef | None) -> bool:

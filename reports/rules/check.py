@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -93,9 +93,8 @@ class Judged(Record):
     """Rules that compare runs, where there was no other run of the group to compare with."""
 
 
-class _Known(NamedTuple):
-    run: Run
-    facts: Facts
+Known = tuple[Run, Facts]
+"""A run with what is known of it."""
 
 
 def judge_runs(
@@ -115,7 +114,7 @@ def judge_runs(
         strict: also compare the prompts answered, and refuse a summary alone.
     """
     book = book or rulebook()
-    groups: dict[GroupKey, list[_Known]] = defaultdict(list)
+    groups: dict[GroupKey, list[Known]] = defaultdict(list)
     judged: dict[RunFolder, Judged] = {}
     evaluations: Evaluations | None = None if strict else {}
     for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder.path))):
@@ -126,7 +125,7 @@ def judge_runs(
         except InputError as error:
             problem = str(error).replace(f"{run.folder.path}/", "")
         if known is not None:
-            groups[group_of(run)].append(_Known(run, known))
+            groups[group_of(run)].append((run, known))
             continue
         unread = _finding("recorded", run, "", problem, "its configuration and preparation")
         findings = [unread] if problem and card.kind == "run" else []
@@ -183,7 +182,7 @@ def _finding(rule: str, run: Run, where: str, found: str, expected: str) -> Find
     return Finding(rule=rule, run=run.folder.name, where=where, found=found, expected=expected)
 
 
-def _apply(rule: Rule, group: Sequence[_Known]) -> Iterator[tuple[Run, Finding]]:
+def _apply(rule: Rule, group: Sequence[Known]) -> Iterator[tuple[Run, Finding]]:
     """What the runs of a group break of one rule."""
     references = _References(rule, group)
     for run, known in group:
@@ -198,7 +197,7 @@ def _apply(rule: Rule, group: Sequence[_Known]) -> Iterator[tuple[Run, Finding]]
 class _References:
     """What a rule expects of each run of a group."""
 
-    def __init__(self, rule: Rule, group: Sequence[_Known]) -> None:
+    def __init__(self, rule: Rule, group: Sequence[Known]) -> None:
         self.rule = rule
         pools: dict[tuple[str, int | None], list[Value]] = defaultdict(list)
         for run, known in group if rule.compares else ():
