@@ -123,19 +123,16 @@ def compare(
             made.append(_column(column, entries, samples))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
-    same = one.label == two.label
+    names = [side.label for side in (one, two)]
+    if one.label == two.label:
+        names = [f"{side.label} {side.grouped.row.runs[0]}" for side in (one, two)]
     return Comparison(
-        a=_name(one, full=same),
-        b=_name(two, full=same),
+        a=names[0],
+        b=names[1],
         columns=made,
         signature=_signature((one, two), made, {key.protocol for key in shared}),
         left_out=left_out,
     )
-
-
-def _name(side: _Side, *, full: bool) -> str:
-    """A row's label; with the id of its first run where the other side has the same."""
-    return f"{side.label} {side.grouped.row.runs[0]}" if full else side.label
 
 
 def _signature(
@@ -198,17 +195,16 @@ def _described(side: _Side, task: str) -> dict[str, str]:
     entry = side.found[key][0]
     described = {"edition": key.edition, "protocol": key.protocol}
     record = entry.evaluation.record.find()
-    if record is not None:
-        described |= {
-            "decoding seeds": ",".join(map(str, record.seeds)),
-            "template": record.template,
-            "test data": record.data_sha256[:12],
-            "scorer": entry.run.summary.scores[entry.key].scorer,
-            "decoding": record.decoding.model_dump_json(exclude_defaults=True)
-            if record.decoding
-            else "none",
-        }
-    return described
+    if record is None:
+        return described
+    decoding = record.decoding
+    return described | {
+        "decoding seeds": ",".join(map(str, record.seeds)),
+        "template": record.template,
+        "test data": record.data_sha256[:12],
+        "scorer": entry.run.summary.scores[entry.key].scorer,
+        "decoding": decoding.model_dump_json(exclude_defaults=True) if decoding else "none",
+    }
 
 
 def _nothing(a: str, b: str, left_out: Sequence[str], tasks: Sequence[str] | None) -> str:

@@ -124,10 +124,8 @@ def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
     made: list[GroupedRow] = []
     for group in alike.values():
         seeds = [run.summary.run.training_seed for run in group]
-        if None in seeds or len(set(seeds)) < len(seeds):  # a repeated seed is no second sample
-            made += [row_of([run]) for run in group]
-        else:
-            made.append(row_of(group))
+        apart = None in seeds or len(set(seeds)) < len(seeds)  # a repeated seed is no second sample
+        made += map(row_of, [[run] for run in group] if apart else [group])
     return sorted(_distinct(made), key=lambda grouped: _order(grouped.row))
 
 

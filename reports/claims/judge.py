@@ -75,6 +75,10 @@ class _Board(NamedTuple):
         """Why no row stands for a method."""
         return self.undecided.get(method, f"no run of {method}")
 
+    def absences(self, claim: Claim) -> list[str]:
+        """The same of those of a claim's methods that have no row."""
+        return [self.absence(name) for name in claim.methods if name not in self.rows]
+
 
 def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
@@ -262,13 +266,7 @@ def _verdict(
         had = f"the runs have these methods on {len(pairs)}"
         return "not measured", f"needs {claim.pairs} pairs of models, {had}"
     if not tests:
-        lacking = [
-            board.absence(name)
-            for board in boards
-            for name in claim.methods
-            if name not in board.rows
-        ]
-        if lacking:
+        if lacking := [absence for board in boards for absence in board.absences(claim)]:
             return "not measured", _joined(lacking)
         what = info(claim.metric).label
         if claim.references is not None:
