@@ -123,9 +123,8 @@ def compare(
             made.append(_column(column, entries, samples))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
-    names = [side.label for side in (one, two)]
-    if one.label == two.label:
-        names = [f"{side.label} {side.grouped.row.runs[0]}" for side in (one, two)]
+    same = one.label == two.label  # then the id of the first run tells them apart
+    names = [f"{s.label} {s.grouped.row.runs[0]}" if same else s.label for s in (one, two)]
     return Comparison(
         a=names[0],
         b=names[1],

@@ -163,21 +163,13 @@ def with_bold(
         tests: the column's.
     """
     tested = {row for test in tests for row in (test.a, test.b)}
-    means = {
-        grouped.row.id: better * cell.mean
-        for grouped, cell in zip(rows, cells, strict=True)
-        if grouped.row.id in tested and isinstance(cell, Cell)
-    }
+    placed = [(grouped.row.id, cell) for grouped, cell in zip(rows, cells, strict=True)]
+    means = {i: better * c.mean for i, c in placed if i in tested and isinstance(c, Cell)}
     best = max(means, key=lambda row: means[row], default="")  # of equals, the first
     versus = {t.b if t.a == best else t.a: t for t in tests if best in (t.a, t.b)}
     worse = {row for row, test in versus.items() if test.p_holm < 1 - stats.LEVEL}
     bold = {best, *versus} - worse if worse else set()
-    return [
-        cell.model_copy(update={"bold": True})
-        if isinstance(cell, Cell) and grouped.row.id in bold
-        else cell
-        for grouped, cell in zip(rows, cells, strict=True)
-    ]
+    return [cell.model_copy(update={"bold": True}) if i in bold else cell for i, cell in placed]
 
 
 # -- all pairs at once ----------------------------------------------------------------------------

@@ -164,12 +164,11 @@ def _evaluation(
     run: Run, key: str, scores: EvaluationScores, known: Evaluations | None
 ) -> dict[str, Value]:
     """What was evaluated how; ``ours``: a generation task of kdbench."""
-    name = f"{key} {scores.scorer}"
-    if known is not None and name in known:
+    name, known = f"{key} {scores.scorer}", {} if known is None else known
+    if name in known:
         return known[name]
     found: dict[str, Value] = {}
-    record = run.folder.evaluation(key).record.find()
-    if record is not None:
+    if record := run.folder.evaluation(key).record.find():
         decoding = record.decoding.model_dump(exclude_defaults=True) if record.decoding else {}
         found = {
             "seeds": ",".join(map(str, record.seeds)) or "none",
@@ -178,8 +177,7 @@ def _evaluation(
             "scorer": scores.scorer,
             "ours": scores.sampled and record.source == "kdbench",
         }
-    if known is not None:
-        known[name] = found
+    known[name] = found
     return found
 
 
