@@ -12,9 +12,8 @@ import numpy as np
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.metrics import info
-from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
-from kdbench.reports.paired import Sample, row_difference, row_sample
+from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed, evaluations
+from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
 from kdbench.reports.text.style import signature, tests_text
@@ -72,8 +71,8 @@ class AblationRow(Record):
     """One thing that was changed."""
 
     label: str
-    training_seeds: list[int]
-    runs: list[str]
+    training_seeds: list[int] = []
+    runs: list[str] = []
 
 
 class Ablation(Record):
@@ -123,7 +122,7 @@ def build_ablation(
     columns = [
         column
         for column in columns_of([line.found for line in lines], None, tasks)
-        if _compared(column)
+        if directed(column)
         and protocol in (None, column.protocol)
         and edition in (None, column.edition)
     ]
@@ -148,43 +147,36 @@ class _Line(NamedTuple):
     """A row with what its runs hold."""
 
     given: Given
-    grouped: GroupedRow | None
-    found: Found
+    grouped: GroupedRow | None = None
+    found: Found = {}
 
     @property
     def row(self) -> AblationRow:
         """As it is shown."""
-        seeds, runs = (
-            (self.grouped.row.training_seeds, self.grouped.row.runs) if self.grouped else ([], [])
+        shown = (
+            self.grouped.row.model_dump(include={"training_seeds", "runs"}) if self.grouped else {}
         )
-        return AblationRow(label=self.given.label, training_seeds=seeds, runs=runs)
+        return AblationRow(label=self.given.label, **shown)
 
 
 def _line(given: Given) -> _Line:
-    folders = map(RunFolder, given.folders)
-    runs = [Run(folder, folder.summary.read()) for folder in folders]
-    grouped = row_of(runs) if runs else None
-    return _Line(given, grouped, evaluations(grouped) if grouped else {})
+    if not given.folders:
+        return _Line(given)
+    grouped = row_of([Run(run, run.summary.read()) for run in map(RunFolder, given.folders)])
+    return _Line(given, grouped, evaluations(grouped))
 
 
 def _column(lines: Sequence[_Line], column: Column, published: Published) -> list[AblationCell]:
     """One column of the table, the base first."""
     values = [_value(line, column) for line in lines]
     effects = _effects(lines, values, column)
-    labels = [line.given.label for line in lines]
+    name = f"{column.task}/{column.metric}"
+    base, *theirs = (published.get(line.given.label, {}).get(name) for line in lines)
+    papers = [None, *(_claim(p, base, e) for p, e in zip(theirs, effects[1:], strict=True))]
     return [
-        AblationCell(
-            value=value,
-            effect=effect,
-            paper=_claim(published, labels[0], label, column, effect),
-        )
-        for label, value, effect in zip(labels, values, effects, strict=True)
+        AblationCell(value=value, effect=effect, paper=paper)
+        for value, effect, paper in zip(values, effects, papers, strict=True)
     ]
-
-
-def _compared(column: Column) -> bool:
-    known = info(column.metric)
-    return known.kind == "score" and known.better != 0
 
 
 def _value(line: _Line, column: Column) -> Cell | Missing:
@@ -217,25 +209,16 @@ def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
     result = row_difference(sample, base, common)
     if result is None:
         return None
-    return Effect(
-        difference=round(result.difference, 6),
-        low=round(result.low, 6),
-        high=round(result.high, 6),
-        p=round(result.p, 9),
-        p_holm=1.0,
-        n_prompts=len(common),
-        seeds_measured=result.seeds_measured,
-    )
+    rounded = {name: round(getattr(result, name), 6) for name in ("difference", "low", "high")}
+    fields = result_fields(result) | rounded | {"p": round(result.p, 9)}
+    return Effect(**fields, p_holm=1.0, n_prompts=len(common))
 
 
-def _claim(
-    published: Published, base: str, label: str, column: Column, effect: Effect | None
-) -> Claim | None:
-    name = f"{column.task}/{column.metric}"
-    mine, theirs = published.get(label, {}).get(name), published.get(base, {}).get(name)
-    if label == base or mine is None or theirs is None:
+def _claim(ours: float | None, base: float | None, effect: Effect | None) -> Claim | None:
+    """The paper's numbers of a row and of the base, beside this table's difference."""
+    if ours is None or base is None:
         return None
-    difference = round(mine - theirs, 6)
+    difference = round(ours - base, 6)
     if effect is None:
         return Claim(difference=difference, same_sign=None)
     agrees = bool(np.sign(effect.difference) == np.sign(difference))

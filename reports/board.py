@@ -9,7 +9,7 @@ beside it: configuration, provenance, and some stored answers.
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 from kdbench.harness import stats
 from kdbench.harness.errors import CheckFailed, InputError
@@ -20,7 +20,7 @@ from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, ev
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
 from kdbench.reports.rows import Row, Section, sections
-from kdbench.reports.rules.check import Rulebook
+from kdbench.reports.rules.check import Rulebook, pair_title
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.style import interval_text, signature, tests_text, visible_json
@@ -65,8 +65,7 @@ class Table(Record):
     @property
     def title(self) -> str:
         """Suite and pair in words."""
-        pair = f"{self.teacher} → {self.student}" if self.teacher and self.student else ""
-        return f"{self.suite}: {pair}" if pair else self.suite
+        return pair_title(self.suite, self.teacher, self.student)
 
 
 class Board(Record):
@@ -85,16 +84,26 @@ class Built(NamedTuple):
     """The evaluations of each row of each table."""
 
 
+class Choice(TypedDict, total=False):
+    """What of a board is built, and how; a field left out, or None, is the default."""
+
+    metrics: Sequence[str] | None
+    """Metrics to show; None: all that any run has."""
+    tasks: Sequence[str] | None
+    """Tasks to show; None: all."""
+    rules: Rulebook | None
+    """What divides methods into closed and open; None: the default version."""
+    cache: Path | None
+    """Folder that remembers paired tests; None: do not remember."""
+
+
 def leaderboard(
     paths: Iterable[Path | str] | Path | str,
     format: Format = "terminal",
     *,
     out: Path | None = None,
     verify: bool = False,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    cache: Path | None = None,
+    **chosen: Unpack[Choice],
 ) -> str:
     """Builds a board and renders it in one format.
 
@@ -103,10 +112,7 @@ def leaderboard(
         format: how to render.
         out: file to write (atomically), or to compare with under ``verify``.
         verify: change nothing, compare with ``out``; remembered tests are not trusted.
-        metrics: metrics to show; None: all.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, an unknown format, ``verify`` without an existing ``out``.
@@ -116,8 +122,7 @@ def leaderboard(
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(FILES)}")
     if verify and (out is None or not out.is_file()):
         raise InputError("--verify compares with an existing file; name it with --out")
-    cache = None if verify else cache
-    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    built = build(paths, **_trusted(chosen, verify))
     text = _render(built, format, out is not None)
     if out is not None:
         _deliver({out: text}, verify)
@@ -129,10 +134,7 @@ def leaderboard_folder(
     out: Path,
     *,
     verify: bool = False,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    cache: Path | None = None,
+    **chosen: Unpack[Choice],
 ) -> list[Path]:
     """Writes a board in every format into a folder; returns the files.
 
@@ -140,10 +142,7 @@ def leaderboard_folder(
         paths: run folders or folders of run folders.
         out: the folder; ``FILES`` says what it will hold.
         verify: change nothing, compare with those of the files that are there.
-        metrics: metrics to show; None: all.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, ``verify`` without a file to compare with.
@@ -152,12 +151,9 @@ def leaderboard_folder(
     files = {format: out / name for format, name in FILES.items()}
     if verify:
         files = {format: file for format, file in files.items() if file.is_file()}
-        if not files:
-            raise InputError(
-                f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}"
-            )
-    cache = None if verify else cache
-    built = build(paths, metrics=metrics, tasks=tasks, rules=rules, cache=cache)
+    if not files:
+        raise InputError(f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}")
+    built = build(paths, **_trusted(chosen, verify))
     _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
     return list(files.values())
 
@@ -165,45 +161,30 @@ def leaderboard_folder(
 # -- tables ---------------------------------------------------------------------------------------
 
 
-def build(
-    paths: Iterable[Path | str] | Path | str,
-    *,
-    metrics: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    rules: Rulebook | None = None,
-    tests: bool = True,
-    cache: Path | None = None,
-) -> Built:
+def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) -> Built:
     """Reads the finished runs under ``paths`` and compares them.
 
     Args:
         paths: run folders or folders of run folders.
-        metrics: metrics to show; None: all that any run has.
-        tasks: tasks to show; None: all.
-        rules: what divides methods into closed and open; None: the default version.
-        tests: compare methods with each other (reads per-prompt scores); without, nothing is bold.
-        cache: folder that remembers paired tests; None: do not remember.
+        chosen: see `Choice`.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
     runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
-    made = sections(runs, rules)
+    made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    tables = [
-        _table(section, row, columns_of(row, metrics, tasks), tests, cache)
-        for section, row in zip(made, found, strict=True)
-    ]
+    tables = [_table(*each, chosen) for each in zip(made, found, strict=True)]
     return Built(Board(tables=tables, left_out=left_out), made, found)
 
 
-def _table(
-    section: Section,
-    found: list[Found],
-    columns: list[Column],
-    tested: bool,
-    cache: Path | None,
-) -> Table:
+def _trusted(chosen: Choice, verify: bool) -> Choice:
+    """The same without remembered tests, where a board is verified."""
+    return {**chosen, "cache": None} if verify else chosen
+
+
+def _table(section: Section, found: list[Found], chosen: Choice) -> Table:
+    columns = columns_of(found, chosen.get("metrics"), chosen.get("tasks"))
     by_column: list[list[Cell | Missing]] = []
     pairs: list[list[PairTest]] = []
     notes: set[str] = set()
@@ -214,10 +195,10 @@ def _table(
         ]
         tests: list[PairTest] = []
         known = info(column.metric)
-        if tested and known.kind != "score":
+        if known.kind != "score":
             notes.add(UNTESTED)
-        elif tested and known.better:
-            tests, problems = column_tests(section.rows, found, cells, column, cache)
+        elif known.better:
+            tests, problems = column_tests(section.rows, found, cells, column, chosen.get("cache"))
             cells = with_bold(section.rows, cells, known.better, tests)
             notes.update(problems)
         by_column.append(cells)
@@ -226,11 +207,8 @@ def _table(
         notes.add(MIXED)
     cells_of = [[cells[place] for cells in by_column] for place in range(len(section.rows))]
     return Table(
-        suite=section.suite,
-        teacher=section.teacher,
-        student=section.student,
+        **section._asdict() | {"rows": [grouped.row for grouped in section.rows]},
         columns=columns,
-        rows=[grouped.row for grouped in section.rows],
         cells=cells_of,
         pairs=pairs,
         notes=sorted(notes),
@@ -283,13 +261,11 @@ def _render(built: Built, format: str, to_file: bool) -> str:
 
 def _deliver(texts: Mapping[Path, str], verify: bool) -> None:
     """Writes files, or compares them with what is there."""
-    if verify:
-        problems = [problem for file, text in texts.items() if (problem := _change(text, file))]
-        if problems:
-            raise CheckFailed("; ".join(problems))
-        return
-    for file, text in texts.items():
-        write_text(file, text)
+    if not verify:
+        for file, text in texts.items():
+            write_text(file, text)
+    elif problems := list(filter(None, (_change(text, file) for file, text in texts.items()))):
+        raise CheckFailed("; ".join(problems))
 
 
 def _change(text: str, out: Path) -> str:

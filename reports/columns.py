@@ -161,6 +161,12 @@ def columns_of(
     ]
 
 
+def directed(column: Column) -> bool:
+    """Whether rows are compared in it: a score with a better direction."""
+    known = info(column.metric)
+    return known.kind == "score" and known.better != 0
+
+
 def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
     """Task and edition; protocol and digest where they tell columns apart; the judge."""
     heading = f"{key.task}[{key.edition}]"
@@ -173,30 +179,29 @@ def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
 
 def cell_of(grouped: GroupedRow, entries: Sequence[Entry], metric: str) -> Cell | Missing:
     """Mean over the training seeds that have a value; a reason where none has."""
-    values: list[Estimate | Point] = []
-    reasons: list[str] = []
     absent, not_measured = _ABSENT[info(metric).kind]
-    for entry in entries:
-        value = entry.metrics.get(metric, Missing(missing=not_measured))
-        if isinstance(value, Missing):
-            reasons.append(value.missing)
-        else:
-            values.append(value)
+    found = [entry.metrics.get(metric, Missing(missing=not_measured)) for entry in entries]
+    values = [value for value in found if not isinstance(value, Missing)]
+    reasons = [value.missing for value in found if isinstance(value, Missing)]
     if len(entries) < len(grouped.runs):
         reasons.append(absent)
+    why = "; ".join(dict.fromkeys(reasons))
     if not values:
-        return Missing(missing="; ".join(dict.fromkeys(reasons)))
-    note = ""
-    if reasons:
-        why = "; ".join(dict.fromkeys(reasons))
-        note = f"{len(values)} of {len(grouped.runs)} training seeds ({why})"
+        return Missing(missing=why)
+    lows = [v.mean if v.low is None else v.low for v in values]
+    highs = [v.mean if v.high is None else v.high for v in values]
+    interval = stats.seed_interval([v.mean for v in values], lows, highs)
+    # values without intervals get one from three seeds on
+    bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
     first = values[0]
     return Cell(
-        **_bounds(values, metric),
+        mean=round(interval.mean, stats.DECIMALS),
+        low=None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
+        high=None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
         n_prompts=min(v.n_prompts for v in values),
         n_runs=len(values),
         decoding_seeds=first.seeds if isinstance(first, Estimate) else [],
-        note=note,
+        note=f"{len(values)} of {len(grouped.runs)} training seeds ({why})" if reasons else "",
     )
 
 
@@ -206,19 +211,6 @@ _ABSENT: dict[Kind, tuple[str, str]] = {
     "probe": ("not evaluated", "probe not run"),
 }
 """Why there is no value: no such evaluation, or an evaluation without this metric."""
-
-
-def _bounds(values: Sequence[Estimate | Point], metric: str) -> dict[str, float | None]:
-    """Mean and interval of a cell; values without intervals get one from three seeds on."""
-    lows = [v.mean if v.low is None else v.low for v in values]
-    highs = [v.mean if v.high is None else v.high for v in values]
-    interval = stats.seed_interval([v.mean for v in values], lows, highs)
-    bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
-    return {
-        "mean": round(interval.mean, stats.DECIMALS),
-        "low": None if bare else round(clamp(metric, interval.low), stats.DECIMALS),
-        "high": None if bare else round(clamp(metric, interval.high), stats.DECIMALS),
-    }
 
 
 # -- probes and judges ----------------------------------------------------------------------------
@@ -233,7 +225,8 @@ def probe_values(report: Report) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for probe, read in _READERS.items():
         if isinstance(report.get(probe), Mapping):
-            found |= read(report[probe])
+            values = read(report[probe])
+            found |= {metric: _undrawn(value) for metric, value in values.items()}
     return found
 
 
@@ -259,10 +252,6 @@ def stored_value(stored: object, prompts: int = 0) -> Value:
         return Missing(missing="the summary holds no number here; run: kdbench score")
 
 
-def _of_probe(stored: object, prompts: int = 0) -> Value:
-    return _undrawn(stored_value(stored, prompts))
-
-
 def _undrawn(value: Value) -> Value:
     """The same without the seed that every estimate lists: here no answer was drawn."""
     if isinstance(value, Estimate):
@@ -274,8 +263,7 @@ def _exposure(report: Report) -> dict[str, Value]:
     prompts, last = int(report.get("prompts", 0)), report.get("at_length", {})
     found: dict[str, Value] = {}
     for name, metric in (("ex_acc_err", "exposure_excess"), ("R", "exposure_R")):
-        bounds = last.get(name, {})
-        value, low, high = (bounds.get(part) for part in ("value", "low", "high"))
+        value, low, high = map(last.get(name, {}).get, ("value", "low", "high"))
         if value is None:
             reason = report.get("undefined") or "not defined at the full length"
             found[metric] = Missing(missing=str(reason))
@@ -290,18 +278,18 @@ def _calibration(report: Report) -> dict[str, Value]:
     """Of tokens of reference answers; a label task's own are among its scores."""
     if not isinstance(report.get("brier"), Mapping):
         return {}
-    ece = _of_probe(report.get("ece"))
+    ece = stored_value(report.get("ece"))
     prompts = ece.n_prompts if isinstance(ece, Estimate) else 0
     return {
-        "token_acc": _of_probe(report.get("accuracy"), prompts),
-        "token_brier": _of_probe(report["brier"]),
+        "token_acc": stored_value(report.get("accuracy"), prompts),
+        "token_brier": stored_value(report["brier"]),
         "token_ece": ece,
     }
 
 
 def _named(names: Mapping[str, str]) -> Callable[[Report], dict[str, Value]]:
     return lambda report: {
-        metric: _of_probe(report[name]) for name, metric in names.items() if name in report
+        metric: stored_value(report[name]) for name, metric in names.items() if name in report
     }
 
 

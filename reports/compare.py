@@ -1,6 +1,6 @@
 """``kdbench compare A B``: two rows, prompt by prompt."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +10,16 @@ from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
-from kdbench.reports.columns import Column, ColumnKey, Entry, Found, columns_of, evaluations
-from kdbench.reports.paired import Sample, row_difference, row_sample
+from kdbench.reports.columns import (
+    Column,
+    ColumnKey,
+    Entry,
+    Found,
+    columns_of,
+    directed,
+    evaluations,
+)
+from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
 from kdbench.reports.runs import answers, finished_runs
 from kdbench.reports.text.style import signature, tests_text
@@ -106,8 +114,7 @@ def compare(
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
     for column in columns_of([common], metrics, tasks):
-        known = info(column.metric)
-        if metrics is None and not (known.better and known.kind == "score"):
+        if metrics is None and not directed(column):
             continue
         entries = [side.found[column.key] for side in (one, two)]
         samples = [row_sample(found, column.metric) for found in entries]
@@ -116,19 +123,15 @@ def compare(
             made.append(_column(column, entries, samples))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
-    same = one.label == two.label
+    same = one.label == two.label  # then the id of the first run tells them apart
+    names = [f"{s.label} {s.grouped.row.runs[0]}" if same else s.label for s in (one, two)]
     return Comparison(
-        a=_name(one, full=same),
-        b=_name(two, full=same),
+        a=names[0],
+        b=names[1],
         columns=made,
         signature=_signature((one, two), made, {key.protocol for key in shared}),
         left_out=left_out,
     )
-
-
-def _name(side: _Side, *, full: bool) -> str:
-    """A row's label; with the id of its first run where the other side has the same."""
-    return f"{side.label} {side.grouped.row.runs[0]}" if full else side.label
 
 
 def _signature(
@@ -180,10 +183,10 @@ def _left_out(a: _Side, b: _Side, shared: set[ColumnKey], tasks: Sequence[str] |
 def _first_difference(a: _Side, b: _Side, task: str) -> str:
     """How two evaluations of one task differ, in words."""
     one, two = (_described(side, task) for side in (a, b))
-    differing = [name for name, value in one.items() if two.get(name) != value]
-    if not differing:
-        return "different evaluations"
-    return f"{differing[0]} {one[differing[0]]} and {two.get(differing[0])}"
+    differing = (
+        f"{name} {one[name]} and {two.get(name)}" for name in one if two.get(name) != one[name]
+    )
+    return next(differing, "different evaluations")
 
 
 def _described(side: _Side, task: str) -> dict[str, str]:
@@ -191,17 +194,16 @@ def _described(side: _Side, task: str) -> dict[str, str]:
     entry = side.found[key][0]
     described = {"edition": key.edition, "protocol": key.protocol}
     record = entry.evaluation.record.find()
-    if record is not None:
-        described |= {
-            "decoding seeds": ",".join(map(str, record.seeds)),
-            "template": record.template,
-            "test data": record.data_sha256[:12],
-            "scorer": entry.run.summary.scores[entry.key].scorer,
-            "decoding": record.decoding.model_dump_json(exclude_defaults=True)
-            if record.decoding
-            else "none",
-        }
-    return described
+    if record is None:
+        return described
+    decoding = record.decoding
+    return described | {
+        "decoding seeds": ",".join(map(str, record.seeds)),
+        "template": record.template,
+        "test data": record.data_sha256[:12],
+        "scorer": entry.run.summary.scores[entry.key].scorer,
+        "decoding": decoding.model_dump_json(exclude_defaults=True) if decoding else "none",
+    }
 
 
 def _nothing(a: str, b: str, left_out: Sequence[str], tasks: Sequence[str] | None) -> str:
@@ -231,21 +233,15 @@ def _column(
     gain_P = (info(column.metric).better or 1) * (a_P - b_P)
     order = sorted(range(len(a.ids)), key=lambda i: (-abs(gain_P[i]), a.ids[i]))
     most = {a.ids[i]: (float(a_P[i]), float(b_P[i])) for i in order[:MOST] if abs(gain_P[i]) > 1e-9}
-    seeds = [_seeds(found[0]) for found in entries]
-    stored = [
-        answers(found[0].evaluation, own[0], most) if own else {}
-        for found, own in zip(entries, seeds, strict=True)
-    ]
+    firsts = [found[0].evaluation for found in entries]
+    seeds = [record.seeds if (record := first.record.find()) else [] for first in firsts]
+    stored = [answers(e, own[0], most) if own else {} for e, own in zip(firsts, seeds, strict=True)]
     return ColumnComparison(
         heading=column.heading,
         metric=column.metric,
         a=float(a_P.mean()),
         b=float(b_P.mean()),
-        difference=result.difference,
-        low=result.low,
-        high=result.high,
-        p=result.p,
-        seeds_measured=result.seeds_measured,
+        **result_fields(result),
         minimum_detectable_effect=stats.minimum_detectable_effect(
             result.standard_error, df=result.df
         ),
@@ -254,29 +250,20 @@ def _column(
         wins=int((gain_P > 1e-9).sum()),
         ties=int((np.abs(gain_P) <= 1e-9).sum()),
         losses=int((gain_P < -1e-9).sum()),
-        most=[_prompt(name, *means, stored) for name, means in most.items()],
+        most=[
+            _prompt(name, means, *(own.get(name) for own in stored)) for name, means in most.items()
+        ],
     )
 
 
 def _prompt(
-    name: str, a: float, b: float, stored: Sequence[Mapping[str, SampleRow]]
+    name: str, means: tuple[float, float], a: SampleRow | None, b: SampleRow | None
 ) -> PromptDifference:
     doc, _, prompt_hash = name.partition(":")
-    one, two = (found.get(name) for found in stored)
-    asked = one or two
-    return PromptDifference(
-        doc_id=int(doc),
-        prompt_hash=prompt_hash,
-        a=a,
-        b=b,
-        prompt=asked.prompt if asked else "",
-        references=asked.references if asked else [],
-        answer_a=one.response if one else "",
-        answer_b=two.response if two else "",
-    )
-
-
-def _seeds(entry: Entry) -> list[int]:
-    """Decoding seeds of a row's first run."""
-    record = entry.evaluation.record.find()
-    return record.seeds if record else []
+    difference = PromptDifference(doc_id=int(doc), prompt_hash=prompt_hash, a=means[0], b=means[1])
+    asked = a or b
+    if asked is None:
+        return difference
+    answers = {"answer_a": a.response if a else "", "answer_b": b.response if b else ""}
+    about = {"prompt": asked.prompt, "references": asked.references}
+    return difference.model_copy(update=about | answers)

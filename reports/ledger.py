@@ -8,6 +8,7 @@ evaluation is of the full task under the row's protocol, decoded as the suite do
 evaluations one counts: that with the suite's decoding seeds, else that with most.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -149,23 +150,23 @@ class _Candidate(NamedTuple):
 
 def _candidate(grouped: GroupedRow, resolve: Resolve) -> _Candidate:
     card = grouped.runs[0].summary.run
-    stored = [run.folder.config.find() for run in grouped.runs]
     # a teacher is evaluated under any method's configuration: the suite says the same of it for all
     suite = resolve(card.suite, card.method if card.kind == "run" else "sft")
+    stored = (run.folder.config.find() for run in grouped.runs)
     configs = [config.tree() if config else {} for config in stored]
     return _Candidate(grouped, suite, configs, evaluations(grouped))
 
 
 def _compare(number: Number, candidates: Sequence[_Candidate], settings: Settings) -> LedgerRow:
     found = [(_ours(number, candidate, settings), candidate) for candidate in candidates]
-    best = next(((cell, whose) for cell, whose in found if isinstance(cell, Cell)), None)
-    if best is None:
+    best = [(cell, whose) for cell, whose in found if isinstance(cell, Cell)]
+    if not best:
         reasons = dict.fromkeys(cell.missing for cell, _ in found if isinstance(cell, Missing))
         nothing = f"no run of {' or of '.join(number.suites)} with {number.method}"
         if number.method == "teacher":
             nothing = f"the teacher was not evaluated in {' or '.join(number.suites)}"
         return _row(number, settings, "; ".join(reasons) or nothing)
-    cell, whose = best
+    cell, whose = best[0]
     mean, low, high = (
         None if bound is None else bound * number.factor
         for bound in (cell.mean, cell.low, cell.high)
@@ -174,22 +175,17 @@ def _compare(number: Number, candidates: Sequence[_Candidate], settings: Setting
     inside = low is not None and high is not None and low - slack <= number.value <= high + slack
     expected = settings.prompts.get(number.task, cell.n_prompts)
     row = _row(number, settings, "" if low is not None else "measured without an interval")
-    causes = row.causes
-    if cell.n_prompts != expected and not number.bucket:
-        causes = [f"ours has {cell.n_prompts} prompts, the paper's {expected}", *causes]
-    return row.model_copy(
-        update={
-            "verdict": "undecided" if low is None else "agrees" if inside else "differs",
-            "ours": mean,
-            "low": low,
-            "high": high,
-            "n_prompts": cell.n_prompts,
-            "n_runs": cell.n_runs,
-            "decoding_seeds": cell.decoding_seeds,
-            "runs": [run.folder.name for run in whose.grouped.runs],
-            "causes": causes,
-        }
-    )
+    fewer = [f"ours has {cell.n_prompts} prompts, the paper's {expected}"]
+    causes = fewer if cell.n_prompts != expected and not number.bucket else []
+    ours = cell.model_dump(include={"n_prompts", "n_runs", "decoding_seeds"}) | {
+        "verdict": "undecided" if low is None else "agrees" if inside else "differs",
+        "ours": mean,
+        "low": low,
+        "high": high,
+        "runs": [run.folder.name for run in whose.grouped.runs],
+        "causes": [*causes, *row.causes],
+    }
+    return row.model_copy(update=ours)
 
 
 def _row(number: Number, settings: Settings, reason: str) -> LedgerRow:
@@ -204,14 +200,12 @@ def _ours(number: Number, candidate: _Candidate, settings: Settings) -> Cell | M
         or _other_options(number, candidate.configs[0])
         or _other_training(number, candidate)
     )
-    if reason:
-        return Missing(missing=reason)
     task = number.task.removesuffix(" dev")
-    entries, others = _evaluation(number, candidate, settings, task)
+    entries, others = ([], set()) if reason else _evaluation(number, candidate, settings, task)
     if not entries:
         wanted = f"{task}[{settings.edition}] under {settings.protocol}"
         instead = f", only on {', '.join(sorted(others))}" if others else ""
-        return Missing(missing=f"not evaluated on {wanted}{instead}")
+        return Missing(missing=reason or f"not evaluated on {wanted}{instead}")
     cell = cell_of(candidate.grouped, entries, number.measure)
     if isinstance(cell, Missing):
         return Missing(missing=f"{number.metric} not measured: {cell.missing}")
@@ -225,16 +219,15 @@ def _evaluation(
 
     Several evaluations of one run, or several judges of one, are no training seeds.
     """
-    best: list[Entry] = []
-    best_rank: tuple[bool, bool, bool, int, int] | None = None
+    ranked: list[tuple[tuple[bool, bool, bool, int, int], list[Entry]]] = []
     others: set[str] = set()
     asked = candidate.suite.generate
+    suite = asked.model_dump(mode="json")
     for key, found in sorted(candidate.found.items()):
         if key.task != task or (key.judge and not number.measure.startswith(JUDGE_PREFIX)):
             continue
         record = found[0].evaluation.record.find()
         decoding = record.decoding.model_dump() if record and record.decoding else {}
-        suite = asked.model_dump(mode="json")
         changes = [
             f"{name} {value}"
             for name, value in decoding.items()
@@ -247,9 +240,8 @@ def _evaluation(
         usable = sum(not isinstance(e.metrics[number.measure], Missing) for e in entries)
         seeds = record.seeds if record else []
         rank = (usable > 0, bool(key.judge), seeds == list(asked.seeds), len(seeds), usable)
-        if best_rank is None or rank > best_rank:
-            best, best_rank = entries, rank
-    return best, others
+        ranked.append((rank, entries))
+    return max(ranked, key=lambda pair: pair[0])[1] if ranked else [], others
 
 
 # -- what must be as in the paper -----------------------------------------------------------------
@@ -259,10 +251,8 @@ def _other_models(number: Number, settings: Settings, card: RunCard) -> str:
     """Why a row's models are not the paper's, or nothing."""
     family, sizes = number.pair.split(" ", 1)
     teacher, _, student = sizes.partition(" → ")
-    pairs = [(student or teacher, card.student)]
-    if student:
-        pairs.append((teacher, card.teacher))
-    for size, model in pairs:
+    pairs = [(student or teacher, card.student), (teacher, card.teacher)]
+    for size, model in pairs if student else pairs[:1]:
         wanted = settings.parameters[f"{family} {size}"]
         if model is None or abs(model.parameters - wanted) > TOLERANCE * wanted:
             have = f"{model.parameters / 1e6:.4g}M" if model else "no"
@@ -332,14 +322,12 @@ def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
     elif name == "distinct_4":
         stored = text.get("distinct", {}).get(name)
     elif number.bucket:
-        kind, bounds = number.bucket.split(" ", 1)
-        bucket = text.get("buckets", {}).get("student", {}).get(kind, {}).get(bounds, {})
-        stored = bucket.get("metrics", {}).get(name)
+        path = ("buckets", "student", *number.bucket.split(" ", 1), "metrics")
+        stored = functools.reduce(lambda tree, part: tree.get(part, {}), path, text).get(name)
     else:
         return {name: _value(entry, name, judge)}
-    if stored is None:
-        return {name: Missing(missing="not in the summary")}
-    return {name: stored_value(stored)}
+    absent = Missing(missing="not in the summary")
+    return {name: absent if stored is None else stored_value(stored)}
 
 
 def _value(entry: Entry, name: str, judge: str) -> Value:

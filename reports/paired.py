@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from kdbench.reports.runs import prompt_scores, scores_digest
 
 Indices = NDArray[np.int64]
 
+TESTED = ("difference", "low", "high", "p", "seeds_measured")
 MAX_ROWS = 50
 """Pairs are tested among at most this many rows of a column (the best ones)."""
 
@@ -65,6 +67,11 @@ def row_difference(a: Sample, b: Sample, ids: Sequence[str]) -> stats.Comparison
     if len(ids) < 2:
         return None
     return stats.compare_rows(a.at(ids), b.at(ids), seeds_measured=a.measured and b.measured)
+
+
+def result_fields(result: stats.Comparison) -> dict[str, Any]:
+    """What records tell of a comparison of two rows, by field."""
+    return {name: getattr(result, name) for name in TESTED}
 
 
 def _scored(entries: Sequence[Entry], metric: str) -> list[Evaluation]:
@@ -129,28 +136,14 @@ def column_tests(
             tested[row.id] = mine
         else:
             notes.append(f"{column.heading}: {row.label} has no per-prompt scores, so no test")
-    ids, entries = list(tested), list(tested.values())
+    ids = list(tested)
     if len(ids) < 2:
         return [], notes
-    results = remembered(
-        [_content(mine, column.metric) for mine in entries],
-        lambda: [row_sample(mine, column.metric) for mine in entries],
-        cache,
-    )
-    if len(results) < len(ids) * (len(ids) - 1) // 2:
+    results = remembered(list(tested.values()), column.metric, cache)
+    if len(results) < math.comb(len(ids), 2):
         notes.append(f"{column.heading}: methods that share no prompts are not compared")
-    fields = PairResult._fields[2:]
-    tests = [
-        PairTest(a=ids[a], b=ids[b], **dict(zip(fields, rest, strict=True)))
-        for a, b, *rest in results
-    ]
-    return tests, notes
-
-
-def _content(entries: Sequence[Entry], metric: str) -> str:
-    """All that a sample depends on, for the cache."""
-    digests = [scores_digest(evaluation) for evaluation in _scored(entries, metric)]
-    return " ".join([metric, str(_measured(entries, len(digests))), *digests])
+    named = [result._asdict() | {"a": ids[result.a], "b": ids[result.b]} for result in results]
+    return [PairTest(**fields) for fields in named], notes
 
 
 def with_bold(
@@ -170,21 +163,13 @@ def with_bold(
         tests: the column's.
     """
     tested = {row for test in tests for row in (test.a, test.b)}
-    means = {
-        grouped.row.id: better * cell.mean
-        for grouped, cell in zip(rows, cells, strict=True)
-        if grouped.row.id in tested and isinstance(cell, Cell)
-    }
+    placed = [(grouped.row.id, cell) for grouped, cell in zip(rows, cells, strict=True)]
+    means = {i: better * c.mean for i, c in placed if i in tested and isinstance(c, Cell)}
     best = max(means, key=lambda row: means[row], default="")  # of equals, the first
     versus = {t.b if t.a == best else t.a: t for t in tests if best in (t.a, t.b)}
     worse = {row for row, test in versus.items() if test.p_holm < 1 - stats.LEVEL}
     bold = {best, *versus} - worse if worse else set()
-    return [
-        cell.model_copy(update={"bold": True})
-        if isinstance(cell, Cell) and grouped.row.id in bold
-        else cell
-        for grouped, cell in zip(rows, cells, strict=True)
-    ]
+    return [cell.model_copy(update={"bold": True}) if i in bold else cell for i, cell in placed]
 
 
 # -- all pairs at once ----------------------------------------------------------------------------
@@ -208,24 +193,30 @@ def resamples_for(pairs: int) -> int:
 
 
 def remembered(
-    keys: Sequence[str], load: Callable[[], Sequence[Sample]], cache: Path | None
+    rows: Sequence[Sequence[Entry]], metric: str, cache: Path | None
 ) -> list[PairResult]:
-    """``paired_tests`` of what ``load`` reads, remembered by content.
+    """``paired_tests`` of rows in a metric, remembered by all that their samples depend on.
 
     Args:
-        keys: one a sample, naming all that its values depend on (metric, file hashes), in order.
-        load: reads the samples; not called when the result is known.
+        rows: the evaluations of each; files are not parsed when the result is known.
+        metric: its name.
         cache: folder of results; None: do not remember.
     """
-    if cache is None:
-        return paired_tests(load())
-    digest = hashlib.sha256("\n".join([stats.STATS_VERSION, *keys]).encode()).hexdigest()
-    path = cache / f"{digest[:32]}.json"
-    with contextlib.suppress(ValueError, TypeError, OSError):
-        return [PairResult(*row) for row in json.loads(path.read_bytes())]
-    results = paired_tests(load())
-    with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
-        write_json(path, [list(result) for result in results])
+    path = None
+    if cache is not None:
+        digests = [[scores_digest(evaluation) for evaluation in _scored(r, metric)] for r in rows]
+        keys = [
+            " ".join([metric, str(_measured(row, len(mine))), *mine])
+            for row, mine in zip(rows, digests, strict=True)
+        ]
+        digest = hashlib.sha256("\n".join([stats.STATS_VERSION, *keys]).encode()).hexdigest()
+        path = cache / f"{digest[:32]}.json"
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            return [PairResult(*row) for row in json.loads(path.read_bytes())]
+    results = paired_tests([row_sample(row, metric) for row in rows])
+    if path is not None:
+        with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
+            write_json(path, [list(result) for result in results])
     return results
 
 
@@ -240,7 +231,7 @@ def paired_tests(samples: Sequence[Sample]) -> list[PairResult]:
 
 
 def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
-    number = resamples_for(len(samples) * (len(samples) - 1) // 2)
+    number = resamples_for(math.comb(len(samples), 2))
     sets: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(samples):
         sets.setdefault(sample.ids, []).append(index)
@@ -248,22 +239,14 @@ def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
     for members in sets.values():
         found += _same_prompts([samples[i] for i in members], members, number)
     for left, right in itertools.combinations(sets.values(), 2):
-        for a, b in itertools.product(left, right):
-            found += _shared_prompts(samples[a], samples[b], a, b, number)
+        ids = tuple(sorted(set(samples[left[0]].ids) & set(samples[right[0]].ids)))
+        for pair in itertools.product(left, right):  # on the prompts that both have
+            both = [samples[i]._replace(ids=ids, values_SP=samples[i].at(ids)) for i in pair]
+            found += _same_prompts(both, pair, number)
     return sorted(
         pair if pair.a < pair.b else pair._replace(a=pair.b, b=pair.a, difference=-pair.difference)
         for pair in found
     )
-
-
-def _shared_prompts(a: Sample, b: Sample, i: int, j: int, number: int) -> list[PairResult]:
-    """A pair whose prompts are not all the same, on those that are."""
-    common = sorted(set(a.ids) & set(b.ids))
-    if len(common) < 2:
-        return []
-    ids = tuple(common)
-    both = [side._replace(ids=ids, values_SP=side.at(ids)) for side in (a, b)]
-    return _same_prompts(both, [i, j], number)
 
 
 def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) -> list[PairResult]:
@@ -280,17 +263,10 @@ def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) 
     p = _t_p(parts, values_PK, first, second, difference)
     if not with_seeds.all():
         p[~with_seeds] = _swap_p(values_PK, first[~with_seeds], second[~with_seeds], number)
+    columns = (column.tolist() for column in (first, second, difference, p, with_seeds))
     return [
-        PairResult(
-            index[int(a)],
-            index[int(b)],
-            round(float(d), 6),
-            round(float(q), 9),
-            1.0,
-            prompts,
-            bool(w),
-        )
-        for a, b, d, q, w in zip(first, second, difference, p, with_seeds, strict=True)
+        PairResult(index[a], index[b], round(d, 6), round(q, 9), 1.0, prompts, with_both)
+        for a, b, d, q, with_both in zip(*columns, strict=True)
     ]
 
 
@@ -306,16 +282,12 @@ def _t_p(
     covariance = np.atleast_2d(np.cov(values_PK, rowvar=False)) / prompts
     variance = np.diag(covariance)
     over_prompts = variance[first] + variance[second] - 2 * covariance[first, second]
-    between = np.array([part.between for part in parts])
-    residual = np.array([part.residual for part in parts])
-    square = np.array([part.between**2 / part.df if part.df else 0.0 for part in parts])
-    error, df = stats.pooled_error(
-        np.maximum(over_prompts, 0.0),
-        between[first] + between[second],
-        residual[first] + residual[second],
-        square[first] + square[second],
-        prompts,
+    of_seeds = np.array(
+        [(p.between, p.residual, p.between**2 / p.df if p.df else 0.0) for p in parts]
     )
+    between, residual, squares = (of_seeds[first] + of_seeds[second]).T
+    prompt = np.maximum(over_prompts, 0.0)
+    error, df = stats.pooled_error(prompt, between, residual, squares, prompts)
     tiny = error < 1e-9  # equal answers to every prompt: covariance cancels to rounding noise
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = np.where(tiny, 0.0, difference / error)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from kdbench.harness.files.records import ModelRef, Record, RunCard
-from kdbench.reports.rules.check import Rulebook, with_divisions
+from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
 from kdbench.reports.runs import Run
+from kdbench.reports.text.document import grouped as by_key
 
 SHOWN = 3
 """Changed settings that a label names."""
@@ -80,7 +81,7 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
     evaluated = []
     for run in with_divisions(runs, book):
         if run.summary.run.kind == "run":
-            trained[_pair(run.summary.run)].append(run)
+            trained[_pair(run)].append(run)
         else:
             evaluated.append(run)
     beside: dict[_Pair, list[Run]] = defaultdict(list)
@@ -90,31 +91,21 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
         fitting = [pair for pair in pairs if len(pairs) == 1 or _fits(card, trained[pair])]
         for pair in fitting or [_Pair(card.suite)]:
             beside[pair].append(run)
-    return [
-        Section(
-            pair.suite, pair.teacher, pair.student, (*_rows(beside[pair]), *_rows(trained[pair]))
-        )
-        for pair in sorted({*trained, *beside})
-    ]
+    tables = {pair: (*_rows(beside[pair]), *_rows(trained[pair])) for pair in {*trained, *beside}}
+    return [Section(p.suite, p.teacher, p.student, tables[p]) for p in sorted(tables)]
 
 
-def _pair(card: RunCard) -> _Pair:
-    teacher = card.teacher
-    return _Pair(
-        card.suite,
-        teacher.name if teacher else "",
-        teacher.fingerprint if teacher else "",
-        card.student.name if card.student else "",
-    )
+def _pair(run: Run) -> _Pair:
+    suite, teacher, student = group_of(run)
+    model = run.summary.run.teacher
+    return _Pair(suite, teacher, model.fingerprint if model else "", student)
 
 
 def _fits(card: RunCard, runs: Sequence[Run]) -> bool:
     """Whether an evaluated model belongs beside these runs of one pair."""
     models = [model for model in (card.teacher, card.student) if model]
-    if not models:
-        return True
-    first = runs[0].summary.run
-    return any(_same(model, other) for model in models for other in (first.teacher, first.student))
+    others = (runs[0].summary.run.teacher, runs[0].summary.run.student)
+    return not models or any(_same(model, other) for model in models for other in others)
 
 
 def _same(a: ModelRef, b: ModelRef | None) -> bool:
@@ -133,10 +124,8 @@ def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
     made: list[GroupedRow] = []
     for group in alike.values():
         seeds = [run.summary.run.training_seed for run in group]
-        if None in seeds or len(set(seeds)) < len(seeds):  # a repeated seed is no second sample
-            made += [row_of([run]) for run in group]
-        else:
-            made.append(row_of(group))
+        apart = None in seeds or len(set(seeds)) < len(seeds)  # a repeated seed is no second sample
+        made += map(row_of, [[run] for run in group] if apart else [group])
     return sorted(_distinct(made), key=lambda grouped: _order(grouped.row))
 
 
@@ -149,21 +138,17 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         label += " (open)"
     more = ["…"] if len(card.changes) > SHOWN else []
     label = ", ".join([label, *card.changes[:SHOWN], *more])
+    shared = ("kind", "method", "variant", "regime", "division", "changes")
     seeds = [run.summary.run.training_seed for run in runs]
     ids = [run.summary.run.id for run in runs]
     row = Row(
         id=hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:12],
         label=label,
-        kind=card.kind,
-        method=card.method,
-        variant=card.variant,
-        regime=card.regime,
-        division=card.division,
         broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
         student=card.student.name if card.student else "",
-        changes=card.changes,
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,
+        **{name: getattr(card, name) for name in shared},
     )
     return GroupedRow(row, tuple(runs))
 
@@ -191,11 +176,8 @@ def short_ids(rows: Sequence[GroupedRow]) -> list[str]:
 
 def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
     """Rows whose labels would be the same get the id of their first run, as short as it can be."""
-    by_label: dict[str, list[GroupedRow]] = defaultdict(list)
-    for grouped in rows:
-        by_label[grouped.row.label].append(grouped)
     made: list[GroupedRow] = []
-    for label, group in by_label.items():
+    for label, group in by_key(rows, lambda grouped: grouped.row.label).items():
         for grouped, digits in zip(group, short_ids(group), strict=True):
             name = f"{label} {digits}" if len(group) > 1 else label
             made.append(grouped._replace(row=grouped.row.model_copy(update={"label": name})))

@@ -136,14 +136,14 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
     for key, scores in sorted(run.summary.scores.items()):
         label = f"{scores.task}[{scores.edition}] {scores.protocol}"
         known = _evaluation(run, key, scores, evaluations)
-        for fact in OF_EVALUATIONS:
-            if fact in known:
-                _add(found[fact], label, known[fact])
+        for fact in known.keys() & set(OF_EVALUATIONS):
+            values = found[fact].setdefault(label, [])
+            values += [known[fact]] if known[fact] not in values else []
         if known.get("ours", scores.sampled):  # others' prompts are not looked for in training rows
             for fact, name in OVERLAPS.items():
                 found[fact][scores.task] = _overlap(prepared, scores, name.format(scores.task))
-        if evaluations is None:
-            _add_prompts(found["prompts"], label, run, key)
+        if evaluations is None and (answered := _prompts(run.folder.evaluation(key))):
+            found["prompts"].setdefault(label, []).extend(answered)
         for probe, report in sorted(run.summary.probes.get(key, {}).items()):
             told = [f"{name} {report[name]}" for name in MEASURED_WITH if name in report]
             if told:
@@ -155,12 +155,6 @@ def _one(value: Value | None) -> Fact:
     return {"": [] if value in (None, "") else [value]}
 
 
-def _add(fact: Fact, label: str, value: Value) -> None:
-    values = fact.setdefault(label, [])
-    if value not in values:
-        values.append(value)
-
-
 def _budget(train: Tree) -> str:
     parts = [f"{train[name]} {name}" for name in BUDGET if train.get(name) is not None]
     return " or ".join(parts).replace("_", " ")
@@ -170,12 +164,11 @@ def _evaluation(
     run: Run, key: str, scores: EvaluationScores, known: Evaluations | None
 ) -> dict[str, Value]:
     """What was evaluated how; ``ours``: a generation task of kdbench."""
-    name = f"{key} {scores.scorer}"
-    if known is not None and name in known:
+    name, known = f"{key} {scores.scorer}", {} if known is None else known
+    if name in known:
         return known[name]
     found: dict[str, Value] = {}
-    record = run.folder.evaluation(key).record.find()
-    if record is not None:
+    if record := run.folder.evaluation(key).record.find():
         decoding = record.decoding.model_dump(exclude_defaults=True) if record.decoding else {}
         found = {
             "seeds": ",".join(map(str, record.seeds)) or "none",
@@ -184,8 +177,7 @@ def _evaluation(
             "scorer": scores.scorer,
             "ours": scores.sampled and record.source == "kdbench",
         }
-    if known is not None:
-        known[name] = found
+    known[name] = found
     return found
 
 
@@ -197,13 +189,13 @@ def _overlap(prepared: PrepareRecord, scores: EvaluationScores, name: str) -> li
     return [counted / prompts] if counted is not None and prompts else []
 
 
-def _add_prompts(fact: Fact, label: str, run: Run, key: str) -> None:
+def _prompts(evaluation: Evaluation) -> list[Value]:
     """How many prompts were answered, and a digest of them word by word."""
-    evaluation = run.folder.evaluation(key)
-    if evaluation.scores_file.is_file():
-        ids = prompt_scores(evaluation).ids
-        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-        fact.setdefault(label, []).append(f"{len(ids)} prompts {digest[:12]}")
+    if not evaluation.scores_file.is_file():
+        return []
+    ids = prompt_scores(evaluation).ids
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return [f"{len(ids)} prompts {digest[:12]}"]
 
 
 # -- prompt by prompt -----------------------------------------------------------------------------
@@ -215,12 +207,12 @@ def prompt_scores(evaluation: Evaluation) -> PromptScores:
     Raises:
         InputError: a row is no score row.
     """
-    return _read_scores(evaluation.scores_file, *_state(evaluation.scores_file))
+    return _read_scores(*_state(evaluation.scores_file))
 
 
 def scores_digest(evaluation: Evaluation) -> str:
     """sha256 of the per-prompt scores, read once while they do not change."""
-    return _digest(evaluation.scores_file, *_state(evaluation.scores_file))
+    return _digest(*_state(evaluation.scores_file))
 
 
 def scores(evaluation: Evaluation, wanted: Collection[str] | None = None) -> dict[str, ScoreRow]:
@@ -279,10 +271,10 @@ def prompt_rows(
         raise InputError(f"{unfit(path, error)}; {_REMEDY}") from error
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """What changes when a file does."""
+def _state(path: Path) -> tuple[Path, int, int]:
+    """A file, with what changes when it does."""
     stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    return path, stat.st_mtime_ns, stat.st_size
 
 
 @functools.lru_cache(maxsize=16384)

@@ -281,7 +281,7 @@ def test_a_run_on_planted_data_is_open(planted: int, tmp_path: Path) -> None:
 def test_a_statement_about_tuning_or_other_tasks_split_no_row(runs: Path) -> None:
     run = next(runs.glob("dpkd-*"))
     fakes.edit(run / "config.json", {"tuning.trials": 8, "tasks": {"names": ["dolly"]}})
-    (table,) = build_board([runs], tests=False).tables
+    (table,) = build_board([runs]).tables
     assert [row.training_seeds for row in table.rows if row.method == "dpkd"] == [[1, 2]]
 
 
@@ -302,7 +302,7 @@ def test_scoring_again_by_another_scorer_is_seen(
         judged = judge_runs(finished_runs([runs])[0], strict=book)
         broken = {verdict.run: verdict.broken for verdict in judged.values() if verdict.broken}
         assert broken == {run.name: ["scorer"]}
-    (table,) = build_board([runs], tests=False).tables
+    (table,) = build_board([runs]).tables
     assert len({column.identity for column in table.columns}) == 2
     with pytest.raises(InputError, match=f"scorer {re.escape(SCORER)} and 1"):
         compare(run, other)

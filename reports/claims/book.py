@@ -26,6 +26,16 @@ class Claim(Record):
     references: tuple[int, int | None] | None = None
     pairs: int = 1
 
+    @property
+    def methods(self) -> list[str]:
+        """The claim's method, then its rivals."""
+        return [self.method, *self.against]
+
+    @property
+    def names(self) -> set[str]:
+        """What the claim may be asked for by."""
+        return {self.id, self.paper.lower()}
+
 
 class ClaimBook(Record):
     """A version of the claims."""
@@ -41,13 +51,12 @@ class ClaimBook(Record):
         """
         if names is None:
             return self
-        known = {claim.id for claim in self.claims} | {claim.paper.lower() for claim in self.claims}
+        known = set[str]().union(*(claim.names for claim in self.claims))
         for name in names:
             if name.lower() not in known:
                 raise InputError(f"no claim is called {name!r}; choose {', '.join(sorted(known))}")
         wanted = {name.lower() for name in names}
-        kept = [c for c in self.claims if c.id in wanted or c.paper.lower() in wanted]
-        return self.model_copy(update={"claims": kept})
+        return self.model_copy(update={"claims": [c for c in self.claims if c.names & wanted]})
 
 
 def claim_book(name: str = DEFAULT) -> ClaimBook:

@@ -29,13 +29,9 @@ def claims_document(report: ClaimsReport) -> doc.Document:
 
 def _parts(claims: list[JudgedClaim]) -> list[doc.Part]:
     verdicts: list[list[doc.Cell]] = [
-        [
-            doc.Strong(judged.verdict),
-            judged.claim.id,
-            f"{judged.claim.paper}: {judged.claim.says}",
-            "; ".join([judged.reason, *_gaps(judged)]),
-        ]
+        [doc.Strong(judged.verdict), claim.id, f"{claim.paper}: {claim.says}", why]
         for judged in claims
+        for claim, why in [(judged.claim, "; ".join([judged.reason, *_gaps(judged)]))]
     ]
     tests = [_tests(judged) for judged in claims if _made(judged)]
     used = {label: runs for judged in claims for label, runs in judged.students.items()}

@@ -1,7 +1,7 @@
 """The claims on a board: every test of a claim's family, and the verdict that follows."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,9 +11,10 @@ from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Cell, ColumnKey, Entry, Found, cell_of, evaluations
-from kdbench.reports.paired import row_difference, row_sample
+from kdbench.reports.paired import result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, Section, sections, standing
 from kdbench.reports.runs import finished_runs, prompt_scores
+from kdbench.reports.text.document import grouped as by_key
 
 Verdict = Literal["holds", "does not hold", "not significant", "not measured"]
 Outcome = Literal["for", "against", "unclear", "not measured"]
@@ -25,7 +26,7 @@ class ClaimTest(Record):
     pair: str
     rival: str
     where: str
-    outcome: Outcome
+    outcome: Outcome = "unclear"
     reason: str = ""
     paired: bool = False
     seeds_measured: bool = False
@@ -74,6 +75,10 @@ class _Board(NamedTuple):
         """Why no row stands for a method."""
         return self.undecided.get(method, f"no run of {method}")
 
+    def absences(self, claim: Claim) -> list[str]:
+        """The same of those of a claim's methods that have no row."""
+        return [self.absence(name) for name in claim.methods if name not in self.rows]
+
 
 def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
@@ -96,27 +101,20 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
 
 
 def _board(section: Section) -> _Board:
-    candidates: dict[str, list[GroupedRow]] = defaultdict(list)
-    for grouped in section.rows:
-        if not grouped.row.reference:
-            candidates[grouped.row.method].append(grouped)
-    rows: dict[str, GroupedRow] = {}
-    undecided: dict[str, str] = {}
-    for method, several in candidates.items():
-        best = standing(several)
-        if len(best) == 1:
-            rows[method] = best[0]
-        else:
-            labels = ", ".join(grouped.row.label for grouped in best)
-            undecided[method] = (
-                f"several configurations of {method} ({labels}): give the runs of one"
-            )
+    trained = [grouped for grouped in section.rows if not grouped.row.reference]
+    candidates = by_key(trained, lambda grouped: grouped.row.method)
+    best = {method: standing(several) for method, several in candidates.items()}
+    rows = {method: kept[0] for method, kept in best.items() if len(kept) == 1}
+    labels = {m: ", ".join(g.row.label for g in kept) for m, kept in best.items() if m not in rows}
     return _Board(
         title=f"{section.suite}: {section.teacher} → {section.student}",
         pair=(section.teacher, section.student),
         rows=rows,
         found={name: evaluations(row) for name, row in rows.items()},
-        undecided=undecided,
+        undecided={
+            method: f"several configurations of {method} ({several}): give the runs of one"
+            for method, several in labels.items()
+        },
     )
 
 
@@ -153,7 +151,7 @@ def _shared_key(claim: Claim, task: str, board: _Board) -> ColumnKey | None:
     """The evaluation of a task with the claim's metric that most of its methods have."""
     counts = Counter(
         key
-        for name in (claim.method, *claim.against)
+        for name in claim.methods
         for key, entries in board.found.get(name, {}).items()
         if key.task == task and any(claim.metric in entry.metrics for entry in entries)
     )
@@ -162,8 +160,8 @@ def _shared_key(claim: Claim, task: str, board: _Board) -> ColumnKey | None:
 
 def _has_references(claim: Claim, key: ColumnKey, board: _Board) -> bool:
     """Whether the task has prompts of the claim's reference lengths at all."""
-    named = (claim.method, *claim.against)
-    entries = [entry for name in named for entry in board.found.get(name, {}).get(key, ())]
+    rows = [board.found.get(name, {}) for name in claim.methods]
+    entries = [entry for found in rows for entry in found.get(key, ())]
     return claim.references is None or len(_fitting(claim, entries)) >= 2
 
 
@@ -187,28 +185,25 @@ def _test(claim: Claim, rival: str, key: ColumnKey, board: _Board) -> ClaimTest:
         for name in names
         if key not in board.found.get(name, {})
     ]
-    numbers: dict[str, Any] | str
     if absent:
-        numbers = absent[0]
+        numbers = _unmade(absent[0])
     elif info(claim.metric).kind == "score":
         numbers = _paired(claim, names, [board.found[name][key] for name in names])
     else:
         rows = [(board.rows[name], board.found[name][key]) for name in names]
         numbers = _unpaired(names, [cell_of(*row, claim.metric) for row in rows])
-    reason = numbers if isinstance(numbers, str) else ""
-    return ClaimTest(
-        pair=board.title,
-        rival=rival,
-        where=f"{key.task}[{key.edition}]",
-        outcome="not measured" if reason else "unclear",
-        reason=reason,
-        **({} if isinstance(numbers, str) else numbers),
-    )
+    where = f"{key.task}[{key.edition}]"
+    return ClaimTest(pair=board.title, rival=rival, where=where, **numbers)
+
+
+def _unmade(reason: str) -> dict[str, Any]:
+    """Of a test that could not be made."""
+    return {"outcome": "not measured", "reason": reason}
 
 
 def _paired(
     claim: Claim, names: Sequence[str], entries: Sequence[Sequence[Entry]]
-) -> dict[str, Any] | str:
+) -> dict[str, Any]:
     """Numbers of a test prompt by prompt, over the prompts that both answered; or why there is none."""
     a, b = (row_sample(found, claim.metric) for found in entries)
     common = set(a.ids) & set(b.ids)
@@ -217,29 +212,20 @@ def _paired(
     ids = sorted(common)
     result = row_difference(a, b, ids)
     if result is None:
-        return f"{names[0]} and {names[1]} share no prompts"
-    return {
-        "paired": True,
-        "seeds_measured": result.seeds_measured,
-        "method_value": float(a.at(ids).mean()),
-        "rival_value": float(b.at(ids).mean()),
-        "difference": result.difference,
-        "low": result.low,
-        "high": result.high,
-        "p": result.p,
-        "n_prompts": len(ids),
-    }
+        return _unmade(f"{names[0]} and {names[1]} share no prompts")
+    values = {"method_value": float(a.at(ids).mean()), "rival_value": float(b.at(ids).mean())}
+    return {"paired": True, "n_prompts": len(ids)} | values | result_fields(result)
 
 
-def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str, Any] | str:
+def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str, Any]:
     """Numbers of a test by the interval of each row, as if they were independent; or why not."""
     z = stats.t_quantile(0.5 + stats.LEVEL / 2, math.inf)
     errors = []
     for name, cell in zip(names, cells, strict=True):
         if isinstance(cell, Missing):
-            return f"{name}: {cell.missing}"
+            return _unmade(f"{name}: {cell.missing}")
         if cell.low is None or cell.high is None:
-            return f"{name}: measured without an interval"
+            return _unmade(f"{name}: measured without an interval")
         errors.append((cell.high - cell.low) / (2 * z))
     a, b = (cell.mean for cell in cells if isinstance(cell, Cell))
     error = math.hypot(*errors)
@@ -256,18 +242,16 @@ def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str
 
 def _corrected(claim: Claim, tests: Sequence[ClaimTest]) -> list[ClaimTest]:
     """Holm over the tests that were made, and what each says about the claim."""
-    made = [test for test in tests if not test.reason]
-    adjusted = iter(stats.holm([test.p for test in made]).tolist())
+    adjusted = iter(stats.holm([test.p for test in tests if not test.reason]).tolist())
     sign = 1 if claim.better == "higher" else -1
-    result = []
-    for test in tests:
-        if not test.reason:
-            p_holm = next(adjusted)
-            towards: Outcome = "for" if sign * test.difference > 0 else "against"
-            outcome: Outcome = towards if p_holm < 1 - stats.LEVEL else "unclear"
-            test = test.model_copy(update={"p_holm": p_holm, "outcome": outcome})
-        result.append(test)
-    return result
+
+    def corrected(test: ClaimTest) -> ClaimTest:
+        p_holm = next(adjusted)
+        towards = "for" if sign * test.difference > 0 else "against"
+        outcome = towards if p_holm < 1 - stats.LEVEL else "unclear"
+        return test.model_copy(update={"p_holm": p_holm, "outcome": outcome})
+
+    return [test if test.reason else corrected(test) for test in tests]
 
 
 def _verdict(
@@ -282,13 +266,7 @@ def _verdict(
         had = f"the runs have these methods on {len(pairs)}"
         return "not measured", f"needs {claim.pairs} pairs of models, {had}"
     if not tests:
-        lacking = [
-            board.absence(name)
-            for board in boards
-            for name in (claim.method, *claim.against)
-            if name not in board.rows
-        ]
-        if lacking:
+        if lacking := [absence for board in boards for absence in board.absences(claim)]:
             return "not measured", _joined(lacking)
         what = info(claim.metric).label
         if claim.references is not None:

@@ -4,10 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from kdbench.harness.metrics import info
 from kdbench.reports.ablation import Ablation, AblationCell, Claim
-from kdbench.reports.columns import Cell
-from kdbench.reports.documents.board import label, shown, value
+from kdbench.reports.documents.board import label, reason, shown, value
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import difference_cell, p_value, signed
+
+EFFECT = {
+    "difference": "difference",
+    "difference_low": "low",
+    "difference_high": "high",
+    "p": "p",
+    "p_holm": "p_holm",
+}
+"""What data frames call the fields of an effect."""
 
 
 def ablation_document(ablation: Ablation, *, headline: bool = False) -> doc.Document:
@@ -69,23 +77,13 @@ def _rows(ablation: Ablation) -> Iterator[Mapping[str, object]]:
         whose |= {"training_seeds": row.training_seeds, "runs": row.runs}
         for column, cell in zip(ablation.columns, cells, strict=True):
             effect, paper, found = cell.effect, cell.paper, cell.value
-            mean = found if isinstance(found, Cell) else None
             yield (
                 whose
                 | column.model_dump(include={"task", "edition", "protocol", "metric"})
-                | {
-                    "mean": mean and mean.mean,
-                    "low": mean and mean.low,
-                    "high": mean and mean.high,
-                    "difference": effect and effect.difference,
-                    "difference_low": effect and effect.low,
-                    "difference_high": effect and effect.high,
-                    "p": effect and effect.p,
-                    "p_holm": effect and effect.p_holm,
-                    "n_prompts": effect.n_prompts if effect else mean and mean.n_prompts,
-                    "paper_difference": paper and paper.difference,
-                    "same_sign": paper and paper.same_sign,
-                    "reason": found.note if isinstance(found, Cell) else found.missing,
-                    "signature": ablation.signature,
-                }
+                | {name: getattr(found, name, None) for name in ("mean", "low", "high")}
+                | {name: getattr(effect, field, None) for name, field in EFFECT.items()}
+                | {"n_prompts": getattr(effect or found, "n_prompts", None)}
+                | {"paper_difference": paper and paper.difference}
+                | {"same_sign": paper and paper.same_sign}
+                | {"reason": reason(found), "signature": ablation.signature}
             )

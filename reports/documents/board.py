@@ -44,6 +44,11 @@ def value(cell: Cell | Missing, metric: str) -> doc.Cell:
     return value_cell(cell, metric, bold=cell.bold, note=cell.note)
 
 
+def reason(cell: Cell | Missing) -> str:
+    """Why a value is not there, or what is to be known of it."""
+    return cell.missing if isinstance(cell, Missing) else cell.note
+
+
 def shown(columns: Sequence[Column], *, headline: bool) -> list[int]:
     """Which columns are shown: all, or those of main metrics, unless there is none."""
     main = [i for i, column in enumerate(columns) if info(column.metric).headline]
@@ -72,34 +77,32 @@ def _section(table: "Table", headline: bool) -> doc.Section:
 
 def _table(table: "Table", block: Sequence[int], order: Sequence[int]) -> doc.Table:
     columns = [table.columns[i] for i in block]
+    rows: list[list[doc.Cell]] = [
+        [
+            label(row.label, row.training_seeds),
+            *(value(cells[i], table.columns[i].metric) for i in block),
+        ]
+        for row, cells in ((table.rows[at], table.cells[at]) for at in order)
+    ]
     return doc.Table(
         ["method", *(info(column.metric).label for column in columns)],
-        [_row(table, at, block) for at in order],
+        rows,
         right=range(1, len(block) + 1),
         groups=["", *(column.heading for column in columns)],
         references=sum(row.reference for row in table.rows),
     )
 
 
-def _row(table: "Table", at: int, block: Sequence[int]) -> list[doc.Cell]:
-    row, cells = table.rows[at], table.cells[at]
-    values = [value(cells[i], table.columns[i].metric) for i in block]
-    return [label(row.label, row.training_seeds), *values]
-
-
 def _order(table: "Table") -> list[int]:
     """References as they come, then methods by the first main metric, the best first."""
     known = [(i, info(column.metric)) for i, column in enumerate(table.columns)]
-    main = [(i, k.better) for i, k in known if k.headline and k.better][:1]
+    main = next(((i, k.better) for i, k in known if k.headline and k.better), None)
 
-    def place(at: int) -> tuple[bool, list[tuple[bool, float]]]:
-        if table.rows[at].reference:
-            return (False, [])
-        cells = [(table.cells[at][i], better) for i, better in main]
-        return (
-            True,
-            [(False, -b * c.mean) if isinstance(c, Cell) else (True, 0.0) for c, b in cells],
-        )
+    def place(at: int) -> tuple[bool, bool, float]:
+        reference = table.rows[at].reference
+        if main is None or reference or not isinstance(cell := table.cells[at][main[0]], Cell):
+            return (not reference, True, 0.0)
+        return (True, False, -main[1] * cell.mean)
 
     return sorted(range(len(table.rows)), key=place)
 
@@ -115,12 +118,12 @@ def _blocks(table: "Table", headline: bool) -> list[list[int]]:
 
 def _open_rows(table: "Table") -> list[str]:
     """Which rows are in the open division, and the comparison rules they break."""
-    labels: dict[str, list[str]] = {}
-    for row in table.rows:
-        if row.broken:
-            label = row.label.replace(" (open)", "")
-            labels.setdefault(", ".join(row.broken), []).append(label)
-    return [f"open: {', '.join(rows)} (breaks {rules})" for rules, rows in labels.items()]
+    broken = [row for row in table.rows if row.broken]
+    alike = doc.grouped(broken, lambda row: ", ".join(row.broken))
+    labels = {
+        rules: [row.label.replace(" (open)", "") for row in rows] for rules, rows in alike.items()
+    }
+    return [f"open: {', '.join(names)} (breaks {rules})" for rules, names in labels.items()]
 
 
 def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
@@ -130,12 +133,11 @@ def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
     for row, cells in zip(table.rows, table.cells, strict=True):
         whose = pair | {"row": row.label} | row.model_dump(include=WHOSE)
         for column, cell in zip(table.columns, cells, strict=True):
-            found = cell.model_dump() if isinstance(cell, Cell) else {}
             yield (
                 whose
-                | {"task": column.task, "edition": column.edition, "protocol": column.protocol}
+                | column.model_dump(include={"task", "edition", "protocol"})
                 | {"evaluation": column.identity, "metric": column.metric}
-                | {name: found.get(name) for name in VALUES}
-                | {"reason": cell.missing if isinstance(cell, Missing) else cell.note}
+                | {name: getattr(cell, name, None) for name in VALUES}
+                | {"reason": reason(cell)}
                 | below
             )

@@ -34,28 +34,21 @@ def _task(columns: Sequence[ColumnComparison]) -> doc.Section:
     seeds = ",".join(map(str, first.decoding_seeds)) or "none"
     parts: list[doc.Part] = [doc.Table(HEAD, list(map(_numbers, columns)), right=(1, 2, 3, 4, 6))]
     if first.most:
-        answers = (
-            f"; answers of decoding seed {seeds.partition(',')[0]}" if first.decoding_seeds else ""
-        )
-        label = info(first.metric).label
-        parts.append(
-            doc.Paragraph(f"prompts that differ most in {label} (means over seeds{answers}):")
-        )
+        drawn = first.decoding_seeds[:1]
+        means = "; ".join(["means over seeds", *(f"answers of decoding seed {n}" for n in drawn)])
+        most = f"prompts that differ most in {info(first.metric).label} ({means}):"
+        parts.append(doc.Paragraph(most))
         parts += [part for prompt in first.most for part in _prompt(prompt, first.metric)]
     return doc.Section(f"{first.heading}: {first.n_prompts} prompts, decoding seeds {seeds}", parts)
 
 
 def _numbers(column: ColumnComparison) -> list[doc.Cell]:
     metric = column.metric
-    return [
-        info(metric).label,
-        number(column.a, metric),
-        number(column.b, metric),
-        difference_cell(column, metric),
-        p_value(column.p),
-        f"{column.wins}/{column.ties}/{column.losses}",
-        number(column.minimum_detectable_effect, metric),
-    ]
+    values = (column.a, column.b, column.minimum_detectable_effect)
+    a, b, detectable = (number(value, metric) for value in values)
+    tested = [difference_cell(column, metric), p_value(column.p)]
+    counts = f"{column.wins}/{column.ties}/{column.losses}"
+    return [info(metric).label, a, b, *tested, counts, detectable]
 
 
 def _prompt(prompt: PromptDifference, metric: str) -> list[doc.Part]:
@@ -67,10 +60,8 @@ def _prompt(prompt: PromptDifference, metric: str) -> list[doc.Part]:
     rows += [["reference", _start(text)] for text in prompt.references[:REFERENCES]]
     more = len(prompt.references) - REFERENCES
     rows += [["", f"and {more} more"]] if more > 0 else []
-    return [
-        title,
-        doc.Table([], [*rows, ["a", _start(prompt.answer_a)], ["b", _start(prompt.answer_b)]]),
-    ]
+    rows += [["a", _start(prompt.answer_a)], ["b", _start(prompt.answer_b)]]
+    return [title, doc.Table([], rows)]
 
 
 def _start(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import fixed
+from kdbench.reports.text.style import fixed, interval
 
 VERDICTS: tuple[Verdict, ...] = ("agrees", "differs", "undecided", "not run")
 LABELS = {
@@ -50,23 +50,11 @@ def _cells(row: LedgerRow) -> list[doc.Cell]:
     published = fixed(number.value, number.digits) + "†" * (number.status == "secondary")
     digits = number.digits + (number.digits < 2)
     ours = "" if row.ours is None else fixed(row.ours, digits)
-    bounds = (
-        ""
-        if row.low is None or row.high is None
-        else f"[{fixed(row.low, digits)}, {fixed(row.high, digits)}]"
-    )
+    bounds = interval(row, "", lambda bound, _: fixed(bound, digits))
     verdict = doc.Strong(row.verdict) if row.verdict in ("agrees", "differs") else row.verdict
     notes = [doc.Note(text) for text in (row.reason, *row.causes) if text]
-    label = LABELS[number.metric]
-    return [
-        number.method,
-        number.setting,
-        number.task,
-        label,
-        published,
-        (ours, doc.Small(bounds)) if bounds else ours,
-        (verdict, *notes),
-    ]
+    names = [number.method, number.setting, number.task, LABELS[number.metric]]
+    return [*names, published, (ours, doc.Small(bounds)) if bounds else ours, (verdict, *notes)]
 
 
 def _counted(rows: Iterable[LedgerRow]) -> doc.Table:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Mapping
 from importlib.resources import files
 
 import yaml
@@ -47,19 +46,15 @@ def load_settings() -> Settings:
 
 def load_numbers() -> list[Number]:
     """``numbers.csv`` of the package."""
-    return [_number(row) for row in csv.DictReader(io.StringIO(_data("numbers.csv")))]
+    return [_number(**row) for row in csv.DictReader(io.StringIO(_data("numbers.csv")))]
 
 
 def _data(name: str) -> str:
     return (files("kdbench.reports.published") / name).read_text(encoding="utf-8")
 
 
-def _number(row: Mapping[str, str]) -> Number:
-    words = {name: row[name].split() for name in ("suite", "options", "cause")}
-    read = {
-        "digits": len(row["value"].partition(".")[2]),
-        "suites": words["suite"],
-        "options": dict(word.split("=", 1) for word in words["options"]),
-        "causes": words["cause"],
-    }
-    return Number.model_validate({k: v for k, v in row.items() if k not in words} | read)
+def _number(suite: str, options: str, cause: str, **fields: str) -> Number:
+    lists = {"suites": suite.split(), "causes": cause.split()}
+    given = dict(word.split("=", 1) for word in options.split())
+    digits = len(fields["value"].partition(".")[2])
+    return Number.model_validate({**fields, **lists, "options": given, "digits": digits})

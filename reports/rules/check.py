@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -93,9 +93,8 @@ class Judged(Record):
     """Rules that compare runs, where there was no other run of the group to compare with."""
 
 
-class _Known(NamedTuple):
-    run: Run
-    facts: Facts
+Known = tuple[Run, Facts]
+"""A run with what is known of it."""
 
 
 def judge_runs(
@@ -115,7 +114,7 @@ def judge_runs(
         strict: also compare the prompts answered, and refuse a summary alone.
     """
     book = book or rulebook()
-    groups: dict[GroupKey, list[_Known]] = defaultdict(list)
+    groups: dict[GroupKey, list[Known]] = defaultdict(list)
     judged: dict[RunFolder, Judged] = {}
     evaluations: Evaluations | None = None if strict else {}
     for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder.path))):
@@ -126,13 +125,11 @@ def judge_runs(
         except InputError as error:
             problem = str(error).replace(f"{run.folder.path}/", "")
         if known is not None:
-            groups[group_of(run)].append(_Known(run, known))
+            groups[group_of(run)].append((run, known))
             continue
-        findings = []
-        if problem and card.kind == "run":
-            expected = "its configuration and preparation"
-            findings.append(_finding("recorded", run, "", problem, expected))
-        judged[run.folder] = _judged(run, findings, "open" if findings else card.division)
+        unread = _finding("recorded", run, "", problem, "its configuration and preparation")
+        findings = [unread] if problem and card.kind == "run" else []
+        judged[run.folder] = _judged(run, findings, "open" if findings else card.division, [])
     for group in groups.values():
         found: dict[RunFolder, list[Finding]] = defaultdict(list)
         for rule in book.rules:
@@ -141,8 +138,7 @@ def judge_runs(
         untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
         for run, _ in group:
             mine = found[run.folder]
-            verdict = _judged(run, mine, "open" if mine else "closed")
-            judged[run.folder] = verdict.model_copy(update={"untested": untested})
+            judged[run.folder] = _judged(run, mine, "open" if mine else "closed", untested)
     return judged
 
 
@@ -161,22 +157,24 @@ def with_divisions(runs: Sequence[Run], book: Rulebook | None = None) -> list[Ru
 def group_of(run: Run) -> GroupKey:
     """The runs that it is compared with."""
     card = run.summary.run
-    return (
-        card.suite,
-        card.teacher.name if card.teacher else "",
-        card.student.name if card.student else "",
-    )
+    teacher, student = (model.name if model else "" for model in (card.teacher, card.student))
+    return card.suite, teacher, student
 
 
-def _judged(run: Run, findings: list[Finding], division: Division) -> Judged:
-    suite, teacher, student = group_of(run)
+def pair_title(suite: str, teacher: str, student: str) -> str:
+    """A table's suite and pair of models in words."""
+    return f"{suite}: {teacher} → {student}" if teacher and student else suite
+
+
+def _judged(run: Run, findings: list[Finding], division: Division, untested: list[str]) -> Judged:
     return Judged(
         run=run.folder.name,
         folder=str(run.folder.path),
-        group=f"{suite}: {teacher} → {student}" if teacher and student else suite,
+        group=pair_title(*group_of(run)),
         division=division,
         broken=list(dict.fromkeys(finding.rule for finding in findings)),
         findings=findings,
+        untested=untested,
     )
 
 
@@ -184,7 +182,7 @@ def _finding(rule: str, run: Run, where: str, found: str, expected: str) -> Find
     return Finding(rule=rule, run=run.folder.name, where=where, found=found, expected=expected)
 
 
-def _apply(rule: Rule, group: Sequence[_Known]) -> Iterator[tuple[Run, Finding]]:
+def _apply(rule: Rule, group: Sequence[Known]) -> Iterator[tuple[Run, Finding]]:
     """What the runs of a group break of one rule."""
     references = _References(rule, group)
     for run, known in group:
@@ -199,40 +197,36 @@ def _apply(rule: Rule, group: Sequence[_Known]) -> Iterator[tuple[Run, Finding]]
 class _References:
     """What a rule expects of each run of a group."""
 
-    def __init__(self, rule: Rule, group: Sequence[_Known]) -> None:
+    def __init__(self, rule: Rule, group: Sequence[Known]) -> None:
         self.rule = rule
         pools: dict[tuple[str, int | None], list[Value]] = defaultdict(list)
-        if rule.compares:
-            for run, known in group:
-                for label, values in known.get(rule.fact, {}).items():
-                    pools[label, self._seed(run)] += values
-        self.middle: dict[tuple[str, int | None], float] = {}
-        self.most: dict[tuple[str, int | None], tuple[Value, int]] = {}
-        for key, pool in pools.items():
-            if not pool:
-                continue
-            if rule.same:
-                self.most[key] = Counter(pool).most_common(1)[0]  # of equals, the first that came
-            else:
-                self.middle[key] = statistics.median(map(float, pool))
+        for run, known in group if rule.compares else ():
+            for label, values in known.get(rule.fact, {}).items():
+                pools[label, self._seed(run)] += values
+        self.reference: dict[tuple[str, int | None], tuple[Value, int]] = {
+            key: Counter(pool).most_common(1)[0]  # of equals, the first that came
+            if rule.same
+            else (statistics.median(map(float, pool)), len(pool))
+            for key, pool in pools.items()
+            if pool
+        }
 
     def expected(self, run: Run, label: str, values: Sequence[Value]) -> str:
         """What was expected, in words; empty if the values are that."""
         rule = self.rule
-        if rule.stated:
-            return ""
         if rule.one_of:
-            wrong = [value for value in values if value not in rule.one_of]
+            wrong = set(values) - set(rule.one_of)
             return " or ".join(rule.one_of) if wrong else ""
         if rule.at_most is not None:
             worst = max(map(float, values))
             return f"at most {100 * rule.at_most:g}%" if worst > rule.at_most else ""
-        key = (label, self._seed(run))
+        if not rule.compares:
+            return ""
+        reference, count = self.reference[label, self._seed(run)]
         if rule.within is not None:
-            middle = self.middle[key]
+            middle = float(reference)
             far = any(abs(float(value) - middle) > rule.within * middle for value in values)
             return f"{middle:g} ± {100 * rule.within:g}% (the group's median)" if far else ""
-        reference, count = self.most[key]
         if reference in values:
             return ""
         seed = " of this seed" if rule.per else ""

@@ -56,10 +56,8 @@ def _company(runs: Sequence[Run]) -> list[Run]:
 def check_document(report: CheckReport) -> doc.Document:
     """A group's divisions, then what is broken."""
     judged = [run for run in report.runs if run.division != "reference"]
-    groups = doc.grouped(judged, lambda run: run.group)
-    sections = [
-        doc.Section(f"{report.rules}, {name}", _group(groups[name])) for name in sorted(groups)
-    ]
+    groups = sorted(doc.grouped(judged, lambda run: run.group).items())
+    sections = [doc.Section(f"{report.rules}, {name}", _group(runs)) for name, runs in groups]
     left_out = "left out: " + "; ".join(report.left_out)
     below = [*([left_out] if report.left_out else []), _count(report)]
     return doc.Document("", [*sections, doc.Section("", [doc.Notes(below)])])
