@@ -31,13 +31,9 @@ def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
 def _draw(rows: Rows) -> Figure:
     figure, axes = plotting.canvas(6.0, 0.7 + 0.28 * len(rows))
     seconds = [row["wall_s"] for row in rows]
-    levels = range(len(rows))
-    bars = axes.barh(levels, seconds, height=0.62, color=plotting.COLOURS[0])
+    bars = axes.barh(range(len(rows)), seconds, height=0.62, color=plotting.COLOURS[0])
     axes.bar_label(bars, [f"{value:.3g} s" for value in seconds], padding=3, fontsize=8)
-    axes.set_yticks(levels, [plotting.text(row["stage"]) for row in rows])
-    axes.set_ylim(len(rows) - 0.45, -0.55)
+    plotting.rows_down(axes, [row["stage"] for row in rows], margin=0.55)
     axes.set_xlim(0, 1.15 * max([*seconds, 1e-9]))
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel("wall time (s)")
     return figure

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.files.records import Missing
@@ -113,17 +114,14 @@ def _draw_buckets(rows: Rows) -> Figure:
                 level = found.index((row["bounds"], row["bucket"])) + shift
                 _whisker(axes, row, level, place)
         labels = [_bucket_label(pick(rows, task=task), *line) for line in found]
-        axes.set_yticks(range(len(found)), labels)
-        axes.set_ylim(len(found) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        papers = [bounds for bounds, _ in found]
-        for place in range(1, len(papers)):
-            if papers[place] != papers[place - 1]:
-                axes.axhline(place - 0.5, color=plotting.GRID, linewidth=0.8)
+        plotting.rows_down(axes, labels)
+        for place, ((before, _), (paper, _)) in enumerate(pairwise(found)):
+            if paper != before:
+                axes.axhline(place + 0.5, color=plotting.GRID, linewidth=0.8)
         axes.set_title(plotting.text(task))
     plots[-1].set_xlabel(info(rows[0]["metric"]).label)
-    _legend(figure, plots[0])
+    if len(series) > 1:
+        plotting.legend_below(figure, plots)
     return figure
 
 
@@ -133,30 +131,15 @@ def _bucket_lines(rows: Rows) -> list[tuple[str, str]]:
 
 def _bucket_label(rows: Rows, bounds: str, bucket: str) -> str:
     counts = sorted({row["prompts"] for row in pick(rows, bounds=bounds, bucket=bucket)})
-    return plotting.text(f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}")
+    return f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}"
 
 
 def _whisker(axes: Axes, row: dict[str, Any], level: float, place: int) -> None:
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-    marker = plotting.MARKERS[place % len(plotting.MARKERS)]
-    axes.plot(
-        [row["low"], row["high"]],
-        [level, level],
-        color=colour,
-        linewidth=1.4,
-        solid_capstyle="butt",
-    )
-    known = axes.get_legend_handles_labels()[1]
+    colour, marker = plotting.look(place)
+    bounds = [row["low"], row["high"]]
+    axes.plot(bounds, [level, level], color=colour, linewidth=1.4, solid_capstyle="butt")
     name = plotting.text(row["series"])
-    axes.plot(
-        [row["mean"]], [level], marker, color=colour, label="" if name in known else name, zorder=3
-    )
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
+    axes.plot([row["mean"]], [level], marker, color=colour, label=name, zorder=3)
 
 
 def _draw_quality_cost(rows: Rows) -> Figure:
@@ -165,8 +148,10 @@ def _draw_quality_cost(rows: Rows) -> Figure:
     lines = math.ceil(len(tasks) / columns)
     series = names([row for row in rows if row["cost"] is not None], "series")
     height = 2.5 * lines + 0.25 * math.ceil(len(series) / 4) + 0.3
-    figure, plots = plotting.panels(3.5 * columns + 0.3, height, [1.0] * lines, columns=columns)
-    for axes, task in zip(plots, tasks, strict=False):
+    figure, plots = plotting.panels(
+        3.5 * columns + 0.3, height, [1.0] * lines, columns=columns, count=len(tasks)
+    )
+    for axes, task in zip(plots, tasks, strict=True):
         found = pick(rows, task=task)
         for row in found:
             if row["cost"] is not None:
@@ -174,30 +159,16 @@ def _draw_quality_cost(rows: Rows) -> Figure:
         _levels(axes, [row for row in found if row["cost"] is None])
         axes.set_title(plotting.text(task))
         axes.set_ylabel(info(rows[0]["metric"]).label)
-    for axes in plots[len(tasks) :]:
-        axes.remove()
-    for axes in plots[max(0, len(tasks) - columns) : len(tasks)]:
-        axes.tick_params(labelbottom=True)
+    for axes in plots[-columns:]:
         axes.set_xlabel(COST_LABELS[rows[0]["cost_unit"]])
         plotting.thousands(axes.xaxis)
     plots[0].set_xlim(0, 1.2 * max(row["cost"] or 0 for row in rows))  # room for names
-    handles: dict[str, Any] = {}
-    for axes in plots[: len(tasks)]:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-    )
+    plotting.legend_below(figure, plots)
     return figure
 
 
 def _cost_point(axes: Axes, row: dict[str, Any], place: int) -> None:
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-    # beyond eight series a colour returns, with another marker
-    marker = plotting.MARKERS[(place + place // len(plotting.COLOURS)) % len(plotting.MARKERS)]
+    colour, marker = plotting.look(place)
     axes.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.2)
     name = plotting.text(row["series"])
     axes.plot(
@@ -215,9 +186,7 @@ def _levels(axes: Axes, rows: Rows) -> None:
     high += 0.1 * (high - low) * (1 + len(rows) - len(near))
     axes.set_ylim(low, high)
     for row in near:
-        axes.axhline(
-            row["mean"], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1
-        )
+        axes.axhline(row["mean"], **plotting.DASHED, zorder=1)
         _name(axes, row["series"], row["mean"], transform=axes.get_yaxis_transform())
     far = [row for row in rows if row not in near]
     for place, row in enumerate(sorted(far, key=lambda row: -row["mean"])):
