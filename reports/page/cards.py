@@ -45,10 +45,9 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
 
 def _config(config: Mapping[str, Any]) -> list[list[Any]]:
     """Sections of the configuration, each with dotted keys; what is no section comes first."""
-    sections: dict[str, Mapping[str, Any]] = {"run": {}}
-    for key, value in config.items():
-        sections |= {key: value} if isinstance(value, Mapping) else {}
-    sections["run"] = {key: value for key, value in config.items() if key not in sections}
+    nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in config.items() if key not in nested}
+    sections = {"run": plain} | nested
     return [
         [parts.placeless(name), list(_flat(found))] for name, found in sections.items() if found
     ]

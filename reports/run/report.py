@@ -14,9 +14,8 @@ from kdbench.harness.files.store import write_text
 from kdbench.harness.metrics import info, rank
 from kdbench.reports.columns import TASK_ORDER, Entry, Value, judged_values, probe_values
 from kdbench.reports.figures import Drawable, Plot, save
-from kdbench.reports.figures.cost import cost_by_stage
 from kdbench.reports.figures.probes import exposure_curves, reliability
-from kdbench.reports.figures.scores import CostPoint, length_buckets, quality_cost
+from kdbench.reports.figures.scores import CostPoint, cost_by_stage, length_buckets, quality_cost
 from kdbench.reports.figures.training import training_curves, training_details
 from kdbench.reports.run import parts
 from kdbench.reports.run.samples import samples
