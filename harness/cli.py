@@ -12,21 +12,15 @@ from typing import NoReturn
 import typer
 
 from kdbench.harness.errors import KdbenchError
-from kdbench.harness.verbs.ablate import ablate
-from kdbench.harness.verbs.board import leaderboard
-from kdbench.harness.verbs.check import check
-from kdbench.harness.verbs.claims import claims
-from kdbench.harness.verbs.compare import compare
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
 from kdbench.harness.verbs.judge import judge
-from kdbench.harness.verbs.ledger import ledger
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.options import grouped
-from kdbench.harness.verbs.report import report
-from kdbench.harness.verbs.run import run, train
+from kdbench.harness.verbs.reports import check, claims, compare, leaderboard, ledger, report
+from kdbench.harness.verbs.run import ablate, run, train
 from kdbench.harness.verbs.show import show
 
 INTERRUPTED = 130

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from kdbench.harness.files.records import Missing, StageCost, TrainRow
 from kdbench.reports.figures import Drawable, Plot, save
-from kdbench.reports.figures.cost import cost_by_stage
 from kdbench.reports.figures.probes import exposure_curves, reliability
-from kdbench.reports.figures.scores import CostPoint, length_buckets, quality_cost
+from kdbench.reports.figures.scores import CostPoint, cost_by_stage, length_buckets, quality_cost
 from kdbench.reports.figures.training import POINTS, training_curves, training_details
 from tests.support.report_runs import probe_reports, training
 

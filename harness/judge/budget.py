@@ -8,6 +8,8 @@ from kdbench.harness.judge.calls import Call, Messages
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.verdict_log import VerdictLog
 
+Event = Literal["reserved", "released", "settled"]
+
 
 def most_prompt_tokens(messages: Messages) -> int:
     """Upper bound of a prompt's tokens: no byte makes more than one; and the chat's own marks."""
@@ -117,7 +119,7 @@ class Meter:
         self._book("reserved", *self._tokens, amount)
         self._open = True
 
-    def _close(self, event: Literal["released", "settled"], prompt: int, completion: int) -> None:
+    def _close(self, event: Event, prompt: int, completion: int) -> None:
         """Puts what was used in the place of what was reserved."""
         if self._open:
             change = self._budget.price(prompt, completion) - self._budget.price(*self._tokens)
@@ -125,12 +127,6 @@ class Meter:
             self._budget.change(change)
             self._open = False
 
-    def _book(
-        self,
-        event: Literal["reserved", "released", "settled"],
-        prompt: int,
-        completion: int,
-        amount: float,
-    ) -> None:
+    def _book(self, event: Event, prompt: int, completion: int, amount: float) -> None:
         tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
         self._log.book(CostRow(key=self._key, event=event, amount=amount, **tokens))

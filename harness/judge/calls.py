@@ -1,6 +1,7 @@
 """Which questions stored answers ask of a judge, and the key of each."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from kdbench.harness.errors import InputError
@@ -89,35 +90,29 @@ def stored_answers(
     return Answered(run, evaluation, record, list(seeds), ordered)
 
 
-class Wording(NamedTuple):
-    """How one judge is asked."""
+def _asked(
+    judge: JudgeDefinition,
+    base_url: str,
+    about: Answers,
+    texts: Sequence[str],
+    subject: Subject,
+    seed: int | None,
+) -> Iterator[Call]:
+    """One text graded alone, or two compared in every order of the judge.
 
-    judge: JudgeDefinition
-    base_url: str
-
-    def calls(
-        self, about: Answers, texts: Sequence[str], subject: Subject, seed: int | None
-    ) -> Iterator[Call]:
-        """One text graded alone, or two compared in every order of the judge.
-
-        A text compared with itself by its grade is graded by one round of repetitions more.
-        """
-        pair = len(texts) == 2
-        names = ("answer_a", "answer_b") if pair else ("answer",)
-        orders: Sequence[Order] = self.judge.orders if pair else ("",)
-        first = self.judge.repetitions if subject == "self" and not pair else 0
-        for order in orders:
-            shown = texts[::-1] if order == "BA" else texts
-            messages = self._messages(
-                {"prompt": about.prompt, **dict(zip(names, shown, strict=True))}
-            )
-            for repetition in range(first, first + self.judge.repetitions):
-                key = call_key(self.judge, self.base_url, messages, order, repetition)
-                yield Call(key, messages, subject, order, repetition, *about.place, seed)
-
-    def _messages(self, texts: dict[str, str]) -> Messages:
-        user = ("user", filled(self.judge.user, texts))
-        return (("system", self.judge.system), user) if self.judge.system else (user,)
+    A text compared with itself by its grade is graded by one round of repetitions more.
+    """
+    pair = len(texts) == 2
+    names = ("answer_a", "answer_b") if pair else ("answer",)
+    orders: Sequence[Order] = judge.orders if pair else ("",)
+    first = judge.repetitions if subject == "self" and not pair else 0
+    for order in orders:
+        shown = zip(names, texts[::-1] if order == "BA" else texts, strict=True)
+        user = ("user", filled(judge.user, {"prompt": about.prompt, **dict(shown)}))
+        messages: Messages = (("system", judge.system), user) if judge.system else (user,)
+        for repetition in range(first, first + judge.repetitions):
+            key = call_key(judge, base_url, messages, order, repetition)
+            yield Call(key, messages, subject, order, repetition, *about.place, seed)
 
 
 def call_key(
@@ -148,22 +143,22 @@ def calls_about(
     Raises:
         InputError: the other run did not answer these prompts with these seeds.
     """
-    wording = Wording(judge, base_url)
+    ask = partial(_asked, judge, base_url)
     shown = 2 if judge.mode == "pairwise" else 1
     rows = list(zip(answered.answers, _opponents(answered, other), strict=True))
     calls: list[Call] = []
     for about, rivals in rows:
         if shown == 1:
-            calls += wording.calls(about, [about.reference], "reference", None)
+            calls += ask(about, [about.reference], "reference", None)
         for seed in answered.seeds:
             texts = [about.responses[seed], rivals[seed]]
-            calls += wording.calls(about, texts[:shown], "model", seed)
+            calls += ask(about, texts[:shown], "model", seed)
     seed = answered.seeds[0]
     for about, rivals in rows[: judge.sanity_prompts]:
         text, rival = about.responses[seed], rivals[seed]
-        calls += wording.calls(about, [judge.null_answer, rival][:shown], "null", None)
-        calls += wording.calls(about, [rival, rival][:shown], "copy", None)
-        calls += wording.calls(about, [text, text][:shown], "self", seed)
+        calls += ask(about, [judge.null_answer, rival][:shown], "null", None)
+        calls += ask(about, [rival, rival][:shown], "copy", None)
+        calls += ask(about, [text, text][:shown], "self", seed)
     return calls
 
 

@@ -18,6 +18,8 @@ from kdbench.harness.resolve import assignment
 
 OPENAI_URL = "https://api.openai.com/v1"
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
+COUNTED = ("orders", "repetitions", "seeds", "sanity_prompts", "null_answer", "min_judged")
+"""Fields that say how often is asked, and what is made of it."""
 OURS = {"messages", "model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 
 
@@ -119,15 +121,7 @@ def judge_id(judge: JudgeDefinition, base_url: str, against: str | None) -> str:
     In: model, base URL, prompt, parameters, orders, repetitions, seeds, sanity rows, the other run.
     Out, because the verdicts are the same: prices, key variable, concurrency, time-outs, retries.
     """
-    fields = {
-        "model",
-        "orders",
-        "repetitions",
-        "seeds",
-        "sanity_prompts",
-        "null_answer",
-        "min_judged",
-    }
+    fields = {"model", *COUNTED}
     own = judge.model_dump(mode="json", include=fields)
     decides = [own, judge.prompt_hash, judge.sampling(), base_url, against]
     return f"{slug(judge.name)}.{slug(judge.model)}@{digest(decides)[:8]}"
@@ -153,7 +147,13 @@ def load_judge(
     if changes.get("model", tree.get("model")) != tree.get("model"):
         tree.pop("prices", None)  # they are the other model's
     for key, value in changes.items():
-        _put(tree, key.split("."), value)
+        *sections, last = key.split(".")
+        place = tree
+        for name in sections:
+            inner = place.get(name)
+            place[name] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[name]
+        place[last] = value
     return validated(JudgeDefinition, tree, where, "definition")
 
 
@@ -166,16 +166,6 @@ def _assigned(text: str) -> tuple[str, Any]:
         if not sign or not key.strip():
             raise
     return key.strip(), value
-
-
-def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    first, *rest = path
-    if rest:
-        inner = tree.get(first)
-        tree[first] = dict(inner) if isinstance(inner, dict) else {}
-        _put(tree[first], rest, value)
-    else:
-        tree[first] = value
 
 
 def checked_url(url: str) -> str:

@@ -1,1 +1,1 @@
-"""One file a verb (or two that belong together). A verb reads its flags and makes one call."""
+"""Verbs, those that belong together in one file. A verb reads its flags and makes one call."""

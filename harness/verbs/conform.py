@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdbench.harness.errors import CheckFailed
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Notes, Section, Table
 
@@ -29,7 +30,6 @@ def conform(
     of its array, whichever is larger.
     """
     from kdbench.harness.conform import recompute
-    from kdbench.harness.errors import CheckFailed
 
     options.calm_libraries()
     values = [value for file in files for value in recompute(file)]
@@ -64,13 +64,10 @@ def called(value: "Value", name: str) -> bool:
 def conform_document(values: Sequence["Value"]) -> Document:
     """Expected numbers beside ours, what is not implemented, and how many agree."""
     implemented = [value for value in values if value.ours is not None]
-    rows = [
-        [
-            *(value.name, _numbers(value.expected), _numbers(value.ours or [])),
-            f"{value.error:.2g}" + ("" if value.passed else "  OFF"),
-        ]
-        for value in implemented
-    ]
+    rows = []
+    for value in implemented:
+        error = f"{value.error:.2g}" + ("" if value.passed else "  OFF")
+        rows.append([value.name, _numbers(value.expected), _numbers(value.ours or []), error])
     agree = sum(value.passed for value in implemented)
     absent = [value.name for value in values if value.ours is None]
     notes = [f"{name}: not implemented" for name in absent]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
 
@@ -33,13 +34,11 @@ def doctor(
 ) -> None:
     """Check this machine: versions, device, precision, memory, disk, data, network."""
     options.calm_libraries()
-    checks = [
-        *(check_versions(), check_device(device), check_memory()),
-        *(check_folders(runs_dir), check_data(data_dir)),
-        *([check_hub()] if network else []),
-    ]
     from kdbench.reports.text.terminal import show
 
+    machine = [check_versions(), check_device(device), check_memory()]
+    checks = [*machine, check_folders(runs_dir), check_data(data_dir)]
+    checks += [check_hub()] if network else []
     findings: list[Finding] = []
     for check in checks:  # each is made and shown in its turn: some take seconds
         found = list(check)
@@ -79,7 +78,6 @@ def check_device(asked: str) -> Iterator[Finding]:
     """The torch device, and whether bfloat16 is faster there than float32: measured."""
     import torch
 
-    from kdbench.harness.errors import InputError
     from kdbench.harness.session import chosen_device
 
     try:

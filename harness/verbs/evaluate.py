@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.verbs import options
 from kdbench.harness.verbs.options import Sets
 
@@ -48,8 +49,6 @@ def evaluate(
     work: options.Workplace,
 ) -> None:
     """Evaluate a trained run or any model on tasks, adding to what is there."""
-    from kdbench.harness.errors import InputError
-
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
@@ -69,7 +68,6 @@ def evaluate(
 def stored_config(folder: Path) -> "RunConfig":
     """The configuration that a run was made with."""
     from kdbench.harness.config import RunConfig
-    from kdbench.harness.errors import InputError
     from kdbench.harness.files.run_folder import RunFolder
     from kdbench.harness.files.store import read_record
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from kdbench.trainers.method import Card
 
 Rows = list[dict[str, Any]]
+CARD = ("title", "variant", "policy", "needs", "cost", "paper")
+"""What a method's row says, in this order."""
 
 
 def ls(
@@ -42,7 +45,6 @@ def runs(runs_dir: Path) -> Rows:
 
 
 def _run_row(run: "RunFolder") -> dict[str, Any]:
-    from kdbench.harness.errors import InputError
     from kdbench.harness.files.locks import lock_holder
 
     row: dict[str, Any] = {"run": run.name}
@@ -68,7 +70,6 @@ def _run_row(run: "RunFolder") -> dict[str, Any]:
 
 def methods() -> Rows:
     """Methods with their cards; one that cannot be loaded says why."""
-    from kdbench.harness.errors import InputError
     from kdbench.harness.registry import find_method, method_names
 
     options.calm_libraries()
@@ -79,17 +80,8 @@ def methods() -> Rows:
         except InputError as error:
             rows.append({"method": name, "title": f"cannot be loaded: {error}"})
             continue
-        rows.append(
-            {
-                "method": name,
-                "title": card.title,
-                "variant": card.variant,
-                "policy": card.policy,
-                "needs": needs(card),
-                "cost": card.cost,
-                "paper": card.paper,
-            }
-        )
+        known = {key: getattr(card, key) for key in CARD if key != "needs"} | {"needs": needs(card)}
+        rows.append({"method": name} | {key: known[key] for key in CARD})
     return rows
 
 
@@ -145,15 +137,13 @@ def studies() -> Rows:
     rows = []
     for name in STUDIES.names():
         study = load_study(name)
-        labels = [row.label for row in study.all_rows()]
+        size = len(study.all_rows())
         rows.append(
             {
                 "study": name,
-                "title": study.title,
-                "suite": study.suite,
-                "base": study.base,
-                "rows": len(labels),
-                "runs": len(labels) * len(study.seeds),
+                **{key: getattr(study, key) for key in ("title", "suite", "base")},
+                "rows": size,
+                "runs": size * len(study.seeds),
                 "paper": study.paper,
             }
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
+from kdbench.harness.errors import InputError, unknown
 from kdbench.reports.text.document import Document
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 def name_list(names: str | None, flag: str) -> list[str] | None:
     """``dolly, selfinst`` as a list without repetitions; None stays None."""
-    from kdbench.harness.errors import InputError
-
     if names is None:
         return None
     listed = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
@@ -37,8 +36,6 @@ def name_list(names: str | None, flag: str) -> list[str] | None:
 
 def number_list(numbers: str | None, flag: str) -> list[int] | None:
     """``10, 20`` as a list of whole numbers; None stays None."""
-    from kdbench.harness.errors import InputError
-
     names = name_list(numbers, flag)
     wrong = [name for name in names or () if not name.isdecimal()]
     if wrong:
@@ -173,8 +170,6 @@ class Workplace(Group):
 
     def checked(self) -> dict[str, Any]:
         """All of it by name; InputError if the data folder is none."""
-        from kdbench.harness.errors import InputError
-
         if self.data_dir is not None and not self.data_dir.is_dir():
             raise InputError(f"no data folder {self.data_dir}; give an existing one by --data-dir")
         return asdict(self)
@@ -237,7 +232,6 @@ def named_run(name: Path | str, runs_dir: Path) -> "RunFolder":
     Raises:
         InputError: none, or several.
     """
-    from kdbench.harness.errors import InputError, unknown
     from kdbench.harness.files.run_folder import runs_in
 
     if exact := exact_run(name, runs_dir):
@@ -277,9 +271,9 @@ def deliver(
     from kdbench.reports.text.terminal import show
 
     if json_output or format_ == "json":
-        is_model = hasattr(result, "model_dump_json")
-        plain = json.loads(result.model_dump_json()) if is_model else result
-        text = visible_json(plain, indent=1) + "\n"
+        if hasattr(result, "model_dump_json"):
+            result = json.loads(result.model_dump_json())
+        text = visible_json(result, indent=1) + "\n"
     elif format_ == "terminal" and out is None:
         show(document)
         return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Answer, Document, Sample, Section, Table
 
@@ -52,8 +53,7 @@ def card(run: "RunFolder") -> Facts:
         "stages": run.stages(),
         "evaluations": [evaluation.key for evaluation in run.evaluations()],
     }
-    summary = run.summary.find()
-    if summary is not None:
+    if summary := run.summary.find():
         shown = {"scores", "learned", "cost", "signature"}
         facts |= summary.model_dump(mode="json", include=shown)
     return facts
@@ -65,8 +65,6 @@ def answers(run: "RunFolder", doc_id: int, task: str | None = None) -> Facts:
     Raises:
         InputError: no stored answer to that prompt.
     """
-    from kdbench.harness.errors import InputError
-
     prompts: dict[tuple[str, str], Facts] = {}
     seen: set[int] = set()
     for evaluation in run.evaluations():
@@ -76,9 +74,9 @@ def answers(run: "RunFolder", doc_id: int, task: str | None = None) -> Facts:
             seen.add(row.doc_id)
             if row.doc_id != doc_id:
                 continue
-            new = {"prompt": row.prompt, "references": row.references, "answers": []}
+            about = {"task": evaluation.task, "prompt": row.prompt, "references": row.references}
             place = (evaluation.task, row.prompt_hash)
-            prompts.setdefault(place, {"task": evaluation.task, **new})["answers"].append(
+            prompts.setdefault(place, {**about, "answers": []})["answers"].append(
                 {
                     "evaluation": evaluation.key,
                     "seed": row.seed,
@@ -106,11 +104,8 @@ def card_document(known: Facts) -> Document:
         for metric, value in entry.metrics.items()
     ]
     facts = [[key, _brief(value)] for key, value in known.items() if key != "scores"]
-    tables = [
-        Table([], facts),
-        *([Table(["task", "metric", "mean"], rows, right=(2,))] if rows else []),
-    ]
-    return Document("", [Section("", tables)])
+    means = [Table(["task", "metric", "mean"], rows, right=(2,))] if rows else []
+    return Document("", [Section("", [Table([], facts), *means])])
 
 
 def answers_document(found: Facts) -> Document:
@@ -132,8 +127,8 @@ def _brief(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        parts = {
-            k: f"({_brief(v)})" if isinstance(v, dict) else _brief(v) for k, v in value.items()
-        }
-        return ", ".join(f"{key} {part}" for key, part in parts.items() if part != "()")
+        inner = ((k, isinstance(v, dict), _brief(v)) for k, v in value.items())
+        return ", ".join(
+            f"{k} ({v})" if deep else f"{k} {v}" for k, deep, v in inner if v or not deep
+        )
     return str(value)

@@ -7,6 +7,7 @@ from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
 from kdbench.reports.figures.plotting import Figure
 
 METRIC = "rouge_l"
+EFFECT = ("difference", "low", "high", "p_holm")
 PANELS = 6
 """Tasks drawn; more would be too small to read."""
 
@@ -29,10 +30,7 @@ def differences(ablation: Ablation, metric: str = METRIC) -> Drawable:
                         "row": row.label,
                         "task": column.heading,
                         "metric": info(chosen).label,
-                        "difference": cell.effect.difference,
-                        "low": cell.effect.low,
-                        "high": cell.effect.high,
-                        "p_holm": cell.effect.p_holm,
+                        **{key: getattr(cell.effect, key) for key in EFFECT},
                         "paper": cell.paper.difference if cell.paper else None,
                     }
                 )
@@ -59,29 +57,23 @@ def _draw(rows: Rows, title: str, base: str) -> Figure:
         height * down + 0.3,
         [1.0] * down,
         columns=across,
+        count=len(tasks),
         share="none",
     )
     marked = None
-    for place, axes in enumerate(panels):
-        if place >= len(tasks):
-            axes.set_visible(False)
-            continue
-        mine = {row["row"]: row for row in pick(rows, task=tasks[place])}
-        shown = [label for label in labels if label in mine]
-        points = [mine[label] for label in shown]
+    for place, (axes, task) in enumerate(zip(panels, tasks, strict=True)):
+        mine = {row["row"]: row for row in pick(rows, task=task)}
+        points = [mine[label] for label in labels if label in mine]
         plotting.dots(
             axes,
-            shown if place % across == 0 else [""] * len(shown),
-            [p["difference"] for p in points],
-            [p["low"] for p in points],
-            [p["high"] for p in points],
+            ["" if place % across else p["row"] for p in points],
+            *([p[key] for p in points] for key in EFFECT[:3]),
             zero=0.0,
         )
         papers = [(p["paper"], y) for y, p in enumerate(points) if p["paper"] is not None]
         if papers:
             axes.plot(
-                [x for x, _ in papers],
-                [y for _, y in papers],
+                *zip(*papers, strict=True),
                 linestyle="none",
                 marker="D",
                 markersize=5,
@@ -90,7 +82,7 @@ def _draw(rows: Rows, title: str, base: str) -> Figure:
                 label="the paper's own",
             )
             marked = axes
-        axes.set_title(plotting.text(tasks[place]))
+        axes.set_title(plotting.text(task))
         axes.set_xlabel(f"difference in {plotting.text(points[0]['metric'])}")
     heading = f"{plotting.text(title, 70)}: row minus {plotting.text(base)}"
     figure.suptitle(heading, x=0.01, ha="left", fontsize=10)

@@ -8,7 +8,7 @@ that matplotlib ships, so that a figure looks alike on every machine.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ from kdbench.harness.files.store import write_bytes, write_text
 from kdbench.reports.text.csv import csv_text, frame
 
 __all__ = [
-    "COLOURS", "DIM", "DPI", "GRID", "MARKERS", "Axes", "Figure", "canvas", "dots", "panels",
-    "short", "style", "text", "thousands", "write",
+    "COLOURS", "DASHED", "DIM", "DPI", "GRID", "Axes", "Figure", "canvas", "dots", "legend_below",
+    "look", "panels", "rows_down", "short", "style", "text", "thousands", "write",
 ]  # fmt: skip
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 """Okabe and Ito's palette (2008), told apart under all common colour-vision deficiencies; the
@@ -35,6 +35,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DIM = "#5b6570"
 GRID = "#d5dae0"
 DPI = 150
+DASHED: dict[str, Any] = {"color": DIM, "linewidth": 1.0, "linestyle": (0, (4, 2))}
+"""A line to compare with."""
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": DIM,
@@ -77,6 +79,12 @@ def style() -> Iterator[None]:
         yield
 
 
+def look(place: int) -> tuple[str, str]:
+    """Colour and marker of a series; beyond eight a colour returns, with another marker."""
+    turns, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], MARKERS[(place + turns) % len(MARKERS)]
+
+
 def canvas(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     """An empty figure of one plot; sizes in inches."""
     figure, (axes,) = panels(width_in, height_in, [1.0])
@@ -89,7 +97,8 @@ def panels(
     heights: Sequence[float],
     *,
     columns: int = 1,
-    share: Literal["all", "col", "none"] = "all",
+    count: int | None = None,
+    share: Literal["all", "none"] = "all",
 ) -> tuple[Figure, tuple[Axes, ...]]:
     """An empty figure of several plots.
 
@@ -98,10 +107,11 @@ def panels(
         height_in: height in inches.
         heights: relative height of each row of plots, from the top.
         columns: plots in a row.
-        share: which plots have one horizontal axis: all, those of a column, or none.
+        count: plots in all, where the last row is not full; None: it is.
+        share: which plots have one horizontal axis.
 
     Returns:
-        The figure, and its plots row by row.
+        The figure, and its plots row by row; the lowest of each column has its ticks labelled.
     """
     with style():
         figure = Figure(figsize=(width_in, height_in))
@@ -109,7 +119,22 @@ def panels(
         grid = figure.subplots(
             len(heights), columns, sharex=share, squeeze=False, height_ratios=list(heights)
         )
-        return figure, tuple(grid.flat)
+        plots = tuple(grid.flat)[:count]
+        for axes in grid.flat[len(plots) :]:
+            axes.remove()
+        for axes in plots[-columns:]:
+            axes.tick_params(labelbottom=True)
+        return figure, plots
+
+
+def legend_below(figure: Figure, plots: Iterable[Axes]) -> None:
+    """One legend of all plots, a series once, under them."""
+    handles: dict[str, Any] = {}
+    for axes in plots:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    columns = min(4, len(handles))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns)
 
 
 def text(value: object, limit: int = 48) -> str:
@@ -118,6 +143,14 @@ def text(value: object, limit: int = 48) -> str:
     line = "".join(c for c in line if c.isprintable())
     line = line if len(line) <= limit else f"{line[: limit - 1]}…"
     return line.replace("$", r"\$")  # a pair of dollars would be read as mathematics
+
+
+def rows_down(axes: Axes, labels: Sequence[str], margin: float = 0.6) -> None:
+    """Names of rows, the first on top, at 0, 1 …, with so much room above the first one."""
+    axes.set_yticks(range(len(labels)), [text(label) for label in labels])
+    axes.set_ylim(len(labels) - 1 + margin, -margin)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
 def dots(
@@ -142,15 +175,12 @@ def dots(
     with style():
         rows = range(len(labels))
         if zero is not None:
-            axes.axvline(zero, color=DIM, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
+            axes.axvline(zero, **DASHED, zorder=1)
         for row, low, high in zip(rows, lows, highs, strict=True):
             if low is not None and high is not None:
                 axes.plot([low, high], [row, row], color=COLOURS[0], solid_capstyle="butt")
         axes.plot(list(values), list(rows), "o", color=COLOURS[0], markersize=5, zorder=3)
-        axes.set_yticks(list(rows), [text(label) for label in labels])
-        axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        rows_down(axes, labels)
         axes.spines["left"].set_visible(False)
 
 

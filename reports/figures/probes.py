@@ -14,6 +14,7 @@ EXPOSURE = {
     "eps": "ε, error per token (nats)",
 }
 """Curve of the probe's report -> the plot it is drawn in."""
+BOUNDS = ("value", "low", "high")
 LINEAR = 100
 """Up to so many predictions in a bin, their axis is linear; beyond, logarithmic."""
 SYMBOLS = {"R": "R, own contexts", "L_eps": "Lε, teacher contexts"}
@@ -29,18 +30,12 @@ def exposure_curves(reports: Mapping[str, Mapping[str, Any]]) -> Drawable:
     for series, report in reports.items():
         for name in EXPOSURE:
             curve = report[name]
-            bounds = zip(curve["value"], curve["low"], curve["high"], strict=True)
+            bounds = zip(*(curve[key] for key in BOUNDS), strict=True)
             rows += [
-                {
-                    "quantity": name,
-                    "series": series,
-                    "length": length,
-                    "value": value,
-                    "low": low,
-                    "high": high,
-                }
-                for length, (value, low, high) in enumerate(bounds, start=1)
-                if value is not None  # ε is 0 there: the ratio has no value
+                {"quantity": name, "series": series, "length": length}
+                | dict(zip(BOUNDS, point, strict=True))
+                for length, point in enumerate(bounds, start=1)
+                if point[0] is not None  # ε is 0 there: the ratio has no value
             ]
     if not rows:
         return Missing(missing="exposure bias was not measured; add exposure to the probes")
@@ -92,9 +87,8 @@ def _draw_exposure(rows: Rows) -> Figure:
                 if found:
                     _band(axes, found, place, name, f"{who}: " if len(series) > 1 else "")
         axes.set_ylabel(title)
-        handles, labels = axes.get_legend_handles_labels()
-        if any(labels):
-            axes.legend(handles, labels, loc="best")
+        if any(axes.get_legend_handles_labels()[1]):
+            axes.legend(loc="best")
     plots[0].axhline(0.0, color=plotting.DIM, linewidth=0.8)
     plots[-1].set_ylim(bottom=0.0)
     plots[-1].set_xlabel("answer length L (tokens)")
@@ -103,23 +97,21 @@ def _draw_exposure(rows: Rows) -> Figure:
 
 
 def _band(axes: Axes, rows: Rows, place: int, name: str, prefix: str) -> None:
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
+    colour, _ = plotting.look(place)
     label = plotting.text(f"{prefix}{SYMBOLS.get(name, '')}".removesuffix(": "))
     lengths = [row["length"] for row in rows]
-    low, high = ([row[key] for row in rows] for key in ("low", "high"))
+    values, low, high = ([row[key] for row in rows] for key in BOUNDS)
     if None not in low and None not in high:
         axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
     dashes = (0, (4, 2)) if name == "L_eps" else "solid"
-    values = [row["value"] for row in rows]
     axes.plot(lengths, values, color=colour, linestyle=dashes, label=label)
 
 
 def _draw_reliability(rows: Rows) -> Figure:
     figure, (above, below) = plotting.panels(4.4, 4.9, [2.6, 1.0])
-    above.plot([0, 1], [0, 1], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)))
+    above.plot([0, 1], [0, 1], **plotting.DASHED)
     for place, who in enumerate(names(rows, "series")):
-        colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-        marker = plotting.MARKERS[place % len(plotting.MARKERS)]
+        colour, marker = plotting.look(place)
         bins = pick(rows, series=who)
         held = [row for row in bins if row["count"]]
         above.plot(
@@ -131,14 +123,11 @@ def _draw_reliability(rows: Rows) -> Figure:
         )
         edges = [bins[0]["low"], *[row["high"] for row in bins]]
         below.stairs([row["count"] for row in bins], edges, color=colour, linewidth=1.4)
-    above.set_ylabel("accuracy")
-    above.set_xlim(0, 1)
-    above.set_ylim(-0.02, 1.02)
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
     above.legend(loc="best")
     if max(row["count"] for row in rows) > LINEAR:
         below.set_yscale("log")
         below.set_ylim(bottom=0.8)
     plotting.thousands(below.yaxis)
-    below.set_ylabel("predictions")
-    below.set_xlabel("confidence")
+    below.set(ylabel="predictions", xlabel="confidence")
     return figure

@@ -1,11 +1,12 @@
-"""Scores in pictures: by length of the reference, and against what the training cost."""
+"""Scores in pictures: by length of the reference, and against what the training cost; and the costs."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from kdbench.harness.files.records import Missing
+from kdbench.harness.files.records import Missing, StageCost
 from kdbench.harness.metrics import info
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
 from kdbench.reports.figures.plotting import Axes, Figure
@@ -96,6 +97,27 @@ def quality_cost(
     return Plot(rows, _draw_quality_cost, caption)
 
 
+def cost_by_stage(cost: Mapping[str, StageCost]) -> Drawable:
+    """Wall seconds a stage as bars; tokens and peak memory in the table.
+
+    Args:
+        cost: stage -> what it cost, as in ``Summary.cost``.
+    """
+    if not cost:
+        return Missing(missing="no stage has booked its cost")
+    rows: Rows = [
+        {
+            "stage": stage,
+            "wall_s": spent.wall_s,
+            "peak_mb": spent.peak_mb,
+            **{f"{kind}_tokens": count for kind, count in spent.tokens.items()},
+        }
+        for stage, spent in cost.items()
+    ]
+    caption = "Wall time by stage; shared teacher, init and reference rows are not counted."
+    return Plot(rows, _draw_cost, caption)
+
+
 # -- drawing --------------------------------------------------------------------------------------
 
 
@@ -113,17 +135,14 @@ def _draw_buckets(rows: Rows) -> Figure:
                 level = found.index((row["bounds"], row["bucket"])) + shift
                 _whisker(axes, row, level, place)
         labels = [_bucket_label(pick(rows, task=task), *line) for line in found]
-        axes.set_yticks(range(len(found)), labels)
-        axes.set_ylim(len(found) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        papers = [bounds for bounds, _ in found]
-        for place in range(1, len(papers)):
-            if papers[place] != papers[place - 1]:
-                axes.axhline(place - 0.5, color=plotting.GRID, linewidth=0.8)
+        plotting.rows_down(axes, labels)
+        for place, ((before, _), (paper, _)) in enumerate(pairwise(found)):
+            if paper != before:
+                axes.axhline(place + 0.5, color=plotting.GRID, linewidth=0.8)
         axes.set_title(plotting.text(task))
     plots[-1].set_xlabel(info(rows[0]["metric"]).label)
-    _legend(figure, plots[0])
+    if len(series) > 1:
+        plotting.legend_below(figure, plots)
     return figure
 
 
@@ -133,30 +152,15 @@ def _bucket_lines(rows: Rows) -> list[tuple[str, str]]:
 
 def _bucket_label(rows: Rows, bounds: str, bucket: str) -> str:
     counts = sorted({row["prompts"] for row in pick(rows, bounds=bounds, bucket=bucket)})
-    return plotting.text(f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}")
+    return f"{bounds} {bucket}, n = {'/'.join(map(str, counts))}"
 
 
 def _whisker(axes: Axes, row: dict[str, Any], level: float, place: int) -> None:
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-    marker = plotting.MARKERS[place % len(plotting.MARKERS)]
-    axes.plot(
-        [row["low"], row["high"]],
-        [level, level],
-        color=colour,
-        linewidth=1.4,
-        solid_capstyle="butt",
-    )
-    known = axes.get_legend_handles_labels()[1]
+    colour, marker = plotting.look(place)
+    bounds = [row["low"], row["high"]]
+    axes.plot(bounds, [level, level], color=colour, linewidth=1.4, solid_capstyle="butt")
     name = plotting.text(row["series"])
-    axes.plot(
-        [row["mean"]], [level], marker, color=colour, label="" if name in known else name, zorder=3
-    )
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(handles)))
+    axes.plot([row["mean"]], [level], marker, color=colour, label=name, zorder=3)
 
 
 def _draw_quality_cost(rows: Rows) -> Figure:
@@ -165,8 +169,10 @@ def _draw_quality_cost(rows: Rows) -> Figure:
     lines = math.ceil(len(tasks) / columns)
     series = names([row for row in rows if row["cost"] is not None], "series")
     height = 2.5 * lines + 0.25 * math.ceil(len(series) / 4) + 0.3
-    figure, plots = plotting.panels(3.5 * columns + 0.3, height, [1.0] * lines, columns=columns)
-    for axes, task in zip(plots, tasks, strict=False):
+    figure, plots = plotting.panels(
+        3.5 * columns + 0.3, height, [1.0] * lines, columns=columns, count=len(tasks)
+    )
+    for axes, task in zip(plots, tasks, strict=True):
         found = pick(rows, task=task)
         for row in found:
             if row["cost"] is not None:
@@ -174,30 +180,16 @@ def _draw_quality_cost(rows: Rows) -> Figure:
         _levels(axes, [row for row in found if row["cost"] is None])
         axes.set_title(plotting.text(task))
         axes.set_ylabel(info(rows[0]["metric"]).label)
-    for axes in plots[len(tasks) :]:
-        axes.remove()
-    for axes in plots[max(0, len(tasks) - columns) : len(tasks)]:
-        axes.tick_params(labelbottom=True)
+    for axes in plots[-columns:]:
         axes.set_xlabel(COST_LABELS[rows[0]["cost_unit"]])
         plotting.thousands(axes.xaxis)
     plots[0].set_xlim(0, 1.2 * max(row["cost"] or 0 for row in rows))  # room for names
-    handles: dict[str, Any] = {}
-    for axes in plots[: len(tasks)]:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-    )
+    plotting.legend_below(figure, plots)
     return figure
 
 
 def _cost_point(axes: Axes, row: dict[str, Any], place: int) -> None:
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
-    # beyond eight series a colour returns, with another marker
-    marker = plotting.MARKERS[(place + place // len(plotting.COLOURS)) % len(plotting.MARKERS)]
+    colour, marker = plotting.look(place)
     axes.plot([row["cost"]] * 2, [row["low"], row["high"]], color=colour, linewidth=1.2)
     name = plotting.text(row["series"])
     axes.plot(
@@ -215,9 +207,7 @@ def _levels(axes: Axes, rows: Rows) -> None:
     high += 0.1 * (high - low) * (1 + len(rows) - len(near))
     axes.set_ylim(low, high)
     for row in near:
-        axes.axhline(
-            row["mean"], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1
-        )
+        axes.axhline(row["mean"], **plotting.DASHED, zorder=1)
         _name(axes, row["series"], row["mean"], transform=axes.get_yaxis_transform())
     far = [row for row in rows if row not in near]
     for place, row in enumerate(sorted(far, key=lambda row: -row["mean"])):
@@ -237,3 +227,14 @@ def _name(axes: Axes, label: str, level: float, *, transform: Any, va: str = "bo
         fontsize=7.5,
         color=plotting.DIM,
     )
+
+
+def _draw_cost(rows: Rows) -> Figure:
+    figure, axes = plotting.canvas(6.0, 0.7 + 0.28 * len(rows))
+    seconds = [row["wall_s"] for row in rows]
+    bars = axes.barh(range(len(rows)), seconds, height=0.62, color=plotting.COLOURS[0])
+    axes.bar_label(bars, [f"{value:.3g} s" for value in seconds], padding=3, fontsize=8)
+    plotting.rows_down(axes, [row["stage"] for row in rows], margin=0.55)
+    axes.set_xlim(0, 1.15 * max([*seconds, 1e-9]))
+    axes.set_xlabel("wall time (s)")
+    return figure

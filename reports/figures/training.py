@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kdbench.harness.files.records import Missing, TrainRow
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
@@ -25,21 +26,14 @@ def training_curves(rows: Sequence[TrainRow], selected: int | None) -> Drawable:
     trained = [row for row in rows if row.step > 0]
     if not trained:
         return Missing(missing="no optimiser step was logged")
-    terms = names([{"name": name} for row in trained for name in row.terms], "name")
-    terms = [name for name in terms if "/" not in name]
-    points = _thinned(trained, "loss", {"loss": [row.loss for row in trained]})
+    terms = [name for name in _logged(trained) if "/" not in name]
+    points = _thinned(trained, "loss", "loss", [row.loss for row in trained])
     if len(terms) > 1 or terms == ["loss"]:
-        points += _thinned(trained, "loss", {name: _term(trained, name) for name in terms})
-    for name in names([{"name": n} for row in rows for n in row.evaluation], "name"):
+        for name in terms:
+            points += _thinned(trained, "loss", name, _term(trained, name))
+    for name in dict.fromkeys(name for row in rows for name in row.evaluation):
         points += [
-            {
-                "panel": name,
-                "series": name,
-                "response_tokens": _tokens(row),
-                "step": row.step,
-                "value": row.evaluation[name],
-                "selected": int(row.step == selected),
-            }
+            _point(row, name, name, row.evaluation[name]) | {"selected": int(row.step == selected)}
             for row in rows
             if name in row.evaluation
         ]
@@ -58,16 +52,14 @@ def training_curves(rows: Sequence[TrainRow], selected: int | None) -> Drawable:
 def training_details(rows: Sequence[TrainRow]) -> Drawable:
     """Quantities that a method logs beside its loss, gradient norm and learning rate."""
     trained = [row for row in rows if row.step > 0]
-    logged = names([{"name": name} for row in trained for name in row.terms], "name")
-    series = {name: _term(trained, name) for name in logged if "/" in name}
+    series = {name: _term(trained, name) for name in _logged(trained) if "/" in name}
     series["grad_norm"] = [row.grad_norm for row in trained]
     series["learning rate"] = [row.lr for row in trained]
-    there = {name: values for name, values in series.items() if any(_finite(v) for v in values)}
-    if not there:
-        return Missing(missing="nothing was logged beside the loss")
     points: Rows = []
-    for name, values in there.items():
-        points += _thinned(trained, name, {name: values})
+    for name, values in series.items():
+        points += _thinned(trained, name, name, values)
+    if not points:
+        return Missing(missing="nothing was logged beside the loss")
     caption = (
         "What the method logs beside its loss (term/quantity, means over the tokens of a step), the "
         "gradient norm before clipping, and the learning rate."
@@ -75,16 +67,18 @@ def training_details(rows: Sequence[TrainRow]) -> Drawable:
     return Plot(points, _draw_details, caption)
 
 
+def _logged(rows: Sequence[TrainRow]) -> dict[str, None]:
+    return dict.fromkeys(name for row in rows for name in row.terms)
+
+
 def _term(rows: Sequence[TrainRow], name: str) -> list[float | None]:
     return [row.terms.get(name) for row in rows]
 
 
-def _tokens(row: TrainRow) -> int:
-    return row.tokens.get("response", 0)
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _point(row: TrainRow, panel: str, series: str, value: float) -> dict[str, Any]:
+    tokens = row.tokens.get("response", 0)
+    place = {"response_tokens": tokens, "step": row.step}
+    return {"panel": panel, "series": series, **place, "value": value}
 
 
 def _window(count: int) -> int:
@@ -92,34 +86,21 @@ def _window(count: int) -> int:
 
 
 def _thinned(
-    rows: Sequence[TrainRow],
-    panel: str,
-    series: "dict[str, list[float]] | dict[str, list[float | None]]",
+    rows: Sequence[TrainRow], panel: str, name: str, values: Sequence[float | None]
 ) -> Rows:
     """Means over equal windows of steps, and their running mean; values that are no number left out."""
     window = _window(len(rows))
-    found: Rows = []
-    for name, values in series.items():
-        points: Rows = []
-        for start in range(0, len(rows), window):
-            part = [v for v in values[start : start + window] if v is not None and math.isfinite(v)]
-            if part:
-                last = rows[min(start + window, len(rows)) - 1]
-                points.append(
-                    {
-                        "panel": panel,
-                        "series": name,
-                        "response_tokens": _tokens(last),
-                        "step": last.step,
-                        "value": sum(part) / len(part),
-                    }
-                )
-        reach = len(points) // (2 * SMOOTH)
-        for place, point in enumerate(points):
-            near = points[max(0, place - reach) : place + reach + 1]
-            point["smoothed"] = sum(p["value"] for p in near) / len(near)
-        found += points
-    return found
+    points: Rows = []
+    for start in range(0, len(rows), window):
+        part = [v for v in values[start : start + window] if v is not None and math.isfinite(v)]
+        if part:
+            last = rows[min(start + window, len(rows)) - 1]
+            points.append(_point(last, panel, name, sum(part) / len(part)))
+    reach = len(points) // (2 * SMOOTH)
+    for place, point in enumerate(points):
+        near = points[max(0, place - reach) : place + reach + 1]
+        point["smoothed"] = sum(p["value"] for p in near) / len(near)
+    return points
 
 
 # -- drawing --------------------------------------------------------------------------------------
@@ -136,7 +117,7 @@ def _draw_curves(rows: Rows) -> Figure:
             _curve(axes, pick(rows, panel=panel, series=series), series, place)
         axes.set_ylabel(plotting.text(LABELS.get(panel, panel)))
         if kept:
-            axes.axvline(kept[0], color=plotting.DIM, linewidth=1.0, linestyle=(0, (4, 2)))
+            axes.axvline(kept[0], **plotting.DASHED)
         if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
     _tokens_axis(plots[-1])
@@ -146,14 +127,12 @@ def _draw_curves(rows: Rows) -> Figure:
 def _draw_details(rows: Rows) -> Figure:
     panels = names(rows, "panel")
     height = math.ceil(len(panels) / 2)
-    figure, plots = plotting.panels(7.2, 0.4 + 1.45 * height, [1.0] * height, columns=2)
-    for axes, panel in zip(plots, panels, strict=False):
+    figure, plots = plotting.panels(
+        7.2, 0.4 + 1.45 * height, [1.0] * height, columns=2, count=len(panels)
+    )
+    for axes, panel in zip(plots, panels, strict=True):
         _curve(axes, pick(rows, panel=panel), None, 0)
         axes.set_title(plotting.text(LABELS.get(panel, panel)))
-    for axes in plots[len(panels) :]:
-        axes.remove()
-    for axes in plots[max(0, len(panels) - 2) : len(panels)]:
-        axes.tick_params(labelbottom=True)
     _tokens_axis(plots[0])  # shared by all
     plots[0].set_xlabel("")
     figure.supxlabel(TOKENS, fontsize=9)
@@ -162,7 +141,7 @@ def _draw_details(rows: Rows) -> Figure:
 
 def _curve(axes: Axes, rows: Rows, label: str | None, place: int) -> None:
     """Raw values pale, their running mean bold; evaluations as marked points."""
-    colour = plotting.COLOURS[place % len(plotting.COLOURS)]
+    colour, _ = plotting.look(place)
     places = [row["response_tokens"] for row in rows]
     values = [row["value"] for row in rows]
     name = "" if label is None else plotting.text(LABELS.get(label, label))

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdbench.harness.files.records import Manifest
 from kdbench.reports.rows import GroupedRow
 from kdbench.reports.run import parts
 from kdbench.reports.text.document import Cell
@@ -20,6 +19,7 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
     runs, row = grouped.runs, grouped.row
     first = runs[0].summary
     manifest = runs[0].folder.manifest.find()
+    made = parts.provenance(manifest).rows if manifest else []
     seeds = [f" (training seed {run.summary.run.training_seed})" for run in runs]
     whose = seeds if len(runs) > 1 else [""]
     ids = [f"{run}{which}" for run, which in zip(row.runs, whose, strict=True)]
@@ -36,27 +36,20 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
         "costTitle": "Cost by stage" + (f", mean of {len(runs)} runs" if len(runs) > 1 else ""),
         "learned": parts.learned(first),
         "signature": " ; ".join(dict.fromkeys(run.summary.signature for run in runs)),
-        **(_origin(manifest) if manifest else {"config": [], "provenance": [], "command": ""}),
-    }
-
-
-def _origin(manifest: Manifest) -> dict[str, Any]:
-    """How the first run was made, without the folders of the machine."""
-    rows = parts.provenance(manifest).rows
-    return {
-        "config": _config(manifest.config),
-        "provenance": [[_text(cell) for cell in row] for row in rows],
-        "command": shlex.join(parts.command(manifest.argv)),
+        # how the first run was made, without the folders of the machine
+        "config": _config(manifest.config) if manifest else [],
+        "provenance": [[_text(cell) for cell in row] for row in made],
+        "command": shlex.join(parts.command(manifest.argv)) if manifest else "",
     }
 
 
 def _config(config: Mapping[str, Any]) -> list[list[Any]]:
     """Sections of the configuration, each with dotted keys; what is no section comes first."""
-    plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
-    sections: dict[str, Mapping[str, Any]] = {"run": plain}
-    sections |= {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    plain = {key: value for key, value in config.items() if key not in nested}
+    sections = {"run": plain} | nested
     return [
-        [parts.placeless(name), list(_flat(values))] for name, values in sections.items() if values
+        [parts.placeless(name), list(_flat(found))] for name, found in sections.items() if found
     ]
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kdbench.reports.board import Built, Table
 
 Json = dict[str, Any]
+SHOWN = ("method", "reference", "division", "broken", "regime", "student")
+"""Of a row, as it is."""
 
 
 def page_data(built: "Built", prompts: int) -> Json:
@@ -36,12 +38,8 @@ def _summary(built: "Built") -> str:
     rows = [row for table in built.board.tables for row in table.rows]
     methods = [row for row in rows if not row.reference]
     runs = {run for row in rows for run in row.runs}
-    counts = (
-        (len(methods), "method"),
-        (len(rows) - len(methods), "reference row"),
-        (len(runs), "run"),
-    )
-    return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in counts)
+    counts = {"method": len(methods), "reference row": len(rows) - len(methods), "run": len(runs)}
+    return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
 
 
 def _table(built: "Built", index: int, prompts: int) -> Json:
@@ -49,13 +47,13 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
     reasons = Footnotes()
     metrics = [column.metric for column in table.columns]
     groups, shown = samples(table, built.found[index], prompts)
+    lines = zip(table.rows, table.cells, section.rows, strict=True)
     rows = [
         _row(row, cells, metrics, reasons) | {"card": card(grouped), "sampled": place in shown}
-        for place, (row, cells, grouped) in enumerate(
-            zip(table.rows, table.cells, section.rows, strict=True)
-        )
+        for place, (row, cells, grouped) in enumerate(lines)
     ]
-    positions = {row.id: place for place, row in enumerate(table.rows)}
+    at = {row.id: place for place, row in enumerate(table.rows)}
+    pairs = [[_pair(pair, at[pair.a], at[pair.b]) for pair in found] for found in table.pairs]
     return {
         "title": table.title,
         "suite": table.suite,
@@ -63,10 +61,7 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
         "columns": [_column(column) for column in table.columns],
         "rows": rows,
         "reasons": list(reasons.letters),
-        "pairs": [
-            [_pair(pair, positions[pair.a], positions[pair.b]) for pair in pairs]
-            for pairs in table.pairs
-        ],
+        "pairs": pairs,
         "legend": _legend(table),
         "mixedSeeds": len(_seeds(table)) > 1,
         "notes": table.notes,
@@ -85,9 +80,8 @@ def _legend(table: "Table") -> str:
     teacher = any(row.reference and row.method == "teacher" for row in table.rows)
     guide = " A dashed line is the teacher's mean." if teacher else ""
     numbers = _seeds(table)
-    each = ""
-    if len(numbers) == 1 and numbers[0]:
-        each = f"{numbers[0]} training seed{'s' * (numbers[0] > 1)} a method. "
+    one = len(numbers) == 1 and numbers[0]
+    each = f"{one} training seed{'s' * (one > 1)} a method. " if one else ""
     return (
         f"{bold}{each}Dots are means, whiskers 95% intervals, on one axis a column that spans the methods "
         f"(its ends stand under the column's name; an arrow is a value beyond).{guide} "
@@ -113,14 +107,10 @@ def _sample_note(groups: list[Json], shown: int, rows: int) -> str:
 def _column(column: Column) -> Json:
     known = info(column.metric)
     return {
-        "task": column.task,
-        "edition": column.edition,
-        "heading": column.heading,
+        **{key: getattr(column, key) for key in ("task", "edition", "heading")},
         "label": known.label,
         "about": known.about or column.metric,
-        "better": known.better,
-        "digits": known.digits,
-        "kind": known.kind,
+        **{key: getattr(known, key) for key in ("better", "digits", "kind")},
         "main": known.headline,
     }
 
@@ -131,12 +121,7 @@ def _row(row: Row, cells: list[Cell | Missing], metrics: list[str], reasons: Foo
         "label": row.label,
         "name": row.method,
         "variant": label.removeprefix(row.method).strip(),
-        "method": row.method,
-        "reference": row.reference,
-        "division": row.division,
-        "broken": row.broken,
-        "regime": row.regime,
-        "student": row.student,
+        **{key: getattr(row, key) for key in SHOWN},
         "seeds": row.training_seeds,
         "cells": [_cell(c, metric, reasons) for c, metric in zip(cells, metrics, strict=True)],
     }
@@ -148,9 +133,7 @@ def _cell(cell: Cell | Missing, metric: str, reasons: Footnotes) -> Json:
     return {
         "text": number(cell.mean, metric).replace("-", "−"),
         "range": interval(cell, metric).replace("-", "−"),
-        "mean": cell.mean,
-        "low": cell.low,
-        "high": cell.high,
+        **{key: getattr(cell, key) for key in ("mean", "low", "high")},
         "n": cell.n_prompts,
         "bold": cell.bold,
         "note": reasons.index(cell.note) if cell.note else None,

@@ -6,17 +6,14 @@ puts it into the document as text only. The page's Content-Security-Policy allow
 the one script whose hashes it names and no request at all, so even a slip there would run nothing.
 """
 
-import base64
-import hashlib
 import json
 import re
-from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import jinja2
 
 from kdbench.reports.page.data import page_data
+from kdbench.reports.text.html import policy_hash, web
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Built
@@ -49,22 +46,13 @@ def script_json(value: object) -> str:
 
 
 def _page(data: str) -> str:
-    style, script = _joined(["page.css"]), _joined(SCRIPTS)
+    style, script = web("page.css"), web(*SCRIPTS)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_joined(["page.html"])).render(
+    return environment.from_string(web("page.html")).render(
         title="kdbench leaderboard",
         data=data,
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
     )
-
-
-def _joined(names: Sequence[str]) -> str:
-    folder = resources.files("kdbench.reports") / "web"
-    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -13,16 +13,7 @@ import yaml
 
 from kdbench.harness.files.records import Manifest, Missing, PrepareRecord, Summary
 from kdbench.reports.run import parts
-from kdbench.reports.text.document import (
-    Block,
-    Cell,
-    Code,
-    Document,
-    Paragraph,
-    Part,
-    Section,
-    Table,
-)
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.markdown import Markdown
 from kdbench.reports.text.style import printable
 
@@ -65,24 +56,24 @@ def model_card(
     teacher = parts.model_name(run.teacher.name) if run.teacher else "no teacher"
     student = parts.model_name(run.student.name) if run.student else "student"
     sections = [
-        Section("Training", [_training(method, summary, config, prepare)]),
-        Section("Data", [_data(config, prepare)]),
-        Section("Scores", [parts.scores(summary), *parts.signature(summary)]),
-        Section("Limitations", [Paragraph(line) for line in _limitations(summary, config)]),
-        Section("Use", _use(prepare, summary.run.suite)),
+        doc.Section("Training", [_training(method, summary, config, prepare)]),
+        doc.Section("Data", [_data(config, prepare)]),
+        doc.Section("Scores", [parts.scores(summary), *parts.signature(summary)]),
+        doc.Section("Limitations", [doc.Paragraph(line) for line in _limitations(summary, config)]),
+        doc.Section("Use", _use(prepare, summary.run.suite)),
     ]
     if manifest:
-        sections.append(Section("To reproduce", [Block(shlex.join(parts.command(manifest.argv)))]))
+        command = shlex.join(parts.command(manifest.argv))
+        sections.append(doc.Section("To reproduce", [doc.Block(command)]))
     title = f"{student} distilled from {teacher} by {method.title}"
     front = yaml.safe_dump(_front(method, config), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n{Markdown().write(Document(title, sections))}"
+    return f"---\n{front}---\n\n{Markdown().write(doc.Document(title, sections))}"
 
 
 def _hub_id(name: str) -> bool:
     """Whether a model is named like one on a hub, rather than by a path or a recipe."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None and not name.endswith(
-        (".gguf", ".json")
-    )
+    like = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
+    return like is not None and not name.endswith((".gguf", ".json"))
 
 
 def _front(method: MethodFacts, config: dict[str, Any]) -> dict[str, Any]:
@@ -102,14 +93,14 @@ def _front(method: MethodFacts, config: dict[str, Any]) -> dict[str, Any]:
 
 def _training(
     method: MethodFacts, summary: Summary, config: dict[str, Any], prepare: PrepareRecord
-) -> Table:
+) -> doc.Table:
     train = config["train"]
     settings = config["method"].get("options", {}).items()
     options = parts.placeless(", ".join(f"{k} {v}" for k, v in settings))
     budget = ("response_tokens", "steps", "epochs", "batch_size", "lr", "schedule", "precision")
     select = train.get("select", "last")
     spent = {stage: tokens for stage, _, tokens, _ in parts.costs([summary.cost])}
-    rows: list[list[Cell]] = [
+    rows: list[list[doc.Cell]] = [
         ["method", f"{method.title} ({method.variant}); {method.paper}"],
         ["settings of the method", options or "none"],
         ["teacher", parts.model(summary.run.teacher)],
@@ -121,23 +112,18 @@ def _training(
         ["training seed", str(summary.run.training_seed)],
         ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],
     ]
-    return Table([], rows)
+    return doc.Table([], rows)
 
 
-def _data(config: dict[str, Any], prepare: PrepareRecord) -> Table:
-    rows: list[list[Cell]] = []
+def _data(config: dict[str, Any], prepare: PrepareRecord) -> doc.Table:
+    rows: list[list[doc.Cell]] = []
     for split, facts in prepare.data.items():
         name = str(config["data"].get(split) or "none")
-        rows.append(
-            [
-                split,
-                Path(name).name,
-                f"{facts.get('kept', facts.get('rows', 0)):,}",
-                Code(str(facts.get("sha256", ""))[:16]),
-                LICENCES.get(name, "as its owner states it"),
-            ]
-        )
-    return Table(["split", "data set", "rows used", "sha256", "licence"], rows, right=(2,))
+        used = f"{facts.get('kept', facts.get('rows', 0)):,}"
+        content = doc.Code(str(facts.get("sha256", ""))[:16])
+        licence = LICENCES.get(name, "as its owner states it")
+        rows.append([split, Path(name).name, used, content, licence])
+    return doc.Table(["split", "data set", "rows used", "sha256", "licence"], rows, right=(2,))
 
 
 def _limitations(summary: Summary, config: dict[str, Any]) -> list[str]:
@@ -153,9 +139,8 @@ def _limitations(summary: Summary, config: dict[str, Any]) -> list[str]:
     lines.append(
         "One training seed: how much its scores vary between trainings is not in the intervals."
     )
-    parts = {s.edition for s in summary.scores.values() if ":" in s.edition}
-    if parts:
-        lines.append(f"Scores on parts of test sets only: {', '.join(sorted(parts))}.")
+    if editions := sorted({s.edition for s in summary.scores.values() if ":" in s.edition}):
+        lines.append(f"Scores on parts of test sets only: {', '.join(editions)}.")
     missing = [
         f"{scores.task} {name}: {value.missing}"
         for scores in summary.scores.values()
@@ -169,16 +154,16 @@ def _limitations(summary: Summary, config: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _use(prepare: PrepareRecord, suite: str) -> list[Part]:
+def _use(prepare: PrepareRecord, suite: str) -> list[doc.Part]:
     template = prepare.template or "none"
     return [
-        Paragraph(("Trained on prompts of kdbench's template ", Code(template), ".")),
-        Block(
+        doc.Paragraph(("Trained on prompts of kdbench's template ", doc.Code(template), ".")),
+        doc.Block(
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f'model = AutoModelForCausalLM.from_pretrained("{FOLDER}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{FOLDER}")',
             "python",
         ),
-        Block(f"lm_eval --model hf --model_args pretrained={FOLDER} --tasks arc_easy"),
-        Block(shlex.join(["kdbench", "eval", "--model", FOLDER, "--suite", suite])),
+        doc.Block(f"lm_eval --model hf --model_args pretrained={FOLDER} --tasks arc_easy"),
+        doc.Block(shlex.join(["kdbench", "eval", "--model", FOLDER, "--suite", suite])),
     ]

@@ -14,24 +14,14 @@ from kdbench.harness.files.store import write_text
 from kdbench.harness.metrics import info, rank
 from kdbench.reports.columns import TASK_ORDER, Entry, Value, judged_values, probe_values
 from kdbench.reports.figures import Drawable, Plot, save
-from kdbench.reports.figures.cost import cost_by_stage
 from kdbench.reports.figures.probes import exposure_curves, reliability
-from kdbench.reports.figures.scores import CostPoint, length_buckets, quality_cost
+from kdbench.reports.figures.scores import CostPoint, cost_by_stage, length_buckets, quality_cost
 from kdbench.reports.figures.training import training_curves, training_details
 from kdbench.reports.run import parts
 from kdbench.reports.run.samples import samples
 from kdbench.reports.run.subject import Stage, Subject, read_subject
 from kdbench.reports.runs import Run
-from kdbench.reports.text.document import (
-    Cell,
-    Document,
-    Notes,
-    Paragraph,
-    Part,
-    Picture,
-    Section,
-    Table,
-)
+from kdbench.reports.text import document as doc
 from kdbench.reports.text.html import write_html
 from kdbench.reports.text.markdown import Markdown
 from kdbench.reports.text.style import value_cell
@@ -65,18 +55,18 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
     target = run.report() if out is None else Path(out)
     files: list[Path] = []
     left_out: dict[str, str] = {}
-    pictures: dict[str, Part] = {}
+    pictures: dict[str, doc.Part] = {}
     images: dict[str, bytes] = {}
     for name, (title, drawable) in figures_of(subject).items():
         if isinstance(drawable, Plot):
             written = save(drawable, target / "figures" / name)
             files += written
             images[name] = written[0].read_bytes()
-            pictures[name] = Picture(name, title, drawable.caption)
+            pictures[name] = doc.Picture(name, title, drawable.caption)
         else:
             left_out[name] = drawable.missing
-            pictures[name] = Paragraph(f"{title}: left out, {drawable.missing}.", note=True)
-    document = Document(parts.title(subject.run.summary), _sections(subject, pictures))
+            pictures[name] = doc.Paragraph(f"{title}: left out, {drawable.missing}.", note=True)
+    document = doc.Document(parts.title(subject.run.summary), _sections(subject, pictures))
     for path, text in (
         (target / "report.md", Markdown().write(document)),
         (target / "report.html", write_html(document, images)),
@@ -126,12 +116,10 @@ def _probe(alike: Mapping[str, Entry], probe: str) -> dict[str, dict[str, object
 
 def _ordered(summary: Summary) -> list[str]:
     """Evaluation keys, the usual tasks first."""
-
-    def place(key: str) -> tuple[int, str]:
-        task = summary.scores[key].task
-        return (TASK_ORDER.index(task) if task in TASK_ORDER else len(TASK_ORDER), key)
-
-    return sorted(summary.scores, key=place)
+    tasks = [*TASK_ORDER, *(scores.task for scores in summary.scores.values())]
+    usual = len(TASK_ORDER)
+    place = {key: min(tasks.index(s.task), usual) for key, s in summary.scores.items()}
+    return sorted(place, key=lambda key: (place[key], key))
 
 
 def _heading(summary: Summary, key: str) -> str:
@@ -154,7 +142,8 @@ def figures_of(subject: Subject) -> dict[str, tuple[str, Drawable]]:
     summary, training = subject.run.summary, subject.run.folder.training
     trained = summary.run.kind == "run"
     rows, best = training.log(), training.stage.info().get("best_step")
-    found: dict[str, tuple[str, Drawable]] = {
+    points = _cost_points(subject)
+    return {
         "training": ("Training", training_curves(rows, best) if trained else UNTRAINED),
         "training-details": (
             "Training in detail",
@@ -162,13 +151,9 @@ def figures_of(subject: Subject) -> dict[str, tuple[str, Drawable]]:
         ),
         "length-buckets": ("Score by reference length", length_buckets(_texts(subject))),
         **_probe_figures(subject),
-        "quality-cost": (
-            "Quality against cost",
-            quality_cost(_cost_points(subject)) if trained else UNTRAINED,
-        ),
+        "quality-cost": ("Quality against cost", quality_cost(points) if trained else UNTRAINED),
         "cost": ("Cost by stage", cost_by_stage(summary.cost)),
     }
-    return found
 
 
 def _texts(subject: Subject) -> dict[str, dict[str, dict[str, object]]]:
@@ -189,15 +174,11 @@ def _probe_figures(subject: Subject) -> dict[str, tuple[str, Drawable]]:
         ("exposure", "Exposure bias", "exposure", exposure_curves),
         ("reliability", "Reliability", "calibration", reliability),
     ):
-        measured = {key: _probe(_alike(models, key), probe) for key in summary.probes}
-        drawn = {
-            f"{stem}-{key.replace('@', '-')}": (
-                f"{title}: {_heading(summary, key)}",
-                draw(reports),
-            )
-            for key, reports in measured.items()
-            if reports
-        }
+        drawn: dict[str, tuple[str, Drawable]] = {}
+        for key in summary.probes:
+            if reports := _probe(_alike(models, key), probe):
+                heading = f"{title}: {_heading(summary, key)}"
+                drawn[f"{stem}-{key.replace('@', '-')}"] = heading, draw(reports)
         found |= drawn or {stem: (title, draw({}))}
     return found
 
@@ -206,99 +187,85 @@ def _cost_points(subject: Subject) -> list[CostPoint]:
     """ROUGE-L and training time of each rival, and ROUGE-L of models that were not trained here."""
     summary = subject.run.summary
     rivals = [run for run in subject.rivals if "train" in run.summary.cost]
-    models = {subject.run.folder.name: subject.run, **{r.folder.name: r for r in rivals}}
-    models |= {run.folder.name: run for run in subject.references.values()}
+    others = [*rivals, *subject.references.values()]
+    models = {run.folder.name: run for run in [subject.run, *others]}
     found = []
     for key in _ordered(summary):
-        alike = _alike(models, key)
-        for run in [*rivals, *subject.references.values()]:
-            entry = alike.get(run.folder.name)
+        alike, task = _alike(models, key), _heading(summary, key)
+        for run in others:
+            entry, card = alike.get(run.folder.name), run.summary.run
             value = entry.metrics.get("rouge_l") if entry else None
             if isinstance(value, Estimate):
-                point = CostPoint(
-                    series=run.summary.run.method,
-                    run=run.summary.run.id,
-                    task=_heading(summary, key),
-                    mean=value.mean,
-                    low=value.low,
-                    high=value.high,
-                    cost=run.summary.cost["train"].wall_s if run in rivals else None,
-                )
-                found.append(point)
+                bounds = value.mean, value.low, value.high
+                cost = run.summary.cost["train"].wall_s if run in rivals else None
+                found.append(CostPoint(card.method, card.id, task, *bounds, cost))
     return found
 
 
 # -- text -----------------------------------------------------------------------------------------
 
 
-def _sections(subject: Subject, pictures: Mapping[str, Part]) -> list[Section]:
-    def drawn(*prefixes: str) -> list[Part]:
+def _sections(subject: Subject, pictures: Mapping[str, doc.Part]) -> list[doc.Section]:
+    def drawn(*prefixes: str) -> list[doc.Part]:
         return [part for name, part in pictures.items() if name.startswith(prefixes)]
 
     run, summary = subject.run, subject.run.summary
     manifest = run.folder.manifest.find()
-    learned = [Table(["dev set", "value"], parts.learned(summary))] if summary.learned else []
+    learned = [doc.Table(["dev set", "value"], parts.learned(summary))] if summary.learned else []
+    stages = [[stage.name, stage.missing or "done"] for stage in subject.stages]
     head = ["stage", "time", "tokens", "peak memory"]
-    spent = [Table(head, parts.costs([summary.cost]), right=(1, 3))] if summary.cost else []
+    spent = [doc.Table(head, parts.costs([summary.cost]), right=(1, 3))] if summary.cost else []
     made = [
-        Section("Run", [_state(subject), parts.origin(summary)]),
-        Section("Scores", [*_scores(subject), *parts.signature(summary), *drawn("length-buckets")]),
-        Section("Training", [*learned, *drawn("training")]),
-        Section("Exposure bias and calibration", drawn("exposure", "reliability")),
-        Section("Cost", [*spent, *drawn("cost", "quality-cost")]),
-        Section("Samples", _samples(subject) or [Paragraph("No answers are stored.")]),
-        Section("Stages", [_stages(subject)]),
+        doc.Section("Run", [_state(subject), parts.origin(summary)]),
+        doc.Section(
+            "Scores", [*_scores(subject), *parts.signature(summary), *drawn("length-buckets")]
+        ),
+        doc.Section("Training", [*learned, *drawn("training")]),
+        doc.Section("Exposure bias and calibration", drawn("exposure", "reliability")),
+        doc.Section("Cost", [*spent, *drawn("cost", "quality-cost")]),
+        doc.Section("Samples", _samples(subject) or [doc.Paragraph("No answers are stored.")]),
+        doc.Section("Stages", [doc.Table(["stage", "state"], stages)]),
     ]
     if manifest:
-        made.append(Section("Provenance", [parts.provenance(manifest)]))
-        made.append(Section("To reproduce", parts.reproduction(manifest)))
+        made.append(doc.Section("Provenance", [parts.provenance(manifest)]))
+        made.append(doc.Section("To reproduce", parts.reproduction(manifest)))
     return made
 
 
-def _state(subject: Subject) -> Paragraph:
+def _state(subject: Subject) -> doc.Paragraph:
     if not subject.missing:
-        return Paragraph("Finished: every stage is done.")
+        return doc.Paragraph("Finished: every stage is done.")
     missing = "; ".join(f"{stage.name}: {stage.missing}" for stage in subject.missing)
-    return Paragraph(f"Not finished. Missing: {missing}.")
+    return doc.Paragraph(f"Not finished. Missing: {missing}.")
 
 
-def _stages(subject: Subject) -> Table:
-    return Table(["stage", "state"], [[s.name, s.missing or "done"] for s in subject.stages])
-
-
-def _scores(subject: Subject) -> list[Part]:
+def _scores(subject: Subject) -> list[doc.Part]:
     """Scores, probes and judges of the run, with teacher, init and truth beside."""
     summary, models = subject.run.summary, _models(subject)
-    rows: list[list[Cell]] = []
+    rows: list[list[doc.Cell]] = []
     for key in _ordered(summary):
         scores, alike = summary.scores[key], _alike(models, key)
         own = next(iter(alike.values())).metrics
+        task = f"{scores.task}[{scores.edition}] {scores.protocol}"
         for name in sorted(own, key=lambda name: rank(name.partition(" ")[0])):
             metric, _, judge = name.partition(" ")
-            value = own[name]
-            prompts = 0 if isinstance(value, Missing) else value.n_prompts
-            rows.append(
-                [
-                    f"{scores.task}[{scores.edition}] {scores.protocol}",
-                    info(metric).label + (f" ({judge})" if judge else ""),
-                    *(_value(alike.get(label), name) for label in models),
-                    str(prompts or ""),
-                ]
-            )
+            title = info(metric).label + (f" ({judge})" if judge else "")
+            values = [_value(alike.get(label), name) for label in models]
+            rows.append([task, title, *values, str(getattr(own[name], "n_prompts", 0) or "")])
     if not rows:
-        return [Paragraph("Nothing was evaluated.")]
+        return [doc.Paragraph("Nothing was evaluated.")]
     head = ["task", "metric", *models, "prompts"]
-    return [Table(head, rows, right=tuple(range(2, len(head)))), Notes([UNTESTED])]
+    return [doc.Table(head, rows, right=tuple(range(2, len(head)))), doc.Notes([UNTESTED])]
 
 
-def _value(entry: Entry | None, name: str) -> Cell:
+def _value(entry: Entry | None, name: str) -> doc.Cell:
     absent = Missing(missing="not measured")
     value = entry.metrics.get(name, absent) if entry else absent
     return value_cell(value, name.partition(" ")[0])
 
 
-def _samples(subject: Subject) -> list[Part]:
-    found: list[Part] = []
+def _samples(subject: Subject) -> list[doc.Part]:
+    found: list[doc.Part] = []
     for key in _ordered(subject.run.summary):
         alike = {label: entry.evaluation for label, entry in _alike(_models(subject), key).items()}
         if next(iter(alike.values())).generated.done():

@@ -12,6 +12,17 @@ from kdbench.reports.text.style import Footnotes, visible
 from kdbench.reports.text.writer import pieces
 
 
+def web(*names: str) -> str:
+    """Files of ``web/`` joined in this order."""
+    folder = resources.files("kdbench.reports") / "web"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def policy_hash(text: str) -> str:
+    """What a Content-Security-Policy calls a style or a script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 def write_html(document: Document, images: Mapping[str, bytes] | None = None) -> str:
     """The document as a page; its text is escaped, and its policy allows nothing but its own style.
 
@@ -19,24 +30,18 @@ def write_html(document: Document, images: Mapping[str, bytes] | None = None) ->
         document: what to show.
         images: SVG file of each `Picture` by its name.
     """
-    files = resources.files("kdbench.reports") / "web"
-    style = (files / "document.css").read_text(encoding="utf-8")
+    style = web("document.css")
     footnotes = Footnotes()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "pieces": pieces,
-        "visible": visible,
-        "kind": _kind,
-        "letter": footnotes.mark,
-    }
-    template = environment.from_string((files / "document.html").read_text(encoding="utf-8"))
-    return template.render(
+    shown = {"pieces": pieces, "visible": visible, "kind": _kind, "letter": footnotes.mark}
+    environment.filters |= shown
+    return environment.from_string(web("document.html")).render(
         document=document,
         explained=footnotes.explained,
         style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        style_hash=policy_hash(style),
         images={name: base64.b64encode(data).decode() for name, data in (images or {}).items()},
     )
 

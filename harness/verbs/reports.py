@@ -1,0 +1,239 @@
+"""``kdbench leaderboard``, ``compare``, ``check``, ``claims``, ``ledger``, ``report`` of runs."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdbench.harness.verbs import options
+
+if TYPE_CHECKING:
+    from kdbench.reports.runs import Run
+
+BROKEN = 3
+Side = Annotated[
+    str,
+    typer.Argument(
+        help="Run folder, its name (or a part) in --runs-dir, several of one row separated by commas, "
+        "or a method: all its training seeds. A method with several rows needs the first digits of a "
+        "run's id too, as boards show them: minillm:d4d1.",
+        show_default=False,
+    ),
+]
+
+
+def leaderboard(
+    *,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="terminal, md, csv, latex, json or html; default: by --out's ending, or terminal.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, or folder for all formats and index.html.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Exit 3 if a byte of what is in --out would change.")
+    ] = False,
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, comma-separated; default: all.")
+    ] = None,
+    rules: Annotated[
+        str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
+    ] = "closed-v1",
+    runs: options.Runs,
+) -> None:
+    """Compare finished runs: means, intervals, and which differences are significant."""
+    from kdbench.harness.files.folders import board_cache
+    from kdbench.reports import board
+    from kdbench.reports.rules.check import rulebook
+
+    wanted = "json" if runs.json_output else format_
+    by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
+    asked: dict[str, Any] = {
+        "verify": verify,
+        "tasks": options.name_list(tasks, "--tasks"),
+        "metrics": options.name_list(metrics, "--metrics"),
+        "rules": rulebook(rules),
+        "cache": board_cache(),
+    }
+    if out is not None and wanted is None and (out.is_dir() or by_name is None):
+        files = board.leaderboard_folder(runs.places, out, **asked)
+        names = ", ".join(file.name for file in files)
+        typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
+        return
+    text = board.leaderboard(
+        runs.places,
+        wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
+        out=out,
+        **asked,
+    )
+    typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))
+
+
+def compare(
+    a: Side,
+    b: Side,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Tasks, comma-separated; default: all in common.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, comma-separated; default: those with a direction.")
+    ] = None,
+    runs_dir: options.RunsDir = options.RUNS,
+    json_output: options.Json = False,
+) -> None:
+    """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most."""
+    from kdbench.reports.compare import compare as make
+    from kdbench.reports.documents.compare import compare_document
+
+    found = make(
+        _folders(a, runs_dir),
+        _folders(b, runs_dir),
+        tasks=options.name_list(task, "--task"),
+        metrics=options.name_list(metrics, "--metrics"),
+    )
+    options.deliver(compare_document(found), found, json_output=json_output)
+
+
+def _folders(side: str, runs_dir: Path) -> list[Path]:
+    """Run folders of one side."""
+    names = options.name_list(side, "a side of the comparison") or []
+    return [folder for name in names for folder in _named(name, runs_dir)]
+
+
+def _named(name: str, runs_dir: Path) -> list[Path]:
+    """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
+    from kdbench.reports.runs import finished_runs
+
+    if exact := options.exact_run(name, runs_dir):
+        return [exact.path]
+    runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
+    labelled = [run.folder.path for run in runs if run.summary.run.method == name]
+    return labelled or _row(name, runs) or [options.named_run(name, runs_dir).path]
+
+
+def _row(name: str, runs: "list[Run]") -> list[Path]:
+    """Run folders of the row ``method:digits``, where a run's id starts with these digits."""
+    from kdbench.reports.rows import sections
+
+    label = re.fullmatch(r"(.+)[:@ ]([0-9a-f]{4,12})", name)
+    if label is None:
+        return []
+    method, digits = label.groups()
+    return [
+        run.folder.path
+        for section in sections(runs)
+        for grouped in section.rows
+        if grouped.row.method == method and any(i.startswith(digits) for i in grouped.row.runs)
+        for run in grouped.runs
+    ]
+
+
+def check(
+    *,
+    rules: Annotated[
+        str, typer.Option(help="Rules: a version that comes with kdbench, or a YAML file.")
+    ] = "closed-v1",
+    runs: options.Runs,
+) -> int:
+    """Check runs against the fair-comparison rules: closed or open division, and why.
+
+    Runs are compared with each other; one run alone with the finished ones beside its folder.
+    """
+    from kdbench.reports.rules.report import check_document, check_runs
+
+    report = check_runs(runs.places, rules)
+    options.deliver(check_document(report), report, json_output=runs.json_output)
+    return BROKEN if report.broken else 0
+
+
+def claims(
+    *,
+    claims_: Annotated[
+        str,
+        typer.Option("--claims", help="Claims: a version that comes with kdbench, or a YAML file."),
+    ] = "claims-v1",
+    only: Annotated[
+        str | None, typer.Option(help="Only these claims or papers, comma-separated.")
+    ] = None,
+    format_: options.Format = "terminal",
+    out: options.Out = None,
+    runs: options.Runs,
+) -> None:
+    """Test the papers' claims on finished runs: holds, does not hold, not significant, not measured."""
+    from kdbench.reports.claims.book import claim_book
+    from kdbench.reports.claims.document import claims_document
+    from kdbench.reports.claims.judge import judge_claims
+
+    book = claim_book(claims_).only(options.name_list(only, "--only"))
+    report = judge_claims(runs.places, book)
+    options.deliver(
+        claims_document(report), report, json_output=runs.json_output, format_=format_, out=out
+    )
+
+
+def ledger(
+    *,
+    suite: Annotated[
+        str | None, typer.Option(help="Only numbers of these suites, comma-separated.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every number, those without a run too.")
+    ] = False,
+    format_: options.Format = "terminal",
+    out: options.Out = None,
+    runs: options.Runs,
+) -> None:
+    """Put published numbers beside ours: agrees, differs or not run, with known causes."""
+    from kdbench.harness.resolve import resolve
+    from kdbench.reports.documents.ledger import ledger_document
+    from kdbench.reports.ledger import ledger as make
+
+    places = runs.runs or ([runs.runs_dir] if runs.runs_dir.is_dir() else [])
+    found = make(
+        places,
+        lambda suite, method: resolve(suite=suite, method=method),
+        suites=options.name_list(suite, "--suite"),
+    )
+    document = ledger_document(found, everything=everything or format_ != "terminal")
+    options.deliver(document, found, json_output=runs.json_output, format_=format_, out=out)
+
+
+def report(
+    run: options.RunName,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: report/ in the run folder.")
+    ] = None,
+    runs_dir: options.RunsDir = options.RUNS,
+    json_output: options.Json = False,
+) -> None:
+    """Write a run's report: Markdown, one HTML file, and figures with their numbers as CSV.
+
+    Of an unfinished run it says what is missing and exits with 1.
+    """
+    from kdbench.reports.run.report import write_report
+
+    made = write_report(options.named_run(run, runs_dir).path, out)
+    if json_output:
+        document = {
+            "files": [str(path) for path in made.files],
+            "left_out": made.left_out,
+            "missing": {stage.name: stage.missing for stage in made.missing},
+        }
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        for name, reason in made.left_out.items():
+            typer.echo(f"no figure {name}: {reason}")
+        for stage in made.missing:
+            typer.echo(f"not done: {stage.name}: {stage.missing}")
+        figures = sum(path.suffix == ".svg" for path in made.files)
+        typer.echo(f"wrote {made.files[0]}, {made.files[1].name} and {figures} figures")
+    raise typer.Exit(1 if made.missing else 0)
