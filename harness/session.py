@@ -112,13 +112,17 @@ class Session:
 
     def cost(self, stage: str, wall_s: float, **tokens: int) -> None:
         """Books what a stage cost; a resumed stage adds up."""
-        before = self.costs.get(stage, StageCost(wall_s=0.0))
-        added = {k: before.tokens.get(k, 0) + v for k, v in tokens.items()}
-        self.costs[stage] = StageCost(
-            wall_s=before.wall_s + wall_s,
-            tokens=before.tokens | added,
-            peak_mb=max(before.peak_mb, peak_memory_mb(self.device)),
-        )
+        new = StageCost(wall_s=wall_s, tokens=tokens, peak_mb=peak_memory_mb(self.device))
+        self.costs[stage] = total(self.costs.get(stage), new)
+
+
+def total(before: StageCost | None, more: StageCost) -> StageCost:
+    """What two parts of one stage cost."""
+    if before is None:
+        return more
+    tokens = before.tokens | {k: before.tokens.get(k, 0) + n for k, n in more.tokens.items()}
+    peak = max(before.peak_mb, more.peak_mb)
+    return StageCost(wall_s=before.wall_s + more.wall_s, tokens=tokens, peak_mb=peak)
 
 
 def open_session(request: Request, progress: Progress) -> Session:

@@ -46,7 +46,8 @@ LABEL_TASKS: dict[str, LabelTask] = {
 }
 
 WORDS = {"sst2-cal": ("negative", "positive"), "boolq-cal": ("no", "yes")}
-METRICS = ("acc", "brier")
+FILM = "Is the sentiment of this film review sentence positive or negative? Answer with one word."
+PASSAGE = "Read the passage and answer the question with yes or no."
 
 
 class LabelDoc(TypedDict):
@@ -98,17 +99,15 @@ def label_docs(
 
 
 def _example(task: str, row: Labelled) -> Example:
+    fields = {name: text.strip() for name, text in row.fields.items()}
     if task == "sst2-cal":
-        return Example(
-            row.doc_id,
-            "Is the sentiment of this film review sentence positive or negative? Answer with one "
-            "word.",
-            row.fields["sentence"].strip(),
-            WORDS[task],
+        instruction, given = FILM, fields["sentence"]
+    else:
+        instruction, given = (
+            f"{PASSAGE} Question: {fields['question'].rstrip('?')}?",
+            fields["passage"],
         )
-    question = row.fields["question"].strip().rstrip("?")
-    instruction = f"Read the passage and answer the question with yes or no. Question: {question}?"
-    return Example(row.doc_id, instruction, row.fields["passage"].strip(), WORDS[task])
+    return Example(row.doc_id, instruction, given, WORDS[task])
 
 
 def _world_docs(

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 from lm_eval.api.metrics import brier_score
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
 from sklearn.calibration import calibration_curve
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.lm.likelihoods import evaluate_labels
+from kdbench.harness.lm.likelihoods import ModelLM, label_likelihoods
+from kdbench.harness.lm.tasks import undisturbed
 from kdbench.harness.probes.calibration import calibration
 from kdbench.harness.text_model import TextModel
 from kdbench.tasks import mini
 from kdbench.tasks.calibration import BINS, bin_edges, ece, predict, reliability
+from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.labels import LABEL_TASKS, label_docs
 from kdbench.trainers.engine import LoadedModel, in_process
 from kdbench.trainers.models import Vocabulary, initialise
@@ -105,12 +109,18 @@ def test_the_worlds_classification_runs_through_lm_eval() -> None:
     assert all(0 <= doc["gold"] < len(doc["choices"]) for doc in docs)
     model = text_model()
     name = LABEL_TASKS["cls"].lm_eval_name
-    results = evaluate_labels(model, name, docs)
+    with undisturbed():  # our task's file in plain lm-eval
+        manager = TaskManager(
+            include_path=str(YAML_FOLDER), include_defaults=False, metadata={"rows": docs}
+        )
+        results = evaluate(ModelLM(model), manager.load([name]), bootstrap_iters=0)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     found = [
         predict([float(pair[0]) for pair in sample["filtered_resps"]], doc["gold"])
         for sample, doc in zip(samples, docs, strict=True)
     ]
+    ours = label_likelihoods(model, docs)
+    assert found == [predict(each, doc["gold"]) for each, doc in zip(ours, docs, strict=True)]
     aggregate = results["results"][name]
     assert aggregate["acc,none"] == pytest.approx(np.mean([p.correct for p in found]))
     assert aggregate["brier,none"] == pytest.approx(np.mean([p.brier for p in found]))

@@ -29,8 +29,7 @@ from transformers import (
 )
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import answering_model
-from kdbench.harness.evaluation.samples import Answerer, collect
+from kdbench.harness.evaluation.evaluate import Answerer, answering_model, collect
 from kdbench.harness.files.records import DecodingRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_records
@@ -385,7 +384,7 @@ def test_a_third_party_task_runs_through_the_same_door(
     model = gpt2()
     state = torch.get_rng_state()
     found = evaluate_stock(
-        text_model(model, tokenizer, 260), tasks=["own_choice"], include_paths=[stock_folder]
+        text_model(model, tokenizer, 260), "own_choice", include_paths=[stock_folder]
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert found["versions"] == {"own_choice": 3.0}
@@ -398,7 +397,7 @@ def test_a_third_party_task_runs_through_the_same_door(
     assert found["results"]["own_choice"]["acc,none"] == sum(right) / 2
     with pytest.raises(InputError, match="cannot load lm-eval task 'own_broken'") as caught:
         evaluate_stock(
-            text_model(model, tokenizer, 260), tasks=["own_broken"], include_paths=[stock_folder]
+            text_model(model, tokenizer, 260), "own_broken", include_paths=[stock_folder]
         )
     assert "\n" not in str(caught.value)
 
@@ -504,7 +503,7 @@ def test_repeats_of_a_stock_task_differ(
         "def longest(doc, results):\n    return {'length': max(map(len, results[0]))}\n"
     )
     found = evaluate_stock(
-        text_model(gpt2(), tokenizer, 260), tasks=["own_answers"], include_paths=[stock_folder]
+        text_model(gpt2(), tokenizer, 260), "own_answers", include_paths=[stock_folder]
     )
     for sample in found["samples"]["own_answers"]:
         assert len({*sample["resps"][0]}) == 3

@@ -11,7 +11,7 @@ from kdbench.harness.contents import model_fingerprint
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import read_json, write_json
-from kdbench.harness.runner.student_card import write_student_card
+from kdbench.harness.runner.summary import write_student_card
 from kdbench.reports.run.parts import command
 from tests.support.report_runs import trained_run
 

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import names as task_names
-from kdbench.harness.evaluation import texts as text_report
+from kdbench.harness.evaluation import scoring as text_report
 from kdbench.harness.evaluation.evaluate import answering_truth
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary

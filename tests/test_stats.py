@@ -8,7 +8,7 @@ import pytest
 from runs import benchmark
 
 from kdbench.harness import stats
-from kdbench.harness.evaluation.estimates import evaluation_scores
+from kdbench.harness.evaluation.scoring import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
 from kdbench.reports.paired import Sample, paired_tests
 

@@ -9,19 +9,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation import likelihoods, stock
+from kdbench.harness.evaluation import stock
+from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
-from kdbench.harness.evaluation.samples import Answerer, collect
 from kdbench.harness.evaluation.scoring import score, scored_as
-from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef
+from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.identity import evaluation_key, near_evaluation
 from kdbench.harness.lm.tasks import generates
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task, prepared
@@ -31,6 +33,9 @@ from kdbench.tasks import mini
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol, get_protocol
 from kdbench.trainers.types import Prompt
+
+Answerer = Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]
+"""(prompts, decoding seed) -> responses in order, one list a chunk of prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +207,13 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
         evaluation = opened(session, run, record)
         generate_and_score(session, answering, evaluation, record, task)
         return
-    job: likelihoods.Task
     if asked.kind == "labels":
         data_dir = session.request.data_dir
-        job = likelihoods.LabelTask(config, facts, asked.name, answering.tokenizer, data_dir)
+        reading = label_task(asked.name, config, facts, answering.tokenizer, data_dir)
     else:
-        job = likelihoods.StockTask(config, facts, asked.name)
-    evaluation = opened(session, run, job.record())
-    likelihoods.read_likelihoods(session, answering.label, evaluation, job, answering.model)
+        reading = stock.likelihood_task(asked.name, config, facts)
+    evaluation = opened(session, run, reading.record)
+    read_likelihoods(session, answering.label, evaluation, reading, answering.model)
 
 
 Prober = Callable[[Evaluation, PreparedTask], None]
@@ -258,3 +262,91 @@ def generate_and_score(
         )
     if not evaluation.scored.done() or evaluation.scored.info().get("scorer") != scored_as(record):
         score(evaluation)
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+# Answers are stored a chunk at a time and never generated twice. A chunk of prompts is the unit of
+# generation and of resume. What a kill leaves (a torn line, part of a chunk) is cut and generated
+# again, so a continued file is byte-identical to an uninterrupted one as long as ``answer`` depends on
+# nothing but its requests and seed.
+
+
+class Collected(NamedTuple):
+    """All answers of one (evaluation, seed), and how many of them this call generated."""
+
+    rows: list[SampleRow]
+    generated: int
+
+
+def collect(
+    path: Path,
+    docs: Sequence[PromptDoc],
+    answer: Answerer,
+    *,
+    seed: int,
+    chunk: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> Collected:
+    """Reads what is stored, generates the rest, and appends it chunk by chunk.
+
+    Args:
+        path: the sample file.
+        docs: the evaluation's prompts in order.
+        answer: the model; must return lists of ``chunk`` responses (the last may be shorter).
+        seed: decoding seed.
+        chunk: prompts a chunk; part of the evaluation's key.
+        on_progress: called with the number of prompts answered so far, after each chunk.
+
+    Raises:
+        InputError: the file holds answers to other prompts.
+        RuntimeError: ``answer`` returned other than one response a request, or broke a chunk.
+    """
+    rows = _stored(path, docs, seed=seed, chunk=chunk)
+    done = len(rows)
+    if on_progress and done:
+        on_progress(done)
+    if done < len(docs):
+        make_folder(path.parent)
+        for responses in answer(docs[done:], seed):
+            expected = min(chunk, len(docs) - len(rows))
+            if len(responses) != expected:
+                raise RuntimeError(f"the model gave {len(responses)} answers to {expected} prompts")
+            places = docs[len(rows) : len(rows) + expected]
+            new = [_row(doc, r, seed) for doc, r in zip(places, responses, strict=True)]
+            append_rows(path, new)
+            rows += new
+            if on_progress:
+                on_progress(len(rows))
+    if len(rows) != len(docs):
+        raise RuntimeError(f"the model stopped after {len(rows)} of {len(docs)} prompts")
+    return Collected(rows, len(rows) - done)
+
+
+def _stored(path: Path, docs: Sequence[PromptDoc], *, seed: int, chunk: int) -> list[SampleRow]:
+    """Whole chunks on disk; anything after them is cut off."""
+    rows = read_records(path, SampleRow)
+    for row, doc in zip(rows, docs, strict=False):
+        if (row.doc_id, row.prompt_hash, row.seed) != (doc.doc_id, doc.prompt_hash, seed):
+            raise InputError(
+                f"{path} holds answers to other prompts than this evaluation's (row of prompt "
+                f"{row.doc_id}); move it away"
+            )
+    if len(rows) > len(docs):
+        raise InputError(f"{path} holds {len(rows)} answers to {len(docs)} prompts; move it away")
+    return keep_batches(path, rows, len(docs), chunk)
+
+
+def _row(doc: PromptDoc, response: Response, seed: int) -> SampleRow:
+    return SampleRow(
+        doc_id=doc.doc_id,
+        prompt_hash=doc.prompt_hash,
+        seed=seed,
+        prompt=doc.prompt,
+        references=list(doc.references),
+        category=doc.category,
+        response=response.text,
+        response_tokens=response.response_tokens,
+        finished=response.finished,
+        reference_tokens=doc.reference_tokens,
+    )

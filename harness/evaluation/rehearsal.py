@@ -47,7 +47,7 @@ def rehearse(name: str, include_path: str | None) -> None:
     mute: Any = _Mute()
     try:
         found = evaluate_stock(
-            mute, tasks=[name], limit=REHEARSED, include_paths=include_folders(include_path)
+            mute, name, limit=REHEARSED, include_paths=include_folders(include_path)
         )
     except InputError:
         raise

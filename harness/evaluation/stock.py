@@ -1,27 +1,46 @@
-"""lm-eval's generation tasks, ours to answer: its prompts, few-shot examples, stops and scores, our
-engine, stored samples and decoding seeds. Likelihood tasks are in `kdbench.harness.evaluation.likelihoods`.
+"""Tasks of lm-eval's and of third parties.
+
+Generation tasks are ours to answer: its prompts, few-shot examples, stops and scores, our engine,
+stored samples and decoding seeds. All others are run by lm-eval over our engine.
 """
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import prompt_hash, prompt_key, render
 from kdbench.harness.data.tokens import TokenCounts, encode
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.likelihoods import KEPT, documents, plain, whole_set
+from kdbench.harness.evaluation.likelihoods import Found, Reading
 from kdbench.harness.evaluation.names import include_folders
-from kdbench.harness.files.records import EvaluationRecord, SampleRow, ScoreRow
+from kdbench.harness.evaluation.rehearsal import check_targets
+from kdbench.harness.files.records import EvaluationRecord, Missing, SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
 from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
-from kdbench.harness.lm.tasks import metric_cards
+from kdbench.harness.lm.likelihoods import evaluate_stock
+from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
+from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc
-from kdbench.harness.text_model import encode_whole
+from kdbench.harness.text_model import TextModel, encode_whole
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol
+
+KEPT = (
+    "results",
+    "groups",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+    "task_hashes",
+    "configs",
+)
+"""What of lm-eval's results goes into results.json, beside kdbench's own files."""
 
 
 def prepare(
@@ -123,7 +142,7 @@ def score_samples(
             limit=record.limit,
         )
     first = results[record.seeds[0]]
-    write_json(evaluation.results, plain({key: first.get(key) for key in KEPT}))
+    keep_results(evaluation, first)
     asked = {row.doc_id: row for row in samples}
     by_seed = [documents(results[seed]) for seed in record.seeds]
     repeats = len(asked) // len(by_seed[0])
@@ -143,3 +162,89 @@ def score_samples(
             )
         )
     return rows, {"cards": metric_cards(first), "whole": whole_set(first)}
+
+
+def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Reading:
+    """A task that reads likelihoods, as lm-eval would run it: its own prompts, without a template."""
+    folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
+
+    def measure(model: TextModel, evaluation: Evaluation) -> Found:
+        results = evaluate_stock(model, name, limit=limit, include_paths=folders)
+        check_targets(results)
+        keep_results(evaluation, results)
+        # groups are pooled
+        scores = [
+            ScoreRow(
+                doc_id=place,
+                prompt_hash=str(sample["prompt_hash"])[:16],
+                category=task if task != name else None,
+                reference_tokens=1,
+                seeds=[SEED],
+                metrics={metric: [float(sample[metric])] for metric in metrics},
+            )
+            for place, (task, sample, metrics) in enumerate(documents(results))
+        ]
+        return Found(scores, whole_set(results), metric_cards(results))
+
+    record = EvaluationRecord(
+        task=name,
+        source="lm-eval",
+        place=config.tasks.include_path or "",
+        edition=join_edition("lm-eval", limit),
+        protocol=config.tasks.protocol,
+        template="none",
+        data_sha256=stock_identity(name, include_paths=folders, limit=limit),
+        seeds=[SEED],
+        **facts,
+    )
+    return Reading(record, SCORED_BY, measure)
+
+
+# -- what lm-eval found -------------------------------------------------------------------------
+
+
+def keep_results(evaluation: Evaluation, results: dict[str, Any]) -> None:
+    """results.json."""
+    write_json(evaluation.results, plain({key: results.get(key) for key in KEPT}))
+
+
+def documents(results: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any], list[str]]]:
+    """(task, logged sample, metrics that are numbers a document) in order of tasks and documents."""
+    found = []
+    for task, logged in results["samples"].items():
+        # a task may read its answers in several ways; the first is its headline
+        samples = [sample for sample in logged if sample["filter"] == logged[0]["filter"]]
+        names = [
+            name
+            for name in samples[0].get("metrics", ())
+            if all(isinstance(sample[name], (int, float)) for sample in samples)
+        ]
+        found += [(task, sample, names) for sample in sorted(samples, key=lambda s: s["doc_id"])]
+    return found
+
+
+def whole_set(results: dict[str, Any]) -> dict[str, Any]:
+    """lm-eval's own aggregates, which have no interval here: a reason that names the value."""
+    found: dict[str, Any] = {}
+    for values in (results.get("results") or {}).values():
+        for name, value in values.items():
+            metric, _, filtered = name.partition(",")
+            if filtered and not metric.endswith("_stderr") and isinstance(value, float):
+                reason = f"lm-eval aggregates it over the whole set ({value:.6g}); see results.json"
+                found[metric] = Missing(missing=reason).model_dump()
+    return found
+
+
+def plain(value: Any) -> Any:
+    """JSON without what JSON cannot hold: functions in task configurations, numpy numbers, nan."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", None) or str(value)

@@ -7,7 +7,7 @@ there are, what of a run is done, and for its documents, samples, scores, probes
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +35,19 @@ from kdbench.harness.files.store import (
 )
 from kdbench.harness.metrics import learn
 
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class InFolder(Generic[R]):
+    """Attribute of a folder: the `Document` of that name in it."""
+
+    name: str
+    model: type[R]
+
+    def __get__(self, folder: Any, owner: type) -> Document[R]:
+        return Document(folder.path / self.name, self.model)
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeFolder:
@@ -42,10 +55,8 @@ class JudgeFolder:
 
     path: Path
 
-    @property
-    def record(self) -> Document[JudgeRecord]:
-        """What the judge's id stands for."""
-        return Document(self.path / "judge.json", JudgeRecord)
+    record = InFolder("judge.json", JudgeRecord)
+    """What the judge's id stands for."""
 
     @property
     def verdicts(self) -> Path:
@@ -74,10 +85,8 @@ class Evaluation:
         """The task's name, as the key says it."""
         return self.key.partition("@")[0]
 
-    @property
-    def record(self) -> Document[EvaluationRecord]:
-        """What the key stands for."""
-        return Document(self.path / "evaluation.json", EvaluationRecord)
+    record = InFolder("evaluation.json", EvaluationRecord)
+    """What the key stands for."""
 
     @property
     def generated(self) -> Stage:
@@ -214,35 +223,25 @@ class RunFolder:
 
     # -- documents
 
-    @property
-    def config(self) -> Document[Config]:
-        """The resolved configuration."""
-        return Document(self.path / "config.json", Config)
+    config = InFolder("config.json", Config)
+    """The resolved configuration."""
 
-    @property
-    def identity(self) -> Document[IdentityRecord]:
-        """What the run's id stands for."""
-        return Document(self.path / "identity.json", IdentityRecord)
+    identity = InFolder("identity.json", IdentityRecord)
+    """What the run's id stands for."""
 
-    @property
-    def drift(self) -> Document[DriftRecord]:
-        """Which code made it."""
-        return Document(self.path / "code.json", DriftRecord)
+    drift = InFolder("code.json", DriftRecord)
+    """Which code made it."""
 
-    @property
-    def prepare(self) -> Document[PrepareRecord]:
-        """What was checked before training."""
-        return Document(self.path / "prepare.json", PrepareRecord)
+    prepare = InFolder("prepare.json", PrepareRecord)
+    """What was checked before training."""
 
     @property
     def summary(self) -> "SummaryDocument":
         """All that a board needs."""
         return SummaryDocument(self.path / "summary.json", Summary)
 
-    @property
-    def manifest(self) -> Document[Manifest]:
-        """How to make the run again; written last."""
-        return Document(self.path / "manifest.json", Manifest)
+    manifest = InFolder("manifest.json", Manifest)
+    """How to make the run again; written last."""
 
     # -- what is done
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,6 +28,7 @@ from kdbench.harness.errors import InputError, unfit, unknown
 
 Row = Mapping[str, Any] | BaseModel
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -235,6 +236,14 @@ def keep_rows(path: Path | str, count: int) -> None:
                 raise ValueError(f"{target} has fewer than {count} rows")
         file.truncate(file.tell())
         os.fsync(file.fileno())
+
+
+def keep_batches(path: Path | str, rows: Sequence[T], expected: int, batch: int) -> list[T]:
+    """Cuts a JSONL file, and its rows, to whole batches; the last of ``expected`` may be shorter."""
+    whole = len(rows) if len(rows) == expected else len(rows) // batch * batch
+    if whole < len(rows):
+        keep_rows(path, whole)
+    return list(rows[:whole])
 
 
 def sha256_file(path: Path | str) -> str:

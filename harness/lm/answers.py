@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import DecodingRecord
-from kdbench.harness.lm.tasks import leaves, load, manager_of, undisturbed
+from kdbench.harness.lm.tasks import leaves, results_of, undisturbed
 
 
 class StockPrompt(NamedTuple):
@@ -105,7 +104,7 @@ def stock_prompts(
     with undisturbed():
         tasks = {str(task.config.task): task for task in leaves(name, include_paths)}
         with suppress(_Heard):
-            _answered(name, AnswersLM(listen, chat), include_paths, limit, chat is not None)
+            results_of(name, AnswersLM(listen, chat), include_paths, limit, chat=chat is not None)
     return found
 
 
@@ -141,29 +140,11 @@ def score_stock(
                 )
             return list(answers)
 
-        return _answered(name, AnswersLM(stored), include_paths, limit, False)
+        return results_of(name, AnswersLM(stored), include_paths, limit)
 
 
 class _Heard(Exception):
     """Ends an evaluation whose prompts were all that was wanted."""
-
-
-def _answered(
-    name: str, model: AnswersLM, include_paths: Iterable[Path | str], limit: int | None, chat: bool
-) -> dict[str, Any]:
-    manager = manager_of([name], include_paths)
-    found = simple_evaluate(
-        model,
-        tasks=load(manager, name),
-        limit=limit,
-        task_manager=manager,
-        apply_chat_template=chat,
-        bootstrap_iters=0,
-        random_seed=None,
-        numpy_random_seed=None,
-        torch_random_seed=None,
-    )
-    return dict(found)
 
 
 def _targets(task: Any, doc: Any) -> tuple[str, ...]:

@@ -7,14 +7,11 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.evaluator import evaluate, simple_evaluate
-from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from kdbench.harness.lm.answers import chat_text, request_decoding
-from kdbench.harness.lm.tasks import load, manager_of, undisturbed
+from kdbench.harness.lm.tasks import results_of, undisturbed
 from kdbench.harness.text_model import Completion, TextModel, decoding_of
-from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.labels import LabelDoc
 
 
@@ -106,57 +103,32 @@ class ModelLM(TemplateLM):
 
 def evaluate_stock(
     model: TextModel,
+    name: str,
     *,
-    tasks: Sequence[str],
-    seed: int = 0,
     limit: int | None = None,
-    num_fewshot: int | None = None,
     include_paths: Iterable[Path | str] = (),
-    chat: bool = False,
 ) -> dict[str, Any]:
-    """Runs lm-eval tasks that are not ours, as lm-eval would.
+    """Runs a task that is not ours, as lm-eval would.
 
     Args:
         model: who answers.
-        tasks: lm-eval's tasks, groups or tags, or tasks in ``include_paths``.
-        seed: decoding seed.
+        name: lm-eval's task, group or tag, or a task in ``include_paths``.
         limit: the first so many documents of each task.
         include_paths: folders with further task files.
-        num_fewshot: overrides the tasks' own number of examples.
-        chat: apply the tokenizer's chat template.
 
     Returns:
         lm-eval's results, ``samples`` with its document, prompt and target hashes among them.
 
     Raises:
-        InputError: a task cannot be loaded (unknown, broken, or its data is out of reach).
+        InputError: the task cannot be loaded (unknown, broken, or its data is out of reach).
     """
     with undisturbed():
-        manager = manager_of(tasks, include_paths)
-        loaded = [task for name in tasks for task in load(manager, name)]
-        found = simple_evaluate(
-            ModelLM(model, seed),
-            tasks=loaded,
-            limit=limit,
-            num_fewshot=num_fewshot,
-            task_manager=manager,
-            apply_chat_template=chat,
-            bootstrap_iters=0,
-            # None: leave the global generators of a training in progress alone
-            random_seed=None,
-            numpy_random_seed=None,
-            torch_random_seed=None,
-        )
-    return dict(found)
+        return results_of(name, ModelLM(model), include_paths, limit)
 
 
-def evaluate_labels(model: TextModel, name: str, docs: Sequence[LabelDoc]) -> dict[str, Any]:
-    """Runs a classification task of ours on prepared documents; returns lm-eval's results."""
-    with undisturbed():
-        manager = TaskManager(
-            include_path=str(YAML_FOLDER),
-            include_defaults=False,
-            metadata={"rows": [dict(doc) for doc in docs]},
-        )
-        found = evaluate(ModelLM(model), manager.load([name]), bootstrap_iters=0, log_samples=True)
-    return dict(found)
+def label_likelihoods(model: TextModel, docs: Sequence[LabelDoc]) -> list[list[float]]:
+    """Log-probability (nats) of each label word after its prompt, encoded as lm-eval does it."""
+    pairs = [(doc["prompt"], choice) for doc in docs for choice in doc["choices"]]
+    asked = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    found = iter(ModelLM(model).loglikelihood(asked))
+    return [[next(found)[0] for _ in doc["choices"]] for doc in docs]

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -14,6 +14,8 @@ from typing import Any
 
 import lm_eval.api.task
 from lm_eval.api.group import Group
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
@@ -68,21 +70,49 @@ def metric_cards(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return cards
 
 
+def results_of(
+    name: str,
+    model: TemplateLM,
+    include_paths: Iterable[Path | str],
+    limit: int | None,
+    *,
+    chat: bool = False,
+) -> dict[str, Any]:
+    """lm-eval's results of a task; the global generators of a training in progress are left alone.
+
+    Raises:
+        InputError: the task cannot be loaded.
+    """
+    manager = manager_of(name, include_paths)
+    found = simple_evaluate(
+        model,
+        tasks=load(manager, name),
+        limit=limit,
+        task_manager=manager,
+        apply_chat_template=chat,
+        bootstrap_iters=0,
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+    )
+    return dict(found)
+
+
 def leaves(name: str, include_paths: Iterable[Path | str]) -> list[Any]:
     """The tasks that a name stands for, groups taken apart."""
     return [
         task
-        for each in load(manager_of([name], include_paths), name)
+        for each in load(manager_of(name, include_paths), name)
         for task in (each.get_all_tasks() if isinstance(each, Group) else [each])
     ]
 
 
-def manager_of(names: Sequence[str], include_paths: Iterable[Path | str]) -> TaskManager:
-    """A manager that knows these names; lm-eval's own files are read only if they are needed."""
+def manager_of(name: str, include_paths: Iterable[Path | str]) -> TaskManager:
+    """A manager that knows a name; lm-eval's own files are read only if they are needed."""
     paths = tuple(str(path) for path in include_paths)
     if paths:
         own = _read_tasks(paths, False)
-        if all(name in own.all_subtasks for name in names):
+        if name in own.all_subtasks:
             return own
     return _read_tasks(paths, True)
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.store import append_rows, keep_rows, read_records
+from kdbench.harness.files.store import append_rows, keep_batches, read_records
 from kdbench.harness.identity import digest, model_id
 from kdbench.harness.probes.subject import DIGITS, Array, Report, Subject
 from kdbench.harness.questions import PreparedTask, PromptDoc
@@ -174,10 +174,7 @@ def _stored(path: Path, docs: Sequence[PromptDoc], group: int) -> list[ContextRo
         row.prompt_hash != doc.prompt_hash for row, doc in zip(rows, docs, strict=False)
     ):
         raise InputError(f"{path} holds errors of other prompts than this evaluation's; move it")
-    whole = len(rows) if len(rows) == len(docs) else len(rows) // group * group
-    if whole < len(rows):
-        keep_rows(path, whole)
-    return rows[:whole]
+    return keep_batches(path, rows, len(docs), group)
 
 
 # -- curves and their intervals

@@ -18,10 +18,10 @@ from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.evaluation.scoring import score
 from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.locks import RunLock
-from kdbench.harness.files.records import ModelRef, RunCard
+from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder, find_runs
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.identity import identity
+from kdbench.harness.identity import identity, shared_id
 from kdbench.harness.progress import Progress
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import training_changes
@@ -40,9 +40,7 @@ from kdbench.harness.runner.prepare import (
     check_drift,
     init_student,
     prepare,
-    prepare_record,
     raw_teacher,
-    shared_id,
     tokenised,
     tuned_teacher,
 )
@@ -102,8 +100,14 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
     data = tokenised(session, prepared, config.train)
-    overlaps = run_overlaps(prepared.rows, config, session.request.data_dir)
-    record = prepare_record(prepared, data, overlaps, teacher.card, init.card, config.pair.template)
+    record = PrepareRecord(
+        data=data.facts,
+        overlaps=run_overlaps(prepared.rows, config, session.request.data_dir),
+        tokenizer_sha256=prepared.base.card.tokenizer,
+        template=config.pair.template,
+        teacher=teacher.card,
+        init=init.card,
+    )
     run.prepare.write(record)
     method = find_method(config.method.source or config.method.name).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
@@ -282,11 +286,18 @@ def evaluate_model(
     parts = {"model": model.id if model else "truth", "suite": session.config.suite}
     identifier = identity(parts)[:12]
     run = RunFolder(make_folder(session.request.runs_dir / f"eval-{label}-{identifier}"))
-    of_model = model.card if model else None
-    card = summary.reference_card(session.config, label, identifier, of_model, teacher)
-    if settings:
-        seed = session.config.train.seed_of_init
-        card = card.model_copy(update={"settings": settings, "training_seed": seed})
+    card = RunCard(
+        id=identifier,
+        kind="eval",
+        method=label,
+        suite=session.config.suite,
+        regime=session.config.regime,
+        teacher=teacher,
+        student=model.card if model else None,
+        training_seed=session.config.train.seed_of_init if settings else None,
+        division="reference",
+        settings=settings,
+    )
     _evaluate_into(session, run, label, model, card, wait=WAIT, teacher=against)
     return run
 
@@ -373,7 +384,7 @@ def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> Non
         leaderboard(
             [each.path for each in runs],
             "json" if as_json else "terminal",
-            tasks=_task_names(session),
+            tasks=[task.name for task in tasks_of(session.config.tasks)],
             cache=board_cache(),
         )
     )
@@ -381,7 +392,3 @@ def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> Non
         return
     print(f"folder: {run.path}")
     print(f"next: kdbench leaderboard {shlex.quote(str(session.request.runs_dir))}")
-
-
-def _task_names(session: Session) -> list[str]:
-    return [task.name for task in tasks_of(session.config.tasks)]

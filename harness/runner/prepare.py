@@ -10,7 +10,7 @@ from kdbench.harness.config import RunConfig, TrainConfig, run_name
 from kdbench.harness.contents import remember
 from kdbench.harness.errors import DriftError
 from kdbench.harness.evaluation.names import tasks_of
-from kdbench.harness.files.records import DriftRecord, IdentityRecord, ModelRef, PrepareRecord
+from kdbench.harness.files.records import DriftRecord, IdentityRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.identity import (
     VERSION,
@@ -141,10 +141,8 @@ def raw_teacher(session: Session) -> Located:
             method=_sft(),
             training=training,
             student=lambda: initialise(mini.teacher_config(size), training.seed),
-            teacher=None,
             tokenizer=tokenizer,
             data=world_data(session.config, size, training, tokenizer),
-            teacher_samples=out.path / "unused.jsonl",
             out=out,
         )
 
@@ -220,10 +218,8 @@ def _shared_sft(
             method=_sft(),
             training=training,
             student=lambda: load_model(start.ref),
-            teacher=None,
             tokenizer=prepared.tokenizer,
             data=tokenised(session, prepared, training),
-            teacher_samples=out.path / "unused.jsonl",
             out=out,
         ),
     )
@@ -239,23 +235,4 @@ def tokenised(session: Session, prepared: Prepared, training: TrainConfig) -> Tr
         prepared.tokenizer,
         end_id,
         session.request.data_dir,
-    )
-
-
-def prepare_record(
-    prepared: Prepared,
-    data: TrainingData,
-    overlaps: dict[str, int],
-    teacher: ModelRef,
-    init: ModelRef,
-    template: str,
-) -> PrepareRecord:
-    """prepare.json."""
-    return PrepareRecord(
-        data=data.facts,
-        overlaps=overlaps,
-        tokenizer_sha256=prepared.base.card.tokenizer,
-        template=template,
-        teacher=teacher,
-        init=init,
     )

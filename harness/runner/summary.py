@@ -1,22 +1,24 @@
-"""summary.json and manifest.json of a run folder, rebuilt from what lies in it."""
+"""summary.json, manifest.json and the student's README.md, rebuilt from what lies in a run folder."""
 
 import sys
 from typing import Any
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.scoring import summarised
 from kdbench.harness.files.records import (
     Manifest,
-    ModelRef,
     PrepareRecord,
     RunCard,
     StageCost,
     Summary,
 )
 from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.store import write_text
 from kdbench.harness.provenance import code_state, hardware, versions
-from kdbench.harness.runner.student_card import write_student_card
-from kdbench.harness.session import Session
+from kdbench.harness.registry import find_method
+from kdbench.harness.session import Session, total
+from kdbench.reports.run.model_card import MethodFacts, model_card
 from kdbench.reports.text.style import joined
 
 
@@ -34,7 +36,7 @@ def write_summary(
         return False
     cost = dict(before.cost) if before else {}
     for stage, new in session.costs.items():
-        cost[stage] = add_cost(cost.get(stage), new)
+        cost[stage] = total(cost.get(stage), new)
     cost |= generated(run, cost.get("generate"))
     run.summary.write(
         Summary(
@@ -79,18 +81,6 @@ def generated(run: RunFolder, booked: StageCost | None) -> dict[str, StageCost]:
             peak_mb=booked.peak_mb if booked else 0.0,
         )
     }
-
-
-def add_cost(before: StageCost | None, new: StageCost) -> StageCost:
-    """Costs of two commands that did parts of one stage."""
-    if before is None:
-        return new
-    tokens = {k: before.tokens.get(k, 0) + new.tokens.get(k, 0) for k in before.tokens | new.tokens}
-    return StageCost(
-        wall_s=before.wall_s + new.wall_s,
-        tokens=tokens,
-        peak_mb=max(before.peak_mb, new.peak_mb),
-    )
 
 
 def signature(config: RunConfig, card: RunCard) -> str:
@@ -149,18 +139,25 @@ def write_manifest(
     write_student_card(run)  # it quotes the command
 
 
-def reference_card(
-    config: RunConfig, label: str, identifier: str, model: ModelRef | None, teacher: ModelRef | None
-) -> RunCard:
-    """The card of an evaluated model that no method of this board trained."""
-    return RunCard(
-        id=identifier,
-        kind="eval",
-        method=label,
-        suite=config.suite,
-        regime=config.regime,
-        teacher=teacher,
-        student=model,
-        training_seed=None,
-        division="reference",
-    )
+def write_student_card(run: RunFolder) -> None:
+    """Writes the model card of a run's student; a folder without a trained one is left alone.
+
+    The card is no part of what identifies a model: weights, configuration and tokenizer stay as
+    they are, and so do the fingerprint and the stage marker.
+    """
+    prepared, summary = run.prepare.find(), run.summary.find()
+    if prepared is None or summary is None or not run.training.stage.done():
+        return
+    config = run.config.read().tree()
+    method = config["method"]
+    facts = _facts(method["name"], method.get("source", ""))
+    text = model_card(facts, summary, config, prepared, run.manifest.find())
+    write_text(run.training.student / "README.md", text)
+
+
+def _facts(name: str, source: str) -> MethodFacts:
+    try:
+        card = find_method(source or name).method.card
+    except InputError:  # a third party's, trained elsewhere and not installed here
+        return MethodFacts(name=name, title=name, paper="method not installed here", variant="")
+    return MethodFacts(name=name, title=card.title, paper=card.paper, variant=card.variant)

@@ -45,11 +45,11 @@ class Job:
     method: Method
     training: TrainConfig
     student: Callable[[], PreTrainedModel]
-    teacher: Callable[[torch.dtype], PreTrainedModel] | None
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
-    teacher_samples: Path
     out: Training
+    teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
+    teacher_samples: Path | None = None
     teacher_tokenizer: PreTrainedTokenizerBase | None = None
 
 
@@ -122,7 +122,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             text=job.data.text,
             dev=job.data.dev,
             dev_score=rouge,
-            answers=job.teacher_samples,
+            answers=job.teacher_samples or job.out.path / "unused.jsonl",
             decode_rows=session.config.generate.batch_size,
             decode_chunk=session.config.generate.chunk,
             out=job.out.path,

@@ -1,13 +1,13 @@
 """What a kind of instruction is, and how a prompt is read back into one.
 
-To add a kind: write its patterns, a function that draws its slots and one that gives the answer
-specification, and list it in ``kinds_*.py``; ``parse.KINDS`` collects them. A pattern names its
-slots in braces; equal prompts must have equal answers, whatever kind wrote them.
+To add a kind: write its patterns and its answer into ``kinds.yaml``; ``parse.KINDS`` collects them,
+and ``known.py`` has what an answer may say. A pattern names its slots in braces; equal prompts must
+have equal answers, whatever kind wrote them.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kdbench.tasks.mini import facts
 from kdbench.tasks.mini import lexicon as lex
@@ -69,7 +69,7 @@ class Kind:
     draw: Draw
     answer: Answer
     input: str = ""
-    unseen_slots: Callable[[Slots], bool] = field(default=lambda slots: False)
+    unseen_slots: Callable[[Slots], bool] | None = None
     choices: Choices | None = None
 
 

@@ -10,31 +10,15 @@ from kdbench.tasks.mini.dice import Dice
 from kdbench.tasks.mini.facts import (
     ATTRIBUTES,
     DOMAINS,
-    NOUNS,
     VERBS,
     Value,
     World,
     draw_value,
     noun_phrase,
 )
-from kdbench.tasks.mini.kinds import Answer, Draw, Kind, Slots
+from kdbench.tasks.mini.kinds import Answer, Draw, Slots
 
 Statement = tuple[str, str, Value]  # first name, attribute, value
-
-_ASK = {
-    "home": "Where does {q} live",
-    "craft": "What work does {q} do",
-    "animals": "What does {q} keep",
-    "dish": "What does {q} cook",
-    "music": "What does {q} play",
-}
-_PLURAL = {
-    "home": "homes",
-    "craft": "crafts",
-    "animals": "animals",
-    "dish": "dishes",
-    "music": "instruments",
-}
 
 
 def write_passage(statements: list[Statement]) -> str:
@@ -127,50 +111,12 @@ def _sum_up(world: World, slots: Slots) -> str:
     )
 
 
-CLOSED = tuple(
-    Kind(
-        f"read-{a}",
-        "closed_qa",
-        (f"{_ASK[a]}?", f"Read the text. {_ASK[a]}?"),
-        (f"Given the text: {_ASK[a]}?",),
-        _draw_asked(a),
-        _answer_asked(a),
-        input="{text}",
-    )
-    for a in ATTRIBUTES
-)
-EXTRACT = (
-    *(
-        Kind(
-            f"list-{a}",
-            "information_extraction",
-            (f"List the {_PLURAL[a]} in the text.", f"Which {_PLURAL[a]} does the text name?"),
-            (f"Read the text and name the {_PLURAL[a]}.",),
-            _draw_list(a),
-            _answer_list(a),
-            input="{text}",
-        )
-        for a in ("animals", "craft", "dish")
-    ),
-    Kind(
-        "list-people",
-        "information_extraction",
-        ("List the people in the text.", "Who is in the text?"),
-        ("Read the text and name the people.",),
-        _draw_list("animals"),
-        _names,
-        input="{text}",
-    ),
-)
-SUMMARY = (
-    Kind(
-        "sum-up",
-        "summarization",
-        ("Sum up the text.", "Put the text in one line."),
-        ("Write the text in one short line.",),
-        _draw_sketch,
-        _sum_up,
-        input="{text}",
-    ),
-)
-assert set(_ASK) == set(NOUNS)
+def passage(asked: str, attribute: str) -> tuple[Draw, Answer]:
+    """Draw and answer of a kind: what is asked of a text, and which attribute it tells."""
+    ways: dict[str, tuple[Draw, Answer]] = {
+        "asked": (_draw_asked(attribute), _answer_asked(attribute)),
+        "listed": (_draw_list(attribute), _answer_list(attribute)),
+        "people": (_draw_list(attribute), _names),
+        "sketch": (_draw_sketch, _sum_up),
+    }
+    return ways[asked]

@@ -2,30 +2,54 @@
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render as render_template
-from kdbench.tasks.mini import kinds_people, kinds_places, kinds_reading
+from kdbench.harness.files.shipped import parse_yaml
+from kdbench.tasks.mini import kinds_reading, known
 from kdbench.tasks.mini.dice import Dice
 from kdbench.tasks.mini.facts import World, build
 from kdbench.tasks.mini.grammar import compile_spec
-from kdbench.tasks.mini.kinds import Kind, Slots, pattern_regex, valid_slots
+from kdbench.tasks.mini.kinds import Kind, Slots, pattern_regex, plain, valid_slots
 from kdbench.tasks.mini.words import spaced, split
 
+
+def _kind(
+    name: str,
+    slots: str = "",
+    answer: str | list[str] = "",
+    choices: tuple[str, ...] = (),
+    choose: str = "",
+    passage: str = "",
+    attribute: str = "",
+    apart: bool = False,
+    **patterns: Any,
+) -> Kind:
+    """A kind by its fields in ``kinds.yaml``."""
+    fields = patterns | {"seen": tuple(patterns["seen"]), "unseen": tuple(patterns["unseen"])}
+    if choose:
+        draw, said, labels = known.choice(choose)
+        return Kind(name=name, draw=draw, answer=said, choices=labels, **fields)
+    if passage:
+        draw, said = kinds_reading.passage(passage, attribute)
+        return Kind(name=name, draw=draw, answer=said, **fields)
+    return Kind(
+        name=name,
+        draw=plain(slots),
+        answer=known.PICKS.get(name) or known.from_template(answer),
+        unseen_slots=known.unseen_pair if apart else None,
+        choices=(lambda world, slots: tuple(choices)) if choices else None,
+        **fields,
+    )
+
+
 GROUPS: dict[str, tuple[Kind, ...]] = {
-    "ask": kinds_people.ASK,
-    "pairs": kinds_people.PAIRS,
-    "stories": kinds_people.STORIES,
-    "hops": kinds_people.HOPS,
-    "classes": kinds_people.CLASSES,
-    "places": kinds_places.PLACES,
-    "labels": kinds_places.LABELS,
-    "long": kinds_places.LONG,
-    "life": kinds_places.LIFE,
-    "closed": kinds_reading.CLOSED,
-    "extract": kinds_reading.EXTRACT,
-    "summary": kinds_reading.SUMMARY,
+    group: tuple(_kind(**kind) for kind in kinds)
+    for group, kinds in parse_yaml(
+        Path(__file__).with_name("kinds.yaml").read_text(encoding="utf-8"), "kinds.yaml"
+    ).items()
 }
 KINDS: tuple[Kind, ...] = tuple(kind for group in GROUPS.values() for kind in group)
 _HEAD, _GIVEN, _TAIL = "Instruction : ", " Input : ", " Response :"

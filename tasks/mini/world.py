@@ -46,7 +46,8 @@ REFERENCES = 4
 
 def _wanted(split: str, kind: Kind, slots: Slots, prompt: str) -> bool:
     """Whether a drawn prompt belongs to a split."""
-    place, unseen = bucket(prompt, 100), kind.unseen_slots(slots)
+    place = bucket(prompt, 100)
+    unseen = kind.unseen_slots is not None and kind.unseen_slots(slots)
     if split in ("selfinst", "sni") and kind.name in ("two", "define-two"):
         return unseen
     if unseen:
