@@ -244,6 +244,7 @@ def _check_keys(tree: Tree, where: str) -> None:
     """Refuses a key that no section has, naming the nearest, and a value where fields belong."""
     known = dotted_keys(RunConfig)
     sections = {key.rpartition(".")[0] for key in known}
+    fields = [k for k in known if k not in sections and not k.startswith("method.")]
     for dotted, value in _dotted(tree):
         if dotted.startswith("method.") or isinstance(value, Mapping):
             continue
@@ -252,7 +253,6 @@ def _check_keys(tree: Tree, where: str) -> None:
         if dotted in sections and value is not None:
             raise InputError(f"{where}: {dotted} is a section; set its fields, {dotted}.KEY")
         if dotted not in known:
-            fields = [k for k in known if k not in sections and not k.startswith("method.")]
             raise InputError(f"{where}: no key is called {dotted!r}; {_nearest(dotted, fields)}")
 
 

@@ -13,13 +13,13 @@ import own_task
 import pytest
 from lm_eval.tasks import TaskManager
 
-from kdbench.harness import lm
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import rehearse
+from kdbench.harness.lm import tasks as lm_tasks
 from kdbench.harness.resolve import resolve
 
 PIECES = [
@@ -125,7 +125,7 @@ def test_task_files(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def own(paths: object, defaults: bool) -> TaskManager:
         return TaskManager(include_path=str(tmp_path), include_defaults=False)
 
-    monkeypatch.setattr(lm, "_read_tasks", own)  # the other 15,000 files take seconds to read
+    monkeypatch.setattr(lm_tasks, "_read_tasks", own)  # the other 15,000 files take seconds to read
     try:
         tasks_of(TasksConfig(names=("own",), edition="mini", include_path=str(tmp_path)))
         rehearse("own", str(tmp_path))

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,12 @@ def _run(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Fai
     seconds = plan.seconds(executor.jobs)
     progress.say(f"about {duration(seconds)} ({todo[0].estimate.source})" if seconds else "")
 
-    def arguments(cell: Cell) -> list[str]:
-        return worker_arguments(cell, place, accept_drift=request.accept_drift)
-
+    arguments = partial(worker_arguments, place=place, accept_drift=request.accept_drift)
     driver = Driver(place, executor, arguments, progress.say, request.keep_going)
     return driver.run([planned.cell for planned in todo], make_folder(out / "logs").resolve())
 
 
-def worker_arguments(cell: Cell, place: Place, *, accept_drift: bool) -> list[str]:
+def worker_arguments(cell: Cell, *, place: Place, accept_drift: bool) -> list[str]:
     """The command line of the process that makes a cell's run, wherever it is started."""
     arguments = ["run", *cell.arguments, "--runs-dir", str(place.runs_dir.resolve())]
     if place.where.data_dir is not None:

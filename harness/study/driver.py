@@ -75,7 +75,6 @@ class Driver:
     _running: list[Work] = field(default_factory=list)
     _made: set[str] = field(default_factory=set)
     _total: int = 0
-    _done: int = 0
     _times: list[float] = field(default_factory=list)
     _looked: float = 0.0
     _spoke: float = 0.0
@@ -117,7 +116,6 @@ class Driver:
             self._waiting.remove(work)
             # one that was lost may lack what is not in its folder: evaluations of shared references
             if state.done and not work.tries:
-                self._done += 1
                 self.say(f"{work.cell.name}: done by another process")
             else:
                 self._start(work, min(free))
@@ -171,7 +169,6 @@ class Driver:
         lost = code is None or code < 0 or code in KILLED
         if state.done and (code == 0 or (lost and work.tries >= TRIES)):
             self._made.update(work.keys)
-            self._done += 1
             self._times.append(time.monotonic() - work.began)
             self.say(f"{work.cell.name}: done in {self._took(work)} ({self._progress()})")
             return
@@ -197,7 +194,7 @@ class Driver:
     def _progress(self) -> str:
         """How many are done, and about how long the others take if they are like those."""
         left = len(self._waiting) + len(self._running)
-        text = f"{self._done} of {self._total} done"
+        text = f"{self._total - left - len(self.failures)} of {self._total} done"
         if self._times and left:
             mean = sum(self._times) / len(self._times)
             text += f", about {duration(mean * left / min(self.executor.jobs, left))} left"
