@@ -99,7 +99,7 @@ def _check(values: ArrayLike) -> Array:
     return array
 
 
-def _counts(n: int, resamples: int, label: str) -> Iterator[Array]:
+def drawn_counts(n: int, resamples: int, label: str) -> Iterator[Array]:
     """Blocks of multinomial counts: how often each of ``n`` units is drawn in each resample."""
     rng = generator(label)
     step = max(1, min(resamples, _BLOCK // n))
@@ -118,7 +118,7 @@ def resampled_means(values: ArrayLike, *, resamples: int = RESAMPLES) -> Array:
     """
     values_PK = _check(values)
     n = len(values_PK)
-    blocks = [counts @ values_PK / n for counts in _counts(n, resamples, f"prompts:{n}")]
+    blocks = [counts @ values_PK / n for counts in drawn_counts(n, resamples, f"prompts:{n}")]
     return np.concatenate(blocks)
 
 
@@ -139,7 +139,7 @@ def bootstrap_aggregate(
         return Interval(point, point, point)
     drawn_R = [
         aggregate(np.repeat(values, counts_P.astype(int)).tolist())
-        for counts_RP in _counts(n, resamples, f"prompts:{n}")
+        for counts_RP in drawn_counts(n, resamples, f"prompts:{n}")
         for counts_P in counts_RP
     ]
     low, high = percentiles(np.asarray(drawn_R, dtype=float), n)
@@ -177,26 +177,6 @@ def bootstrap_ratio(above_P: ArrayLike, below_P: ArrayLike) -> Interval:
     means_R2 = resampled_means(both_P2)
     low, high = percentiles(means_R2[:, 0] / means_R2[:, 1], len(both_P2))
     return Interval(ratio, float(low), float(high))
-
-
-def nested_bootstrap(
-    values_SP: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Percentile bootstrap that draws training seeds and, inside each resample, prompts.
-
-    Known to be too short below about ten seeds (docs/coverage.md); boards use ``seed_interval``.
-    """
-    values = _check(values_SP)
-    seeds, prompts = values.shape
-    seed_counts_RS = np.concatenate(list(_counts(seeds, resamples, f"seeds:{seeds}")))
-    start, means = 0, []
-    for counts_RP in _counts(prompts, resamples, f"prompts:{prompts}"):
-        weights_RS = seed_counts_RS[start : start + len(counts_RP)]
-        means.append(((weights_RS @ values) * counts_RP).sum(axis=1) / (seeds * prompts))
-        start += len(counts_RP)
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 def seed_interval(

@@ -92,15 +92,6 @@ class Truth:
             rows.append(self._distribution(graph, token, belief))
         return np.log(np.stack(rows))
 
-    def next_log_probs(self, prompt: str, prefix: Sequence[int]) -> np.ndarray:
-        """Log-probabilities (V,) of the token after ``prefix``, float64, all finite."""
-        return self.log_probs(prompt, prefix)[-1]
-
-    def log_prob(self, prompt: str, ids: Sequence[int]) -> float:
-        """Log-probability of the tokens ``ids`` (with the end token: of exactly that answer)."""
-        rows = self.log_probs(prompt, ids)
-        return float(rows[np.arange(len(ids)), list(ids)].sum())
-
     def sample(self, prompt: str, seed: int, key: int, max_new_tokens: int = 128) -> list[int]:
         """An answer drawn from the truth; equal (seed, key) give the equal answer.
 
@@ -127,10 +118,6 @@ class Truth:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of answer tokens, specials left out."""
         return join([self.words[i] for i in ids if self.words[i] not in SPECIALS])
-
-    def mode_count(self, prompt: str) -> int:
-        """An upper bound on the number of valid answers, from the graph alone."""
-        return count_paths(self._open(prompt))
 
     def modes(self, prompt: str, limit: int = 4096) -> dict[str, float] | None:
         """All valid answers with their probabilities without noise, likeliest first.
