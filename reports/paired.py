@@ -225,12 +225,6 @@ def paired_tests(samples: Sequence[Sample]) -> list[PairResult]:
 
     Prompts are matched by id; a pair is compared on those both have.
     """
-    raw = _all_pairs(samples)
-    adjusted = stats.holm([pair.p for pair in raw])
-    return [pair._replace(p_holm=round(float(p), 9)) for pair, p in zip(raw, adjusted, strict=True)]
-
-
-def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
     number = resamples_for(math.comb(len(samples), 2))
     sets: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(samples):
@@ -243,10 +237,12 @@ def _all_pairs(samples: Sequence[Sample]) -> list[PairResult]:
         for pair in itertools.product(left, right):  # on the prompts that both have
             both = [samples[i]._replace(ids=ids, values_SP=samples[i].at(ids)) for i in pair]
             found += _same_prompts(both, pair, number)
-    return sorted(
+    raw = sorted(
         pair if pair.a < pair.b else pair._replace(a=pair.b, b=pair.a, difference=-pair.difference)
         for pair in found
     )
+    adjusted = stats.holm([pair.p for pair in raw])
+    return [pair._replace(p_holm=round(float(p), 9)) for pair, p in zip(raw, adjusted, strict=True)]
 
 
 def _same_prompts(samples: Sequence[Sample], index: Sequence[int], number: int) -> list[PairResult]:
