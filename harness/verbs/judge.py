@@ -1,5 +1,6 @@
 """``kdbench judge``: a language model's opinion of stored answers."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -7,16 +8,33 @@ import typer
 
 from kdbench.harness.verbs import options
 
-MaxCost = Annotated[
-    float | None, typer.Option(min=0, help="Stop before this much is spent on these runs in all.")
-]
-Retry = Annotated[
-    str | None,
-    typer.Option(help="States to ask again: error, refused, truncated, unparsed, or all."),
-]
-Replay = Annotated[
-    Path | None, typer.Option(help="Answer from a recorded ledger or folder; no network.")
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(options.Group):
+    """Which answers are judged, and what may be asked; fields of a `JudgeRequest`."""
+
+    against: Annotated[
+        Path | None, typer.Option(help="Pairwise: run to compare with; default: the references.")
+    ] = None
+    tasks: Annotated[
+        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Judge the first N prompts only.")] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say how many calls, tokens and what cost; ask nothing."),
+    ] = False
+    max_cost: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop before this much is spent on these runs in all."),
+    ] = None
+    retry: Annotated[
+        str | None,
+        typer.Option(help="States to ask again: error, refused, truncated, unparsed, or all."),
+    ] = None
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from a recorded ledger or folder; no network.")
+    ] = None
 
 
 def judge(
@@ -33,22 +51,7 @@ def judge(
     judge_key_env: Annotated[
         str | None, typer.Option(help="Environment variable of the key; default OPENAI_API_KEY.")
     ] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="Pairwise: run to compare with; default: the references.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Tasks by name, comma-separated; default: all.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Judge the first N prompts only.")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say how many calls, tokens and what cost; ask nothing."),
-    ] = False,
-    max_cost: MaxCost = None,
-    retry: Retry = None,
-    replay: Replay = None,
+    judged: Judged,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any field of the judge; repeatable."),
@@ -61,18 +64,12 @@ def judge(
     from kdbench.harness.judge.definition import load_judge
 
     flags = {"model": judge_model, "base_url": judge_base_url, "key_env": judge_key_env}
-    states = options.name_list(retry, "--retry") or []
-    request = JudgeRequest(
-        runs=runs.places,
-        judge=load_judge(judge_, set_ or [], flags),
-        against=against,
-        tasks=options.name_list(tasks, "--tasks"),
-        limit=limit,
-        dry_run=dry_run,
-        max_cost=max_cost,
-        retry=frozenset(STATES if states == ["all"] else states),
-        replay=replay,
-        json_output=runs.json_output,
-        quiet=quiet,
-    )
+    states = options.name_list(judged.retry, "--retry") or []
+    asked = asdict(judged) | {
+        "tasks": options.name_list(judged.tasks, "--tasks"),
+        "retry": frozenset(STATES if states == ["all"] else states),
+        "json_output": runs.json_output,
+        "quiet": quiet,
+    }
+    request = JudgeRequest(runs.places, load_judge(judge_, set_ or [], flags), **asked)
     raise typer.Exit(judge_command(request))
