@@ -118,11 +118,10 @@ def _blocks(table: "Table", headline: bool) -> list[list[int]]:
 
 def _open_rows(table: "Table") -> list[str]:
     """Which rows are in the open division, and the comparison rules they break."""
-    broken = [row for row in table.rows if row.broken]
-    alike = doc.grouped(broken, lambda row: ", ".join(row.broken))
-    labels = {
-        rules: [row.label.replace(" (open)", "") for row in rows] for rules, rows in alike.items()
-    }
+    labels: dict[str, list[str]] = {}
+    for row in table.rows:
+        if row.broken:
+            labels.setdefault(", ".join(row.broken), []).append(row.label.replace(" (open)", ""))
     return [f"open: {', '.join(names)} (breaks {rules})" for rules, names in labels.items()]
 
 
