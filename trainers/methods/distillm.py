@@ -1,6 +1,5 @@
 """DistiLLM: skew KL with adaptive, off-policy use of the student's responses."""
 
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -79,7 +78,7 @@ class DistiLLM(Method):
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
         divergence = skew_forward_kl if self.config.divergence == "skl" else skew_reverse_kl
-        return micro.sum(partial(divergence, alpha=self.config.alpha), teacher=True)
+        return micro.sum(divergence, teacher=True, alpha=self.config.alpha)
 
     def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
         """Adapts φ to the development loss."""

@@ -1,6 +1,5 @@
 """DistiLLM-2: skew KL on teacher responses against skew reverse KL on student responses."""
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -89,8 +88,7 @@ class DistiLLM2(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed token means a response."""
-        divergence = partial(skewed, reverse=stream.name == "student")
-        return micro.sum(shared(divergence), teacher=True)
+        return micro.sum(shared(skewed), teacher=True, reverse=stream.name == "student")
 
 
 def curriculum(gap: Tensor, alpha: float, low: float) -> Tensor:

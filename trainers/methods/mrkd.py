@@ -1,6 +1,5 @@
 """MrKD, known to us from its abstract: distillation from copies of the student along its own way."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +55,7 @@ class MrKD(Method):
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and divergence from the copy whose turn it is."""
         settings = {"weight": self.config.weight, "temperature": self.config.temperature}
-        return micro.sum(partial(remembered, **settings), teacher=self.memory[self.turn])
+        return micro.sum(remembered, teacher=self.memory[self.turn], **settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of the copies."""
