@@ -98,20 +98,11 @@ def reliability(
     edges = bin_edges(confidence, bins=bins, binning=binning)
     place = bin_index(confidence, edges)
     count = np.bincount(place, minlength=len(edges) - 1)
-    means = [
-        np.bincount(place, values, minlength=len(count)) / np.maximum(count, 1)
-        for values in (confidence, correct)
-    ]
-    return [
-        Bin(
-            low=float(edges[b]),
-            high=float(edges[b + 1]),
-            count=int(count[b]),
-            confidence=float(means[0][b]) if count[b] else None,
-            accuracy=float(means[1][b]) if count[b] else None,
-        )
-        for b in range(len(count))
-    ]
+    columns = [edges[:-1], edges[1:], count]
+    for values in (confidence, correct):
+        means = np.bincount(place, values, minlength=len(count)) / np.maximum(count, 1)
+        columns.append(np.where(count, means, None))
+    return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def gaps(

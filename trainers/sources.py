@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -45,11 +44,6 @@ def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
-def rollout_seed(seed: int, step: int) -> int:
-    """Noise seed of the answers sampled at a step: never the same twice in a run."""
-    return (seed * 1_000_003 + step + 1) % (1 << 31)
-
-
 def student_responses(
     ctx: Context,
     step: int,
@@ -62,7 +56,8 @@ def student_responses(
 
     ``teacher_mix`` is the share of the teacher's distribution at every token.
     """
-    decoding = replace(ctx.decoding, seed=rollout_seed(ctx.seed, step), temperature=temperature)
+    seed = (ctx.seed * 1_000_003 + step + 1) % (1 << 31)  # never the same twice in a run
+    decoding = replace(ctx.decoding, seed=seed, temperature=temperature)
     answers = ctx.answer(as_prompts(prompts), decoding, teacher_mix=teacher_mix)
     return [with_response(s, a.ids) for s, a in zip(prompts, answers, strict=True)]
 
@@ -174,10 +169,8 @@ class RolloutMethod(Method, abstract=True):
 
     remembers = ("rollouts",)
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.rollouts: list[Sequence] = []
-        self._announced = False
+    rollouts: Seq[Sequence] = ()
+    _announced = False
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A mini-batch of the current rollouts with their advantages, and plain text."""

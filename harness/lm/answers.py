@@ -61,16 +61,11 @@ class AnswersLM(TemplateLM):
         """The tokenizer's chat format."""
         return chat_text(self.tokenizer, chat_history, add_generation_prompt)
 
-    def tok_encode(self, string: str, **_: Any) -> list[int]:
+    def tok_encode(self, *_: Any, **__: Any) -> Any:
         """Not for tasks that are answered."""
         raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
 
-    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
-        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
-
-    def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
-        """Not for tasks that are answered."""
-        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+    _loglikelihood_tokens = loglikelihood_rolling = tok_encode
 
 
 def stock_prompts(

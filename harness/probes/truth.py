@@ -177,14 +177,13 @@ def _modes(
         for doc, modes in zip(docs, listed, strict=True)
         for text in modes
     ]
-    log_probs = iter(_log_probs(student, sequences))
-    each = iter(sequences)
+    each = zip(sequences, _log_probs(student, sequences), strict=True)
     found: list[tuple[float | None, float | None]] = []
     for modes in listed:
         mass, covered = 0.0, 0
         for true_probability in modes.values():
-            target = torch.tensor(next(each).response)
-            rows_TV = next(log_probs)
+            sequence, rows_TV = next(each)
+            target = torch.tensor(sequence.response)
             own = float(rows_TV.gather(-1, target[:, None]).sum().exp())
             mass += own
             covered += own >= COVERED * true_probability
