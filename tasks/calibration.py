@@ -105,30 +105,26 @@ def reliability(
     return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def gaps(
-    confidence_P: ArrayLike, correct_P: ArrayLike, *, bins: int = BINS, binning: Binning = "width"
-) -> Array:
+def gaps(confidence_P: ArrayLike, correct_P: ArrayLike, *, binning: Binning = "width") -> Array:
     """(P, bins): each prediction's correct - confidence in the column of its bin, else 0.
 
     ECE is the sum over columns of |column mean|; so is the ECE of a resample, which is what an
     interval needs.
     """
     confidence, correct = np.asarray(confidence_P, float), np.asarray(correct_P, float)
-    edges = bin_edges(confidence, bins=bins, binning=binning)
+    edges = bin_edges(confidence, binning=binning)
     gaps_PB = np.zeros((len(confidence), len(edges) - 1))
     gaps_PB[np.arange(len(confidence)), bin_index(confidence, edges)] = correct - confidence
     return gaps_PB
 
 
-def ece(
-    confidence_P: ArrayLike, correct_P: ArrayLike, *, bins: int = BINS, binning: Binning = "width"
-) -> float:
+def ece(confidence_P: ArrayLike, correct_P: ArrayLike, *, binning: Binning = "width") -> float:
     """Expected calibration error of the top label, 0 to 1.
 
     Raises:
         ValueError: no predictions.
     """
-    gaps_PB = gaps(confidence_P, correct_P, bins=bins, binning=binning)
+    gaps_PB = gaps(confidence_P, correct_P, binning=binning)
     if not len(gaps_PB):
         raise ValueError("calibration needs at least one prediction")
     return float(np.abs(gaps_PB.mean(axis=0)).sum())

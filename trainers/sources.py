@@ -174,17 +174,6 @@ class RolloutMethod(Method, abstract=True):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A mini-batch of the current rollouts with their advantages, and plain text."""
-        rollouts = self.with_advantages(self._mini_batch(ctx, step))
-        return (Stream.of("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
-
-    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
-        """The rollouts of one mini-batch with the columns that the loss reads.
-
-        They come with ``log_q`` and ``log_p``, of student and teacher when they were sampled.
-        """
-        raise NotImplementedError
-
-    def _mini_batch(self, ctx: Context, step: int) -> list[Sequence]:
         ppo: PPO = self.config.ppo
         size = min(ctx.batch_size, ppo.rollouts)
         batches = max(1, ppo.rollouts // size)
@@ -195,7 +184,16 @@ class RolloutMethod(Method, abstract=True):
             self._announce(ctx)
         epoch, batch = divmod(inside, batches)
         place, n = epoch * batches + batch, len(self.rollouts)
-        return [self.rollouts[i] for i in ctx.indices(place, size=size, salt=2 + number, n=n)]
+        picked = ctx.indices(place, size=size, salt=2 + number, n=n)
+        rollouts = self.with_advantages([self.rollouts[i] for i in picked])
+        return (Stream.of("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
+
+    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
+        """The rollouts of one mini-batch with the columns that the loss reads.
+
+        They come with ``log_q`` and ``log_p``, of student and teacher when they were sampled.
+        """
+        raise NotImplementedError
 
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.train[i] for i in indices]

@@ -86,13 +86,9 @@ def stock_prompts(
         repeats: Counter[int] = Counter()
         for request in requests:
             place = id(request)  # a prompt asked several times is one object several times
-            targets = _targets(tasks[str(request.task_name)], request.doc)
-            settings = request_decoding(request.args[1])
-            found.append(
-                StockPrompt(
-                    str(request.task_name), repeats[place], request.args[0], targets, settings
-                )
-            )
+            task, (context, how) = str(request.task_name), request.args
+            targets, settings = _targets(tasks[task], request.doc), request_decoding(how)
+            found.append(StockPrompt(task, repeats[place], context, targets, settings))
             repeats[place] += 1
         raise _Heard
 

@@ -150,9 +150,8 @@ def _divergences(
     """Each answer's sum of next-token divergences, nats."""
     sequences = [Tokens(p.ids, a.ids) for p, a in zip(prompts, answers, strict=True)]
     totals = []
-    for text, answer, student_TV in zip(
-        texts, answers, _log_probs(student, sequences), strict=True
-    ):
+    student_TVs = _log_probs(student, sequences)
+    for text, answer, student_TV in zip(texts, answers, student_TVs, strict=True):
         truth_TV = torch.from_numpy(truth.log_probs(text, answer.ids[:-1]))
         left, right = (truth_TV, student_TV) if forward else (student_TV, truth_TV)
         totals.append(float((left.exp() * (left - right)).sum()))
