@@ -12,7 +12,7 @@ lm-eval's ``brier_score``: between 0 and 2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,8 +86,7 @@ def bin_edges(confidence_P: ArrayLike, *, bins: int = BINS, binning: Binning = "
 
 def bin_index(confidence_P: ArrayLike, edges: Array) -> NDArray[np.int64]:
     """The bin of each confidence, (P,): bin b is (edges[b], edges[b + 1]], the first closed."""
-    confidence = np.asarray(confidence_P, dtype=float)
-    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    return np.clip(np.searchsorted(edges, confidence_P, side="left") - 1, 0, len(edges) - 2)
 
 
 def reliability(
@@ -98,11 +97,11 @@ def reliability(
     edges = bin_edges(confidence, bins=bins, binning=binning)
     place = bin_index(confidence, edges)
     count = np.bincount(place, minlength=len(edges) - 1)
-    columns = [edges[:-1], edges[1:], count]
+    columns: list[list[Any]] = [edges[:-1].tolist(), edges[1:].tolist(), count.tolist()]
     for values in (confidence, correct):
         means = np.bincount(place, values, minlength=len(count)) / np.maximum(count, 1)
-        columns.append(np.where(count, means, None))
-    return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        columns.append([m if n else None for m, n in zip(means.tolist(), count, strict=True)])
+    return [Bin(*row) for row in zip(*columns, strict=True)]
 
 
 def gaps(confidence_P: ArrayLike, correct_P: ArrayLike, *, binning: Binning = "width") -> Array:

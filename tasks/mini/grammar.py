@@ -8,6 +8,7 @@ its paths is what makes the truth exact (``truth.py``).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 from math import prod
 
@@ -131,12 +132,10 @@ def _word(word: str) -> Build:
 def count_paths(graph: Graph) -> int:
     """How many paths lead from the beginning to the end (an upper bound on different answers)."""
     fans = graph.fans()
-    memo: dict[int, int] = {}
 
+    @cache
     def count(node: int) -> int:
-        if node not in memo:
-            memo[node] = sum(count(t) for _, _, t in fans[node]) if fans[node] else 1
-        return memo[node]
+        return sum(count(t) for _, _, t in fans[node]) if fans[node] else 1
 
     return count(0)
 
