@@ -12,7 +12,7 @@ lm-eval's ``brier_score``: between 0 and 2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,8 +86,7 @@ def bin_edges(confidence_P: ArrayLike, *, bins: int = BINS, binning: Binning = "
 
 def bin_index(confidence_P: ArrayLike, edges: Array) -> NDArray[np.int64]:
     """The bin of each confidence, (P,): bin b is (edges[b], edges[b + 1]], the first closed."""
-    confidence = np.asarray(confidence_P, dtype=float)
-    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, len(edges) - 2)
+    return np.clip(np.searchsorted(edges, confidence_P, side="left") - 1, 0, len(edges) - 2)
 
 
 def reliability(
@@ -98,46 +97,33 @@ def reliability(
     edges = bin_edges(confidence, bins=bins, binning=binning)
     place = bin_index(confidence, edges)
     count = np.bincount(place, minlength=len(edges) - 1)
-    means = [
-        np.bincount(place, values, minlength=len(count)) / np.maximum(count, 1)
-        for values in (confidence, correct)
-    ]
-    return [
-        Bin(
-            low=float(edges[b]),
-            high=float(edges[b + 1]),
-            count=int(count[b]),
-            confidence=float(means[0][b]) if count[b] else None,
-            accuracy=float(means[1][b]) if count[b] else None,
-        )
-        for b in range(len(count))
-    ]
+    columns: list[list[Any]] = [edges[:-1].tolist(), edges[1:].tolist(), count.tolist()]
+    for values in (confidence, correct):
+        means = np.bincount(place, values, minlength=len(count)) / np.maximum(count, 1)
+        columns.append([m if n else None for m, n in zip(means.tolist(), count, strict=True)])
+    return [Bin(*row) for row in zip(*columns, strict=True)]
 
 
-def gaps(
-    confidence_P: ArrayLike, correct_P: ArrayLike, *, bins: int = BINS, binning: Binning = "width"
-) -> Array:
+def gaps(confidence_P: ArrayLike, correct_P: ArrayLike, *, binning: Binning = "width") -> Array:
     """(P, bins): each prediction's correct - confidence in the column of its bin, else 0.
 
     ECE is the sum over columns of |column mean|; so is the ECE of a resample, which is what an
     interval needs.
     """
     confidence, correct = np.asarray(confidence_P, float), np.asarray(correct_P, float)
-    edges = bin_edges(confidence, bins=bins, binning=binning)
+    edges = bin_edges(confidence, binning=binning)
     gaps_PB = np.zeros((len(confidence), len(edges) - 1))
     gaps_PB[np.arange(len(confidence)), bin_index(confidence, edges)] = correct - confidence
     return gaps_PB
 
 
-def ece(
-    confidence_P: ArrayLike, correct_P: ArrayLike, *, bins: int = BINS, binning: Binning = "width"
-) -> float:
+def ece(confidence_P: ArrayLike, correct_P: ArrayLike, *, binning: Binning = "width") -> float:
     """Expected calibration error of the top label, 0 to 1.
 
     Raises:
         ValueError: no predictions.
     """
-    gaps_PB = gaps(confidence_P, correct_P, bins=bins, binning=binning)
+    gaps_PB = gaps(confidence_P, correct_P, binning=binning)
     if not len(gaps_PB):
         raise ValueError("calibration needs at least one prediction")
     return float(np.abs(gaps_PB.mean(axis=0)).sum())

@@ -18,9 +18,6 @@ YAML_FOLDER = Path(__file__).with_name("yaml")
 
 EDITIONS = ("mini", "mini-test", "full")
 
-METRICS = ("rouge_l", "exact_match")
-"""What every text task reports through lm-eval, in percent."""
-
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
@@ -76,17 +73,6 @@ TASKS: dict[str, TaskSpec] = {
 }
 
 
-def get_task(name: str) -> TaskSpec:
-    """A task of ours by name.
-
-    Raises:
-        InputError: unknown; the nearest name is offered.
-    """
-    if name not in TASKS:
-        raise unknown("task", name, TASKS)
-    return TASKS[name]
-
-
 def split_edition(edition: str) -> tuple[str, int | None]:
     """``full:40`` as (``full``, 40); without a limit, None.
 
@@ -104,12 +90,6 @@ def split_edition(edition: str) -> tuple[str, int | None]:
 def join_edition(edition: str, limit: int | None) -> str:
     """The edition's full name, shown in every table: ``full`` and 40 make ``full:40``."""
     return edition if limit is None else f"{edition}:{limit}"
-
-
-def lm_eval_name(task: str, edition: str) -> str:
-    """The task's name inside lm-eval; a test-size world runs under the mini task's YAML."""
-    base, _ = split_edition(edition)
-    return f"kdbench_{get_task(task).name}_{'full' if base == 'full' else 'mini'}"
 
 
 def task_examples(
@@ -130,7 +110,8 @@ def task_examples(
     Raises:
         InputError: unknown names, data not found, or a limit below 1.
     """
-    get_task(task)
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
     base, own_limit = split_edition(edition)
     limit = own_limit if limit is None else limit
     if limit is not None and limit < 1:

@@ -77,6 +77,5 @@ def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str,
     """
     answer = next(iter(results))
     text = answer if isinstance(answer, str) else answer[0]
-    given = doc["references"] if "references" in doc else doc["output"]
-    references = [given] if isinstance(given, str) else list(given)
+    references = doc["references"] if "references" in doc else doc["output"]
     return {"rouge_l": rouge_l(text, references), "exact_match": exact_match(text, references)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.labelled import Labelled, load_labelled
+from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.templates import prompt_hash, render
 from kdbench.tasks.calibration import ece, predict
 
@@ -83,46 +83,51 @@ def label_docs(
     Raises:
         InputError: data not found or malformed.
     """
-    if task == "cls":
-        return _world_docs(edition, template or "mini", tokenizer, limit)
-    rows = load_labelled(task.removesuffix("-cal"), data_dir)[:limit]
-    return [
-        _document(
-            row.doc_id,
-            render(_example(task, row), template or "alpaca", tokenizer),
-            WORDS[task],
-            row.label,
-            "",
-        )
-        for row in rows
-    ]
+    world = task == "cls"
+    rows = _world_rows(edition) if world else _real_rows(task, data_dir)
+    docs = []
+    for example, choices, gold in rows[:limit]:
+        if gold is not None:
+            prompt = render(example, template or ("mini" if world else "alpaca"), tokenizer)
+            doc = LabelDoc(
+                doc_id=example.doc_id,
+                prompt=prompt,
+                choices=list(choices),
+                gold=gold,
+                category=example.category or "",
+                prompt_hash=prompt_hash(prompt),
+            )
+            docs.append(doc)
+    return docs
 
 
-def _example(task: str, row: Labelled) -> Example:
-    fields = {name: text.strip() for name, text in row.fields.items()}
-    if task == "sst2-cal":
-        instruction, given = FILM, fields["sentence"]
-    else:
-        instruction, given = (
-            f"{PASSAGE} Question: {fields['question'].rstrip('?')}?",
-            fields["passage"],
-        )
-    return Example(row.doc_id, instruction, given, WORDS[task])
+Row = tuple[Example, Sequence[str], int | None]
+"""A text to classify, its label words, and the index of the right one if there is one."""
 
 
-def _world_docs(
-    edition: str, template: str, tokenizer: object | None, limit: int | None
-) -> list[LabelDoc]:
+def _real_rows(task: str, data_dir: Path | str | None) -> list[Row]:
+    rows: list[Row] = []
+    for row in load_labelled(task.removesuffix("-cal"), data_dir):
+        fields = {name: text.strip() for name, text in row.fields.items()}
+        if task == "sst2-cal":
+            instruction, given = FILM, fields["sentence"]
+        else:
+            instruction = f"{PASSAGE} Question: {fields['question'].rstrip('?')}?"
+            given = fields["passage"]
+        example = Example(row.doc_id, instruction, given, WORDS[task])
+        rows.append((example, WORDS[task], row.label))
+    return rows
+
+
+def _world_rows(edition: str) -> list[Row]:
     from kdbench.tasks import mini
 
-    docs = []
-    for doc_id, row in enumerate(mini.rows("cls", size=edition)[:limit]):
-        example = Example(doc_id, row["instruction"], row["input"], (row["output"],))
-        prompt = render(example, template, tokenizer)
-        gold = _named(row["output"], row["choices"])
-        if gold is not None:
-            docs.append(_document(doc_id, prompt, row["choices"], gold, row["category"]))
-    return docs
+    rows: list[Row] = []
+    for i, row in enumerate(mini.rows("cls", size=edition)):
+        said, choices = row["output"], row["choices"]
+        example = Example(i, row["instruction"], row["input"], (said,), category=row["category"])
+        rows.append((example, choices, _named(said, choices)))
+    return rows
 
 
 def _named(answer: str, choices: Sequence[str]) -> int | None:
@@ -131,19 +136,6 @@ def _named(answer: str, choices: Sequence[str]) -> int | None:
     """
     words = answer.split()
     return next((i for i, choice in enumerate(choices) if choice in words), None)
-
-
-def _document(
-    doc_id: int, prompt: str, choices: Sequence[str], gold: int, category: str
-) -> LabelDoc:
-    return LabelDoc(
-        doc_id=doc_id,
-        prompt=prompt,
-        choices=list(choices),
-        gold=gold,
-        category=category,
-        prompt_hash=prompt_hash(prompt),
-    )
 
 
 # -- hooks of tasks/yaml/_labels.yaml -----------------------------------------------------------

@@ -48,10 +48,6 @@ class _StemIds(dict[bytes, int]):
         self[key] = number
         return number
 
-    def clear(self) -> None:
-        super().clear()
-        self._numbers.clear()
-
 
 _STEM_IDS = _StemIds()
 
@@ -61,11 +57,6 @@ def rouge_words(text: str) -> list[int]:
     words = text.lower().encode("ascii", "replace").translate(_TO_SPACES).split()
     numbers = list(map(_STEM_IDS.__getitem__, words))
     return [n for n in numbers if n != _NO_WORD] if _NO_WORD in numbers else numbers
-
-
-def clear_cache() -> None:
-    """Forgets all stems (for benchmarks of the cold state, and to free memory)."""
-    _STEM_IDS.clear()
 
 
 def rouge_l(prediction: str, references: str | Sequence[str]) -> float:

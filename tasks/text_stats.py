@@ -36,13 +36,9 @@ BUCKETS: dict[str, tuple[Bucket, ...]] = {
 """Length buckets of the MiniLLM and DPKD papers; each set covers every length exactly once."""
 
 
-def by_length(rows: Iterable[ScoreRow], buckets: Sequence[Bucket]) -> dict[str, list[ScoreRow]]:
+def by_length(rows: Sequence[ScoreRow], buckets: Sequence[Bucket]) -> dict[str, list[ScoreRow]]:
     """Scored prompts by the length of their shortest reference, empty buckets included."""
-    found: dict[str, list[ScoreRow]] = {bucket.label: [] for bucket in buckets}
-    for row in rows:
-        label = next(b.label for b in buckets if b.holds(row.reference_tokens))
-        found[label].append(row)
-    return found
+    return {b.label: [row for row in rows if b.holds(row.reference_tokens)] for b in buckets}
 
 
 def distinct_n(answers: Iterable[Sequence[Hashable]], n: int) -> float | None:

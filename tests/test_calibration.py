@@ -96,7 +96,7 @@ def test_predictions_of_a_prompt_are_resampled_together() -> None:
 def text_model(seed: int = 0) -> TextModel:
     tokenizer = mini.build_tokenizer()
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
-    model = initialise(mini.student_config("mini-test"), seed)
+    model = initialise(mini.model_config("student", "mini-test"), seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0 if parameter.ndim > 1 else 1.0)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,7 @@ from kdbench.trainers import cpu, engine
 from kdbench.trainers.batching import Layout, pad
 from kdbench.trainers.engine import (
     LoadedModel,
-    Rollouts,
-    Scorer,
+    Services,
     TokenLogprobs,
     in_process,
     reference_loss,
@@ -140,19 +140,19 @@ class Elsewhere:
 
 def test_training_services_work_over_any_engine() -> None:
     student, teacher, meter = Elsewhere(), Elsewhere(), Counter[str]()
-    rollouts = Rollouts(
+    services = Services(
         student=student, teacher=teacher, accelerator=Accelerator(cpu=True), meter=meter
     )
     prompts = [Prompt((3,), key=10 + i) for i in range(7)]
     decoding = Decoding(max_new_tokens=4)
-    assert [a.ids[0] for a in rollouts(prompts, decoding)] == list(range(10, 17))
+    assert [a.ids[0] for a in services.answer(prompts, decoding)] == list(range(10, 17))
     assert [size for size, _ in student.asked] == [3, 3, 1]
-    rollouts(prompts[:2], decoding, model="teacher")
-    rollouts(prompts[:2], decoding, teacher_mix=0.5)
+    services.answer(prompts[:2], decoding, model="teacher")
+    services.answer(prompts[:2], decoding, teacher_mix=0.5)
     assert teacher.asked == [(2, None)]
     assert student.asked[-1] == (2, (teacher, 0.5))
     assert meter["sampled"] == 22
-    scores = Scorer(student=student, teacher=None, meter=meter)
+    scores = replace(services, teacher=None).score
     assert [len(s) for s in scores([Sequence((3,), (4, 1))], "student")] == [2]
     assert meter["student"] == 3
     with pytest.raises(ValueError, match="the run has none"):

@@ -105,7 +105,7 @@ def pair() -> list[TextModel]:
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
     made = []
     for seed in (0, 1):
-        model = initialise(mini.student_config("mini-test"), seed)
+        model = initialise(mini.model_config("student", "mini-test"), seed)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4.0 if parameter.ndim > 1 else 1.0)

@@ -14,7 +14,7 @@ import pytest
 from kdbench.tasks.mini import grammar
 from kdbench.tasks.mini.facts import build
 from kdbench.tasks.mini.kinds_reading import read_passage
-from kdbench.tasks.mini.models import student_config, teacher_config
+from kdbench.tasks.mini.models import model_config
 from kdbench.tasks.mini.parse import KINDS, readings, render
 from kdbench.tasks.mini.tokenizer import SPECIALS, build_tokenizer, vocabulary
 from kdbench.tasks.mini.truth import NOISE, Truth
@@ -284,8 +284,8 @@ def test_the_student_is_a_tenth_of_the_teacher():
 
     inner = {}
     for size in ("mini", "mini-test"):
-        for role, config in (("teacher", teacher_config), ("student", student_config)):
-            model = LlamaForCausalLM(config(size))
+        for role in ("teacher", "student"):
+            model = LlamaForCausalLM(model_config(role, size))
             embedding = model.get_input_embeddings().weight.numel()
             inner[size, role] = sum(p.numel() for p in model.parameters()) - embedding
     assert 0.8e6 < inner["mini", "teacher"] < 1.2e6

@@ -47,7 +47,7 @@ PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 def student(scale: float = 3.0) -> TextModel:
     tokenizer = mini.build_tokenizer()
     vocab = Vocabulary(len(tokenizer), (tokenizer.eos_token_id,), tokenizer.pad_token_id)
-    model = initialise(mini.student_config("mini-test"), 0)
+    model = initialise(mini.model_config("student", "mini-test"), 0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale if parameter.ndim > 1 else 1.0)

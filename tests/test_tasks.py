@@ -48,9 +48,6 @@ def test_every_task_file_is_indexed_under_its_own_name() -> None:
     assert found.all_tasks == sorted(expected)
     assert len(files) == len(expected)
     assert {found.task_index[name].yaml_path for name in expected} == set(files)
-    for task in TASKS:
-        for edition in ("mini", "full"):
-            assert catalogue.lm_eval_name(task, edition) in expected
 
 
 def test_every_full_task_loads(data_folder: Path) -> None:
@@ -83,7 +80,7 @@ def check(name: str, task: object) -> None:
     assert config.generation_kwargs["do_sample"] is True
     assert config.generation_kwargs["temperature"] == 1.0
     assert config.num_fewshot == 0
-    assert {m["metric"] for m in config.metric_list} == set(catalogue.METRICS)
+    assert {m["metric"] for m in config.metric_list} == {"rouge_l", "exact_match"}
     doc = task.eval_docs[0]  # type: ignore[attr-defined]
     assert isinstance(task.doc_to_target(doc), str)  # type: ignore[attr-defined]
     scores = task.process_results(doc, [doc["references"][0]])  # type: ignore[attr-defined]
@@ -115,7 +112,6 @@ def test_editions_have_names_of_their_own() -> None:
     assert catalogue.split_edition("full:40") == ("full", 40)
     assert catalogue.join_edition("full", 40) == "full:40"
     assert catalogue.join_edition(*catalogue.split_edition("mini")) == "mini"
-    assert catalogue.lm_eval_name("dolly", "mini-test") == "kdbench_dolly_mini"
     for bad in ("ful", "full:0", "full:x", "full:", "full:-1"):
         with pytest.raises(InputError):
             catalogue.split_edition(bad)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import LoadedModel, Rollouts, Scorer, reference_loss
+from kdbench.trainers.engine import LoadedModel, Services, reference_loss
 from kdbench.trainers.head.head import head_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.method import Context, Method
@@ -142,14 +142,14 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
     if side is not None and parts.teacher_vocab is None:
         teacher = replace(engine, model=side.model, read=side.hidden)
     meter: Counter[str] = Counter()
-    rollouts = Rollouts(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
+    services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)
 
     def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
         """Booked apart, since all runs share these answers."""
         apart: Counter[str] = Counter()
-        sample = replace(rollouts, meter=apart)
-        answers = sample(prompts, replace(decoding, seed=SAMPLING_SEED), model="teacher")
+        seeded = replace(decoding, seed=SAMPLING_SEED)
+        answers = replace(services, meter=apart).answer(prompts, seeded, model="teacher")
         meter["teacher_answers"] += apart["sampled"]
         return answers
 
@@ -162,9 +162,9 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         decoding=decoding,
-        answer=rollouts,
+        answer=services.answer,
         teacher_answers=taught.pick,
-        score=Scorer(student=engine, teacher=teacher, meter=meter),
+        score=services.score,
         copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
         lookahead=max(1, engine.chunk // recipe.batch_size),
         meter=meter,

@@ -229,15 +229,15 @@ def reference_loss(engine: Engine, sequences: Seq[Sequence]) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rollouts:
-    """Answers during training, the same on every rank: chunks are dealt to ranks and gathered."""
+class Services:
+    """What a training asks of its two models: answers and log-probabilities."""
 
     student: Engine
     teacher: Engine | None
     accelerator: Accelerator
     meter: Counter[str]
 
-    def __call__(
+    def answer(
         self,
         prompts: Seq[Prompt],
         decoding: Decoding,
@@ -245,7 +245,7 @@ class Rollouts:
         model: Literal["student", "teacher"] = "student",
         teacher_mix: float = 0.0,
     ) -> list[Answer]:
-        """Answers in prompt order.
+        """Answers in prompt order, the same on every rank: chunks are dealt to ranks and gathered.
 
         Args:
             prompts: what to answer.
@@ -266,17 +266,10 @@ class Rollouts:
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scorer:
-    """Log-probabilities of responses under student or teacher, without gradient."""
-
-    student: Engine
-    teacher: Engine | None
-    meter: Counter[str]
-
-    def __call__(self, sequences: Seq[Sequence], who: str) -> list[Tensor]:
-        """log-probability of each target token, one float32 CPU tensor a sequence."""
+    def score(self, sequences: Seq[Sequence], who: str) -> list[Tensor]:
+        """Log-probability of each target token under one of the models, without gradient; one
+        float32 CPU tensor a sequence.
+        """
         engine = self.student if who == "student" else _given(self.teacher)
         self.meter[who] += sum(len(s) for s in sequences)
         return [each.log_q for each in engine.logprobs(sequences)]

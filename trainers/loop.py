@@ -131,7 +131,9 @@ class Loop:
         ctx.progress = self._progress()
         if step == recipe.warmup:
             state.warmed = ctx.progress
-        seed_dropout(recipe.seed, step, self.accelerator.process_index)
+        # dropout is a function of (seed, step, rank), so that no generator state needs saving
+        rank = self.accelerator.process_index
+        torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + rank)
         self.module.eval()
         window = self.method.window(ctx, step)
         self.module.train(recipe.dropout)
@@ -243,9 +245,8 @@ class Loop:
         if self.evaluator is None:
             return {}
         self.module.eval()
-        found: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            found = [self.evaluator(self.state.step)]
+        main = self.accelerator.is_main_process
+        found: list[Any] = [self.evaluator(self.state.step) if main else None]
         broadcast_object_list(found)
         metrics: dict[str, float] = found[0]
         refuse_divergence(self.state.step, metrics, self.recipe.lr)
@@ -288,8 +289,3 @@ def refuse_divergence(step: int, found: dict[str, float], lr: float) -> None:
     if not all(map(math.isfinite, found.values())):
         values = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         raise CellFailed(f"training diverged at step {step}: {values}; lower train.lr (now {lr:g})")
-
-
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Makes dropout a function of (seed, step, rank), so that no generator state needs saving."""
-    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)

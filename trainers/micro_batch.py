@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
@@ -10,7 +12,7 @@ from transformers import PreTrainedModel
 
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
 from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
-from kdbench.trainers.objectives.divergences import TokenObjective
+from kdbench.trainers.objectives.divergences import Values
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed
 
@@ -55,12 +57,15 @@ class MicroBatch:
         asked = self._teacher_hidden is not None
         return sum(len(s) for s in self.packed.sequences) if asked else 0
 
-    def sum(self, objective: TokenObjective, *, teacher: bool | TeacherSide) -> dict[str, Tensor]:
+    def sum(
+        self, objective: Callable[..., Values], *, teacher: bool | TeacherSide, **options: Any
+    ) -> dict[str, Tensor]:
         """Sums of a token objective over the micro-batch, streamed through the heads in tiles.
 
         Args:
             objective: pure function of a tile's logits; see `kdbench.trainers.objectives`.
             teacher: True, False, or what `Context.copy_student` returned.
+            options: keywords of the objective.
 
         Returns:
             What the objective names: ``loss`` differentiable, the others detached.
@@ -71,7 +76,7 @@ class MicroBatch:
             own = side is self.side
             hidden = self.teacher_hidden() if own else side.hidden(self.packed)
         loss, sums = tiled_sum(
-            objective,
+            partial(objective, **options),
             self.student_hidden_ND,
             self.student_head,
             self.packed.target_N,

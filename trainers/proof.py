@@ -76,7 +76,7 @@ def check_targets(make: Callable[[], Method], folder: Path) -> None:
         for stream in loop.method.window(loop.ctx, step):
             if stream.name == "text":
                 continue
-            sequences = [s for group in stream.groups for s in group]
+            sequences = stream.sequences
             targets = loop.layout(sequences).target_N.tolist()
             wanted = [token for s in sequences for token in s.response]
             assert targets == wanted, f"stream {stream.name!r} does not predict whole responses"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -45,11 +44,6 @@ def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 
-def rollout_seed(seed: int, step: int) -> int:
-    """Noise seed of the answers sampled at a step: never the same twice in a run."""
-    return (seed * 1_000_003 + step + 1) % (1 << 31)
-
-
 def student_responses(
     ctx: Context,
     step: int,
@@ -62,7 +56,8 @@ def student_responses(
 
     ``teacher_mix`` is the share of the teacher's distribution at every token.
     """
-    decoding = replace(ctx.decoding, seed=rollout_seed(ctx.seed, step), temperature=temperature)
+    seed = (ctx.seed * 1_000_003 + step + 1) % (1 << 31)  # never the same twice in a run
+    decoding = replace(ctx.decoding, seed=seed, temperature=temperature)
     answers = ctx.answer(as_prompts(prompts), decoding, teacher_mix=teacher_mix)
     return [with_response(s, a.ids) for s, a in zip(prompts, answers, strict=True)]
 
@@ -174,24 +169,11 @@ class RolloutMethod(Method, abstract=True):
 
     remembers = ("rollouts",)
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.rollouts: list[Sequence] = []
-        self._announced = False
+    rollouts: Seq[Sequence] = ()
+    _announced = False
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A mini-batch of the current rollouts with their advantages, and plain text."""
-        rollouts = self.with_advantages(self._mini_batch(ctx, step))
-        return (Stream.of("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
-
-    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
-        """The rollouts of one mini-batch with the columns that the loss reads.
-
-        They come with ``log_q`` and ``log_p``, of student and teacher when they were sampled.
-        """
-        raise NotImplementedError
-
-    def _mini_batch(self, ctx: Context, step: int) -> list[Sequence]:
         ppo: PPO = self.config.ppo
         size = min(ctx.batch_size, ppo.rollouts)
         batches = max(1, ppo.rollouts // size)
@@ -202,7 +184,16 @@ class RolloutMethod(Method, abstract=True):
             self._announce(ctx)
         epoch, batch = divmod(inside, batches)
         place, n = epoch * batches + batch, len(self.rollouts)
-        return [self.rollouts[i] for i in ctx.indices(place, size=size, salt=2 + number, n=n)]
+        picked = ctx.indices(place, size=size, salt=2 + number, n=n)
+        rollouts = self.with_advantages([self.rollouts[i] for i in picked])
+        return (Stream.of("response", rollouts), *plain_text(ctx, step, self.config.lm_coef))
+
+    def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:
+        """The rollouts of one mini-batch with the columns that the loss reads.
+
+        They come with ``log_q`` and ``log_p``, of student and teacher when they were sampled.
+        """
+        raise NotImplementedError
 
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.train[i] for i in indices]

@@ -61,16 +61,11 @@ class AnswersLM(TemplateLM):
         """The tokenizer's chat format."""
         return chat_text(self.tokenizer, chat_history, add_generation_prompt)
 
-    def tok_encode(self, string: str, **_: Any) -> list[int]:
+    def tok_encode(self, *_: Any, **__: Any) -> Any:
         """Not for tasks that are answered."""
         raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
 
-    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
-        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
-
-    def loglikelihood_rolling(self, requests: Any, **_: Any) -> Any:
-        """Not for tasks that are answered."""
-        raise NotImplementedError("generation tasks ask for answers, not for likelihoods")
+    _loglikelihood_tokens = loglikelihood_rolling = tok_encode
 
 
 def stock_prompts(
@@ -91,13 +86,9 @@ def stock_prompts(
         repeats: Counter[int] = Counter()
         for request in requests:
             place = id(request)  # a prompt asked several times is one object several times
-            targets = _targets(tasks[str(request.task_name)], request.doc)
-            settings = request_decoding(request.args[1])
-            found.append(
-                StockPrompt(
-                    str(request.task_name), repeats[place], request.args[0], targets, settings
-                )
-            )
+            task, (context, how) = str(request.task_name), request.args
+            targets, settings = _targets(tasks[task], request.doc), request_decoding(how)
+            found.append(StockPrompt(task, repeats[place], context, targets, settings))
             repeats[place] += 1
         raise _Heard
 

@@ -150,9 +150,8 @@ def _divergences(
     """Each answer's sum of next-token divergences, nats."""
     sequences = [Tokens(p.ids, a.ids) for p, a in zip(prompts, answers, strict=True)]
     totals = []
-    for text, answer, student_TV in zip(
-        texts, answers, _log_probs(student, sequences), strict=True
-    ):
+    student_TVs = _log_probs(student, sequences)
+    for text, answer, student_TV in zip(texts, answers, student_TVs, strict=True):
         truth_TV = torch.from_numpy(truth.log_probs(text, answer.ids[:-1]))
         left, right = (truth_TV, student_TV) if forward else (student_TV, truth_TV)
         totals.append(float((left.exp() * (left - right)).sum()))
@@ -177,14 +176,13 @@ def _modes(
         for doc, modes in zip(docs, listed, strict=True)
         for text in modes
     ]
-    log_probs = iter(_log_probs(student, sequences))
-    each = iter(sequences)
+    each = zip(sequences, _log_probs(student, sequences), strict=True)
     found: list[tuple[float | None, float | None]] = []
     for modes in listed:
         mass, covered = 0.0, 0
         for true_probability in modes.values():
-            target = torch.tensor(next(each).response)
-            rows_TV = next(log_probs)
+            sequence, rows_TV = next(each)
+            target = torch.tensor(sequence.response)
             own = float(rows_TV.gather(-1, target[:, None]).sum().exp())
             mass += own
             covered += own >= COVERED * true_probability

@@ -140,7 +140,7 @@ def raw_teacher(session: Session) -> Located:
             name="teacher",
             method=_sft(),
             training=training,
-            student=lambda: initialise(mini.teacher_config(size), training.seed),
+            student=lambda: initialise(mini.model_config("teacher", size), training.seed),
             tokenizer=tokenizer,
             data=world_data(session.config, size, training, tokenizer),
             out=out,

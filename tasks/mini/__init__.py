@@ -1,6 +1,6 @@
 """A small generated world with a known true answer distribution: the embedded default suite."""
 
-from kdbench.tasks.mini.models import MODELS, model_config, student_config, teacher_config
+from kdbench.tasks.mini.models import MODELS, model_config
 from kdbench.tasks.mini.parse import render
 from kdbench.tasks.mini.tokenizer import build_tokenizer
 from kdbench.tasks.mini.truth import Truth
@@ -15,6 +15,4 @@ __all__ = [
     "plain_text",
     "render",
     "rows",
-    "student_config",
-    "teacher_config",
 ]

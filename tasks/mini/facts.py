@@ -8,6 +8,7 @@ by one word and easy.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from kdbench.tasks.mini import lexicon as lex
 from kdbench.tasks.mini.dice import Dice
@@ -15,30 +16,29 @@ from kdbench.tasks.mini.dice import Dice
 PEOPLE = 80
 Value = tuple[str, str]
 
-# attribute -> the noun by which instructions ask for it, the verb of a sentence that tells it
-NOUNS = {
-    "home": "home",
-    "craft": "craft",
-    "animals": "animals",
-    "dish": "dish",
-    "music": "instrument",
+
+class Attribute(NamedTuple):
+    """What is said of a person: the noun by which instructions ask for it, the verb of a sentence
+    that tells it, what the two words of a value are called, and the words that each may be.
+    """
+
+    noun: str
+    verb: str
+    words: Value
+    domain: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+TABLE = {
+    "home": Attribute("home", "lives in", ("dwelling", "town"), (lex.DWELLINGS, lex.TOWNS)),
+    "craft": Attribute("craft", "works as", ("material", "trade"), (lex.MATERIALS, lex.TRADES)),
+    "animals": Attribute("animals", "keeps", ("colour", "animal"), (lex.COLOURS, lex.ANIMALS)),
+    "dish": Attribute("dish", "cooks", ("ingredient", "form"), (lex.INGREDIENTS, lex.FORMS)),
+    "music": Attribute("instrument", "plays", ("tone", "instrument"), (lex.TONES, lex.INSTRUMENTS)),
 }
-VERBS = {
-    "home": "lives in",
-    "craft": "works as",
-    "animals": "keeps",
-    "dish": "cooks",
-    "music": "plays",
-}
-ATTRIBUTES = tuple(NOUNS)
-ATTRIBUTE_OF = {noun: attribute for attribute, noun in NOUNS.items()}
-DOMAINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "home": (lex.DWELLINGS, lex.TOWNS),
-    "craft": (lex.MATERIALS, lex.TRADES),
-    "animals": (lex.COLOURS, lex.ANIMALS),
-    "dish": (lex.INGREDIENTS, lex.FORMS),
-    "music": (lex.TONES, lex.INSTRUMENTS),
-}
+ATTRIBUTES = tuple(TABLE)
+VERBS = {name: attribute.verb for name, attribute in TABLE.items()}
+ATTRIBUTE_OF = {attribute.noun: name for name, attribute in TABLE.items()}
+DOMAINS = {name: attribute.domain for name, attribute in TABLE.items()}
 
 
 @dataclass(frozen=True)

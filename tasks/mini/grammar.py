@@ -8,6 +8,9 @@ its paths is what makes the truth exact (``truth.py``).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+from math import prod
 
 import numpy as np
 
@@ -47,16 +50,14 @@ def compile_spec(spec: str) -> Graph:
         ValueError: unbalanced brackets or a choice without a weight: a bug in a kind.
     """
     words = spec.replace("[", " [ ").replace("]", " ] ").replace("|", " | ").split()
-    fans: list[Fan] = []
+    fans: list[Fan] = []  # holds them, too, so that their ids stay theirs
     places: dict[int, int] = {}
-    kept: list[Fan] = []  # holds the fans so that their ids stay theirs
 
     def place(fan: Fan) -> int:
         """The node whose continuation is ``fan``: one node a fan, so that branches join again."""
         if id(fan) not in places:
             places[id(fan)] = len(fans)
             fans.append(fan)
-            kept.append(fan)
         return places[id(fan)]
 
     tree, rest = _parse(words, 0)
@@ -131,12 +132,10 @@ def _word(word: str) -> Build:
 def count_paths(graph: Graph) -> int:
     """How many paths lead from the beginning to the end (an upper bound on different answers)."""
     fans = graph.fans()
-    memo: dict[int, int] = {}
 
+    @cache
     def count(node: int) -> int:
-        if node not in memo:
-            memo[node] = sum(count(t) for _, _, t in fans[node]) if fans[node] else 1
-        return memo[node]
+        return sum(count(t) for _, _, t in fans[node]) if fans[node] else 1
 
     return count(0)
 
@@ -164,17 +163,12 @@ def plackett_luce(items: list[str], weights: list[float], k: int, glue: str) -> 
     Plackett 1975, "The Analysis of Permutations".
     """
 
-    def picks(left: list[int], k: int) -> Iterator[tuple[float, list[int]]]:
-        if k == 0:
-            yield 1.0, []
-            return
-        total = sum(weights[i] for i in left)
-        for i in left:
-            for p, rest in picks([j for j in left if j != i], k - 1):
-                yield weights[i] / total * p, [i, *rest]
+    def share(order: tuple[int, ...], place: int) -> float:
+        left = (w for i, w in enumerate(weights) if i not in order[:place])
+        return weights[order[place]] / sum(left)
 
     branches = [
-        f"{p!r} {f' {glue} '.join(items[i] for i in order)}"
-        for p, order in picks(list(range(len(items))), k)
+        f"{prod(share(order, n) for n in range(k))!r} {f' {glue} '.join(items[i] for i in order)}"
+        for order in permutations(range(len(items)), k)
     ]
     return f"[{' | '.join(branches)}]"

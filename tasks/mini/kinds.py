@@ -29,8 +29,8 @@ SLOT_VALUES: dict[str, tuple[str, ...]] = {
     "m": lex.MATERIALS,
     "s": lex.FEASTS,
     "q": lex.FIRST,
-    "a": tuple(facts.NOUNS.values()),
-    "b": tuple(facts.NOUNS.values()),
+    "a": tuple(facts.ATTRIBUTE_OF),
+    "b": tuple(facts.ATTRIBUTE_OF),
 }
 
 

@@ -12,6 +12,7 @@ from kdbench.tasks.mini.dice import Dice
 from kdbench.tasks.mini.facts import (
     ATTRIBUTE_OF,
     DOMAINS,
+    TABLE,
     World,
     article,
     noun_phrase,
@@ -19,14 +20,6 @@ from kdbench.tasks.mini.facts import (
 from kdbench.tasks.mini.grammar import plackett_luce
 from kdbench.tasks.mini.kinds import Answer, Choices, Draw, Slots
 
-# what the two words of an attribute's value are called, and what the slots are
-WORDS = {
-    "home": ("dwelling", "town"),
-    "craft": ("material", "trade"),
-    "animals": ("colour", "animal"),
-    "dish": ("ingredient", "form"),
-    "music": ("tone", "instrument"),
-}
 SLOT_WORDS = {"t": "town", "n": "animal", "c": "trade", "m": "material"}
 # pairs of attributes that training never asks for together
 UNSEEN_PAIRS = ({"home", "instrument"}, {"craft", "dish"}, {"animals", "home"})
@@ -45,7 +38,7 @@ def told(world: World, slots: Slots) -> dict[str, object]:
         person = world.people[slots["p"]]
         for attribute, value in person.items():
             said[attribute] = noun_phrase(attribute, value)
-            names |= zip(WORDS[attribute], value, strict=True)
+            names |= zip(TABLE[attribute].words, value, strict=True)
         said["a_dwelling"] = f"{article(names['dwelling'])} {names['dwelling']}"
     if "a" in slots:
         said["first"], said["second"] = (said[ATTRIBUTE_OF[slots[x]]] for x in "ab")

@@ -5,7 +5,7 @@ import json
 from functools import cache
 from typing import Any
 
-from kdbench.tasks.mini.models import teacher_config
+from kdbench.tasks.mini.models import model_config
 from kdbench.tasks.mini.world import rows
 
 # Complete: nothing that a run sets for its student reaches the teacher, so that all runs share it.
@@ -44,6 +44,8 @@ def teacher_training(size: str) -> dict[str, Any]:
 def fingerprint(size: str) -> str:
     """Hex sha256 of the teacher's training rows and architecture."""
     text = json.dumps(
-        [rows("train", size=size), teacher_config(size).to_diff_dict()], sort_keys=True, default=str
+        [rows("train", size=size), model_config("teacher", size).to_diff_dict()],
+        sort_keys=True,
+        default=str,
     )
     return hashlib.sha256(text.encode()).hexdigest()

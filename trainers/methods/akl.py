@@ -1,7 +1,5 @@
 """AKL: forward and reverse KL, weighted by where the two distributions differ."""
 
-from functools import partial
-
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -32,4 +30,4 @@ class AdaptiveKL(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
-        return micro.sum(partial(adaptive_kl, mu=self.config.mu), teacher=True)
+        return micro.sum(adaptive_kl, teacher=True, mu=self.config.mu)

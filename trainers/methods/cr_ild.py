@@ -1,7 +1,5 @@
 """CR-ILD, adapted from encoders: last-layer distillation with mixup consistency; ours on decoders."""
 
-from functools import partial
-
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -63,7 +61,7 @@ class CRILD(Method):
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed KD over tokens, or hidden-state distances over pairs."""
         if stream.name == "response":
-            sums = micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
+            sums = micro.sum(word_kd, teacher=True, kd_ratio=self.config.kd_ratio)
             idle = 0 * self.projector.weight.sum()  # ranks expect every gradient
             return sums | {"loss": sums["loss"] + idle}
         own, owner = micro.student_hidden_ND, micro.packed.owner_N

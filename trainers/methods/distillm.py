@@ -1,6 +1,5 @@
 """DistiLLM: skew KL with adaptive, off-policy use of the student's responses."""
 
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -63,23 +62,21 @@ class DistiLLM(Method):
         (r,) = drawn(ctx.seed, step, 14)
         if r < self.threshold:
             room = len(self.replay) < self.config.capacity
-            if r < self.threshold * self._fresh(ctx.progress) or room:
+            s = ctx.progress
+            fresh = {"decreasing": 1 - s, "constant": 0.5, "increasing": s}[self.config.schedule]
+            if r < self.threshold * fresh or room:
                 batch = student_responses(ctx, step, batch)
                 self.replay = [*self.replay, *batch][-self.config.capacity :]
             else:
                 batch = replayed(self.replay, ctx.seed, step, len(batch))
         return (Stream.of("response", batch), *plain_text(ctx, step, self.config.lm_coef))
 
-    def _fresh(self, progress: float) -> float:
-        shares = {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}
-        return shares[self.config.schedule]
-
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed skew divergence, or cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
         divergence = skew_forward_kl if self.config.divergence == "skl" else skew_reverse_kl
-        return micro.sum(partial(divergence, alpha=self.config.alpha), teacher=True)
+        return micro.sum(divergence, teacher=True, alpha=self.config.alpha)
 
     def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
         """Adapts φ to the development loss."""

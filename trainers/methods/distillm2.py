@@ -1,7 +1,7 @@
 """DistiLLM-2: skew KL on teacher responses against skew reverse KL on student responses."""
 
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Sequence as Seq
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -51,10 +51,8 @@ class DistiLLM2(Method):
 
     remembers = ("teacher", "student")
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.teacher: list[Sequence] = []
-        self.student: list[Sequence] = []
+    teacher: Seq[Sequence] = ()
+    student: Seq[Sequence] = ()
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The collection's responses to the step's prompts."""
@@ -89,8 +87,7 @@ class DistiLLM2(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed token means a response."""
-        divergence = partial(skewed, reverse=stream.name == "student")
-        return micro.sum(shared(divergence), teacher=True)
+        return micro.sum(shared(skewed), teacher=True, reverse=stream.name == "student")
 
 
 def curriculum(gap: Tensor, alpha: float, low: float) -> Tensor:

@@ -59,21 +59,20 @@ class DPKD(Method):
         nll = -q / lengths
         if self.config.length_norm or self.config.form == "simpo":
             q, p = q / lengths, p / lengths
-        values = self.preference(q, p, nll)
         margin = (q[0::2] - p[0::2]) - (q[1::2] - p[1::2])
         return {
-            "loss": values.sum(),
+            "loss": self.preference(q, nll, margin).sum(),
             "chosen_nll": nll[0::2].sum(),
             "rejected_nll": nll[1::2].sum(),
             "margin": margin.sum(),
             "slope": (self.config.beta * torch.sigmoid(-self.config.beta * margin)).sum(),
         }
 
-    def preference(self, q: torch.Tensor, p: torch.Tensor, nll: torch.Tensor) -> torch.Tensor:
-        """The configured form, one value a pair, of chosen and rejected answers in turn."""
+    def preference(self, q: torch.Tensor, nll: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+        """The configured form, one value a pair; of ``q`` and ``nll`` chosen and rejected in turn."""
         beta, form, q_pair = self.config.beta, self.config.form, (q[0::2], q[1::2])
         if form == "cpo":
             return cpo(*q_pair, nll[0::2], beta=beta)
         if form == "simpo":
             return simpo(*q_pair, beta=beta, gamma=self.config.gamma)
-        return (dpo if form == "dpo" else ipo)(*q_pair, p[0::2], p[1::2], beta=beta)
+        return (dpo if form == "dpo" else ipo)(margin, beta=beta)

@@ -1,6 +1,5 @@
 """DPKD as the authors' released code computes it: token level, teacher-forced."""
 
-from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -50,5 +49,5 @@ class DPKDToken(Method):
         """Summed mixture, or plain cross-entropy on text."""
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
-        preference = partial(dpkd_token, beta=self.config.beta)
-        return micro.sum(mixed(preference, self.config.kd_ratio), teacher=True)
+        preference = mixed(dpkd_token, self.config.kd_ratio)
+        return micro.sum(preference, teacher=True, beta=self.config.beta)

@@ -81,13 +81,14 @@ class DSKD(Method):
         return sums | terms | {"loss": value}
 
     def _student_space(self, micro: MicroBatch, t2s: Tensor) -> Values:
-        head, hidden = micro.student_head, micro.student_hidden_ND
-        fixed = _fixed(head)
+        head: Any = micro.student_head
+        bias = None if head.bias is None else head.bias.detach()
+        fixed = replace(head, weight=head.weight.detach(), bias=bias)
         sums: list[tuple[Tensor, Tensor]] = []
         for rows in torch.arange(len(t2s), device=t2s.device).split(ROWS):
             seen = fixed.logits(t2s[rows])
             nll = cross_entropy(seen, None, micro.packed.target_N[rows], {})["loss"]
-            kl = self._divergence(seen.detach(), head.logits(hidden[rows]))
+            kl = self._divergence(seen.detach(), head.logits(micro.student_hidden_ND[rows]))
             if micro.packed.twin is not None:  # what the attention got wrong teaches nothing
                 kl = kl * (seen.argmax(-1) == micro.packed.target_N[rows])
             sums.append((nll.sum(), kl.sum()))
@@ -129,9 +130,3 @@ def _spread(micro: MicroBatch) -> Tensor:
     """Standard deviation of all the teacher's embedding weights."""
     embeddings: Any = micro.teacher.model.get_input_embeddings()
     return embeddings.weight.std()
-
-
-def _fixed(head: Any) -> Any:
-    """The head with its weights held fixed."""
-    bias = None if head.bias is None else head.bias.detach()
-    return replace(head, weight=head.weight.detach(), bias=bias)

@@ -1,7 +1,5 @@
 """Word-level forward KD on the data set's responses (the papers' "KD")."""
 
-from functools import partial
-
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -31,4 +29,4 @@ class ForwardKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture."""
-        return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
+        return micro.sum(word_kd, teacher=True, kd_ratio=self.config.kd_ratio)

@@ -1,6 +1,5 @@
 """GKD: generalised JSD on a mixture of the student's own and other responses."""
 
-from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -50,4 +49,4 @@ class GKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
-        return micro.sum(partial(generalised_jsd, beta=self.config.beta), teacher=True)
+        return micro.sum(generalised_jsd, teacher=True, beta=self.config.beta)

@@ -1,7 +1,5 @@
 """Generalised Jensen–Shannon divergence on the data set's responses."""
 
-from functools import partial
-
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -33,7 +31,6 @@ class JSD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
-        divergence = partial(generalised_jsd, beta=self.config.beta)
-        if self.config.kd_ratio == 1:
-            return micro.sum(divergence, teacher=True)
-        return micro.sum(mixed(divergence, self.config.kd_ratio), teacher=True)
+        ratio = self.config.kd_ratio
+        divergence = generalised_jsd if ratio == 1 else mixed(generalised_jsd, ratio)
+        return micro.sum(divergence, teacher=True, beta=self.config.beta)

@@ -1,7 +1,5 @@
 """LsrKD, known to us from its abstract: label smoothing as distillation without a teacher."""
 
-from functools import partial
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -38,7 +36,7 @@ class LsrKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and smoothing."""
-        return micro.sum(partial(smoothed, **self.config.model_dump()), teacher=False)
+        return micro.sum(smoothed, teacher=False, **self.config.model_dump())
 
 
 def smoothed(

@@ -1,7 +1,5 @@
 """MiniLLM as the authors' released code computes it."""
 
-from functools import partial
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -69,7 +67,7 @@ class MiniLLMCode(RolloutMethod):
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Policy-gradient and regulariser, or the mixed plain-text loss."""
         if stream.name == "text":
-            return micro.sum(partial(word_kd, kd_ratio=self.config.kd_ratio), teacher=True)
+            return micro.sum(word_kd, teacher=True, kd_ratio=self.config.kd_ratio)
         return micro.sum(self.token_loss, teacher=True)
 
     def token_loss(

@@ -1,6 +1,6 @@
 """MrKD, known to us from its abstract: distillation from copies of the student along its own way."""
 
-from functools import partial
+from collections.abc import Sequence as Seq
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, forward_kl
+from kdbench.trainers.teacher import TeacherSide
 
 
 class MrKD(Method):
@@ -37,17 +38,15 @@ class MrKD(Method):
         same_tokenizer=False,
     )
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.memory: list[Any] = []
-        self.turn = 0
-        self._stored: list[dict[str, torch.Tensor]] = []
+    memory: Seq[TeacherSide] = ()
+    turn = 0
+    _stored: Seq[dict[str, torch.Tensor]] = ()
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's training examples; now and then a new copy."""
         if self._stored:
             self.memory = [ctx.copy_student(weights) for weights in self._stored]
-            self._stored = []
+            self._stored = ()
         if step % self.config.every == 0:
             self.memory = [*self.memory, ctx.copy_student()][-self.config.copies :]
         self.turn = step % len(self.memory)
@@ -56,7 +55,7 @@ class MrKD(Method):
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy and divergence from the copy whose turn it is."""
         settings = {"weight": self.config.weight, "temperature": self.config.temperature}
-        return micro.sum(partial(remembered, **settings), teacher=self.memory[self.turn])
+        return micro.sum(remembered, teacher=self.memory[self.turn], **settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of the copies."""

@@ -1,6 +1,5 @@
 """OPD: fully on-policy distillation by the reverse KL."""
 
-from functools import partial
 from typing import Literal
 
 import torch
@@ -60,7 +59,7 @@ class OPD(Method):
         if self.config.estimator == "full":
             return micro.sum(reverse_kl, teacher=True)
         if self.config.estimator == "top-k":
-            return micro.sum(partial(top_k_reverse_kl, k=self.config.top_k), teacher=True)
+            return micro.sum(top_k_reverse_kl, teacher=True, k=self.config.top_k)
         log_q, log_p = micro.logprobs(), micro.teacher_logprobs()
         owner = micro.packed.owner_N
         surrogate = reward_to_go if self.config.estimator == "k1" else reward_to_go_k3

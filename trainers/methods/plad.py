@@ -1,6 +1,7 @@
 """PLaD, known to us from its abstract: pseudo-preference pairs; all hyper-parameters are ours."""
 
-from typing import Any, Literal
+from collections.abc import Sequence as Seq
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -42,10 +43,8 @@ class PLaD(Method):
 
     remembers = ("worse", "gaps")
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.worse: list[Sequence] = []
-        self.gaps: list[float] = []
+    worse: Seq[Sequence] = ()
+    gaps: Seq[float] = ()
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, answer of the student as it was before training)."""

@@ -48,9 +48,8 @@ class RLKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence and ranking loss."""
-        settings = self.config.model_dump()
-        settings["divergence"] = DIVERGENCES[self.config.divergence]
-        return micro.sum(partial(ranked, **settings), teacher=True)
+        settings = self.config.model_dump() | {"divergence": DIVERGENCES[self.config.divergence]}
+        return micro.sum(ranked, teacher=True, **settings)
 
 
 def ranked(

@@ -1,7 +1,5 @@
 """Sequence-level KD: training on the teacher's own answers."""
 
-from functools import partial
-
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -37,4 +35,4 @@ class SeqKD(Method):
         """Summed cross-entropy or mixture."""
         if not self.config.word_kd:
             return micro.sum(cross_entropy, teacher=False)
-        return micro.sum(partial(word_kd, kd_ratio=self.config.word_kd), teacher=True)
+        return micro.sum(word_kd, teacher=True, kd_ratio=self.config.word_kd)

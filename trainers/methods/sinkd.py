@@ -52,8 +52,7 @@ class SinKD(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Token means of CE and KD plus the Sinkhorn term, summed over groups."""
-        kd = shared(partial(word_kd, kd_ratio=self.config.kd_ratio))
-        sums = micro.sum(kd, teacher=True)
+        sums = micro.sum(shared(word_kd), teacher=True, kd_ratio=self.config.kd_ratio)
         value, sinkhorn = sums["loss"], torch.zeros_like(sums["loss"])
         group_N = micro.packed.columns["group"]
         settings = {n: getattr(self.config, n) for n in ("temperature", "epsilon", "rounds")}

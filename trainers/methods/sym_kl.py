@@ -1,7 +1,5 @@
 """Weighted forward plus reverse KL on the data set's responses."""
 
-from functools import partial
-
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -29,5 +27,5 @@ class SymmetricKL(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""
-        weighted = partial(symmetric_kl, forward_weight=self.config.forward_weight)
-        return micro.sum(weighted, teacher=True)
+        weight = self.config.forward_weight
+        return micro.sum(symmetric_kl, teacher=True, forward_weight=weight)

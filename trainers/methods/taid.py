@@ -1,7 +1,6 @@
 """TAID: a target that moves from the student's own distribution to the teacher's."""
 
 import math
-from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -42,7 +41,7 @@ class TAID(Method):
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence from the interpolated target."""
-        return micro.sum(partial(taid, t=self.schedule.t), teacher=True)
+        return micro.sum(taid, teacher=True, t=self.schedule.t)
 
     def after_step(self, ctx: Context, step: int, terms: dict[str, float]) -> None:
         """Moves t on."""

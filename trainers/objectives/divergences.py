@@ -278,22 +278,26 @@ def taid(
     return _with_ce("taid", _kl(log_p, log_q), log_p) | {"nll": _logged(student, target)}
 
 
-def mixed(objective: TokenObjective, ratio: float) -> TokenObjective:
+def mixed(objective: Callable[..., Values], ratio: float) -> Callable[..., Values]:
     """(1 - ratio) * cross-entropy + ratio * objective; its own terms are still logged."""
 
-    def value(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
-        terms = objective(student, teacher, target, columns)
+    def value(
+        student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, **options: float
+    ) -> Values:
+        terms = objective(student, teacher, target, columns, **options)
         nll = cross_entropy(student, teacher, target, columns)["loss"]
         return terms | {"loss": (1 - ratio) * nll + ratio * terms["loss"], "nll": nll.detach()}
 
     return value
 
 
-def shared(objective: TokenObjective) -> TokenObjective:
+def shared(objective: Callable[..., Values]) -> Callable[..., Values]:
     """All values of the objective, each times what column ``share`` says its token weighs."""
 
-    def value(student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns) -> Values:
-        terms = objective(student, teacher, target, columns)
+    def value(
+        student: Tensor, teacher: Tensor | None, target: Tensor, columns: Columns, **options: float
+    ) -> Values:
+        terms = objective(student, teacher, target, columns, **options)
         return {name: value * columns["share"] for name, value in terms.items()}
 
     return value

@@ -13,28 +13,14 @@ from torch.nn import functional as F
 Form = Literal["dpo", "ipo", "cpo", "simpo"]
 
 
-def dpo(
-    q_win: torch.Tensor,
-    q_lose: torch.Tensor,
-    p_win: torch.Tensor,
-    p_lose: torch.Tensor,
-    *,
-    beta: float,
-) -> torch.Tensor:
+def dpo(margin: torch.Tensor, *, beta: float) -> torch.Tensor:
     """−log σ(β·h), h = (q⁺ − p⁺) − (q⁻ − p⁻): DPKD eq. 9 (arXiv:2406.19774), teacher as reference."""
-    return -F.logsigmoid(beta * ((q_win - p_win) - (q_lose - p_lose)))
+    return -F.logsigmoid(beta * margin)
 
 
-def ipo(
-    q_win: torch.Tensor,
-    q_lose: torch.Tensor,
-    p_win: torch.Tensor,
-    p_lose: torch.Tensor,
-    *,
-    beta: float,
-) -> torch.Tensor:
+def ipo(margin: torch.Tensor, *, beta: float) -> torch.Tensor:
     """(h − 1/(2β))² (Azar et al. 2023, arXiv:2310.12036, eq. 17, with τ = β)."""
-    return ((q_win - p_win) - (q_lose - p_lose) - 1 / (2 * beta)) ** 2
+    return (margin - 1 / (2 * beta)) ** 2
 
 
 def cpo(

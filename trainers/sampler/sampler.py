@@ -268,14 +268,8 @@ class _Sampler:
         """One step of all live rows: the tokens drawn."""
         n = len(self._rows)
         blocks = [row.block for row in self._rows if row.block]
-        scores = [
-            filtered(
-                decoder.step(self._tokens_S[:n])[:, : self.vocab].to(self._dtype),
-                self.decoding,
-                blocks,
-            )
-            for decoder in self.decoders
-        ]
+        logits = (decoder.step(self._tokens_S[:n])[:, : self.vocab] for decoder in self.decoders)
+        scores = [filtered(each.to(self._dtype), self.decoding, blocks) for each in logits]
         scores_nV = mixed(scores[0], scores[1], self.alpha) if len(scores) == 2 else scores[0]
         if self.decoding.temperature == 0:
             drawn_n = scores_nV.argmax(dim=-1)
