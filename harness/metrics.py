@@ -117,18 +117,11 @@ def learn(cards: Mapping[str, MetricCard]) -> None:
             _LEARNT[name] = Metric(**fields)
 
 
-def card_of(name: str, metric: Metric) -> MetricCard:
+def card_of(metric: Metric) -> MetricCard:
     """What a summary keeps of a metric that is not ours."""
-    finite = {"low": metric.low, "high": metric.high}
-    return MetricCard(
-        label=metric.label,
-        better=metric.better,
-        digits=metric.digits,
-        headline=metric.headline,
-        kind="probe" if metric.aggregate else metric.kind,
-        about=metric.about,
-        **{k: v for k, v in finite.items() if abs(v) != float("inf")},
-    )
+    shown = {name: getattr(metric, name) for name in MetricCard.model_fields}
+    finite = {k: v for k, v in shown.items() if v not in (float("-inf"), float("inf"))}
+    return MetricCard(**finite | ({"kind": "probe"} if metric.aggregate else {}))
 
 
 def info(metric: str) -> Metric:

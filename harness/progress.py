@@ -119,7 +119,7 @@ class Progress:
             if self._on_terminal and not self._quiet and self._live is None:
                 live = Live(console=self._console, transient=True, auto_refresh=False)
                 self._live = stack.enter_context(live)
-                stack.callback(self._forget)
+                stack.callback(setattr, self, "_live", None)
                 self.show(stage.line())
             yield stage
         if not self._quiet:
@@ -142,9 +142,6 @@ class Progress:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif not self._on_terminal:
             self._console.print(Text(line))
-
-    def _forget(self) -> None:
-        self._live = None
 
 
 def duration(seconds: float) -> str:

@@ -60,8 +60,8 @@ def described(evaluation: Evaluation) -> bool:
 
 def score_texts(rows: list[SampleRow]) -> tuple[list[ScoreRow], dict[str, Any]]:
     """Scores by the registered text metrics, and the cards of those that packages added."""
-    added = {name: metrics.card_of(name, each) for name, each in metrics.others().items()}
-    cards = {name: card.model_dump(mode="json") for name, card in added.items()}
+    added = metrics.others().items()
+    cards = {name: metrics.card_of(each).model_dump(mode="json") for name, each in added}
     return score_rows(rows), {"cards": cards} if cards else {}
 
 

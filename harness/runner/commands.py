@@ -26,7 +26,7 @@ from kdbench.harness.progress import Progress
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import run_overlaps
+from kdbench.harness.runner.data import prepare_data, run_overlaps
 from kdbench.harness.runner.models import (
     Located,
     end_tokens,
@@ -41,7 +41,6 @@ from kdbench.harness.runner.prepare import (
     init_student,
     prepare,
     raw_teacher,
-    tokenised,
     tuned_teacher,
 )
 from kdbench.harness.runner.probing import Prober, check_probes, text_model
@@ -99,7 +98,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     run.identity.write(prepared.identity)
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
-    data = tokenised(session, prepared, config.train)
+    data = prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
     record = PrepareRecord(
         data=data.facts,
         overlaps=run_overlaps(prepared.rows, config, session.request.data_dir),

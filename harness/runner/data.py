@@ -18,6 +18,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.identity import digest
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
+from kdbench.trainers.models import vocabulary
 from kdbench.trainers.types import Sequence
 
 WORLDS = tuple(mini.SIZES)
@@ -90,10 +91,9 @@ def prepare_data(
     config: RunConfig,
     training: TrainConfig,
     tokenizer: PreTrainedTokenizerBase,
-    end_id: int,
-    data_dir: Path | None,
 ) -> TrainingData:
     """Token ids under the run's protocol, template and limits."""
+    end_id = vocabulary(tokenizer).eos_ids[0]
     rule = TokenRule(
         boundary=config.data.boundary,
         over_long="drop",
