@@ -6,7 +6,7 @@ applied here, and what it changed is counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.data.examples import Example, examples_sha256
 from kdbench.harness.data.templates import prompt_hash, prompt_key, render
@@ -70,6 +70,20 @@ class PreparedTask:
     data_sha256: str
 
 
+def prompt_doc(
+    tokenizer: TokenizerLike, prompt: str, references: tuple[str, ...], **known: Any
+) -> PromptDoc:
+    """A prompt with what follows from its text and its references; ``known`` are all other fields."""
+    return PromptDoc(
+        prompt=prompt,
+        prompt_hash=prompt_hash(prompt),
+        key=prompt_key(prompt),
+        references=references,
+        reference_tokens=min(len(ids) for ids in encode(tokenizer, references)),
+        **known,
+    )
+
+
 def prepared(
     examples: Sequence[Example],
     *,
@@ -93,18 +107,8 @@ def prepared(
     docs = []
     for prompt in kept:
         example, text = examples[prompt.place], prompts[prompt.place]
-        docs.append(
-            PromptDoc(
-                doc_id=example.doc_id,
-                prompt=text,
-                prompt_hash=prompt_hash(text),
-                key=prompt_key(text),
-                ids=tuple(prompt.ids),
-                references=example.references,
-                category=example.category,
-                reference_tokens=min(len(ids) for ids in encode(tokenizer, example.references)),
-            )
-        )
+        known = {"doc_id": example.doc_id, "category": example.category, "ids": prompt.ids}
+        docs.append(prompt_doc(tokenizer, text, example.references, **known))
     return PreparedTask(
         task=task,
         source=source,

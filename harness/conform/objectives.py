@@ -1,4 +1,4 @@
-"""Token objectives and MiniLLM's pieces against the authors' numbers."""
+"""Token objectives, MiniLLM's pieces and TAID's schedule against the authors' numbers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from kdbench.harness.conform.named_objectives import named_objective
 from kdbench.harness.conform.value import Value, compared, flat
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
+from kdbench.trainers.methods.taid import Schedule
 from kdbench.trainers.objectives.divergences import reverse_kl
 from kdbench.trainers.objectives.policy import (
     code_returns,
@@ -100,6 +101,17 @@ def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
         "single_step_reg_loss": single.detach(),
         "reg_grad_l2": single_gradient.norm(),
     }
+
+
+def taid_schedule(data: dict[str, Any]) -> Iterator[Value]:
+    """T after each step of a given loss curve."""
+    for number, case in enumerate(data["cases"]):
+        settings, total = case["settings"], case["num_train_steps"]
+        schedule = Schedule(
+            settings["t_start"], settings["t_end"], settings["alpha"], settings["beta"]
+        )
+        ours = [schedule.update(loss, step / total) for step, loss in enumerate(case["losses"])]
+        yield Value(f"taid_schedule[{number}].t", flat(case["expected_t"]), ours)
 
 
 def _picked(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Classification sets with label words (SST-2, BoolQ): for calibration."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdbench.harness.data import hub
 from kdbench.harness.data.examples import read_objects
@@ -10,8 +9,7 @@ from kdbench.harness.data.sources import data_folder
 from kdbench.harness.errors import InputError, unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(NamedTuple):
     """One classified text: ``fields`` as the file names them, ``label`` an index of classes."""
 
     doc_id: int
@@ -19,8 +17,7 @@ class Labelled:
     label: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     path: str
     hub_id: str
     fields: tuple[str, ...]

@@ -107,8 +107,7 @@ def estimates(rows: Sequence[ScoreRow], names: Sequence[str]) -> dict[str, Estim
     found: dict[str, Estimate | Missing] = {}
     tables: dict[str, stats.Array] = {}
     for metric in names:
-        problem = _problem(ordered, metric)
-        if problem:
+        if problem := _problem(ordered, metric):
             found[metric] = Missing(missing=problem)
         else:
             tables[metric] = np.array([row.metrics[metric] for row in ordered], dtype=float)
@@ -196,19 +195,10 @@ def _gpt2_buckets(samples: Sequence[SampleRow], scores: Sequence[ScoreRow]) -> d
         reason = f"the papers' tokenizer ({GPT2}) is not in this machine's Hugging Face cache"
         return Missing(missing=reason).model_dump()
     references = {row.doc_id: row.references for row in samples}
-    counted = [
-        row.model_copy(
-            update={
-                "reference_tokens": min(
-                    len(ids)
-                    for ids in tokenizer(references[row.doc_id], add_special_tokens=False)[
-                        "input_ids"
-                    ]
-                )
-            }
-        )
-        for row in scores
-    ]
+    counted = []
+    for row in scores:
+        ids = tokenizer(references[row.doc_id], add_special_tokens=False)["input_ids"]
+        counted.append(row.model_copy(update={"reference_tokens": min(map(len, ids))}))
     return _buckets(counted) | {"signature": f"reference tokens: {GPT2}"}
 
 

@@ -58,7 +58,10 @@ def run_command(request: Request) -> int:
     check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     prepared = _trained_run(session)
-    _evaluate_run(session, prepared)
+    label, probes = session.config.method.name, session.config.tasks.probes
+    student = locate(session.config.pair.student, str(prepared.run.training.student))
+    teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
+    _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
     references = evaluate_references(session, prepared)
     if session.is_main:
         _print_board(session, [*references, prepared.run], prepared.run)
@@ -193,14 +196,6 @@ def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard
 # -- evaluation -----------------------------------------------------------------------------------
 
 
-def _evaluate_run(session: Session, prepared: Prepared) -> None:
-    run = prepared.run
-    student = locate(session.config.pair.student, str(run.training.student))
-    exposed = "exposure" in session.config.tasks.probes
-    teacher = tuned_teacher(session, prepared) if exposed else None
-    _evaluate_into(session, run, session.config.method.name, student, None, teacher=teacher)
-
-
 def _evaluate_into(
     session: Session,
     run: RunFolder,
@@ -226,7 +221,12 @@ def _evaluate_into(
         added = summary.write_summary(session, run, whose, {})
         if card is not None and (added or not run.manifest.exists()):
             summary.write_manifest(
-                session, run, prepared=None, generation={}, extra={"label": label}, drift=[]
+                session,
+                run,
+                prepared=PrepareRecord(),
+                generation={},
+                extra={"label": label},
+                drift=[],
             )
 
 
