@@ -40,10 +40,9 @@ class StageLine:
     done: int
     _tokens: int = 0
     _facts: dict[str, float | str] = field(default_factory=dict)
-    _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._first = self.done
+        self._first, self._began = self.done, time.monotonic()
         self._shown = self._began + self.progress.first - self.progress.every
         self._history: deque[tuple[float, int, int]] = deque([(self._began, self.done, 0)])
 
@@ -105,9 +104,8 @@ class Progress:
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-        self.first, self.every = PLAIN_FIRST, PLAIN_EVERY
-        if self._on_terminal:
-            self.first, self.every = 0.0, LIVE_EVERY
+        plain = PLAIN_FIRST, PLAIN_EVERY
+        self.first, self.every = (0.0, LIVE_EVERY) if self._on_terminal else plain
 
     @contextlib.contextmanager
     def stage(

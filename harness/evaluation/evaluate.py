@@ -138,17 +138,13 @@ def evaluation_record(
     config: RunConfig, task: PreparedTask, card: ModelRef | None
 ) -> EvaluationRecord:
     """What decides the samples of one evaluation."""
+    asked = ("task", "source", "place", "edition", "template", "data_sha256")
     return EvaluationRecord(
-        task=task.task,
-        source=task.source,
-        place=task.place,
-        edition=task.edition,
         protocol=task.protocol.name,
-        template=task.template,
-        data_sha256=task.data_sha256,
         max_prompt=task.protocol.max_prompt,
         decoding=protocol_decoding(config, task.protocol),
         seeds=list(config.generate.seeds),
+        **{name: getattr(task, name) for name in asked},
         **model_facts(config, card),
     )
 

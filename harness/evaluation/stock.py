@@ -139,19 +139,9 @@ def score_samples(
     repeats = len(asked) // len(by_seed[0])
     scored = []
     for place, (_, _, names) in enumerate(by_seed[0]):
-        sample = asked[place * repeats]
-        scored.append(
-            ScoreRow(
-                doc_id=sample.doc_id,
-                prompt_hash=sample.prompt_hash,
-                category=sample.category,
-                reference_tokens=sample.reference_tokens,
-                seeds=record.seeds,
-                metrics={
-                    name: [float(found[place][1][name]) for found in by_seed] for name in names
-                },
-            )
-        )
+        sample = asked[place * repeats].model_dump(include=set(ScoreRow.model_fields))
+        found = {name: [float(each[place][1][name]) for each in by_seed] for name in names}
+        scored.append(ScoreRow(seeds=record.seeds, metrics=found, **sample))
     return scored, {"cards": metric_cards(first), "whole": whole_set(first)}
 
 
