@@ -212,23 +212,12 @@ def file_task(text: str) -> tuple[str, str] | None:
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:
     """The same run with every ``auto`` precision of its trainings resolved to ``precision``."""
-
-    def resolved(training: TrainConfig | None) -> TrainConfig | None:
-        if training is None:
-            return None
-        arithmetic = precision if training.precision == "auto" else training.precision
-        sampling = training.sample_precision
-        return training.model_copy(
-            update={
-                "precision": arithmetic,
-                "sample_precision": arithmetic if sampling == "auto" else sampling,
-            }
-        )
-
-    return config.model_copy(
-        update={
-            "train": resolved(config.train),
-            "init_sft": resolved(config.init_sft),
-            "teacher_sft": resolved(config.teacher_sft),
-        }
-    )
+    resolved = {}
+    for name in ("train", "init_sft", "teacher_sft"):
+        training: TrainConfig | None = getattr(config, name)
+        if training is not None:
+            found, drawn = training.precision, training.sample_precision
+            found = precision if found == "auto" else found
+            changed = {"precision": found, "sample_precision": found if drawn == "auto" else drawn}
+            resolved[name] = training.model_copy(update=changed)
+    return config.model_copy(update=resolved)

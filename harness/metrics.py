@@ -5,17 +5,16 @@ aggregation. A package adds some by the entry point
 ``[project.entry-points."kdbench.metrics"] name = "module:METRIC"``, whose value is a `Metric`.
 """
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import MetricCard
+from kdbench.harness.files.store import sha256_file
 
 Kind = Literal["score", "judge", "probe"]
 ENTRY_POINTS = "kdbench.metrics"
@@ -117,18 +116,11 @@ def learn(cards: Mapping[str, MetricCard]) -> None:
             _LEARNT[name] = Metric(**fields)
 
 
-def card_of(name: str, metric: Metric) -> MetricCard:
+def card_of(metric: Metric) -> MetricCard:
     """What a summary keeps of a metric that is not ours."""
-    finite = {"low": metric.low, "high": metric.high}
-    return MetricCard(
-        label=metric.label,
-        better=metric.better,
-        digits=metric.digits,
-        headline=metric.headline,
-        kind="probe" if metric.aggregate else metric.kind,
-        about=metric.about,
-        **{k: v for k, v in finite.items() if abs(v) != float("inf")},
-    )
+    shown = {name: getattr(metric, name) for name in MetricCard.model_fields}
+    finite = {k: v for k, v in shown.items() if v not in (float("-inf"), float("inf"))}
+    return MetricCard(**finite | ({"kind": "probe"} if metric.aggregate else {}))
 
 
 def info(metric: str) -> Metric:
@@ -183,7 +175,7 @@ def versions_of_others() -> str:
     for name, metric in sorted(others().items()):
         assert callable(metric.score)
         file = getattr(sys.modules.get(metric.score.__module__), "__file__", None)
-        source = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8] if file else "unknown"
+        source = sha256_file(file)[:8] if file else "unknown"
         said.append(f" +{name}@{source}")
     return "".join(said)
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from rich.console import Console
@@ -20,6 +21,7 @@ LIVE_EVERY = 0.1
 WINDOW = 15.0  # seconds that the rate looks back
 
 
+@dataclass
 class StageLine:
     """One stage's line. Update it with cumulative numbers; what the line shows follows from them.
 
@@ -31,20 +33,18 @@ class StageLine:
         done: how many were done before (a resumed run).
     """
 
-    def __init__(
-        self, progress: "Progress", name: str, total: int | None, unit: str, done: int
-    ) -> None:
-        self._progress = progress
-        self._name = name
-        self._total = total
-        self._unit = unit
-        self._done = done
-        self._first = done
-        self._tokens = 0
-        self._facts: dict[str, float | str] = {}
-        self._began = time.monotonic()
-        self._shown = self._began + progress.first - progress.every
-        self._history: deque[tuple[float, int, int]] = deque([(self._began, done, 0)])
+    progress: "Progress"
+    name: str
+    total: int | None
+    unit: str
+    done: int
+    _tokens: int = 0
+    _facts: dict[str, float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._first, self._began = self.done, time.monotonic()
+        self._shown = self._began + self.progress.first - self.progress.every
+        self._history: deque[tuple[float, int, int]] = deque([(self._began, self.done, 0)])
 
     def update(self, done: int, *, tokens: int = 0, **facts: float | str) -> None:
         """Says how far the stage is.
@@ -57,38 +57,38 @@ class StageLine:
         now = time.monotonic()
         if self._history[-1][2] > tokens:  # the count starts anew after a resume
             self._history.clear()
-        self._done, self._tokens = done, tokens
+        self.done, self._tokens = done, tokens
         self._facts |= facts
         self._history.append((now, done, tokens))
         while len(self._history) > 2 and now - self._history[1][0] > WINDOW:
             self._history.popleft()
-        if now - self._shown >= self._progress.every:
+        if now - self._shown >= self.progress.every:
             self._shown = now
-            self._progress.show(self.line())
+            self.progress.show(self.line())
 
     def line(self) -> str:
         """The line as it stands: name, count, first fact, tokens/s, ETA, other facts."""
-        count = f"{self._done}/{self._total}" if self._total else str(self._done)
-        parts = [f"{self._unit} {count}"]
+        count = f"{self.done}/{self.total}" if self.total else str(self.done)
+        parts = [f"{self.unit} {count}"]
         facts = [f"{key} {_short(value)}" for key, value in self._facts.items()]
         parts += facts[:1]
         then, done, tokens = self._history[0]
         seconds = time.monotonic() - then
         if self._tokens > tokens and seconds > 0:
             parts.append(f"{(self._tokens - tokens) / seconds:,.0f} tokens/s")
-        if self._total and self._done > done and self._done < self._total:
-            left = (self._total - self._done) * seconds / (self._done - done)
+        if self.total and self.done > done and self.done < self.total:
+            left = (self.total - self.done) * seconds / (self.done - done)
             parts.append(f"{duration(left)} left")
         # last, because a narrow terminal cuts them off
-        return f"{self._name}: {', '.join(parts + facts[1:])}"
+        return f"{self.name}: {', '.join(parts + facts[1:])}"
 
     def summary(self) -> str:
         """The line that stays when the stage is done."""
         facts = "".join(f", {key} {_short(value)}" for key, value in self._facts.items())
-        work = f"{self._done - self._first} {self._unit}{'' if self._done == 1 else 's'}"
+        work = f"{self.done - self._first} {self.unit}{'' if self.done == 1 else 's'}"
         if self._first:
             work += f" (after {self._first} before)"
-        return f"{self._name}: {work} in {duration(time.monotonic() - self._began)}{facts}"
+        return f"{self.name}: {work} in {duration(time.monotonic() - self._began)}{facts}"
 
 
 class Progress:
@@ -104,9 +104,8 @@ class Progress:
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-        self.first, self.every = PLAIN_FIRST, PLAIN_EVERY
-        if self._on_terminal:
-            self.first, self.every = 0.0, LIVE_EVERY
+        plain = PLAIN_FIRST, PLAIN_EVERY
+        self.first, self.every = (0.0, LIVE_EVERY) if self._on_terminal else plain
 
     @contextlib.contextmanager
     def stage(
@@ -119,7 +118,7 @@ class Progress:
             if self._on_terminal and not self._quiet and self._live is None:
                 live = Live(console=self._console, transient=True, auto_refresh=False)
                 self._live = stack.enter_context(live)
-                stack.callback(self._forget)
+                stack.callback(setattr, self, "_live", None)
                 self.show(stage.line())
             yield stage
         if not self._quiet:
@@ -142,9 +141,6 @@ class Progress:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         elif not self._on_terminal:
             self._console.print(Text(line))
-
-    def _forget(self) -> None:
-        self._live = None
 
 
 def duration(seconds: float) -> str:

@@ -6,13 +6,11 @@ applied here, and what it changed is counted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.data.examples import Example, examples_sha256
 from kdbench.harness.data.templates import prompt_hash, prompt_key, render
 from kdbench.harness.data.tokens import TokenCounts, TokenizerLike, encode, tokenise_prompts
-from kdbench.tasks.catalogue import join_edition, split_edition, task_examples
 from kdbench.tasks.protocols import Protocol
 
 Source = Literal["kdbench", "file", "lm-eval"]
@@ -72,40 +70,17 @@ class PreparedTask:
     data_sha256: str
 
 
-def prepare_task(
-    task: str,
-    edition: str,
-    *,
-    protocol: Protocol,
-    tokenizer: TokenizerLike,
-    template: str,
-    limit: int | None = None,
-    data_dir: Path | str | None = None,
-) -> PreparedTask:
-    """Loads, renders and filters the test rows of a task of ours.
-
-    Args:
-        task: a key of `kdbench.tasks.catalogue.TASKS`.
-        edition: ``mini``, ``mini-test`` or ``full``, optionally with ``:limit``.
-        protocol: its evaluation rule and lengths are applied.
-        tokenizer: the student's, a transformers tokenizer.
-        template: prompt template.
-        limit: the first so many rows of the file (some of which the protocol may drop).
-        data_dir: where real data is.
-
-    Raises:
-        InputError: unknown names, data not found, or no prompt left.
-    """
-    base, own_limit = split_edition(edition)
-    limit = own_limit if limit is None else limit
-    examples = task_examples(task, base, limit=limit, data_dir=data_dir)
-    return prepared(
-        examples,
-        task=task,
-        edition=join_edition(base, limit),
-        protocol=protocol,
-        tokenizer=tokenizer,
-        template=template,
+def prompt_doc(
+    tokenizer: TokenizerLike, prompt: str, references: tuple[str, ...], **known: Any
+) -> PromptDoc:
+    """A prompt with what follows from its text and its references; ``known`` are all other fields."""
+    return PromptDoc(
+        prompt=prompt,
+        prompt_hash=prompt_hash(prompt),
+        key=prompt_key(prompt),
+        references=references,
+        reference_tokens=min(len(ids) for ids in encode(tokenizer, references)),
+        **known,
     )
 
 
@@ -120,7 +95,9 @@ def prepared(
     source: Source = "kdbench",
     place: str = "",
 ) -> PreparedTask:
-    """Rows as prompts, whoever's they are; arguments as of `PreparedTask`.
+    """Rows as prompts, whoever's they are: rendered, and filtered as the protocol says.
+
+    The rows are limited already, the tokenizer is the student's; other arguments as of `PreparedTask`.
 
     Raises:
         InputError: no prompt left, or a template that does not fit.
@@ -130,18 +107,8 @@ def prepared(
     docs = []
     for prompt in kept:
         example, text = examples[prompt.place], prompts[prompt.place]
-        docs.append(
-            PromptDoc(
-                doc_id=example.doc_id,
-                prompt=text,
-                prompt_hash=prompt_hash(text),
-                key=prompt_key(text),
-                ids=tuple(prompt.ids),
-                references=example.references,
-                category=example.category,
-                reference_tokens=min(len(ids) for ids in encode(tokenizer, example.references)),
-            )
-        )
+        known = {"doc_id": example.doc_id, "category": example.category, "ids": prompt.ids}
+        docs.append(prompt_doc(tokenizer, text, example.references, **known))
     return PreparedTask(
         task=task,
         source=source,

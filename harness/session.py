@@ -5,23 +5,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
-from kdbench.harness.config import Request, RunConfig, with_precision
+from kdbench.harness.config import Request, RunConfig, TrainConfig, with_precision
 from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision
-
-if TYPE_CHECKING:
-    from kdbench.harness.config import TrainConfig
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp64": "no"}
 
@@ -43,7 +39,7 @@ class Session:
     costs: dict[str, StageCost] = field(default_factory=dict)
     _accelerator: Accelerator | None = None
 
-    def accelerator(self, training: "TrainConfig | None" = None) -> Accelerator:
+    def accelerator(self, training: TrainConfig | None = None) -> Accelerator:
         """The accelerator of this process, in a training's precision if one is given.
 
         accelerate keeps one state a process: another precision makes another accelerator, and what

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 STATS_VERSION = "1"
 RESAMPLES = 10_000
 LEVEL = 0.95
+"""Nominal coverage of every interval."""
+POWER = 0.8
 MIN_TRAINING_SEEDS = 3
 """Fewer training seeds than this say nothing useful about the spread between seeds."""
 
@@ -81,14 +83,14 @@ def t_two_sided(statistic: ArrayLike, df: ArrayLike) -> Array:
     return np.asarray(2.0 * special.stdtr(finite, -magnitude), dtype=float)
 
 
-def expanded_tail(n: int, level: float = LEVEL) -> float:
+def expanded_tail(n: int) -> float:
     """Tail probability at which the percentiles of ``n`` units are read.
 
     The plain percentile interval is short by sqrt((n-1)/n) and uses normal instead of t quantiles;
     reading it further out mends both. Source: Hesterberg, "What Teachers Should Know About the
     Bootstrap", The American Statistician 69(4), 2015, section 5.3 (expanded percentile interval).
     """
-    t = t_quantile(0.5 + level / 2, n - 1)
+    t = t_quantile(0.5 + LEVEL / 2, n - 1)
     return float(special.ndtr(-math.sqrt(n / (n - 1)) * t))
 
 
@@ -122,9 +124,9 @@ def resampled_means(values: ArrayLike, *, resamples: int = RESAMPLES) -> Array:
     return np.concatenate(blocks)
 
 
-def percentiles(means_R: Array, n: int, *, level: float = LEVEL) -> tuple[Array, Array]:
+def percentiles(means_R: Array, n: int) -> tuple[Array, Array]:
     """Expanded percentile bounds of resampled means of ``n`` units, along the first axis."""
-    tail = expanded_tail(n, level)
+    tail = expanded_tail(n)
     low, high = np.quantile(means_R, [tail, 1 - tail], axis=0)
     return np.asarray(low), np.asarray(high)
 
@@ -147,7 +149,7 @@ def bootstrap_aggregate(
 
 
 def bootstrap_columns(
-    values_PK: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL
+    values_PK: ArrayLike, *, resamples: int = RESAMPLES
 ) -> tuple[Array, Array, Array]:
     """Mean, low and high of every column of ``values_PK``, each (K,).
 
@@ -157,14 +159,14 @@ def bootstrap_columns(
     mean = values.mean(axis=0)
     if len(values) < 2:
         return mean, mean, mean
-    low, high = percentiles(resampled_means(values, resamples=resamples), len(values), level=level)
+    low, high = percentiles(resampled_means(values, resamples=resamples), len(values))
     return mean, low, high
 
 
-def bootstrap(values_P: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL) -> Interval:
+def bootstrap(values_P: ArrayLike, *, resamples: int = RESAMPLES) -> Interval:
     """Percentile bootstrap of a mean over prompts."""
     columns = np.asarray(values_P, dtype=float)[:, None]
-    mean, low, high = bootstrap_columns(columns, resamples=resamples, level=level)
+    mean, low, high = bootstrap_columns(columns, resamples=resamples)
     return Interval(float(mean[0]), float(low[0]), float(high[0]))
 
 
@@ -179,9 +181,7 @@ def bootstrap_ratio(above_P: ArrayLike, below_P: ArrayLike) -> Interval:
     return Interval(ratio, float(low), float(high))
 
 
-def seed_interval(
-    mean_S: ArrayLike, low_S: ArrayLike, high_S: ArrayLike, *, level: float = LEVEL
-) -> Interval:
+def seed_interval(mean_S: ArrayLike, low_S: ArrayLike, high_S: ArrayLike) -> Interval:
     """One interval from the prompt intervals of several training seeds of one method.
 
     Three or more seeds: the t interval over the seed means, added in quadrature to the mean prompt
@@ -195,7 +195,7 @@ def seed_interval(
     below, above = float((means - lows).mean()), float((highs - means).mean())
     if len(means) >= MIN_TRAINING_SEEDS:
         seeds = len(means)
-        spread = t_quantile(0.5 + level / 2, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
+        spread = t_quantile(0.5 + LEVEL / 2, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
         below, above = math.hypot(below, spread), math.hypot(above, spread)
     return Interval(centre, centre - below, centre + above)
 
@@ -256,11 +256,9 @@ def holm(p_M: ArrayLike) -> Array:
     return adjusted
 
 
-def minimum_detectable_effect(
-    standard_error: float, *, df: float = math.inf, level: float = LEVEL, power: float = 0.8
-) -> float:
-    """Smallest true difference that a test at ``level`` finds with probability ``power``."""
-    return (t_quantile(0.5 + level / 2, df) + t_quantile(power, df)) * standard_error
+def minimum_detectable_effect(standard_error: float, *, df: float = math.inf) -> float:
+    """Smallest true difference that a test at `LEVEL` finds with probability `POWER`."""
+    return (t_quantile(0.5 + LEVEL / 2, df) + t_quantile(POWER, df)) * standard_error
 
 
 class SeedComponents(NamedTuple):
@@ -315,7 +313,6 @@ def compare_rows(
     *,
     seeds_measured: bool,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Comparison:
     """Paired comparison of two rows over the same prompts in the same order.
 
@@ -326,7 +323,6 @@ def compare_rows(
             test and interval whose variance has the seeds in it. False: randomisation test and
             paired bootstrap over prompts, valid for these students only.
         resamples: number of swaps and of resamples.
-        level: nominal coverage.
     """
     a, b = seed_components(a_SP), seed_components(b_SP)
     difference_P = a.mean_P - b.mean_P
@@ -335,13 +331,13 @@ def compare_rows(
         return Comparison(mean, mean, mean, 1.0, False, 0.0, math.inf)
     prompt = float(difference_P.var(ddof=1)) / prompts
     if not seeds_measured:
-        interval = bootstrap(difference_P, resamples=resamples, level=level)
+        interval = bootstrap(difference_P, resamples=resamples)
         p = randomisation_p(difference_P, resamples=resamples)
         return Comparison(*interval, p, False, math.sqrt(prompt), prompts - 1.0)
     squares = sum(row.between**2 / row.df for row in (a, b) if row.df)
     error, df = pooled_error(
         prompt, a.between + b.between, a.residual + b.residual, squares, prompts
     )
-    half = t_quantile(0.5 + level / 2, float(df)) * float(error)
+    half = t_quantile(0.5 + LEVEL / 2, float(df)) * float(error)
     p = float(t_two_sided(mean / error, df)) if error > 0 else float(mean == 0)
     return Comparison(mean, mean - half, mean + half, p, True, float(error), float(df))

@@ -36,7 +36,7 @@ from kdbench.harness.files.store import read_records
 from kdbench.harness.lm.answers import AnswersLM
 from kdbench.harness.lm.likelihoods import ModelLM, evaluate_stock
 from kdbench.harness.lm.tasks import undisturbed
-from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task
+from kdbench.harness.questions import PreparedTask, PromptDoc, Response
 from kdbench.harness.text_model import TextModel, cut_at
 from kdbench.tasks.catalogue import YAML_FOLDER
 from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT
@@ -44,6 +44,7 @@ from kdbench.tasks.scoring import score_rows
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.types import Answer, Decoding
+from tests.support.prompts import prepare_task
 
 WORDS = ("red", "green", "blue", "dog", "cat", "runs", "sleeps")
 CHUNK = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.harness.conform.named_objectives import named_objective
+from kdbench.harness.conform.objectives import named_objective
 from kdbench.trainers.objectives import divergences as obj
 
 CASES = json.loads((Path(__file__).parent / "data" / "token_objectives.json").read_text())["cases"]

@@ -30,7 +30,7 @@ from kdbench.harness.probes.calibration import next_tokens
 from kdbench.harness.probes.subject import Subject
 from kdbench.harness.probes.truth import against_truth
 from kdbench.harness.progress import Progress
-from kdbench.harness.questions import PreparedTask, prepare_task
+from kdbench.harness.questions import PreparedTask
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner import probing
 from kdbench.harness.text_model import TextModel
@@ -39,6 +39,7 @@ from kdbench.tasks.protocols import STRICT
 from kdbench.trainers.engine import LoadedModel, in_process
 from kdbench.trainers.models import Vocabulary, initialise
 from kdbench.trainers.types import Decoding
+from tests.support.prompts import prepare_task
 
 PROTOCOL = STRICT.limited(max_prompt=64, max_length=128)
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"

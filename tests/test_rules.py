@@ -12,7 +12,7 @@ from board_runs import build_board
 
 from kdbench.harness import cli
 from kdbench.harness.data.examples import Example, load_jsonl
-from kdbench.harness.data.ngrams import shared_ngrams
+from kdbench.harness.data.overlaps import shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import Stage, make_folder, read_json

@@ -19,8 +19,7 @@ from kdbench.harness.cli import app
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Cell, load_study
-from kdbench.harness.study.estimate import Estimate
-from kdbench.harness.study.plan import Plan, PlannedCell, plan_document
+from kdbench.harness.study.plan import Estimate, Plan, PlannedCell, plan_document
 from kdbench.harness.study.state import State
 from kdbench.reports.ablation import Given, build_ablation
 from kdbench.reports.board import build

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from kdbench.harness.conform import exposure, objectives, schedules, text
+from kdbench.harness.conform import measures, objectives
 from kdbench.harness.conform.value import Value
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_json
@@ -48,8 +48,8 @@ def _formats(data: Any) -> list[tuple[bool, Callable[[Any], Iterator[Value]]]]:
         ("new_logits" in first, objectives.minillm),
         (
             isinstance(data, dict) and {"rows", "expected_aggregate"} <= data.keys(),
-            text.text_metrics,
+            measures.text_metrics,
         ),
-        ("expected_t" in first, schedules.taid_schedule),
-        ("student_contexts" in first, exposure.exposure_bias),
+        ("expected_t" in first, objectives.taid_schedule),
+        ("student_contexts" in first, measures.exposure_bias),
     ]

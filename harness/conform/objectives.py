@@ -1,14 +1,17 @@
-"""Token objectives and MiniLLM's pieces against the authors' numbers."""
+"""Token objectives, MiniLLM's pieces and TAID's schedule against the authors' numbers."""
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
-from kdbench.harness.conform.named_objectives import named_objective
 from kdbench.harness.conform.value import Value, compared, flat
 from kdbench.trainers.methods.minillm_code import MiniLLMCode
-from kdbench.trainers.objectives.divergences import reverse_kl
+from kdbench.trainers.methods.taid import Schedule
+from kdbench.trainers.objectives import divergences
+from kdbench.trainers.objectives.divergences import TokenObjective
 from kdbench.trainers.objectives.policy import (
     code_returns,
     code_rewards,
@@ -84,7 +87,9 @@ def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     columns = {name: values[picked] for name, values in columns.items()}
     count = mask.sum()
     both = method.token_loss(leaf[picked], teacher[picked], ids[picked], columns)["loss"]
-    single = reverse_kl(leaf[picked], teacher[picked], ids[picked], {})["loss"].sum() / count
+    single = (
+        divergences.reverse_kl(leaf[picked], teacher[picked], ids[picked], {})["loss"].sum() / count
+    )
     policy = both.sum() / count - single
     (policy_gradient,) = torch.autograd.grad(policy, leaf, retain_graph=True)
     (single_gradient,) = torch.autograd.grad(single, leaf)
@@ -102,5 +107,61 @@ def _minillm_case(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
+def taid_schedule(data: dict[str, Any]) -> Iterator[Value]:
+    """T after each step of a given loss curve."""
+    for number, case in enumerate(data["cases"]):
+        settings, total = case["settings"], case["num_train_steps"]
+        schedule = Schedule(
+            settings["t_start"], settings["t_end"], settings["alpha"], settings["beta"]
+        )
+        ours = [schedule.update(loss, step / total) for step, loss in enumerate(case["losses"])]
+        yield Value(f"taid_schedule[{number}].t", flat(case["expected_t"]), ours)
+
+
 def _picked(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return torch.log_softmax(logits, -1).gather(-1, ids[..., None]).squeeze(-1)
+
+
+# -- which objective computes which entry of a reference file of token objectives --------------------
+
+# The names are those of ``token_objectives.json``: numbers that the authors' own code gives for random
+# logits. ``kdbench conform`` and the tests recompute them.
+
+
+class NamedObjective(NamedTuple):
+    """An objective, and the name of the value that the reference prints as its loss."""
+
+    objective: TokenObjective
+    value: str = "loss"
+
+
+def named_objective(name: str) -> NamedObjective | None:
+    """The objective of a reference entry, or None if we do not implement it.
+
+    Args:
+        name: e.g. ``"jsd_mix_0.1"``, ``"gkd_jsd_beta0.5_T2.0"``, ``"taid_t0.4"``.
+    """
+    for pattern, build in _ENTRIES.items():
+        if found := re.fullmatch(pattern.replace("#", r"([0-9.]+)"), name):
+            return build(*map(float, found.groups()))
+    return None
+
+
+# by name, with # for a number
+_ENTRIES: dict[str, Callable[..., NamedObjective]] = {
+    "forward_kl_cross_entropy": lambda: NamedObjective(divergences.forward_kl, "forward_kl_ce"),
+    "reverse_kl": lambda: NamedObjective(divergences.reverse_kl),
+    "total_variation": lambda: NamedObjective(divergences.total_variation),
+    "gkd_jsd_beta#_T#": lambda b, t: NamedObjective(
+        partial(divergences.generalised_jsd, beta=b, temperature=t)
+    ),
+    # DistiLLM weights the mixture the other way round: m = (1 - lam) p + lam q
+    "jsd_mix_#": lambda x: NamedObjective(partial(divergences.generalised_jsd, beta=1 - x)),
+    "skew_forward_kl_cross_entropy_#": lambda x: NamedObjective(
+        partial(divergences.skew_forward_kl, alpha=x), "skew_forward_kl_ce"
+    ),
+    "skew_reverse_kl_#": lambda x: NamedObjective(partial(divergences.skew_reverse_kl, alpha=x)),
+    "dpkd_token_beta#": lambda x: NamedObjective(partial(divergences.dpkd_token, beta=x)),
+    "adaptive_kl_mu#": lambda x: NamedObjective(partial(divergences.adaptive_kl, mu=x)),
+    "taid_t#": lambda x: NamedObjective(partial(divergences.taid, t=x), "taid_ce"),
+}

@@ -1,8 +1,7 @@
 """Classification sets with label words (SST-2, BoolQ): for calibration."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdbench.harness.data import hub
 from kdbench.harness.data.examples import read_objects
@@ -10,8 +9,7 @@ from kdbench.harness.data.sources import data_folder
 from kdbench.harness.errors import InputError, unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(NamedTuple):
     """One classified text: ``fields`` as the file names them, ``label`` an index of classes."""
 
     doc_id: int
@@ -19,8 +17,7 @@ class Labelled:
     label: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     path: str
     hub_id: str
     fields: tuple[str, ...]
@@ -45,14 +42,12 @@ def load_labelled(name: str, data_dir: Path | str | None = None) -> list[Labelle
     folder = data_folder(data_dir)
     if folder is not None and (folder / layout.path).is_file():
         file = folder / layout.path
-        rows = [
-            _labelled(index, row, layout, f"{file}:{number}")
-            for index, (number, row) in enumerate(read_objects(file))
-        ]
+        found = ((f"{file}:{number}", row) for number, row in read_objects(file))
     else:
         looked = f"{layout.path} in {folder}" if folder else f"{layout.path} (no --data-dir)"
-        found = hub.validation_rows(layout.hub_id, looked)
-        rows = [_labelled(i, row, layout, f"{layout.hub_id}, row {i + 1}") for i, row in found]
+        fetched = hub.validation_rows(layout.hub_id, looked)
+        found = ((f"{layout.hub_id}, row {index + 1}", row) for index, row in fetched)
+    rows = [_labelled(index, row, layout, where) for index, (where, row) in enumerate(found)]
     if not rows:
         raise InputError(f"{layout.path} has no rows; give a file with at least one")
     return rows

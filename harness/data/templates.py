@@ -37,7 +37,7 @@ def _chat(example: Example, tokenizer: Any) -> str:
     if tokenizer is None or not tokenizer.chat_template:
         whose = "" if tokenizer is None else f" of {tokenizer.name_or_path}"
         raise InputError(f"the tokenizer{whose} has no chat template; use the template alpaca")
-    messages = [{"role": "user", "content": _request(example)}]
+    messages = [{"role": "user", "content": _none(example)}]
     text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text
 
@@ -45,17 +45,12 @@ def _chat(example: Example, tokenizer: Any) -> str:
 def _mini(example: Example, tokenizer: Any) -> str:
     """The generated world: words and marks separated by single spaces, a space at the end."""
     if not example.instruction:
-        return f"{_request(example).rstrip()} "
+        return f"{_none(example).rstrip()} "
     given = f"Input : {example.input} " if example.input else ""
     return f"Instruction : {example.instruction} {given}Response : "
 
 
-def _none(example: Example, tokenizer: Any) -> str:
-    """The instruction and its input as they are."""
-    return _request(example)
-
-
-def _request(example: Example) -> str:
+def _none(example: Example, tokenizer: Any = None) -> str:
     """Instruction and input as a person would type them; a bare prompt if that is all there is."""
     return "\n\n".join(part for part in example.question if part)
 

@@ -20,12 +20,10 @@ def load_texts(path: Path | str) -> list[str]:
         InputError: nothing there, no documents, or a line without text.
     """
     root = Path(path)
-    files = (
-        sorted(p for p in root.rglob("*") if p.suffix in {".jsonl", ".txt"})
-        if root.is_dir()
-        else [root]
-    )
-    texts = [text for file in files for text in _read(file)]
+    files = [root]
+    if root.is_dir():
+        files = sorted(p for p in root.rglob("*") if p.suffix in {".jsonl", ".txt"})
+    texts = [text for file in files for text in _read(file) if text.strip()]
     if not texts:
         raise InputError(f"no plain text in {root}; give a folder of .jsonl (text) or .txt files")
     return texts
@@ -39,10 +37,9 @@ def _read(file: Path) -> list[str]:
             if not isinstance(text, str):
                 raise InputError(f'{file}:{number} has no text; write one {{"text": …}} a line')
             texts.append(text)
-        return [text for text in texts if text.strip()]
+        return texts
     with reading(file, "give .jsonl or .txt files"):
         content = file.read_text(encoding="utf-8")
     if NEWLINE_MARK in content:
-        lines = [line.replace(NEWLINE_MARK, "\n") for line in content.split("\n")]
-        return [line for line in lines if line.strip()]
-    return [content] if content.strip() else []
+        return [line.replace(NEWLINE_MARK, "\n") for line in content.split("\n")]
+    return [content]

@@ -27,11 +27,11 @@ from kdbench.harness.files.store import append_rows, keep_batches, make_folder, 
 from kdbench.harness.identity import evaluation_key, near_evaluation
 from kdbench.harness.lm.tasks import generates
 from kdbench.harness.progress import Progress
-from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepare_task, prepared
+from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepared
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, decoding_of
 from kdbench.tasks import mini
-from kdbench.tasks.catalogue import join_edition
+from kdbench.tasks.catalogue import join_edition, task_examples
 from kdbench.tasks.protocols import Protocol, get_protocol
 from kdbench.trainers.types import Prompt
 
@@ -111,54 +111,40 @@ def protocol_of(config: RunConfig) -> Protocol:
 
 def protocol_decoding(config: RunConfig, protocol: Protocol) -> DecodingRecord:
     """How test prompts of a suite are answered."""
-    generate = config.generate
-    block = generate.no_repeat_ngram
-    return DecodingRecord(
-        max_new_tokens=generate.max_new_tokens,
-        temperature=generate.temperature,
-        top_p=generate.top_p,
-        top_k=generate.top_k,
-        no_repeat_ngram=protocol.no_repeat_ngram if block is None else block,
-    )
+    drawn = config.generate.model_dump(include=set(DecodingRecord.model_fields), exclude_none=True)
+    return DecodingRecord(**{"no_repeat_ngram": protocol.no_repeat_ngram} | drawn)
 
 
 def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
     """The prompts of a text task of ours or of a user's file, under the suite's protocol."""
-    config = session.config
-    rules: dict[str, Any] = {
-        "protocol": protocol_of(config),
-        "tokenizer": tokenizer,
-        "template": config.tasks.template or config.pair.template,
-    }
-    limit = config.tasks.limit
-    if asked.kind == "file":
-        return prepared(
-            load_jsonl(asked.place)[:limit],
-            task=asked.name,
-            edition=join_edition("file", limit),
-            source="file",
-            place=asked.place,
-            **rules,
-        )
-    data_dir = session.request.data_dir
-    return prepare_task(asked.name, config.tasks.edition, limit=limit, data_dir=data_dir, **rules)
+    config, data_dir = session.config, session.request.data_dir
+    limit, of_user = config.tasks.limit, asked.kind == "file"
+    edition = "file" if of_user else config.tasks.edition
+    return prepared(
+        load_jsonl(asked.place)[:limit]
+        if of_user
+        else task_examples(asked.name, edition, limit=limit, data_dir=data_dir),
+        task=asked.name,
+        edition=join_edition(edition, limit),
+        protocol=protocol_of(config),
+        tokenizer=tokenizer,
+        template=config.tasks.template or config.pair.template,
+        source="file" if of_user else "kdbench",
+        place=asked.place,
+    )
 
 
 def evaluation_record(
     config: RunConfig, task: PreparedTask, card: ModelRef | None
 ) -> EvaluationRecord:
     """What decides the samples of one evaluation."""
+    asked = ("task", "source", "place", "edition", "template", "data_sha256")
     return EvaluationRecord(
-        task=task.task,
-        source=task.source,
-        place=task.place,
-        edition=task.edition,
         protocol=task.protocol.name,
-        template=task.template,
-        data_sha256=task.data_sha256,
         max_prompt=task.protocol.max_prompt,
         decoding=protocol_decoding(config, task.protocol),
         seeds=list(config.generate.seeds),
+        **{name: getattr(task, name) for name in asked},
         **model_facts(config, card),
     )
 
@@ -358,15 +344,11 @@ def _stored(path: Path, docs: Sequence[PromptDoc], *, seed: int, chunk: int) -> 
 
 
 def _row(doc: PromptDoc, response: Response, seed: int) -> SampleRow:
+    asked = {k: v for k, v in doc._asdict().items() if k in SampleRow.model_fields}
     return SampleRow(
-        doc_id=doc.doc_id,
-        prompt_hash=doc.prompt_hash,
         seed=seed,
-        prompt=doc.prompt,
-        references=list(doc.references),
-        category=doc.category,
         response=response.text,
         response_tokens=response.response_tokens,
         finished=response.finished,
-        reference_tokens=doc.reference_tokens,
+        **asked,
     )

@@ -60,8 +60,8 @@ def described(evaluation: Evaluation) -> bool:
 
 def score_texts(rows: list[SampleRow]) -> tuple[list[ScoreRow], dict[str, Any]]:
     """Scores by the registered text metrics, and the cards of those that packages added."""
-    added = {name: metrics.card_of(name, each) for name, each in metrics.others().items()}
-    cards = {name: card.model_dump(mode="json") for name, card in added.items()}
+    added = metrics.others().items()
+    cards = {name: metrics.card_of(each).model_dump(mode="json") for name, each in added}
     return score_rows(rows), {"cards": cards} if cards else {}
 
 
@@ -107,8 +107,7 @@ def estimates(rows: Sequence[ScoreRow], names: Sequence[str]) -> dict[str, Estim
     found: dict[str, Estimate | Missing] = {}
     tables: dict[str, stats.Array] = {}
     for metric in names:
-        problem = _problem(ordered, metric)
-        if problem:
+        if problem := _problem(ordered, metric):
             found[metric] = Missing(missing=problem)
         else:
             tables[metric] = np.array([row.metrics[metric] for row in ordered], dtype=float)
@@ -196,19 +195,10 @@ def _gpt2_buckets(samples: Sequence[SampleRow], scores: Sequence[ScoreRow]) -> d
         reason = f"the papers' tokenizer ({GPT2}) is not in this machine's Hugging Face cache"
         return Missing(missing=reason).model_dump()
     references = {row.doc_id: row.references for row in samples}
-    counted = [
-        row.model_copy(
-            update={
-                "reference_tokens": min(
-                    len(ids)
-                    for ids in tokenizer(references[row.doc_id], add_special_tokens=False)[
-                        "input_ids"
-                    ]
-                )
-            }
-        )
-        for row in scores
-    ]
+    counted = []
+    for row in scores:
+        ids = tokenizer(references[row.doc_id], add_special_tokens=False)["input_ids"]
+        counted.append(row.model_copy(update={"reference_tokens": min(map(len, ids))}))
     return _buckets(counted) | {"signature": f"reference tokens: {GPT2}"}
 
 

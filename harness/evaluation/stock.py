@@ -11,8 +11,8 @@ import numpy as np
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.templates import prompt_hash, prompt_key, render
-from kdbench.harness.data.tokens import TokenCounts, encode
+from kdbench.harness.data.templates import render
+from kdbench.harness.data.tokens import TokenCounts
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.likelihoods import Found, Reading
 from kdbench.harness.evaluation.names import include_folders
@@ -25,7 +25,7 @@ from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
 from kdbench.harness.lm.likelihoods import evaluate_stock
 from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
 from kdbench.harness.probes.subject import SEED
-from kdbench.harness.questions import PreparedTask, PromptDoc
+from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, encode_whole
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol
@@ -110,17 +110,8 @@ def _doc(place: int, prompt: StockPrompt, template: str, tokenizer: Any, room: i
     if template not in ("chat", "none"):  # lm-eval renders chats itself, examples as turns and all
         text = render(Example(place, text, "", prompt.targets), template, tokenizer)
     ids = encode_whole(tokenizer, text)[-(room - prompt.settings.max_new_tokens) :]
-    return PromptDoc(
-        doc_id=place,
-        prompt=text,
-        prompt_hash=prompt_hash(text),
-        key=prompt_key(text),
-        ids=tuple(ids),
-        references=prompt.targets,
-        category=prompt.task,
-        reference_tokens=min(len(ids) for ids in encode(tokenizer, prompt.targets)),
-        sample=prompt.repeat,
-    )
+    known = {"doc_id": place, "category": prompt.task, "ids": tuple(ids), "sample": prompt.repeat}
+    return prompt_doc(tokenizer, text, prompt.targets, **known)
 
 
 def score_samples(
@@ -148,19 +139,9 @@ def score_samples(
     repeats = len(asked) // len(by_seed[0])
     scored = []
     for place, (_, _, names) in enumerate(by_seed[0]):
-        sample = asked[place * repeats]
-        scored.append(
-            ScoreRow(
-                doc_id=sample.doc_id,
-                prompt_hash=sample.prompt_hash,
-                category=sample.category,
-                reference_tokens=sample.reference_tokens,
-                seeds=record.seeds,
-                metrics={
-                    name: [float(found[place][1][name]) for found in by_seed] for name in names
-                },
-            )
-        )
+        sample = asked[place * repeats].model_dump(include=set(ScoreRow.model_fields))
+        found = {name: [float(each[place][1][name]) for each in by_seed] for name in names}
+        scored.append(ScoreRow(seeds=record.seeds, metrics=found, **sample))
     return scored, {"cards": metric_cards(first), "whole": whole_set(first)}
 
 

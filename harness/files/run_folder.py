@@ -4,7 +4,7 @@ The layout is the docstring of `kdbench.harness.files.records`. Everything else 
 there are, what of a run is done, and for its documents, samples, scores, probes, judges and student.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -36,17 +36,23 @@ from kdbench.harness.files.store import (
 from kdbench.harness.metrics import learn
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class InFolder(Generic[R]):
-    """Attribute of a folder: the `Document` of that name in it."""
+class InFolder(Generic[T]):
+    """Attribute of a folder: what is made of the path of that name in it."""
 
     name: str
-    model: type[R]
+    make: Callable[[Path], T]
 
-    def __get__(self, folder: Any, owner: type) -> Document[R]:
-        return Document(folder.path / self.name, self.model)
+    def __get__(self, folder: Any, owner: type) -> T:
+        return self.make(folder.path / self.name)
+
+
+def document(name: str, model: type[R]) -> InFolder[Document[R]]:
+    """Attribute of a folder: the `Document` of that name in it."""
+    return InFolder(name, lambda path: Document(path, model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +61,14 @@ class JudgeFolder:
 
     path: Path
 
-    record = InFolder("judge.json", JudgeRecord)
+    record = document("judge.json", JudgeRecord)
     """What the judge's id stands for."""
 
-    @property
-    def verdicts(self) -> Path:
-        """`VerdictRow` lines."""
-        return self.path / "verdicts.jsonl"
+    verdicts = InFolder("verdicts.jsonl", Path)
+    """`VerdictRow` lines."""
 
-    @property
-    def costs(self) -> Path:
-        """`CostRow` lines."""
-        return self.path / "cost.jsonl"
+    costs = InFolder("cost.jsonl", Path)
+    """`CostRow` lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Evaluation:
         """The task's name, as the key says it."""
         return self.key.partition("@")[0]
 
-    record = InFolder("evaluation.json", EvaluationRecord)
+    record = document("evaluation.json", EvaluationRecord)
     """What the key stands for."""
 
     @property
@@ -115,10 +117,8 @@ class Evaluation:
         seeds = self.seeds() if seed is None else [seed]
         return [row for one in seeds for row in read_records(self.samples_file(one), SampleRow)]
 
-    @property
-    def scores_file(self) -> Path:
-        """`ScoreRow` lines, one a prompt."""
-        return self.path / "scores.jsonl"
+    scores_file = InFolder("scores.jsonl", Path)
+    """`ScoreRow` lines, one a prompt."""
 
     def scores(self) -> list[ScoreRow]:
         """Per-prompt scores; empty if there are none."""
@@ -130,10 +130,8 @@ class Evaluation:
         write_text(self.scores_file, "".join(f"{row.model_dump_json()}\n" for row in rows))
         self.scored.mark([self.scores_file], info)
 
-    @property
-    def results(self) -> Path:
-        """lm-eval's own results, of tasks that it scores."""
-        return self.path / "results.json"
+    results = InFolder("results.json", Path)
+    """lm-eval's own results, of tasks that it scores."""
 
     # -- probes and judges
 
@@ -180,15 +178,11 @@ class Training:
         """Whether it is done, and what only resuming needs is cleared away."""
         return self.stage.done() and not (self.path / "checkpoints").exists()
 
-    @property
-    def student(self) -> Path:
-        """The trained model, an ordinary Hugging Face folder."""
-        return self.path / "student"
+    student = InFolder("student", Path)
+    """The trained model, an ordinary Hugging Face folder."""
 
-    @property
-    def log_file(self) -> Path:
-        """`TrainRow` lines, one a logged step."""
-        return self.path / "metrics.jsonl"
+    log_file = InFolder("metrics.jsonl", Path)
+    """`TrainRow` lines, one a logged step."""
 
     def log(self) -> list[TrainRow]:
         """All logged steps; empty before the first."""
@@ -223,16 +217,16 @@ class RunFolder:
 
     # -- documents
 
-    config = InFolder("config.json", Config)
+    config = document("config.json", Config)
     """The resolved configuration."""
 
-    identity = InFolder("identity.json", IdentityRecord)
+    identity = document("identity.json", IdentityRecord)
     """What the run's id stands for."""
 
-    drift = InFolder("code.json", DriftRecord)
+    drift = document("code.json", DriftRecord)
     """Which code made it."""
 
-    prepare = InFolder("prepare.json", PrepareRecord)
+    prepare = document("prepare.json", PrepareRecord)
     """What was checked before training."""
 
     @property
@@ -240,7 +234,7 @@ class RunFolder:
         """All that a board needs."""
         return SummaryDocument(self.path / "summary.json", Summary)
 
-    manifest = InFolder("manifest.json", Manifest)
+    manifest = document("manifest.json", Manifest)
     """How to make the run again; written last."""
 
     # -- what is done
@@ -258,10 +252,8 @@ class RunFolder:
         over = {"prepare": self.prepare.exists(), "train": self.training.stage.done()}
         return [name for name, done in over.items() if done]
 
-    @property
-    def training(self) -> Training:
-        """Its training."""
-        return Training(self.path / "train")
+    training = InFolder("train", Training)
+    """Its training."""
 
     # -- evaluations
 

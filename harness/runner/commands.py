@@ -26,7 +26,7 @@ from kdbench.harness.progress import Progress
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import run_overlaps
+from kdbench.harness.runner.data import prepare_data, run_overlaps
 from kdbench.harness.runner.models import (
     Located,
     end_tokens,
@@ -41,7 +41,6 @@ from kdbench.harness.runner.prepare import (
     init_student,
     prepare,
     raw_teacher,
-    tokenised,
     tuned_teacher,
 )
 from kdbench.harness.runner.probing import Prober, check_probes, text_model
@@ -59,7 +58,10 @@ def run_command(request: Request) -> int:
     check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     prepared = _trained_run(session)
-    _evaluate_run(session, prepared)
+    label, probes = session.config.method.name, session.config.tasks.probes
+    student = locate(session.config.pair.student, str(prepared.run.training.student))
+    teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
+    _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
     references = evaluate_references(session, prepared)
     if session.is_main:
         _print_board(session, [*references, prepared.run], prepared.run)
@@ -99,7 +101,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     run.identity.write(prepared.identity)
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
-    data = tokenised(session, prepared, config.train)
+    data = prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
     record = PrepareRecord(
         data=data.facts,
         overlaps=run_overlaps(prepared.rows, config, session.request.data_dir),
@@ -194,14 +196,6 @@ def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard
 # -- evaluation -----------------------------------------------------------------------------------
 
 
-def _evaluate_run(session: Session, prepared: Prepared) -> None:
-    run = prepared.run
-    student = locate(session.config.pair.student, str(run.training.student))
-    exposed = "exposure" in session.config.tasks.probes
-    teacher = tuned_teacher(session, prepared) if exposed else None
-    _evaluate_into(session, run, session.config.method.name, student, None, teacher=teacher)
-
-
 def _evaluate_into(
     session: Session,
     run: RunFolder,
@@ -227,7 +221,12 @@ def _evaluate_into(
         added = summary.write_summary(session, run, whose, {})
         if card is not None and (added or not run.manifest.exists()):
             summary.write_manifest(
-                session, run, prepared=None, generation={}, extra={"label": label}, drift=[]
+                session,
+                run,
+                prepared=PrepareRecord(),
+                generation={},
+                extra={"label": label},
+                drift=[],
             )
 
 

@@ -9,8 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.data.examples import Example, examples_sha256, load_jsonl, parse_examples
-from kdbench.harness.data.ngrams import shared_ngrams
-from kdbench.harness.data.overlaps import overlaps
+from kdbench.harness.data.overlaps import overlaps, shared_ngrams
 from kdbench.harness.data.sources import data_folder, is_local, load_split
 from kdbench.harness.data.texts import load_texts
 from kdbench.harness.data.tokens import TokenRule, tokenise
@@ -18,6 +17,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.identity import digest
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
+from kdbench.trainers.models import vocabulary
 from kdbench.trainers.types import Sequence
 
 WORLDS = tuple(mini.SIZES)
@@ -90,10 +90,9 @@ def prepare_data(
     config: RunConfig,
     training: TrainConfig,
     tokenizer: PreTrainedTokenizerBase,
-    end_id: int,
-    data_dir: Path | None,
 ) -> TrainingData:
     """Token ids under the run's protocol, template and limits."""
+    end_id = vocabulary(tokenizer).eos_ids[0]
     rule = TokenRule(
         boundary=config.data.boundary,
         over_long="drop",
@@ -124,7 +123,7 @@ def prepare_data(
 
 def run_overlaps(rows: Rows, config: RunConfig, data_dir: Path | None) -> dict[str, int]:
     """``overlaps`` of train, dev and the tests; also ``train~<task>``, prompts that training rows
-    nearly repeat (`kdbench.harness.data.ngrams`), and ``<task> rows``.
+    nearly repeat (`kdbench.harness.data.overlaps`), and ``<task> rows``.
     """
     tests = _tests(config, data_dir)
     return {

@@ -1,6 +1,7 @@
 """The models of a run as loadable folders with content fingerprints: made once, cached, shared."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,7 @@ def parameters(path: Path) -> int:
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - not a mapping
-                size = 1
-                for n in weights.get_slice(name).get_shape():
-                    size *= n
-                total += size
+                total += math.prod(weights.get_slice(name).get_shape())
     return total
 
 
@@ -131,8 +129,9 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
     seeded = True
     if PRUNE.match(spec):
         recipe, seeded = identity({"recipe": spec, "teacher": teacher.id}), False
-    elif world_model(spec):
-        recipe = identity({"recipe": spec, "world": _world_config(spec)})
+    elif world := world_model(spec):
+        made = mini.model_config(world[1], world[0]).to_diff_dict()
+        recipe = identity({"recipe": spec, "world": json.dumps(made, sort_keys=True, default=str)})
     elif spec.endswith(".json"):
         # a tokenizer comes from the teacher; a file that is missing is reported by who loads it
         text = Path(spec).read_text() if Path(spec).is_file() else ""
@@ -146,24 +145,17 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    made = locate(spec, str(build_once(session.cached("base", name), build)))
-    return replace(made, recipe=recipe if seeded else "")
-
-
-def _world_config(spec: str) -> str:
-    size, role = spec.split(":")
-    return json.dumps(mini.model_config(role, size).to_diff_dict(), sort_keys=True, default=str)
+    base = locate(spec, str(build_once(session.cached("base", name), build)))
+    return replace(base, recipe=recipe if seeded else "")
 
 
 def _make_base(
     spec: str, seed: int, teacher: Located
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    found = PRUNE.match(spec)
-    if found:
+    if found := PRUNE.match(spec):
         model = prune(load_model(teacher.ref), int(found.group(1)))
         return model, load_tokenizer(teacher.ref)
-    world = world_model(spec)
-    if world:
+    if world := world_model(spec):
         size, role = world
         return initialise(mini.model_config(role, size), seed), mini.build_tokenizer()
     return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)

@@ -37,7 +37,7 @@ from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
-from kdbench.trainers.models import initialise, load_model, vocabulary
+from kdbench.trainers.models import initialise, load_model
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
@@ -160,8 +160,7 @@ def world_data(
             "data": config.data.model_copy(update={**data, "boundary": "apart"}),
         }
     )
-    end_id = tokenizer.eos_token_id
-    return prepare_data(load_rows(whole, None), whole, training, tokenizer, end_id, None)
+    return prepare_data(load_rows(whole, None), whole, training, tokenizer)
 
 
 def trained(session: Session, name: str, out: Training, job: Callable[[], Job]) -> Located:
@@ -180,38 +179,26 @@ def _sft() -> Any:
 
 def tuned_teacher(session: Session, prepared: Prepared) -> Located:
     """The teacher as it teaches: fine-tuned on the training set if the suite says so."""
-    config = session.config
-    if config.teacher_sft is None:
-        return prepared.teacher
-    return _shared_sft(
-        session, prepared, "teachers", config.teacher_sft, prepared.teacher, config.pair.teacher
-    )
+    training = session.config.teacher_sft
+    return _shared_sft(session, prepared, "teacher", training, prepared.teacher)
 
 
 def init_student(session: Session, prepared: Prepared) -> Located:
     """The student as the method finds it: after the shared SFT init, or as it is."""
-    config = session.config
-    if config.init_sft is None:
-        return prepared.base
-    return _shared_sft(
-        session, prepared, "inits", config.init_sft, prepared.base, config.pair.student
-    )
+    return _shared_sft(session, prepared, "init", session.config.init_sft, prepared.base)
 
 
 def _shared_sft(
-    session: Session,
-    prepared: Prepared,
-    kind: str,
-    training: TrainConfig,
-    start: Located,
-    name: str,
+    session: Session, prepared: Prepared, label: str, training: TrainConfig | None, start: Located
 ) -> Located:
-    name_of = shared_id(session.config, prepared.contents, training, start.card)
-    out = Training(session.cached(kind, name_of))
-    label = "init" if kind == "inits" else "teacher"
+    """A model fine-tuned on the training set, under the name it has; itself without a training."""
+    if training is None:
+        return start
+    name = shared_id(session.config, prepared.contents, training, start.card)
+    out = Training(session.cached(f"{label}s", name))
     return trained(
         session,
-        name,
+        start.card.name,
         out,
         lambda: Job(
             name=label,
@@ -219,20 +206,7 @@ def _shared_sft(
             training=training,
             student=lambda: load_model(start.ref),
             tokenizer=prepared.tokenizer,
-            data=tokenised(session, prepared, training),
+            data=prepare_data(prepared.rows, session.config, training, prepared.tokenizer),
             out=out,
         ),
-    )
-
-
-def tokenised(session: Session, prepared: Prepared, training: TrainConfig) -> TrainingData:
-    """Token ids under a training's limits."""
-    end_id = vocabulary(prepared.tokenizer).eos_ids[0]
-    return prepare_data(
-        prepared.rows,
-        session.config,
-        training,
-        prepared.tokenizer,
-        end_id,
-        session.request.data_dir,
     )

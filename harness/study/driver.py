@@ -256,7 +256,5 @@ def last_words(log: Path, start: int) -> str:
     except OSError:
         lines = []
     lines = [line.strip() for line in lines if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("kdbench: "):
-            return line.removeprefix("kdbench: ")
-    return lines[-1] if lines else "it printed nothing"
+    sentences = [line.removeprefix("kdbench: ") for line in lines if line.startswith("kdbench: ")]
+    return (sentences or lines or ["it printed nothing"])[-1]

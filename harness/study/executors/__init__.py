@@ -7,6 +7,8 @@ its folder, never from a scheduler.
 from pathlib import Path
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.study.executors.clusters import RayExecutor, SlurmExecutor
+from kdbench.harness.study.executors.local import LocalExecutor
 from kdbench.harness.study.executors.worker import Executor
 
 
@@ -27,16 +29,10 @@ def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") 
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {jobs}")
     if kind == "local":
-        from kdbench.harness.study.executors.local import LocalExecutor
-
         return LocalExecutor(jobs, settings, device)
     if kind == "ray":
-        from kdbench.harness.study.executors.ray_cluster import RayExecutor
-
         return RayExecutor(jobs, settings)
     if kind == "slurm":
-        from kdbench.harness.study.executors.slurm import SlurmExecutor
-
         return SlurmExecutor(jobs, settings, out)
     raise InputError(f"no executor is called {kind!r}; choose from local, ray, slurm")
 

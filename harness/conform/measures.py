@@ -1,4 +1,4 @@
-"""Exposure bias curves against the authors' numbers."""
+"""What is measured of answers against the authors' numbers: exposure bias, ROUGE-L, exact match."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from kdbench.harness.conform.value import Value, compared
+from kdbench.tasks.scoring import exact_match, rouge_l
 from kdbench.trainers.exposure import curves, prompt_errors, token_errors
 
 LIVE_OFFSET = 1e-3
@@ -34,3 +35,19 @@ def _errors(contexts: dict[str, Any]) -> "np.ndarray[Any, np.dtype[np.float64]]"
             for row, mask in zip(errors.numpy(), np.array(contexts["mask"]), strict=True)
         ]
     )
+
+
+def text_metrics(data: dict[str, Any]) -> Iterator[Value]:
+    """Every row (fractions) and the aggregates (percent)."""
+    totals = {"rougeL": 0.0, "exact_match": 0.0}
+    for number, row in enumerate(data["rows"]):
+        rouge = rouge_l(row["prediction"], row["references"])
+        exact = exact_match(row["prediction"], row["references"])
+        totals["rougeL"] += rouge
+        totals["exact_match"] += exact
+        yield Value(f"rougeL[{number}]", [row["rougeL"]], [rouge / 100])
+        yield Value(f"exact_match[{number}]", [row["exact_match"]], [exact / 100])
+    for name, expected in data["expected_aggregate"].items():
+        # the file prints four decimals, so the half unit of rounding is not ours
+        ours = round(totals[name] / len(data["rows"]), 4)
+        yield Value(f"aggregate.{name}", [expected], [ours])
