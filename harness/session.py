@@ -1,5 +1,6 @@
 """What all stages of one command share: the request, the device, where shared results are kept."""
 
+import atexit
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Session:
             # evaluation runs on the main rank while the others wait for it
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
         )
+        if self._accelerator.num_processes > 1:  # its threads must end before the interpreter does
+            atexit.register(torch.distributed.destroy_process_group)
         return self._accelerator
 
     def agreed(self, found: bool) -> bool:

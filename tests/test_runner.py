@@ -59,12 +59,12 @@ def test_training_is_out_of_memory_before_the_evaluation(
     kinds = (PreTrainedModel, torch.optim.Optimizer)
     alive: list[str] = []
 
-    def look(*_: object) -> None:
+    def look(*_: object, **__: object) -> None:
         found = [type(o) for o in gc.get_objects() if issubclass(type(o), kinds)]
         alive.extend(kind.__name__ for kind in found)
         raise InputError("that was all")
 
-    monkeypatch.setattr(commands, "_evaluate_run", look)
+    monkeypatch.setattr(commands, "_evaluate_into", look)
     code, _, said = kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)
     assert code == 2 and "that was all" in said
     assert alive == []

@@ -156,6 +156,7 @@ def sample(prompts):
     return test_shared.sampler(5)(prompts)
 answers = TeacherAnswers(test_shared.TRAIN, path, sample, writes=rank == 0)
 print(test_shared.responses(answers, 0, 1), test_shared.responses(answers, 1, 2), asked)
+torch.distributed.destroy_process_group()
 """
 
 
