@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 
 from kdbench.harness.files.records import ModelRef, Record, RunCard
 from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
-from kdbench.reports.runs import Run
-from kdbench.reports.text.document import grouped as by_key
+from kdbench.reports.runs import Run, grouped
 
 SHOWN = 3
 """Changed settings that a label names."""
@@ -164,12 +163,12 @@ def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
         return (grouped.row.division == "closed", not grouped.row.changes, len(grouped.runs))
 
     most = max(map(worth, rows))
-    return [grouped for grouped in rows if worth(grouped) == most]
+    return [each for each in rows if worth(each) == most]
 
 
 def short_ids(rows: Sequence[GroupedRow]) -> list[str]:
     """The id of each row's first run, cut to as few digits (at least four) as tell them apart."""
-    ids = [grouped.row.runs[0] for grouped in rows]
+    ids = [each.row.runs[0] for each in rows]
     length = next((n for n in range(4, 13) if len({i[:n] for i in ids}) == len(ids)), None)
     return [i[:length] for i in ids]
 
@@ -177,10 +176,10 @@ def short_ids(rows: Sequence[GroupedRow]) -> list[str]:
 def _distinct(rows: list[GroupedRow]) -> list[GroupedRow]:
     """Rows whose labels would be the same get the id of their first run, as short as it can be."""
     made: list[GroupedRow] = []
-    for label, group in by_key(rows, lambda grouped: grouped.row.label).items():
-        for grouped, digits in zip(group, short_ids(group), strict=True):
-            name = f"{label} {digits}" if len(group) > 1 else label
-            made.append(grouped._replace(row=grouped.row.model_copy(update={"label": name})))
+    for label, alike in grouped(rows, lambda each: each.row.label).items():
+        for each, digits in zip(alike, short_ids(alike), strict=True):
+            name = f"{label} {digits}" if len(alike) > 1 else label
+            made.append(each._replace(row=each.row.model_copy(update={"label": name})))
     return made
 
 

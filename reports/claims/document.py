@@ -4,6 +4,7 @@ from collections import Counter
 
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
+from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import PAIRED_T, difference_cell, joined, number, p_value
 
@@ -17,7 +18,7 @@ RULE = (
 def claims_document(report: ClaimsReport) -> doc.Document:
     """Verdicts of each board, then the tests behind them, a table a claim."""
     claims = sorted(report.claims, key=lambda judged: judged.claim.pairs > 1)
-    boards = doc.grouped(claims, lambda judged: judged.board)
+    boards = grouped(claims, lambda judged: judged.board)
     sections = [doc.Section(title, _parts(claims)) for title, claims in boards.items()]
     sections.append(doc.Section("", [doc.Notes([RULE], _signature(report))]))
     return doc.Document(

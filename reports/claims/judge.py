@@ -13,8 +13,7 @@ from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Cell, ColumnKey, Entry, Found, cell_of, evaluations
 from kdbench.reports.paired import result_fields, row_difference, row_sample
 from kdbench.reports.rows import GroupedRow, Section, sections, standing
-from kdbench.reports.runs import finished_runs, prompt_scores
-from kdbench.reports.text.document import grouped as by_key
+from kdbench.reports.runs import finished_runs, grouped, prompt_scores
 
 Verdict = Literal["holds", "does not hold", "not significant", "not measured"]
 Outcome = Literal["for", "against", "unclear", "not measured"]
@@ -101,8 +100,8 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
 
 
 def _board(section: Section) -> _Board:
-    trained = [grouped for grouped in section.rows if not grouped.row.reference]
-    candidates = by_key(trained, lambda grouped: grouped.row.method)
+    trained = [each for each in section.rows if not each.row.reference]
+    candidates = grouped(trained, lambda each: each.row.method)
     best = {method: standing(several) for method, several in candidates.items()}
     rows = {method: kept[0] for method, kept in best.items() if len(kept) == 1}
     labels = {m: ", ".join(g.row.label for g in kept) for m, kept in best.items() if m not in rows}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kdbench.harness.metrics import info
 from kdbench.reports.compare import ColumnComparison, Comparison, PromptDifference
+from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import difference_cell, number, p_value
 
@@ -15,7 +16,7 @@ HEAD = ("", "a", "b", "a - b", "p", "a wins/ties/losses", "detectable")
 
 def compare_document(comparison: Comparison) -> doc.Document:
     """All columns, and for the first metric of each task the prompts that differ most."""
-    tasks = doc.grouped(comparison.columns, lambda column: column.heading)
+    tasks = grouped(comparison.columns, lambda column: column.heading)
     sides = doc.Section("", [doc.Notes([f"a: {comparison.a}", f"b: {comparison.b}"])])
     below: list[doc.Cell] = []
     if comparison.left_out:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kdbench.reports.ledger import Ledger, LedgerRow, Verdict
+from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed, interval
 
@@ -33,7 +34,7 @@ def ledger_document(found: Ledger, *, everything: bool = True) -> doc.Document:
     rest = [row for row in found.rows if row.verdict == "not run" and not everything]
     sections = [
         doc.Section(title, [doc.Table(HEAD, [_cells(row) for row in rows], right=(4, 5))])
-        for title, rows in doc.grouped(shown, _title).items()
+        for title, rows in grouped(shown, _title).items()
     ]
     sections += [doc.Section("not run", [_counted(rest)])] if rest else []
     sections.append(doc.Section("", [doc.Notes(_below(found), found.signature)]))

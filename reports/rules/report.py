@@ -7,7 +7,7 @@ from pathlib import Path
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.rules.check import Judged, group_of, judge_runs, rulebook
-from kdbench.reports.runs import Run, finished_runs
+from kdbench.reports.runs import Run, finished_runs, grouped
 from kdbench.reports.text import document as doc
 
 
@@ -56,7 +56,7 @@ def _company(runs: Sequence[Run]) -> list[Run]:
 def check_document(report: CheckReport) -> doc.Document:
     """A group's divisions, then what is broken."""
     judged = [run for run in report.runs if run.division != "reference"]
-    groups = sorted(doc.grouped(judged, lambda run: run.group).items())
+    groups = sorted(grouped(judged, lambda run: run.group).items())
     sections = [doc.Section(f"{report.rules}, {name}", _group(runs)) for name, runs in groups]
     left_out = "left out: " + "; ".join(report.left_out)
     below = [*([left_out] if report.left_out else []), _count(report)]

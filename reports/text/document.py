@@ -3,10 +3,8 @@
 Text of models and users may stand anywhere in it. The writers are `kdbench.reports.text.formats`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 
 class Code(NamedTuple):
@@ -115,11 +113,3 @@ class Document(NamedTuple):
     sections: Sequence[Section]
     rows: Sequence[Mapping[str, object]] = ()
     """The same as plain values, for CSV and data frames."""
-
-
-def grouped(things: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
-    """Things by what they have in common, in order of first appearance."""
-    groups: dict[str, list[T]] = {}
-    for thing in things:
-        groups.setdefault(key(thing), []).append(thing)
-    return groups
