@@ -115,13 +115,8 @@ def ways_through(repo: Path) -> dict[str, dict[str, int]]:
             traced = way is not None
             out = place / f"{way}.json"
             told = "\n".join([str(package), json.dumps(WAYS.get(way or "", {})), str(out)])
-            code = (
-                TRACED
-                if traced
-                else "import sys; from kdbench.harness.cli import main; main(sys.argv[1:])"
-            )
             subprocess.run(
-                [sys.executable, "-c", code, *arguments],
+                [sys.executable, "-c", TRACED if traced else PLAIN, *arguments],
                 env=env | {"STRUCTURE": told},
                 check=True,
                 stdout=subprocess.DEVNULL,

@@ -130,6 +130,11 @@ class MethodConfig(Section):
     options: dict[str, Any] = Field({}, description="all of its fields, resolved")
     departures: dict[str, Any] = Field({}, description="those that differ from their defaults")
 
+    @property
+    def reference(self) -> str:
+        """What `kdbench.harness.registry.find_method` finds it by."""
+        return self.source or self.name
+
 
 class TuningConfig(Section):
     """What was done to find a method's settings; said by hand, checked by the comparison rules."""
@@ -156,6 +161,17 @@ class RunConfig(Section):
     generate: GenerateConfig = GenerateConfig()
     tasks: TasksConfig = TasksConfig()
     tuning: TuningConfig | None = Field(None, description="none: not stated")
+
+    @property
+    def task_template(self) -> Template:
+        """Prompt template of tasks that are answered."""
+        return self.tasks.template or self.pair.template
+
+    @property
+    def answer_precision(self) -> Precision:
+        """Arithmetic of answering tasks, once that of the training is resolved."""
+        asked = self.generate.dtype
+        return self.train.precision if asked == "auto" else asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,18 +114,20 @@ def _same(a: ModelRef, b: ModelRef | None) -> bool:
 
 
 def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
-    alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
-    for run in runs:
-        card = run.summary.run
-        model = card.student.fingerprint if card.kind == "eval" and card.student else ""
-        shared = card.settings or model  # an init has settings: each training seed makes its own
-        alike[card.method, card.variant, card.regime, card.division, shared].append(run)
     made: list[GroupedRow] = []
-    for group in alike.values():
+    for group in grouped(runs, _alike).values():
         seeds = [run.summary.run.training_seed for run in group]
         apart = None in seeds or len(set(seeds)) < len(seeds)  # a repeated seed is no second sample
         made += map(row_of, [[run] for run in group] if apart else [group])
-    return sorted(_distinct(made), key=lambda grouped: _order(grouped.row))
+    return sorted(_distinct(made), key=lambda each: _order(each.row))
+
+
+def _alike(run: Run) -> tuple[str, ...]:
+    """What runs of one row share."""
+    card = run.summary.run
+    model = card.student.fingerprint if card.kind == "eval" and card.student else ""
+    shared = card.settings or model  # an init has settings: each training seed makes its own
+    return card.method, card.variant, card.regime, card.division, shared
 
 
 def row_of(runs: Sequence[Run]) -> GroupedRow:
@@ -159,8 +161,8 @@ def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
     seeds.
     """
 
-    def worth(grouped: GroupedRow) -> tuple[bool, bool, int]:
-        return (grouped.row.division == "closed", not grouped.row.changes, len(grouped.runs))
+    def worth(each: GroupedRow) -> tuple[bool, bool, int]:
+        return (each.row.division == "closed", not each.row.changes, len(each.runs))
 
     most = max(map(worth, rows))
     return [each for each in rows if worth(each) == most]

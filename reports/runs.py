@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ from kdbench.harness.files.store import sha256_file
 from kdbench.harness.stats import Array
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 PromptRow = TypeVar("PromptRow", SampleRow, ScoreRow)
 _LINE = re.compile(rb'^\{"doc_id": ?(-?\d+), ?"prompt_hash": ?"([^"\\]*)".*$', re.MULTILINE)
 """A line of samples or of scores, by how it begins."""
@@ -303,9 +304,9 @@ def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
         raise InputError(f"{path} has a row that is no score; run: kdbench score") from error
 
 
-def grouped(things: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+def grouped(things: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """Things by what they have in common, in order of first appearance."""
-    groups: dict[str, list[T]] = {}
+    groups: dict[K, list[T]] = {}
     for thing in things:
         groups.setdefault(key(thing), []).append(thing)
     return groups

@@ -128,7 +128,7 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
         edition=join_edition(edition, limit),
         protocol=protocol_of(config),
         tokenizer=tokenizer,
-        template=config.tasks.template or config.pair.template,
+        template=config.task_template,
         source="file" if of_user else "kdbench",
         place=asked.place,
     )
@@ -152,11 +152,10 @@ def evaluation_record(
 def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
     """The part of an evaluation's record that is alike for all tasks of a model."""
     generate = config.generate
-    precision = config.train.precision if generate.dtype == "auto" else generate.dtype
     return {
         "model": card.fingerprint if card else "truth",
         "tokenizer": card.tokenizer if card else "truth",
-        "dtype": precision,
+        "dtype": config.answer_precision,
         "limit": config.tasks.limit,
         "batch_size": generate.batch_size,
         "chunk": generate.chunk,
@@ -265,7 +264,7 @@ def generate_and_score(
             [evaluation.samples_file(seed) for seed in record.seeds],
             {"wall_s": wall_s, "sampled": tokens, "counts": asdict(task.counts)},
         )
-    if not evaluation.scored.done() or evaluation.scored.info().get("scorer") != scored_as(record):
+    if not evaluation.scored_by(scored_as(record)):
         score(evaluation)
     return wall_s, tokens
 

@@ -63,7 +63,7 @@ def read_likelihoods(
         task: what is asked.
         model: gives the loaded model.
     """
-    if evaluation.scored.done() and evaluation.scored.info().get("scorer") == task.scorer:
+    if evaluation.scored_by(task.scorer):
         return
     record = task.record
     evaluation.record.write(record)
@@ -84,7 +84,7 @@ def label_task(
 ) -> Reading:
     """A classification task of ours: zero-shot, softmax over the label words."""
     edition = "full" if LABEL_TASKS[name].full else config.tasks.edition
-    template, limit = config.tasks.template or config.pair.template, config.tasks.limit
+    template, limit = config.task_template, config.tasks.limit
     docs = label_docs(
         name,
         edition=edition,

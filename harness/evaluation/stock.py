@@ -66,7 +66,7 @@ def prepare(
         InputError: the task cannot be loaded, its settings leave no room for a prompt, or its
             prompts are to be answered in different ways.
     """
-    limit, template = config.tasks.limit, config.tasks.template or config.pair.template
+    limit, template = config.tasks.limit, config.task_template
     asked = stock_prompts(
         name,
         include_paths=include_folders(config.tasks.include_path),

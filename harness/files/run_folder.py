@@ -100,6 +100,10 @@ class Evaluation:
         """Per-prompt scores; its info: ``scorer``, ``metrics`` (how each is shown), ``whole``."""
         return Stage(self.path, "score")
 
+    def scored_by(self, scorer: str) -> bool:
+        """Whether its scores are there and are those of this version of the scorer."""
+        return self.scored.done() and self.scored.info().get("scorer") == scorer
+
     # -- samples and scores
 
     def samples_file(self, seed: int) -> Path:

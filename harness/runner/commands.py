@@ -111,7 +111,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         init=init.card,
     )
     run.prepare.write(record)
-    method = find_method(config.method.source or config.method.name).method
+    method = find_method(config.method.reference).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
     info = train(
         session,
@@ -175,7 +175,7 @@ def learned(info: dict[str, object]) -> dict[str, float]:
 def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard:
     """Who made the student of a run."""
     config = session.config
-    method = find_method(config.method.source or config.method.name).method
+    method = find_method(config.method.reference).method
     student = locate(config.pair.student, str(prepared.run.training.student))
     return RunCard(
         id=prepared.run.id,

@@ -74,7 +74,7 @@ def prepare(session: Session) -> Prepared:
     """
     config, request = session.config, session.request
     tasks_of(config.tasks)
-    method = find_method(config.method.source or config.method.name).method
+    method = find_method(config.method.reference).method
     rows = load_rows(config, request.data_dir)
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)

@@ -98,9 +98,8 @@ def text_model(session: Session, model: Located) -> TextModel:
     Decoding in float64 keeps float32 weights.
     """
     tokenizer = load_tokenizer(model.ref)
-    config, generate = session.config, session.config.generate
-    precision = config.train.precision if generate.dtype == "auto" else generate.dtype
-    dtype = sampling_dtype(precision)
+    generate = session.config.generate
+    dtype = sampling_dtype(session.config.answer_precision)
     loaded = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
     engine = LoadedModel(
         model=loaded,

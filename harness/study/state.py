@@ -81,7 +81,7 @@ def _fits(record: EvaluationRecord, config: RunConfig) -> bool:
         return True
     wanted = {
         "protocol": tasks.protocol,
-        "template": tasks.template or config.pair.template,
+        "template": config.task_template,
         "max_prompt": config.train.max_prompt,
         "batch_size": generate.batch_size,
         "chunk": generate.chunk,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell, Column
+from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import value_cell
 
@@ -118,10 +119,11 @@ def _blocks(table: "Table", headline: bool) -> list[list[int]]:
 
 def _open_rows(table: "Table") -> list[str]:
     """Which rows are in the open division, and the comparison rules they break."""
-    labels: dict[str, list[str]] = {}
-    for row in table.rows:
-        if row.broken:
-            labels.setdefault(", ".join(row.broken), []).append(row.label.replace(" (open)", ""))
+    broken = [row for row in table.rows if row.broken]
+    alike = grouped(broken, lambda row: ", ".join(row.broken))
+    labels = {
+        rules: [row.label.replace(" (open)", "") for row in rows] for rules, rows in alike.items()
+    }
     return [f"open: {', '.join(names)} (breaks {rules})" for rules, names in labels.items()]
 
 
