@@ -51,8 +51,7 @@ class TextModel:
     @property
     def max_length(self) -> int:
         """Context length in tokens, prompt and answer together, as lm-eval finds it."""
-        named = int(self.engine.max_length or self.tokenizer.model_max_length)
-        return named if named < 1 << 40 else CONTEXT  # a tokenizer that knows none says 1e30
+        return context_of(self.engine.max_length, self.tokenizer)
 
     # -- answers
 
@@ -143,6 +142,12 @@ class TextModel:
             for i, s in zip(order, found, strict=True)
         }
         return [scores[i] for i in range(len(pairs))]
+
+
+def context_of(named: int | None, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Context length in tokens: what the model's configuration names, else what the tokenizer does."""
+    found = int(named or tokenizer.model_max_length)
+    return found if found < 1 << 40 else CONTEXT  # a tokenizer that knows none says 1e30
 
 
 def decoding_of(record: DecodingRecord, seed: int) -> Decoding:

@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from kdbench.harness import cli
 from kdbench.harness.files.records import EvaluationScores
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.tasks import mini
@@ -61,14 +62,24 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(chats: Path, runs_dir: Path, tasks: str, *more: object) -> list[str]:
+    """The command line that evaluates the chat model."""
+    model = ("eval", "--model", chats / "model", "--suite", chats / "chats.yaml", "--tasks", tasks)
+    return [*map(str, (*model, "--data-dir", chats / "data", "--runs-dir", runs_dir, *more))]
+
+
 def evaluated(chats: Path, runs_dir: Path, tasks: str, *more: object) -> RunFolder:
     """The chat model evaluated on some tasks."""
-    forks.finish(
-        *("eval", "--model", chats / "model", "--suite", chats / "chats.yaml", "--tasks", tasks),
-        *("--data-dir", chats / "data", "--runs-dir", runs_dir, *more),
-    )
+    forks.finish(*command(chats, runs_dir, tasks, *more))
     (folder,) = runs_dir.glob("eval-model-*")
     return RunFolder(folder)
+
+
+def again(chats: Path, runs_dir: Path, tasks: str, *more: object) -> None:
+    """The same command in this process, where functions can be replaced."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(command(chats, runs_dir, tasks, *more))
+    assert ended.value.code == 0
 
 
 def by_task(run: RunFolder) -> dict[str, EvaluationScores]:
@@ -125,9 +136,8 @@ def test_two_models_are_compared_on_a_users_file(chats: Path, tmp_path: Path) ->
 
 
 def test_another_scorer_scores_again_and_generates_nothing(
-    chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.harness import cli
     from kdbench.harness.evaluation import evaluate, scoring
 
     run = evaluated(chats, tmp_path / "runs", "dolly")
@@ -140,15 +150,7 @@ def test_another_scorer_scores_again_and_generates_nothing(
 
     monkeypatch.setattr(scoring, "SCORER", "kdbench-text-99")
     monkeypatch.setattr(evaluate, "collect", no_answers)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(
-            [
-                *("eval", "--model", str(chats / "model"), "--suite", str(chats / "chats.yaml")),
-                *("--data-dir", str(chats / "data"), "--runs-dir", str(tmp_path / "runs")),
-                *("--tasks", "dolly"),
-            ]
-        )
-    assert ended.value.code == 0, capsys.readouterr().err
+    again(chats, tmp_path / "runs", "dolly")
     assert {p: p.stat().st_mtime_ns for p in evaluation.path.glob("samples.*")} == answers
     assert evaluation.scored.info()["scorer"] == "kdbench-text-99"
     assert scored is not None and evaluation.scored.marker() != scored
@@ -234,6 +236,20 @@ def test_greedy_answers_and_scores_are_lm_evals_own(
             theirs["results"]["own_generation"][f"{name},first"]
         )
     assert scores.cards["words"].better == -1  # lm-eval's own direction
+
+
+def test_a_finished_task_of_lm_evals_loads_no_model(
+    chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench.harness.runner import commands
+
+    folder = stock(tmp_path / "tasks", chats / "own.jsonl", sampled=False)
+    asked = (chats, tmp_path / "runs", "own_generation", "--include-path", folder)
+    run = evaluated(*asked)
+    before = run.summary.read()
+    monkeypatch.setattr(commands, "text_model", lambda *_: pytest.fail("the model was loaded"))
+    again(*asked)
+    assert run.summary.read() == before
 
 
 def test_a_sampled_task_has_seeds_repeats_and_can_be_scored_again(

@@ -115,7 +115,7 @@ class LoadedModel:
     @property
     def max_length(self) -> int | None:
         """See ``Engine``."""
-        return context_length(self.model)
+        return context_length(self.model.config)
 
     @property
     def device(self) -> torch.device:

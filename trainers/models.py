@@ -121,12 +121,15 @@ def initialise(config: PretrainedConfig, seed: int) -> PreTrainedModel:
 
 
 def config_from(ref: str) -> PretrainedConfig:
-    """The model configuration in a JSON file or folder.
+    """The model configuration in a JSON file, a folder or a GGUF file.
 
     Raises:
         InputError: it cannot be read.
     """
+    path = Path(ref)
     try:
+        if ref.endswith(".gguf"):
+            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         return AutoConfig.from_pretrained(ref)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_cannot_load("model configuration", ref, error)) from error

@@ -49,6 +49,7 @@ class Answering:
         tokenizer: the model's.
         model: gives the loaded model; called only if something is left to do.
         answerer: decoding without a seed -> answers to prompts; of models, by their engine.
+        context: of a model, tokens of prompt and answer together; told without loading it.
     """
 
     label: str
@@ -56,10 +57,15 @@ class Answering:
     tokenizer: PreTrainedTokenizerBase
     model: Callable[[], TextModel] | None
     answerer: Callable[[DecodingRecord], Answerer]
+    context: Callable[[], int] | None = None
 
 
 def answering_model(
-    label: str, card: ModelRef, tokenizer: PreTrainedTokenizerBase, load: Callable[[], TextModel]
+    label: str,
+    card: ModelRef,
+    tokenizer: PreTrainedTokenizerBase,
+    load: Callable[[], TextModel],
+    context: Callable[[], int] | None = None,
 ) -> Answering:
     """A model that answers by sampling."""
     model = cache(load)
@@ -71,7 +77,7 @@ def answering_model(
 
         return answer
 
-    return Answering(label, card, tokenizer, model, answerer)
+    return Answering(label, card, tokenizer, model, answerer, context)
 
 
 def answering_truth(chunk: int) -> Answering:
@@ -182,11 +188,11 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
 
 def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Asked) -> None:
     """A task that lm-eval asks: in words, or by likelihoods."""
-    assert answering.model is not None
+    assert answering.model is not None and answering.context is not None
     config, facts = session.config, model_facts(session.config, answering.card)
     folders = include_folders(config.tasks.include_path)
     if asked.kind == "lm-eval" and generates(asked.name, folders):
-        room = answering.model().max_length
+        room = answering.context()
         task, record = stock.prepare(
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )

@@ -43,7 +43,7 @@ from kdbench.harness.runner.prepare import (
     raw_teacher,
     tuned_teacher,
 )
-from kdbench.harness.runner.probing import Prober, check_probes, text_model
+from kdbench.harness.runner.probing import Prober, check_probes, room, text_model
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
 from kdbench.trainers.models import load_model, load_tokenizer
@@ -234,7 +234,8 @@ def _answering(session: Session, label: str, model: Located | None) -> Answering
     if model is None:
         return answering_truth(session.config.generate.chunk)
     tokenizer = load_tokenizer(model.ref)
-    return answering_model(label, model.card, tokenizer, partial(text_model, session, model))
+    load, context = partial(text_model, session, model), partial(room, model, tokenizer)
+    return answering_model(label, model.card, tokenizer, load, context)
 
 
 def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:

@@ -8,6 +8,7 @@ import time
 from functools import cache, partial
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import Answering, protocol_decoding
@@ -18,10 +19,11 @@ from kdbench.harness.probes.subject import Subject, Teacher, find_probe
 from kdbench.harness.questions import PreparedTask
 from kdbench.harness.runner.models import Located
 from kdbench.harness.session import Session
-from kdbench.harness.text_model import TextModel, decoding_of
+from kdbench.harness.text_model import TextModel, context_of, decoding_of
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel
-from kdbench.trainers.models import load_tokenizer, vocabulary
+from kdbench.trainers.models import config_from, load_tokenizer, vocabulary
+from kdbench.trainers.sampler.sampler import context_length
 
 EXPOSURE_TASK = "dolly"
 """Exposure bias is measured on the paper's set; without it among the tasks, on the first of them."""
@@ -109,3 +111,8 @@ def text_model(session: Session, model: Located) -> TextModel:
         sampling_dtype=dtype,
     )
     return TextModel(engine, tokenizer)
+
+
+def room(model: Located, tokenizer: PreTrainedTokenizerBase) -> int:
+    """A model's context in tokens, prompt and answer together, without loading its weights."""
+    return context_of(context_length(config_from(model.ref)), tokenizer)

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from kdbench.harness.errors import InputError
 from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder
@@ -80,7 +80,7 @@ def generate(
     _check(prompts, decoding, vocab, batch_size, chunk)
     teacher, alpha = mix or (model, 0.0)
     models = [model, teacher] if alpha else [model]
-    limit = min(context_length(each) or _ENDLESS for each in models)
+    limit = min(context_length(each.config) or _ENDLESS for each in models)
     longest = max((len(prompt.ids) for prompt in prompts), default=1)
     longest = max(1, min(limit, longest + decoding.max_new_tokens))
     with torch.no_grad():
@@ -117,10 +117,10 @@ def _check(
             )
 
 
-def context_length(model: PreTrainedModel) -> int | None:
+def context_length(config: PretrainedConfig) -> int | None:
     """How many tokens a model can read, prompt and answer together; None if its config names none."""
-    config = model.config.get_text_config().to_dict()
-    return config.get("max_position_embeddings") or config.get("n_positions")
+    named = config.get_text_config().to_dict()
+    return named.get("max_position_embeddings") or named.get("n_positions")
 
 
 def decoder_for(
