@@ -54,6 +54,13 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
+def dataset_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of ``datasets`` for this test alone, in this process and in those it starts."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def data_dir() -> Path:
     """The real data sets (``KDBENCH_DATA``); the test is skipped where they are not."""
     return _folder_from("KDBENCH_DATA", "real data sets")

@@ -121,10 +121,7 @@ def test_a_metric_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "metric 'words' cannot be loaded from lengths:nothing" in output
 
 
-def test_a_method_a_task_and_a_claim_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_a_method_a_task_and_a_claim_of_others(tmp_path: Path, dataset_cache: None) -> None:
     (tmp_path / "half.py").write_text(METHOD)
     (tmp_path / "claims.yaml").write_text(CLAIM)
     (tmp_path / "tasks").mkdir()

@@ -112,9 +112,10 @@ def test_labelled_rows(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(50))
-def test_task_files(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_files(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset_cache: None
+) -> None:
     """Until the task has given numbers on its first documents."""
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     own_task.write(tmp_path, "")
     path = tmp_path / "own.yaml"
     content = path.read_bytes()

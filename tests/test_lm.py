@@ -352,7 +352,7 @@ def test_likelihoods_equal_lm_evals_own_model(
 
 
 @pytest.fixture
-def stock_folder(tmp_path: Path) -> Path:
+def stock_folder(tmp_path: Path, dataset_cache: None) -> Path:
     """A local multiple-choice task, as a third party would bring it."""
     rows = [
         {"question": "The sky is", "choices": ["blue", "loud"], "gold": 0},
@@ -378,10 +378,7 @@ def stock_folder(tmp_path: Path) -> Path:
 def test_a_third_party_task_runs_through_the_same_door(
     stock_folder: Path,
     tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     model = gpt2()
     state = torch.get_rng_state()
     found = evaluate_stock(
@@ -486,10 +483,7 @@ def test_another_sample_of_a_request_is_another_answer(tokenizer: PreTrainedToke
 def test_repeats_of_a_stock_task_differ(
     stock_folder: Path,
     tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (stock_folder / "own_answers.yaml").write_text(
         "task: own_answers\ndataset_path: json\n"
         f"dataset_kwargs: {{data_files: {{test: {stock_folder / 'rows.jsonl'}}}}}\n"

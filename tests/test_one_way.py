@@ -19,6 +19,8 @@ from kdbench.harness.files.records import EvaluationScores
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.tasks import mini
 
+pytestmark = pytest.mark.usefixtures("dataset_cache")
+
 CHAT = (
     "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant : {% endif %}"
@@ -193,12 +195,6 @@ def stock(folder: Path, data: Path, *, sampled: bool, repeats: int = 1) -> Path:
     )
     (folder / "own.yaml").write_text(text)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def plain_lm_eval(chats: Path, folder: Path, chat: bool) -> dict[str, Any]:

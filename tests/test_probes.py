@@ -262,10 +262,7 @@ def write_task(folder: Path) -> None:
     (folder / "greetings.yaml").write_text(yaml)
 
 
-def test_the_example_task_works_with_plain_lm_eval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+def test_the_example_task_works_with_plain_lm_eval(tmp_path: Path, dataset_cache: None) -> None:
     write_task(tmp_path)
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     found = lm_eval.simple_evaluate(

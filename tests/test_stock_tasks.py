@@ -15,11 +15,7 @@ from kdbench.harness.files.records import Summary
 from kdbench.harness.files.store import read_json, read_record
 from kdbench.harness.resolve import resolve
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("dataset_cache")
 
 
 @pytest.fixture
