@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kdbench.harness.config import RunConfig, run_name, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.store import read_record, sha256_file, write_json
+from kdbench.harness.files.store import content_hash, read_record, write_json
 from kdbench.harness.identity import Contents, digest, run_id, run_parts
 from kdbench.harness.provenance import source_folders, tree_sha256
 from kdbench.trainers.optim import Precision
@@ -49,18 +49,6 @@ def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
     if not found:
         raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
     return digest(sorted((file.name, content_hash(file)) for file in found))
-
-
-def content_hash(path: Path | str) -> str:
-    """sha256 of a file, remembered for as long as its size and time of change stay the same."""
-    file = Path(path)
-    state = file.stat()
-    return _content_hash(str(file.resolve()), state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=16384)
-def _content_hash(path: str, size: int, changed: int) -> str:
-    return sha256_file(path)
 
 
 # -- what was found out ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from kdbench.harness.files.records import (
     Summary,
 )
 from kdbench.harness.files.run_folder import Evaluation, RunFolder, find_runs
-from kdbench.harness.files.store import sha256_file
+from kdbench.harness.files.store import content_hash
 from kdbench.harness.stats import Array
 
 T = TypeVar("T")
@@ -214,7 +214,7 @@ def prompt_scores(evaluation: Evaluation) -> PromptScores:
 
 def scores_digest(evaluation: Evaluation) -> str:
     """sha256 of the per-prompt scores, read once while they do not change."""
-    return _digest(*_state(evaluation.scores_file))
+    return content_hash(evaluation.scores_file)
 
 
 def scores(evaluation: Evaluation, wanted: Collection[str] | None = None) -> dict[str, ScoreRow]:
@@ -277,11 +277,6 @@ def _state(path: Path) -> tuple[Path, int, int]:
     """A file, with what changes when it does."""
     stat = path.stat()
     return path, stat.st_mtime_ns, stat.st_size
-
-
-@functools.lru_cache(maxsize=16384)
-def _digest(path: Path, _time: int, _size: int) -> str:
-    return sha256_file(path)
 
 
 @functools.lru_cache(maxsize=1024)

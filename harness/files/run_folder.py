@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def scored(self) -> Stage:
-        """Per-prompt scores; its info: ``scorer``, ``metrics`` (how each is shown), ``whole``."""
+        """Per-prompt scores; its info: ``scorer``, ``whole``, ``cards`` (how metrics of others are shown)."""
         return Stage(self.path, "score")
 
     def scored_by(self, scorer: str) -> bool:

@@ -13,6 +13,7 @@ once in `kdbench.harness.files.folders`.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -252,6 +253,17 @@ def sha256_file(path: Path | str) -> str:
     """Hex sha256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path | str) -> str:
+    """`sha256_file`, remembered for as long as size and time of change stay the same."""
+    state = os.stat(path)
+    return _content_hash(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16384)
+def _content_hash(path: str, size: int, changed: int) -> str:
+    return sha256_file(path)
 
 
 def sync_path(path: Path) -> None:
