@@ -33,6 +33,7 @@ from kdbench.harness.runner.models import (
     shared_tokenizer,
     world_model,
 )
+from kdbench.harness.runner.preflight import check_model
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
@@ -78,6 +79,8 @@ def prepare(session: Session) -> Prepared:
     rows = load_rows(config, request.data_dir)
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)
+    if world_model(config.pair.student) is None:
+        check_model(session, base, "student")
     tokenizer = shared_tokenizer(config, teacher, base, needs_same=method.card.same_tokenizer)
     contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
     parts = run_parts(config, contents)
@@ -128,7 +131,9 @@ def raw_teacher(session: Session) -> Located:
     ref = session.config.pair.teacher
     world = world_model(ref)
     if world is None:
-        return locate(ref, ref)
+        found = locate(ref, ref)
+        check_model(session, found, "teacher")
+        return found
     size, _ = world
     training = TrainConfig.model_validate(teacher_training(size))
     name = identity({"world": fingerprint(size), "training": training_parts(training)})

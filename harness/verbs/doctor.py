@@ -6,23 +6,16 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import typer
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
 
 BF16_SIZE = 768  # rows of the square matrices whose product is timed
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at. ``fail`` stops runs, ``warn`` some of them."""
-
-    what: str
-    found: str
-    state: Literal["ok", "warn", "fail"] = "ok"
 
 
 def doctor(

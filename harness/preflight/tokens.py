@@ -1,0 +1,24 @@
+"""Whether every id of the tokenizer has an embedding and a column of the head."""
+
+from collections.abc import Iterator
+
+from kdbench.harness.preflight.finding import Finding
+from kdbench.harness.preflight.subject import Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """The tokenizer's largest id against both ends of the model."""
+    ids = max(subject.tokenizer.get_vocab().values()) + 1
+    rows = subject.model.get_input_embeddings().weight.shape[0]
+    columns = subject.model.get_output_embeddings().weight.shape[0]
+    if ids > min(rows, columns):
+        short, count = ("embeddings", rows) if rows < ids else ("output columns", columns)
+        yield Finding(
+            "tokens",
+            f"the tokenizer of {subject.name} has {ids} ids, but the model {count} {short}; use the "
+            "tokenizer that belongs to the model, or resize the model's embeddings",
+            "fail",
+        )
+        return
+    spare = f", {columns - ids} columns are padding" if columns > ids else ""
+    yield Finding("tokens", f"{ids} ids{spare}")
