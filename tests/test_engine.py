@@ -25,7 +25,7 @@ from kdbench.trainers.engine import (
 from kdbench.trainers.head.head import Head, backbone_hidden, matmul_dtypes
 from kdbench.trainers.head.tiles import scored, token_logprobs
 from kdbench.trainers.models import Vocabulary
-from kdbench.trainers.sampler.sampler import decoder_for
+from kdbench.trainers.sampler.choice import decoder_for
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
 
 CPU = torch.device("cpu")

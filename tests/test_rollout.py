@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 
+import architectures
 import pytest
 import tiny
 import torch
@@ -19,6 +20,8 @@ from kdbench.harness.errors import InputError
 from kdbench.trainers import cpu
 from kdbench.trainers.sampler import llama as llama_decoder
 from kdbench.trainers.sampler import sampler as rollout
+from kdbench.trainers.sampler.alone import AloneDecoder
+from kdbench.trainers.sampler.choice import decoder_for
 from kdbench.trainers.sampler.decoders import ForwardDecoder, cast_copy, prompt_groups
 from kdbench.trainers.sampler.draw import (
     NgramBlock,
@@ -31,7 +34,7 @@ from kdbench.trainers.sampler.draw import (
     token_table,
 )
 from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
-from kdbench.trainers.sampler.sampler import decoder_for, generate
+from kdbench.trainers.sampler.sampler import generate
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 CPU = torch.device("cpu")
@@ -527,11 +530,34 @@ def test_refuses_what_it_cannot_do(asked, options, said):
         answers(tiny.model("gpt2"), asked, decoding, **options)
 
 
-def test_refuses_windows_shorter_than_the_sequence():
+def test_rows_side_by_side_see_their_own_windows():
     config = tiny.config("qwen2")
     config.layer_types = ["sliding_attention", "full_attention"]
     config.sliding_window = 8
-    model = type(tiny.model("qwen2"))(config)
-    with pytest.raises(InputError, match="whole of a 14-token"):
-        answers(model, [Prompt((3, 4), key=0)], Decoding(max_new_tokens=12))
-    assert len(answers(model, [Prompt((3, 4), key=0)], Decoding(max_new_tokens=4))) == 1
+    model = type(tiny.model("qwen2"))(config).eval()
+    decoding = Decoding(max_new_tokens=12, seed=4)
+    asked = prompts(6)
+    decoder = decoder_for(model, dtype=None, vocab=VOCAB, pad_id=0, longest=40)
+    assert isinstance(decoder, ForwardDecoder)
+    ours = answers(model, asked, decoding, batch_size=3, dtype=torch.float64)
+    assert ours == [naive(model, prompt, decoding) for prompt in asked]
+
+
+@pytest.mark.parametrize(
+    ("name", "remembers"),
+    [("bloom", True), ("gpt_neo", True), ("mamba2", True), ("recurrent_gemma", False)],
+)
+def test_what_slots_do_not_fit_is_decoded_alone(name, remembers):
+    model = architectures.model(name).double()
+    asked = [Prompt(p.ids, p.key, p.sample) for p in prompts(4)]
+    decoding = Decoding(max_new_tokens=10, seed=4)
+    options = {"dtype": None, "vocab": VOCAB, "pad_id": 0, "longest": 40}
+    decoder = decoder_for(model, **options)
+    assert isinstance(decoder, AloneDecoder) and decoder.remembers == remembers
+    ours = answers(model, asked, decoding, batch_size=3)
+    assert ours == [naive(model, prompt, decoding) for prompt in asked]
+
+
+def test_what_sees_the_future_cannot_be_sampled_from():
+    with pytest.raises(InputError, match="bert cannot be sampled from"):
+        answers(architectures.model("bert, bidirectional"), prompts(1), Decoding(max_new_tokens=2))

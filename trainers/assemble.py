@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel, Services, reference_loss
-from kdbench.trainers.head.head import head_of
+from kdbench.trainers.head.head import head_of, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
@@ -129,7 +129,7 @@ def _layout(parts: Parts) -> Layout:
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     """The method's own modules, initialised from the training's seed, in the student's precision."""
     student, teacher = parts.student, parts.teacher
-    widths = [m.config.get_text_config().hidden_size if m else 0 for m in (student, teacher)]
+    widths = [width_of(m) if m else 0 for m in (student, teacher)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parts.recipe.seed)
         made = parts.method.parameters(*widths)

@@ -18,6 +18,8 @@ from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.types import Packed, Sequence
 
 Unit = Literal["token", "sequence", "group"]
+LOCAL = ("window", "local_attention", "attention_chunk")
+"""Parts of the names under which configurations say how far a layer's attention sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +278,17 @@ def is_packable(model: PreTrainedModel, vocab: int) -> bool:
     return _packs[model]
 
 
+def _crossing(model: PreTrainedModel) -> int:
+    """Tokens of a sequence that is longer than what short-sighted layers see, if they see few."""
+    named = model.config.get_text_config().to_dict().items()
+    sizes = [v for k, v in named if type(v) is int and any(part in k for part in LOCAL)]
+    return max([v + 5 for v in sizes if 0 < v <= 64], default=6)
+
+
 @torch.no_grad()
 def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     generator = torch.Generator().manual_seed(0)
-    lengths = (5, 3, 7)
+    lengths = (5, 3, 7, _crossing(model))
     drawn = [torch.randint(vocab, (n,), generator=generator).tolist() for n in lengths]
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
     was_training = model.training
@@ -287,8 +296,8 @@ def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     try:
         together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))
         alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
-    except (TypeError, ValueError, NotImplementedError):
-        return False  # no position_ids argument, or no attention that takes such a mask
+    except Exception:  # of transformers: no position_ids, no attention that takes such a mask, …
+        return False
     finally:
         model.train(was_training)
     half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)

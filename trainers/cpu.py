@@ -30,6 +30,10 @@ from kdbench.trainers.types import Packed
 _LAY_OUT_FROM = 1 << 16
 _ROWS = 8  # rows of the products that weights are laid out for
 _ATTENTION = "kdbench_packed"
+_KINDS = {
+    "full_attention",
+    "sliding_attention",
+}  # of layers whose mask follows from what they are given
 SHORT = 128  # tokens; above it attention itself outweighs the cost of one more call
 
 
@@ -173,6 +177,7 @@ def packed_attention(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
         packed.attention_mask_RT is None
         and packed.input_ids_RT.numel() > 0
         and config._attn_implementation == "sdpa"
+        and set(getattr(config, "layer_types", None) or ()) <= _KINDS
         and not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
     )
     if not usable:

@@ -10,7 +10,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
+from kdbench.trainers.head.head import Head, backbone_hidden, backbone_of, head_of, sum_dtype
 from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
 from kdbench.trainers.objectives.divergences import Values
 from kdbench.trainers.teacher import TeacherSide
@@ -154,7 +154,7 @@ class MicroBatch:
     def student_backbone(self, embeddings_BTD: Tensor) -> Tensor:
         """The student's last hidden states for given input embeddings, (B, T, D); right-padded."""
         mask = torch.ones(embeddings_BTD.shape[:2], dtype=torch.long, device=embeddings_BTD.device)
-        return self.student.base_model(
+        return backbone_of(self.student)(
             inputs_embeds=embeddings_BTD, attention_mask=mask, use_cache=False
         )[0]
 

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdbench.trainers.batching import Layout, micro_batches
-from kdbench.trainers.head.head import Head, backbone_hidden, head_of
+from kdbench.trainers.head.head import Head, backbone_hidden, head_of, width_of
 from kdbench.trainers.optim import Recipe
 from kdbench.trainers.types import Packed, Sequence
 
@@ -140,7 +140,7 @@ class _Shelf:
         """Bytes when all blocks are computed, at most."""
         targets = sum(s.targets for block in self.blocks for s in block)
         weight = next(model.parameters())
-        width = model.config.get_text_config().hidden_size
+        width = width_of(model)
         return targets * width * element_size(weight.dtype, weight.device.type)
 
 

@@ -91,6 +91,19 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
     return head if _takes_apart[model] else Head(None, None, 1.0, None, vocab)
 
 
+def backbone_of(model: PreTrainedModel) -> torch.nn.Module:
+    """What turns ids into the hidden states that the head reads."""
+    body = model.base_model
+    inner = getattr(model, "model", None)  # some name a base model that is not in them
+    return inner if body is model and isinstance(inner, torch.nn.Module) else body
+
+
+def width_of(model: PreTrainedModel) -> int:
+    """Units of the hidden states that the head reads; OPT-350M projects them to half its own width."""
+    weight: Tensor = model.get_output_embeddings().weight
+    return weight.shape[1]
+
+
 @torch.no_grad()
 def _agrees(model: PreTrainedModel, head: Head, weight: Tensor) -> bool:
     ids = torch.arange(1, 9, device=weight.device).remainder(head.vocab)[None]
@@ -99,7 +112,11 @@ def _agrees(model: PreTrainedModel, head: Head, weight: Tensor) -> bool:
     try:
         with torch.autocast(ids.device.type, enabled=False):
             expected = model(input_ids=ids, use_cache=False).logits[0, :, : head.vocab].float()
-            got = head.logits(model.base_model(input_ids=ids, use_cache=False)[0][0]).float()
+            try:
+                hidden_TD = backbone_of(model)(input_ids=ids, use_cache=False)[0][0]
+                got = head.logits(hidden_TD).float()
+            except (TypeError, ValueError, RuntimeError, AttributeError):
+                return False  # its backbone takes other arguments, or gives something else
     finally:
         model.train(was_training)
     if expected.shape != got.shape:
@@ -128,7 +145,7 @@ def backbone_hidden(model: PreTrainedModel, packed: Packed) -> Tensor:
         arguments["attention_mask"] = packed.attention_mask_RT.to(device)
     with cpu.forward(model, packed) if device.type == "cpu" else nullcontext():
         if _takes_apart.get(model, True):
-            output_RTD = model.base_model(**arguments)[0]
+            output_RTD = backbone_of(model)(**arguments)[0]
         else:
             output_RTD = model(**arguments).logits
     return output_RTD.flatten(0, 1).index_select(0, packed.source_N.to(device))

@@ -24,6 +24,9 @@ _GROUP_TOKENS = 2048
 # Attention of transformers that honours a given (rows, 1, 1, columns) mask; flash kernels do not.
 _MASKED_ATTENTION = {"eager", "sdpa"}
 
+Mask = torch.Tensor | dict[str, torch.Tensor] | None
+"""Additive mask of a step, (rows, 1, 1, columns); one a kind of layer where they differ."""
+
 
 class Step(NamedTuple):
     """Where one decoding step reads and writes, for the first ``n`` slots.
@@ -82,12 +85,14 @@ class Slots:
 
 
 class KeyValues:
-    """One layer's storage: keys and values of shape (slots, capacity, heads, head size)."""
+    """One layer's storage, (slots, capacity, heads, size) each: keys and values may differ in size."""
 
-    def __init__(self, slots: Slots, like_HD: torch.Size, tensor: torch.Tensor) -> None:
+    def __init__(
+        self, slots: Slots, keys_HD: torch.Size, values_HD: torch.Size, tensor: torch.Tensor
+    ) -> None:
         # Zeros, not empty: a masked column still enters the sum as 0 * value, and 0 * nan is nan.
-        self.keys = tensor.new_zeros(slots.count, slots.capacity, *like_HD)
-        self.values = torch.zeros_like(self.keys)
+        self.keys = tensor.new_zeros(slots.count, slots.capacity, *keys_HD)
+        self.values = tensor.new_zeros(slots.count, slots.capacity, *values_HD)
         self._flat_keys, self._flat_values = (
             storage.flatten(0, 1).flatten(1) for storage in (self.keys, self.values)
         )
@@ -106,7 +111,7 @@ class KeyValues:
         self._flat_values.index_copy_(0, step.index_n, values_nX)
 
     def read(self, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of keys and values, each (n, heads, width, head size)."""
+        """Views of keys and values, each (n, heads, width, its size)."""
         read = slice(len(step.index_n)), slice(step.width)
         return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
 
@@ -118,6 +123,38 @@ class KeyValues:
 
 class Decoder(ABC):
     """Next-token logits for a set of slots. Slots 0 … n-1 are live, those behind them are free.
+
+    Attributes:
+        device: where the model is.
+        dtype: what it computes in.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @abstractmethod
+    def reset(self, count: int, capacity: int) -> None:
+        """Makes ``count`` empty slots of ``capacity`` columns; larger storage is kept."""
+
+    @abstractmethod
+    def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+        """Reads prompts into slots; an empty prompt makes an empty slot."""
+
+    @abstractmethod
+    def step(self, tokens_n: torch.Tensor) -> torch.Tensor:
+        """Appends a token to each live slot; returns logits of what follows, (n, V)."""
+
+    @abstractmethod
+    def move(self, source: int, target: int) -> None:
+        """Puts a slot in another's place; nobody asks for the source again before it is filled."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """To be entered around a run of ``fill`` and ``step``."""
+        return nullcontext()
+
+
+class SlotDecoder(Decoder):
+    """A decoder whose slots advance together, a column at a time, through one mask.
 
     Args:
         device: where the model is.
@@ -133,14 +170,14 @@ class Decoder(ABC):
         self._stores: list[KeyValues] = []
 
     def reset(self, count: int, capacity: int) -> None:
-        """Makes ``count`` empty slots of ``capacity`` columns; larger storage is kept."""
+        """See ``Decoder``."""
         if self.slots.count < count or self.slots.capacity < capacity:
             size = max(count, self.slots.count), max(capacity, self.slots.capacity)
             self.slots = Slots(*size, self.device, self.dtype)
             self._allocate()
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
-        """Reads prompts into slots; an empty prompt makes an empty slot."""
+        """See ``Decoder``."""
         for slot, prompt in zip(slots, prompts, strict=True):
             self.slots.occupy(slot, len(prompt))
         lengths = [len(prompt) for prompt in prompts]
@@ -153,18 +190,14 @@ class Decoder(ABC):
             self._read(ids_rT, torch.tensor([slots[index] for index in group], device=self.device))
 
     def step(self, tokens_n: torch.Tensor) -> torch.Tensor:
-        """Appends a token to each live slot; returns logits of what follows, (n, V)."""
+        """See ``Decoder``."""
         return self._advance(tokens_n, self.slots.advance(len(tokens_n)))
 
     def move(self, source: int, target: int) -> None:
-        """Copies a slot over another."""
+        """See ``Decoder``."""
         length = self.slots.move(source, target)
         for store in self._stores:
             store.move(source, target, length)
-
-    def session(self) -> AbstractContextManager[None]:
-        """To be entered around a run of ``fill`` and ``step``."""
-        return nullcontext()
 
     @abstractmethod
     def _allocate(self) -> None:
@@ -217,9 +250,13 @@ class _SlotLayer(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Stores (batch, heads, tokens, head size) and returns what to attend to."""
-        batch, heads, _, size = key_states.shape
+        batch = len(key_states)
         if self.store is None:
-            self.store = KeyValues(self._cache.slots, torch.Size((heads, size)), key_states)
+            keys_HD, values_HD = (
+                torch.Size((states.shape[1], states.shape[3]))
+                for states in (key_states, value_states)
+            )
+            self.store = KeyValues(self._cache.slots, keys_HD, values_HD, key_states)
             self._cache.stores.append(self.store)
         if self._cache.step is None:
             # New prompts attend to themselves only; right padding is behind every real token.
@@ -259,11 +296,22 @@ class SlotCache(Cache):
         super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
 
 
-class ForwardDecoder(Decoder):
-    """Any causal model of transformers with full attention, by its own ``forward``."""
+class ForwardDecoder(SlotDecoder):
+    """A causal model of transformers with full or windowed attention, by its own ``forward``.
 
-    def __init__(self, model: PreTrainedModel, dtype: torch.dtype, pad_id: int) -> None:
+    Args:
+        model: whose layers keep keys and values of all tokens.
+        dtype: to compute in.
+        pad_id: any valid token id.
+        window: how many tokens, its own included, a token sees in windowed layers; None: all.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, dtype: torch.dtype, pad_id: int, window: int | None = None
+    ) -> None:
         super().__init__(model.device, dtype, pad_id)
+        self._window = window
+        self._by_kind = bool(getattr(model.config.get_text_config(), "layer_types", None))
         self._model = model if dtype == model.dtype else cast_copy(model, dtype)
         self._cache = SlotCache(self.slots, 0)
 
@@ -283,12 +331,21 @@ class ForwardDecoder(Decoder):
 
     def _advance(self, tokens_n: torch.Tensor, step: Step) -> torch.Tensor:
         self._cache.step = step
-        logits_n1V = self._forward(tokens_n[:, None], step.positions_n[:, None], step.mask_n11W)
+        logits_n1V = self._forward(tokens_n[:, None], step.positions_n[:, None], self._mask(step))
         return logits_n1V[:, -1]
 
-    def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _mask(self, step: Step) -> Mask:
+        """What each row sees: windows count back from its own position, not from the widest row's."""
+        if self._window is None:
+            return step.mask_n11W
+        columns_W = torch.arange(step.width, device=self.device)
+        behind_nW = columns_W[None] <= step.positions_n[:, None] - self._window
+        windowed = step.mask_n11W.masked_fill(behind_nW[:, None, None], -torch.inf)
+        if not self._by_kind:
+            return windowed
+        return {"full_attention": step.mask_n11W, "sliding_attention": windowed}
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, mask: Mask) -> torch.Tensor:
         return self._model(
             input_ids=ids,
             position_ids=positions,

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from kdbench.trainers import cpu
-from kdbench.trainers.sampler.decoders import Decoder, KeyValues, Step
+from kdbench.trainers.sampler.decoders import KeyValues, SlotDecoder, Step
 
 # Rotary variants whose angles depend on the position alone, so that one table serves all steps.
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
@@ -73,7 +73,7 @@ class _Layer(NamedTuple):
     down: AnyProduct
 
 
-class LlamaDecoder(Decoder):
+class LlamaDecoder(SlotDecoder):
     """See the module's docstring.
 
     Args:
@@ -148,7 +148,9 @@ class LlamaDecoder(Decoder):
 
     def _allocate(self) -> None:
         shape = torch.Size((self._heads, self._size))
-        self._stores = [KeyValues(self.slots, shape, self._embedding_VD) for _ in self._layers]
+        self._stores = [
+            KeyValues(self.slots, shape, shape, self._embedding_VD) for _ in self._layers
+        ]
 
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
         rows, width = ids_rT.shape

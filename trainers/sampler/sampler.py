@@ -20,7 +20,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder
+from kdbench.trainers.sampler.choice import decoder_for
+from kdbench.trainers.sampler.decoders import Decoder
 from kdbench.trainers.sampler.draw import (
     GumbelArgmax,
     NgramBlock,
@@ -29,12 +30,13 @@ from kdbench.trainers.sampler.draw import (
     position_keys,
     stream_key,
 )
-from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
 from kdbench.trainers.types import Answer, Decoding, Prompt
 
 # Prompts read in one go for rows to come; each holds a slot of the cache until it gets its turn.
 _READ_AHEAD = 8
 _ENDLESS = 1 << 30
+# What configurations call their number of positions.
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 def generate(
@@ -120,46 +122,8 @@ def _check(
 def context_length(config: PretrainedConfig) -> int | None:
     """How many tokens a model can read, prompt and answer together; None if its config names none."""
     named = config.get_text_config().to_dict()
-    return named.get("max_position_embeddings") or named.get("n_positions")
-
-
-def decoder_for(
-    model: PreTrainedModel, *, dtype: torch.dtype | None, vocab: int, pad_id: int, longest: int
-) -> Decoder:
-    """The cheapest decoder that computes this model.
-
-    Args:
-        model: a causal language model; its weights are read now and must not change while the
-            decoder is in use.
-        dtype: to compute in; None is the model's own.
-        vocab: number of real tokens.
-        pad_id: any valid token id.
-        longest: the longest sequence, prompt included, that will be asked for.
-
-    Raises:
-        InputError: the model cannot be sampled from: its attention is not plain full attention, or
-            its vocabulary is smaller than the tokenizer's.
-    """
-    config = model.config.get_text_config().to_dict()
-    name = config.get("model_type")
-    if config["vocab_size"] < vocab:
-        raise InputError(
-            f"model {name} has {config['vocab_size']} output tokens but the tokenizer {vocab}; "
-            "use the tokenizer that belongs to the model"
-        )
-    window = config.get("sliding_window")
-    kinds = set(config.get("layer_types") or ())
-    windowed = "sliding_attention" in kinds or (window and not kinds)
-    if kinds - {"full_attention", "sliding_attention"} or (windowed and (window or 0) < longest):
-        raise InputError(
-            f"model {name} does not attend to the whole of a {longest}-token sequence "
-            f"({', '.join(sorted(kinds)) or f'window {window}'}), which the sampler needs; "
-            "use a model with full attention or shorter sequences"
-        )
-    dtype = dtype or model.dtype
-    if is_plain_llama(model):
-        return LlamaDecoder(model, dtype, pad_id, vocab, longest)
-    return ForwardDecoder(model, dtype, pad_id)
+    sizes = (named.get(name) for name in _POSITIONS)
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
 class _Row:
