@@ -125,15 +125,12 @@ class MethodConfig(Section):
     """Which method, and its own fields as its ``Config`` class resolved them."""
 
     name: str
-    source: str = Field("", description="module:Class, entry point or file it was loaded from")
+    source: str = Field(
+        "", description="module:Class or file it was loaded from; for people, never loaded again"
+    )
     fingerprint: str = Field("", description="sha256 of a plug-in's file; empty for our own")
     options: dict[str, Any] = Field({}, description="all of its fields, resolved")
     departures: dict[str, Any] = Field({}, description="those that differ from their defaults")
-
-    @property
-    def reference(self) -> str:
-        """What `kdbench.harness.registry.find_method` finds it by."""
-        return self.source or self.name
 
 
 class TuningConfig(Section):

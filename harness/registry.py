@@ -3,6 +3,9 @@
 A third party adds a method without touching this file: a package with the entry-point group
 ``kdbench.methods`` (``name = "module:Class"``), or any file given as ``--method path/to/file.py``
 that defines one subclass of `kdbench.trainers.method.Method`.
+
+Code is named by the command line (`find_method`) or is installed. What a run folder says about its
+method is a name and a fingerprint, never a place to load from (`recorded_method`).
 """
 
 import hashlib
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.files.store import reading
 
 if TYPE_CHECKING:
     from kdbench.trainers.method import Method
@@ -50,6 +54,10 @@ METHODS = {
 }
 
 
+_given: dict[str, "Found"] = {}
+"""Method files that this command line named, by the sha256 of their content."""
+
+
 class Found(NamedTuple):
     """A method that a name stands for."""
 
@@ -80,17 +88,17 @@ def check_method_name(name: str) -> None:
 
 
 def find_method(name: str) -> Found:
-    """The method class that a name, a ``.py`` file or a stored ``source`` stands for.
+    """The method class that a name or a ``.py`` file stands for, as the command line gives it.
+
+    Never to be called with what a run folder says: see `recorded_method`.
 
     Raises:
         InputError: no such name or file, or the file defines no method or several.
     """
-    offered = third_party_methods() | METHODS
-    name = {source: key for key, source in offered.items()}.get(name, name)
     check_method_name(name)
     if name.endswith(".py"):
         return _from_file(Path(name))
-    source = offered[name]
+    source = (third_party_methods() | METHODS)[name]
     module_name, _, attribute = source.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -102,10 +110,45 @@ def find_method(name: str) -> Found:
     return Found(name, source, "" if name in METHODS else _source_hash(module.__file__), found)
 
 
+def recorded_method(name: str, fingerprint: str) -> Found:
+    """The method of a configuration that may have been read from a folder: ours, a file that this
+    command line named, or an installed package's; the two latter by their content.
+
+    Args:
+        name: as recorded.
+        fingerprint: as recorded; empty for our own methods.
+
+    Raises:
+        InputError: none of them; nothing was run to find out.
+    """
+    if fingerprint in _given:
+        return _given[fingerprint]
+    if name in METHODS and not fingerprint:
+        return find_method(name)
+    source = third_party_methods().get(name)
+    if source is not None and _source_hash(_origin(source)) == fingerprint:
+        return find_method(name)
+    raise InputError(
+        f"method {name!r} of this run is code of others that is not installed here as it was, and "
+        "kdbench runs no code that a run folder names; give the file that made the run: "
+        "--method path/to/file.py"
+    )
+
+
+def _origin(source: str) -> str | None:
+    """The file of an installed module, found without running it."""
+    try:
+        spec = importlib.util.find_spec(source.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec is not None else None
+
+
 def _from_file(path: Path) -> Found:
     from kdbench.trainers.method import Method
 
-    fingerprint = _source_hash(str(path))
+    with reading(path):
+        fingerprint = _source_hash(str(path))
     module_name = f"kdbench_method_{path.stem.replace('-', '_')}_{fingerprint[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -127,7 +170,7 @@ def _from_file(path: Path) -> Found:
             f"{path} must define exactly one subclass of kdbench.trainers.method.Method "
             f"(found: {names})"
         )
-    return Found(path.stem, str(path), fingerprint, classes[0])
+    return _given.setdefault(fingerprint, Found(path.stem, str(path), fingerprint, classes[0]))
 
 
 def _source_hash(path: str | None) -> str:

@@ -80,10 +80,10 @@ def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     places = list(paths)
     runs, left_out = [], []
     for folder in find_runs(places):
-        if not folder.summary.exists():
-            left_out.append(f"{folder.name}: not finished")
-            continue
         try:
+            if not folder.summary.exists():
+                left_out.append(f"{folder.name}: not finished")
+                continue
             runs.append(Run(folder, folder.summary.read()))
         except InputError as error:
             left_out.append(f"{folder.name}: {str(error).replace(f'{folder.path}/', '')}")

@@ -253,8 +253,3 @@ def test_malformed_method_file(tmp_path: Path, text: str, sentence: str) -> None
     path.write_text(text)
     with pytest.raises(InputError, match=sentence):
         find_method(str(path))
-
-
-def test_stored_source_finds_our_methods_again() -> None:
-    found = find_method(make().method.source)
-    assert (found.name, found.fingerprint) == ("fkd", "")

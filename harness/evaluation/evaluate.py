@@ -271,7 +271,7 @@ def generate_and_score(
             {"wall_s": wall_s, "sampled": tokens, "counts": asdict(task.counts)},
         )
     if not evaluation.scored_by(scored_as(record)):
-        score(evaluation)
+        score(evaluation, record.place or None)
     return wall_s, tokens
 
 

@@ -32,14 +32,20 @@ def scored_as(record: EvaluationRecord) -> str:
     return SCORER + metrics.versions_of_others()
 
 
-def score(evaluation: Evaluation) -> None:
-    """Per-prompt scores of stored samples: text in, numbers out."""
+def score(evaluation: Evaluation, task_files: str | None = None) -> None:
+    """Per-prompt scores of stored samples: text in, numbers out.
+
+    Args:
+        evaluation: answered, under every seed.
+        task_files: the folder of lm-eval task files that the command line names. They run code, so
+            that which the evaluation's record names is never read.
+    """
     record = evaluation.record.read()
     rows = [row for seed in record.seeds for row in evaluation.samples(seed)]
     if record.source == "lm-eval":
         from kdbench.harness.evaluation.stock import score_samples
 
-        scored, info = score_samples(record, evaluation, rows)
+        scored, info = score_samples(record, evaluation, rows, task_files)
     else:
         scored, info = score_texts(rows)
     evaluation.keep_scores(scored, info | {"scorer": scored_as(record)})

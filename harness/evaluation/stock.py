@@ -4,6 +4,7 @@ Generation tasks are ours to answer: its prompts, few-shot examples, stops and s
 stored samples and decoding seeds. All others are run by lm-eval over our engine.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
 from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
 from kdbench.harness.lm.likelihoods import evaluate_stock
-from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
+from kdbench.harness.lm.tasks import SCORED_BY, known_task, metric_cards, stock_identity
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, encode_whole
@@ -115,21 +116,30 @@ def _doc(place: int, prompt: StockPrompt, template: str, tokenizer: Any, room: i
 
 
 def score_samples(
-    record: EvaluationRecord, evaluation: Evaluation, samples: Sequence[SampleRow]
+    record: EvaluationRecord,
+    evaluation: Evaluation,
+    samples: Sequence[SampleRow],
+    task_files: str | None = None,
 ) -> tuple[list[ScoreRow], dict[str, Any]]:
     """lm-eval's scores of stored answers, every decoding seed by itself.
 
     Raises:
-        InputError: the task asks something else by now than was answered.
+        InputError: the task asks something else by now than was answered, or is not there.
     """
-    results = {}
+    folders, results = include_folders(task_files), {}
+    if record.place and not task_files and not known_task(record.task, folders):
+        raise InputError(
+            f"task {record.task!r} of {evaluation.path} was read from task files in {record.place}, "
+            "which can run code, so they are read only where the command line names their folder: "
+            f"--include-path {shlex.quote(record.place)}"
+        )
     for seed in record.seeds:
         rows = sorted((row for row in samples if row.seed == seed), key=lambda row: row.doc_id)
         results[seed] = score_stock(
             record.task,
             [row.response for row in rows],
             [row.references for row in rows],
-            include_paths=include_folders(record.place or None),
+            include_paths=folders,
             limit=record.limit,
         )
     first = results[record.seeds[0]]

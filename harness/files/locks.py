@@ -22,6 +22,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from kdbench.harness.errors import InputError, RunLocked
+from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import make_folder, writing
 
@@ -89,7 +90,8 @@ class RunLock:
             if self._key in _held:
                 return f"{self.path.parent} is being written by this very process"
             with writing(self.path):
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+                descriptor = os.open(inside(self.path.parent, self.path.name), flags, 0o666)
             refusal = _refusal(self.path, descriptor)
             if refusal is not None:
                 os.close(descriptor)
@@ -123,7 +125,7 @@ class RunLock:
 
 def lock_holder(folder: Path | str, name: str = "lock") -> Holder | None:
     """The live holder of a folder's lock, or None (for listings; never by the holding process)."""
-    path = Path(folder) / name
+    path = inside(Path(folder), name)
     if str(path.resolve()) in _held or not path.exists():
         return None
     try:

@@ -304,9 +304,19 @@ class DriftRecord(Record):
     accepted: list[str] = []
 
 
+class MethodFacts(Record):
+    """What a method says of itself; kept, since its code may not be there when a run is read."""
+
+    name: str
+    title: str
+    paper: str
+    variant: str
+
+
 class PrepareRecord(Record):
     """What was checked before training."""
 
+    method: MethodFacts | None = None
     data: dict[str, dict[str, Any]] = Field({}, description="split -> path, sha256, rows, dropped")
     overlaps: dict[str, int] = {}
     tokenizer_sha256: str = ""

@@ -4,6 +4,7 @@ The layout is the docstring of `kdbench.harness.files.records`. Everything else 
 there are, what of a run is done, and for its documents, samples, scores, probes, judges and student.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError, unfit
+from kdbench.harness.files.inside import inside, sealed
 from kdbench.harness.files.records import (
     SCHEMA,
     DriftRecord,
@@ -47,7 +49,7 @@ class InFolder(Generic[T]):
     make: Callable[[Path], T]
 
     def __get__(self, folder: Any, owner: type) -> T:
-        return self.make(folder.path / self.name)
+        return self.make(inside(folder.path, self.name))
 
 
 def document(name: str, model: type[R]) -> InFolder[Document[R]]:
@@ -108,7 +110,7 @@ class Evaluation:
 
     def samples_file(self, seed: int) -> Path:
         """`SampleRow` lines of one decoding seed."""
-        return self.path / f"samples.seed{seed}.jsonl"
+        return inside(self.path, f"samples.seed{seed}.jsonl")
 
     def seeds(self) -> list[int]:
         """Decoding seeds with stored answers, in order."""
@@ -145,26 +147,28 @@ class Evaluation:
 
     def keep_probe(self, name: str, report: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         """Stores what a probe measured and marks it done."""
-        file = self.path / f"probe-{name}.json"
+        file = inside(self.path, f"probe-{name}.json")
         write_json(file, report)
         self.probe(name).mark([file], info)
 
     def probes(self) -> dict[str, dict[str, Any]]:
         """What was measured, by probe."""
-        files = sorted(self.path.glob("probe-*.json"))
+        names = sorted(file.name for file in self.path.glob("probe-*.json"))
+        files = [inside(self.path, name) for name in names]
         return {file.stem.removeprefix("probe-"): read_json(file) for file in files}
 
     def part(self, name: str) -> Path:
         """A file that a probe fills bit by bit, so that a kill loses little."""
-        return self.path / name
+        return inside(self.path, name)
 
     def judge(self, identifier: str) -> JudgeFolder:
         """The folder of one judge."""
-        return JudgeFolder(self.path / "judge" / identifier)
+        return JudgeFolder(inside(self.path, f"judge/{identifier}"))
 
     def judges(self) -> list[JudgeFolder]:
         """Judges that were asked about these answers."""
-        return [JudgeFolder(file.parent) for file in sorted(self.path.glob("judge/*/judge.json"))]
+        files = sorted(self.path.glob("judge/*/judge.json"))
+        return [self.judge(file.parent.name) for file in files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +184,14 @@ class Training:
 
     def settled(self) -> bool:
         """Whether it is done, and what only resuming needs is cleared away."""
-        return self.stage.done() and not (self.path / "checkpoints").exists()
+        return self.stage.done() and not inside(self.path, "checkpoints").exists()
 
-    student = InFolder("student", Path)
+    student = InFolder("student", sealed)
     """The trained model, an ordinary Hugging Face folder."""
+
+    def place(self) -> Path:
+        """The folder, for the loop that fills it."""
+        return sealed(self.path)
 
     log_file = InFolder("metrics.jsonl", Path)
     """`TrainRow` lines, one a logged step."""
@@ -236,7 +244,7 @@ class RunFolder:
     @property
     def summary(self) -> "SummaryDocument":
         """All that a board needs."""
-        return SummaryDocument(self.path / "summary.json", Summary)
+        return SummaryDocument(inside(self.path, "summary.json"), Summary)
 
     manifest = document("manifest.json", Manifest)
     """How to make the run again; written last."""
@@ -244,8 +252,15 @@ class RunFolder:
     # -- what is done
 
     def begun(self) -> bool:
-        """Whether this is a run folder at all."""
-        return self.config.exists() or self.summary.exists()
+        """Whether this is a run folder at all, readable or not."""
+        return any(os.path.lexists(self.path / name) for name in ("config.json", "summary.json"))
+
+    def began(self) -> int | None:
+        """Unix time at which its configuration was written; None of a summary alone."""
+        try:
+            return int(os.lstat(self.path / "config.json").st_mtime)
+        except OSError:
+            return None
 
     def trained(self) -> bool:
         """Whether the training is over and everything about it is written."""
@@ -263,15 +278,16 @@ class RunFolder:
 
     def evaluation(self, key: str) -> Evaluation:
         """An evaluation by its key, there or not."""
-        return Evaluation(self.path / "eval" / key)
+        return Evaluation(inside(self.path, f"eval/{key}"))
 
     def evaluations(self) -> list[Evaluation]:
         """Evaluations that were begun, by key."""
-        return [Evaluation(path) for path in sorted(self.path.glob("eval/*@*")) if path.is_dir()]
+        paths = sorted(inside(self.path, "eval").glob("*@*"))
+        return [self.evaluation(path.name) for path in paths if path.is_dir()]
 
     def report(self) -> Path:
         """Where ``kdbench report`` writes."""
-        return self.path / "report"
+        return sealed(inside(self.path, "report"))
 
     def beside(self) -> Iterator["RunFolder"]:
         """The other runs in the same folder of runs."""

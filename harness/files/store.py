@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError, unfit, unknown
+from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import Record
 
 Row = Mapping[str, Any] | BaseModel
@@ -170,7 +171,7 @@ def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
     )
     target = Path(path)
     make_folder(target.parent)
-    with writing(target), open(target, "a+b", buffering=0) as file:
+    with writing(target), open(target, "a+b", buffering=0, opener=_no_link) as file:
         _cut_torn_line(file.fileno())
         written = 0
         while written < len(data):  # one call in practice; a short write is legal
@@ -233,7 +234,7 @@ def keep_rows(path: Path | str, count: int) -> None:
     target = Path(path)
     if not target.exists():
         return
-    with writing(target), open(target, "r+b") as file:
+    with writing(target), open(target, "r+b", opener=_no_link) as file:
         for _ in range(count):
             if not file.readline().endswith(b"\n"):
                 raise ValueError(f"{target} has fewer than {count} rows")
@@ -274,6 +275,11 @@ def sync_path(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Opens a file that grows in place, and never what a link there points to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _plain(value: Any) -> Any:
@@ -323,7 +329,7 @@ class Stage:
 
     @property
     def _file(self) -> Path:
-        return self.folder / f"{self.name}.done"
+        return inside(self.folder, f"{self.name}.done")
 
     def done(self, *, check_content: bool = False) -> bool:
         """Whether it finished and its outputs are still there, of the same size.
@@ -335,7 +341,7 @@ class Stage:
         if marker is None:
             return False
         for name, stamp in marker.outputs.items():
-            path = self.folder / name
+            path = inside(self.folder, name)
             if not path.is_file() or path.stat().st_size != stamp.size:
                 return False
             if check_content and sha256_file(path) != stamp.sha256:

@@ -117,6 +117,11 @@ def manager_of(name: str, include_paths: Iterable[Path | str]) -> TaskManager:
     return _read_tasks(paths, True)
 
 
+def known_task(name: str, include_paths: Iterable[Path | str]) -> bool:
+    """Whether a task, group or tag of that name is there."""
+    return name in manager_of(name, include_paths).task_index
+
+
 @cache
 def _read_tasks(include_paths: tuple[str, ...], defaults: bool) -> TaskManager:
     """Once a process: with ``defaults``, some 15,000 files are parsed, which takes seconds."""
@@ -125,6 +130,8 @@ def _read_tasks(include_paths: tuple[str, ...], defaults: bool) -> TaskManager:
 
 def load(manager: TaskManager, name: str) -> list[Any]:
     """A task's objects; lm-eval's own errors, of many kinds, become one sentence."""
+    if name not in manager.task_index:  # lm-eval would take it for the path of a file, and run that
+        raise InputError(f"no lm-eval task is called {name!r}; see kdbench ls tasks")
     try:
         found = manager.load([name])
     except Exception as error:  # a task file may raise anything: it runs code and loads data

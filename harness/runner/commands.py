@@ -23,7 +23,7 @@ from kdbench.harness.files.run_folder import RunFolder, find_runs
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.identity import identity, shared_id
 from kdbench.harness.progress import Progress
-from kdbench.harness.registry import find_method
+from kdbench.harness.registry import recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.data import prepare_data, run_overlaps
@@ -102,7 +102,9 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
     data = prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
+    method = recorded_method(config.method.name, config.method.fingerprint).method
     record = PrepareRecord(
+        method=summary.method_facts(config.method.name, method.card),
         data=data.facts,
         overlaps=run_overlaps(prepared.rows, config, session.request.data_dir),
         tokenizer_sha256=prepared.base.card.tokenizer,
@@ -111,7 +113,6 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         init=init.card,
     )
     run.prepare.write(record)
-    method = find_method(config.method.reference).method
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
     info = train(
         session,
@@ -175,7 +176,7 @@ def learned(info: dict[str, object]) -> dict[str, float]:
 def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard:
     """Who made the student of a run."""
     config = session.config
-    method = find_method(config.method.reference).method
+    method = recorded_method(config.method.name, config.method.fingerprint).method
     student = locate(config.pair.student, str(prepared.run.training.student))
     return RunCard(
         id=prepared.run.id,
@@ -352,7 +353,9 @@ def _against(session: Session) -> Located | None:
 # -- score ----------------------------------------------------------------------------------------
 
 
-def score_command(paths: list[Path], *, json_output: bool = False) -> int:
+def score_command(
+    paths: list[Path], task_files: str | None = None, *, json_output: bool = False
+) -> int:
     """Scores stored samples again and renews the summaries."""
     runs = [run for run in find_runs(paths) if run.evaluations()]
     if not runs:
@@ -365,7 +368,7 @@ def score_command(paths: list[Path], *, json_output: bool = False) -> int:
         with RunLock(run.path):
             for evaluation in run.evaluations():
                 if evaluation.generated.done():
-                    score(evaluation)
+                    score(evaluation, task_files)
                     describe(evaluation)
                     done.append(str(evaluation.path))
             summary.rescored(run)

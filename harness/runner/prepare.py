@@ -24,7 +24,7 @@ from kdbench.harness.identity import (
     training_parts,
 )
 from kdbench.harness.provenance import code_state
-from kdbench.harness.registry import find_method
+from kdbench.harness.registry import recorded_method
 from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
 from kdbench.harness.runner.models import (
     Located,
@@ -75,7 +75,7 @@ def prepare(session: Session) -> Prepared:
     """
     config, request = session.config, session.request
     tasks_of(config.tasks)
-    method = find_method(config.method.reference).method
+    method = recorded_method(config.method.name, config.method.fingerprint).method
     rows = load_rows(config, request.data_dir)
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)

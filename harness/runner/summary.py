@@ -8,6 +8,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.scoring import summarised
 from kdbench.harness.files.records import (
     Manifest,
+    MethodFacts,
     PrepareRecord,
     RunCard,
     StageCost,
@@ -16,10 +17,11 @@ from kdbench.harness.files.records import (
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
 from kdbench.harness.provenance import code_state, hardware, versions
-from kdbench.harness.registry import find_method
+from kdbench.harness.registry import recorded_method
 from kdbench.harness.session import Session, total
-from kdbench.reports.run.model_card import MethodFacts, model_card
+from kdbench.reports.run.model_card import model_card
 from kdbench.reports.text.style import joined
+from kdbench.trainers.method import Card
 
 
 def write_summary(
@@ -147,14 +149,19 @@ def write_student_card(run: RunFolder) -> None:
         return
     config = run.config.read().tree()
     method = config["method"]
-    facts = _facts(method["name"], method.get("source", ""))
+    facts = prepared.method or _facts(method["name"], method.get("fingerprint", ""))
     text = model_card(facts, summary, config, prepared, run.manifest.find())
     write_text(run.training.student / "README.md", text)
 
 
-def _facts(name: str, source: str) -> MethodFacts:
+def _facts(name: str, fingerprint: str) -> MethodFacts:
+    """Of a run that an earlier kdbench made, which did not keep them."""
     try:
-        card = find_method(source or name).method.card
+        return method_facts(name, recorded_method(name, fingerprint).method.card)
     except InputError:  # a third party's, trained elsewhere and not installed here
         return MethodFacts(name=name, title=name, paper="method not installed here", variant="")
+
+
+def method_facts(name: str, card: Card) -> MethodFacts:
+    """What a run keeps of a method's card."""
     return MethodFacts(name=name, title=card.title, paper=card.paper, variant=card.variant)

@@ -125,7 +125,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             answers=job.teacher_samples or job.out.path / "unused.jsonl",
             decode_rows=session.config.generate.batch_size,
             decode_chunk=session.config.generate.chunk,
-            out=job.out.path,
+            out=job.out.place(),
             accelerator=session.accelerator(job.training),
         )
     )

@@ -1,5 +1,7 @@
 """``kdbench eval`` and ``kdbench score``: evaluations of any model, numbers of stored samples."""
 
+import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from kdbench.harness.config import RunConfig
 
 
+TASK_FILES = typer.Option(
+    "--include-path", metavar="PATH", help="Folder of further lm-eval task files (YAML)."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(options.Asked):
     """What is asked, and what is measured besides."""
@@ -23,11 +30,7 @@ class Evaluated(options.Asked):
         typer.Option(help="exposure, calibration, loss, truth, self_bleu; comma-separated."),
         Sets("tasks.probes", options.name_list),
     ] = None
-    include_path: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Folder of further lm-eval task files (YAML)."),
-        Sets("tasks.include_path"),
-    ] = None
+    include_path: Annotated[str | None, TASK_FILES, Sets("tasks.include_path")] = None
 
 
 def evaluate(
@@ -39,6 +42,9 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(help="Instead: hub id, folder, .gguf, or teacher, init, truth of the suite."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The method file that made the run, where its code is needed.")
     ] = None,
     suite: options.Suite = "mini",
     asked: Evaluated,
@@ -52,11 +58,16 @@ def evaluate(
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
+    from kdbench.harness.registry import find_method
     from kdbench.harness.resolve import overlay, resolve
 
     flags, settings = asked.settings(), set_ or ()
     if run is not None:  # its stored configuration with other tasks or decoding
-        config = overlay(stored_config(run), settings, flags, sections=("tasks", "generate"))
+        if method is not None:
+            find_method(method)
+        stored, placed = without_task_files(stored_config(run))
+        config = overlay(stored, settings, flags, sections=("tasks", "generate"))
+        check_tasks(config, placed)
         work = replace(work, runs_dir=run.resolve().parent)
     else:  # an evaluation uses no method's settings
         config = resolve(suite=suite, method="sft", assignments=settings, flags=flags)
@@ -79,8 +90,34 @@ def stored_config(folder: Path) -> "RunConfig":
     return read_record(config.path, RunConfig)
 
 
-def score(runs: options.Runs) -> None:
+def without_task_files(config: "RunConfig") -> tuple["RunConfig", str | None]:
+    """A stored configuration that names no folder of task files (they run code), and what it named."""
+    tasks = config.tasks.model_copy(update={"include_path": None})
+    return config.model_copy(update={"tasks": tasks}), config.tasks.include_path
+
+
+def check_tasks(config: "RunConfig", placed: str | None) -> None:
+    """Refuses tasks that are not there, and says so if they were in a folder that the run names."""
+    from kdbench.harness.evaluation.names import tasks_of
+
+    try:
+        tasks_of(config.tasks)
+    except InputError as error:
+        if placed is None or config.tasks.include_path is not None:
+            raise
+        raise InputError(
+            f"{error}; the run had task files in {placed}, which can run code, so they are read only "
+            f"where the command line names their folder: --include-path {shlex.quote(placed)}"
+        ) from error
+
+
+def score(
+    *,
+    include_path: Annotated[str | None, TASK_FILES] = None,
+    runs: options.Runs,
+) -> None:
     """Score stored samples again, without a model or a GPU."""
     from kdbench.harness.runner import score_command
 
-    raise typer.Exit(score_command(runs.places, json_output=runs.json_output))
+    place = include_path and os.path.abspath(include_path)
+    raise typer.Exit(score_command(runs.places, place, json_output=runs.json_output))

@@ -40,13 +40,11 @@ def runs(runs_dir: Path) -> Rows:
     """Run folders, oldest first: method, student, suite, seed and how far each is."""
     from kdbench.harness.files.run_folder import runs_in
 
-    rows = [_run_row(run) for run in runs_in(runs_dir) if run.config.exists()]
+    rows = [_run_row(run) for run in runs_in(runs_dir) if run.began()]
     return sorted(rows, key=lambda row: row["begun"])
 
 
 def _run_row(run: "RunFolder") -> dict[str, Any]:
-    from kdbench.harness.files.locks import lock_holder
-
     row: dict[str, Any] = {"run": run.name}
     try:
         config = run.config.read().tree()
@@ -56,16 +54,24 @@ def _run_row(run: "RunFolder") -> dict[str, Any]:
         row |= dict.fromkeys(("method", "student", "suite", "seed"))
     if run.name.startswith("eval-"):  # an evaluation of a model that no run of ours made
         row |= {"method": run.name.removeprefix("eval-").rpartition("-")[0], "seed": None}
+    try:
+        row["state"] = _state(run)
+        row["evaluations"] = [evaluation.task for evaluation in run.evaluations()]
+    except InputError as error:
+        row |= {"state": f"not readable: {error}", "evaluations": []}
+    row["begun"] = run.began()
+    return row
+
+
+def _state(run: "RunFolder") -> str:
+    from kdbench.harness.files.locks import lock_holder
+
     holder, stages = lock_holder(run.path), run.stages()
     if holder is not None:
-        row["state"] = f"running (process {holder.pid} on {holder.host})"
-    elif run.summary.exists():
-        row["state"] = "done"
-    else:
-        row["state"] = f"stopped after {stages[-1]}" if stages else "begun"
-    row["evaluations"] = [evaluation.task for evaluation in run.evaluations()]
-    row["begun"] = int(run.config.path.stat().st_mtime)
-    return row
+        return f"running (process {holder.pid} on {holder.host})"
+    if run.summary.exists():
+        return "done"
+    return f"stopped after {stages[-1]}" if stages else "begun"
 
 
 def methods() -> Rows:

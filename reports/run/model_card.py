@@ -7,11 +7,11 @@ cards.
 import re
 import shlex
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from kdbench.harness.files.records import Manifest, Missing, PrepareRecord, Summary
+from kdbench.harness.files.records import Manifest, MethodFacts, Missing, PrepareRecord, Summary
 from kdbench.reports.run import parts
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.markdown import Markdown
@@ -25,15 +25,6 @@ LICENCES = {
 """Of the training sets that kdbench knows by name."""
 HUB = {"dolly": "MiniLLM/dolly"}
 FOLDER = "path/to/this/folder"
-
-
-class MethodFacts(NamedTuple):
-    """What the card says of the method."""
-
-    name: str
-    title: str
-    paper: str
-    variant: str
 
 
 def model_card(
