@@ -1,4 +1,8 @@
-"""A run folder of somebody else: nothing in it is run, and nothing outside it is written."""
+"""A run folder of somebody else: nothing in it is run, and nothing outside it is written.
+
+A real run and all verbs that read one are behind the marker ``long``; ``score`` of a run written by
+hand stands for them here.
+"""
 
 import json
 import os
@@ -7,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import runs
+from report_runs import trained_run
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.inside import inside, sealed
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import append_rows, keep_rows
 from kdbench.harness.lm.tasks import load, manager_of
 from kdbench.harness.registry import find_method, recorded_method
@@ -48,6 +54,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def received(run: Path, tmp_path: Path) -> Path:
     """The run, as unpacked from an archive."""
     return Path(shutil.copytree(run, tmp_path / "runs" / run.name))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A run written by hand, its answers finished."""
+    folder = trained_run(tmp_path / "runs")
+    for evaluation in RunFolder(folder).evaluations():
+        evaluation.generated.mark(
+            [evaluation.samples_file(seed) for seed in evaluation.seeds()],
+            {"wall_s": 1.0, "sampled": 1},
+        )
+    return folder
 
 
 def said(capsys: pytest.CaptureFixture[str], *command: str) -> str:
@@ -91,6 +109,36 @@ def verbs(run: Path, work: Path) -> dict[str, tuple[str, ...]]:
 # -- code -------------------------------------------------------------------------------------------
 
 
+def test_score_runs_no_method_and_no_task_file_of_a_run(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, file = tmp_path / "trace", written / "half.py"
+    file.write_text(METHOD.format(trace=str(trace)))
+    method = {"name": str(file), "source": str(file), "options": {}, "fingerprint": "0" * 64}
+    changed(written, "config.json", method=method)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["score", str(written)])
+    output = capsys.readouterr()
+    assert stopped.value.code == 0, output
+    card = (written / "train" / "student" / "README.md").read_text()
+    assert "method not installed here" in card and not trace.exists()
+    (evaluation,) = (written / "eval").glob("*@*")
+    changed(evaluation, "evaluation.json", task=str(file), source="lm-eval", place=str(written))
+    assert "--include-path" in said(capsys, "score", str(written))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "train/student", "eval", "eval/{task}/scores.jsonl"])
+def test_score_follows_no_link(
+    name: str, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = replaced_by_link(written, name, tmp_path)
+    before = contents(outside)
+    assert "symbolic link" in said(capsys, "score", str(written))
+    assert contents(outside) == before
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["half", "half.py", "{file}", "sft"])
 def test_a_method_file_in_a_run_folder_is_never_run(
     name: str, received: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -100,7 +148,10 @@ def test_a_method_file_in_a_run_folder_is_never_run(
     method = {"name": name.format(file=file), "source": str(file), "options": {}, "departures": {}}
     changed(received, "config.json", method={**method, "fingerprint": "0" * 64})
     changed(received, "prepare.json", method=None)
-    for command in (*verbs(received, tmp_path).values(), ("ls", "runs", "--runs-dir", str(tmp_path / "runs"))):
+    for command in (
+        *verbs(received, tmp_path).values(),
+        ("ls", "runs", "--runs-dir", str(tmp_path / "runs")),
+    ):
         with pytest.raises(SystemExit):
             cli.main(command)
         assert "Traceback" not in capsys.readouterr().err
@@ -110,7 +161,7 @@ def test_a_method_file_in_a_run_folder_is_never_run(
 def test_recorded_methods_are_known_by_their_content(tmp_path: Path) -> None:
     trace, file = tmp_path / "trace", tmp_path / "half.py"
     file.write_text(METHOD.format(trace=str(trace)))
-    with pytest.raises(InputError, match="--method path/to/file.py"):
+    with pytest.raises(InputError, match=r"--method path/to/file\.py"):
         recorded_method("half", "0" * 64)
     with pytest.raises(InputError, match="runs no code that a run folder names"):
         recorded_method(str(file), "")
@@ -133,6 +184,7 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 """
 
 
+@pytest.mark.long
 def test_task_files_are_read_from_the_command_line_only(
     received: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,22 +215,29 @@ LINKED = (
 )
 
 
+def replaced_by_link(run: Path, name: str, work: Path) -> Path:
+    """Puts a link where a file or folder was; returns the folder outside that it leads into."""
+    (evaluation,) = (run / "eval").glob("*@*")
+    path = run / name.format(task=evaluation.name)
+    outside = work / "outside"
+    outside.mkdir()
+    if path.exists():
+        path.rename(outside / path.name)
+    elif name == "lock":
+        (outside / path.name).write_text("mine\n")
+    else:
+        (outside / path.name).mkdir()
+    path.symlink_to(outside / path.name)
+    return outside
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", LINKED)
 def test_links_lead_nowhere(
     name: str, received: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (evaluation,) = (received / "eval").glob("dolly@*")
-    path = received / name.format(task=evaluation.name)
-    outside = tmp_path / "outside" / path.name
-    outside.parent.mkdir()
-    if path.exists():
-        path.rename(outside)
-    elif name == "lock":
-        outside.write_text("mine\n")
-    else:
-        outside.mkdir()
-    path.symlink_to(outside)
-    before = contents(outside.parent)
+    outside = replaced_by_link(received, name, tmp_path)
+    before = contents(outside)
     for verb, command in verbs(received, tmp_path).items():
         with pytest.raises(SystemExit) as stopped:
             cli.main(command)
@@ -186,7 +245,7 @@ def test_links_lead_nowhere(
         assert "Traceback" not in output.err and output.err.count("\n") <= 8, (verb, output.err)
         if verb in ("score", "eval") and name in ("lock", "train/student", "eval", "train"):
             assert stopped.value.code == 2 and "symbolic link" in output.err, (verb, output)
-    assert contents(outside.parent) == before
+    assert contents(outside) == before
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -194,13 +253,15 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(f.relative_to(folder)): (f.read_bytes(), f.stat().st_mtime_ns) for f in files}
 
 
-@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "", "a\0b", "link", "link/a", "pipe"])
+@pytest.mark.parametrize(
+    "name", ["../a", "a/../../b", "/etc/passwd", "", "a\0b", "link", "link/a", "pipe"]
+)
 def test_what_is_outside_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="outside|symbolic link|neither"):
+    with pytest.raises(InputError, match=r"outside|symbolic link|neither"):
         inside(tmp_path, name)
-    with pytest.raises(InputError, match="symbolic link|neither"):
+    with pytest.raises(InputError, match=r"symbolic link|neither"):
         sealed(tmp_path)
     assert inside(tmp_path, "a/b") == tmp_path / "a" / "b"
 
@@ -215,11 +276,9 @@ def test_files_that_grow_are_no_links(tmp_path: Path) -> None:
     assert target.read_text() == '{"a": 1}\n{"a": 2}\n'
 
 
-def test_a_marker_names_no_file_outside(
-    received: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    marker = received / "train" / "train.done"
-    document = json.loads(marker.read_text())
-    document["outputs"]["../../../secret"] = {"sha256": "0" * 64, "size": 3}
-    marker.write_text(json.dumps(document))
-    assert "lies outside" in said(capsys, "score", str(received))
+def test_a_marker_names_no_file_outside(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marker = written / "train" / "train.done"
+    changed(
+        marker.parent, marker.name, outputs={"../../../secret": {"sha256": "0" * 64, "size": 3}}
+    )
+    assert "lies outside" in said(capsys, "score", str(written))

@@ -24,7 +24,7 @@ from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
 from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
 from kdbench.harness.lm.likelihoods import evaluate_stock
-from kdbench.harness.lm.tasks import SCORED_BY, known_task, metric_cards, stock_identity
+from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, encode_whole
@@ -127,10 +127,10 @@ def score_samples(
         InputError: the task asks something else by now than was answered, or is not there.
     """
     folders, results = include_folders(task_files), {}
-    if record.place and not task_files and not known_task(record.task, folders):
+    if record.place and not task_files:
         raise InputError(
-            f"task {record.task!r} of {evaluation.path} was read from task files in {record.place}, "
-            "which can run code, so they are read only where the command line names their folder: "
+            f"{evaluation.path} was made with task files in {record.place}, which can run code, so "
+            "they are read only where the command line names their folder: "
             f"--include-path {shlex.quote(record.place)}"
         )
     for seed in record.seeds:

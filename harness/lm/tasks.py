@@ -117,11 +117,6 @@ def manager_of(name: str, include_paths: Iterable[Path | str]) -> TaskManager:
     return _read_tasks(paths, True)
 
 
-def known_task(name: str, include_paths: Iterable[Path | str]) -> bool:
-    """Whether a task, group or tag of that name is there."""
-    return name in manager_of(name, include_paths).task_index
-
-
 @cache
 def _read_tasks(include_paths: tuple[str, ...], defaults: bool) -> TaskManager:
     """Once a process: with ``defaults``, some 15,000 files are parsed, which takes seconds."""

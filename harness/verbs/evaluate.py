@@ -44,7 +44,8 @@ def evaluate(
         typer.Option(help="Instead: hub id, folder, .gguf, or teacher, init, truth of the suite."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="The method file that made the run, where its code is needed.")
+        str | None,
+        typer.Option(help="The method file that made the run, where its code is needed."),
     ] = None,
     suite: options.Suite = "mini",
     asked: Evaluated,
