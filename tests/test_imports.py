@@ -35,6 +35,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 DOORS = {
     "lm_eval": "harness.lm",
+    "httpcore2": "harness.judge.transport",
     "openai": "harness.judge.client",
     "matplotlib": "reports.figures.plotting",
 }

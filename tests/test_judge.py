@@ -15,91 +15,25 @@ from typing import Any
 
 import pytest
 import runs
+from judge_runs import KEY, make_run, verdicts
 from judge_server import Action, Cut, Hang, JudgeServer, Raw, failure, say, shown
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     CostRow,
-    DecodingRecord,
-    EvaluationRecord,
-    ModelRef,
-    RunCard,
-    SampleRow,
     Summary,
-    VerdictRow,
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import JUDGES
-from kdbench.harness.files.store import Stage, append_rows, read_records, write_json
+from kdbench.harness.files.store import read_records
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import checked_url, load_judge
 from kdbench.harness.judge.fencing import filled, neutralised
 from kdbench.harness.judge.parsing import Verdict, read
 from kdbench.harness.judge.results import pair_outcome
 
-KEY = "sk-test-0123456789abcdefSECRET"
 FAST = ["--set", "max_retries=2", "--set", "timeout_s=2", "--set", "sanity_prompts=0"]
-
-
-def make_run(
-    folder: Path,
-    *,
-    prompts: int = 4,
-    seeds: tuple[int, ...] = (10, 20),
-    response: Callable[[int, int], str] = lambda doc, seed: f"answer {doc} of {seed}",
-    task: str = "dolly",
-    **fields: Any,
-) -> Path:
-    """A finished run folder with stored answers and nothing else."""
-    out = folder / "eval" / f"{task}@0123abcd"
-    record = EvaluationRecord(
-        task=task,
-        **fields,
-        edition="mini-test:4",
-        protocol="strict",
-        template="mini",
-        model="f" * 64,
-        tokenizer="e" * 64,
-        data_sha256="0" * 64,
-        decoding=DecodingRecord(max_new_tokens=8),
-        dtype="fp32",
-        batch_size=8,
-        chunk=4,
-        seeds=list(seeds),
-    )
-    write_json(out / "evaluation.json", record)
-    for seed in seeds:
-        rows = [
-            SampleRow(
-                doc_id=doc,
-                prompt_hash=f"{doc:016x}",
-                seed=seed,
-                prompt=f"question {doc}?",
-                references=[f"the reference {doc}"],
-                response=response(doc, seed),
-                response_tokens=3,
-                finished=True,
-                reference_tokens=3,
-            )
-            for doc in range(prompts)
-        ]
-        append_rows(out / f"samples.seed{seed}.jsonl", rows)
-    Stage(out, "generate").mark([f"samples.seed{seed}.jsonl" for seed in seeds])
-    model = ModelRef(name="student", fingerprint="f" * 64, parameters=1)
-    card = RunCard(
-        id="0" * 12,
-        kind="run",
-        method="fkd",
-        suite="mini-test",
-        regime="matched",
-        teacher=model,
-        student=model,
-        training_seed=10,
-        division="closed",
-    )
-    write_json(folder / "summary.json", Summary(run=card))
-    return folder
 
 
 @pytest.fixture
@@ -120,11 +54,6 @@ def judge(
 
 
 Judge = Callable[..., tuple[int, str, str]]
-
-
-def verdicts(run: Path) -> list[VerdictRow]:
-    (path,) = run.glob("eval/*/judge/*/verdicts.jsonl")
-    return read_records(path, VerdictRow)
 
 
 def costs(run: Path) -> list[CostRow]:
@@ -241,9 +170,9 @@ def test_orders_that_disagree_are_a_tie() -> None:
 
 STATES: list[tuple[Action, str]] = [
     (say("SCORE: 7"), "ok"),
-    (say("SCORE: 7 of 10"), "unparsed"),
+    (say("SCORE: 7 of 5"), "unparsed"),
     (say("SCORE: 11"), "unparsed"),
-    (say("SCORE: 7\nThank you."), "unparsed"),
+    (say("SCORE: 7\nNo: SCORE: 6"), "unparsed"),
     (say(""), "unparsed"),
     (say(None), "unparsed"),
     (say("I'm sorry, but I can't help with that."), "refused"),
@@ -279,6 +208,7 @@ def test_every_misbehaviour_is_a_recorded_state(judge: Judge, tmp_path: Path) ->
 
     options = ["--set", "max_retries=1", "--set", "timeout_s=0.3", "--set", "sanity_prompts=0"]
     options += ["--set", "give_up_after=99", "--set", "concurrency=24"]
+    options += ["--set", "give_up_unread=99"]
     with JudgeServer(script) as server:
         code, out, _ = judge(run, "--judge-base-url", server.url, *options)
         asked = len(server.requests)
@@ -320,17 +250,43 @@ def test_a_hopeless_endpoint_ends_it(judge: Judge, tmp_path: Path) -> None:
         code, _, err = judge(run, "--judge-base-url", server.url, *FAST, "--set", "concurrency=2")
     assert (
         code == 1
-        and "refused the key (401)" in err
-        and "--retry error" in err
-        and len(server.requests) <= 4
+        and "refused the first call (401): bad key [key]" in err
+        and "--judge-key-env" in err
+        and "--retry" not in err
+        and len(server.requests) == 1
     )
-    assert KEY not in err
+    assert KEY not in err and not list(run.glob("eval/*/judge/*/verdicts.jsonl"))
     with JudgeServer(lambda body, _: Raw(b"")) as server:
         code, _, err = judge(
             *(run, "--judge-base-url", server.url, *FAST, "--set", "concurrency=1"),
             *("--set", "give_up_after=3"),
         )
     assert code == 1 and "3 calls in a row failed" in err and len(server.requests) == 3
+
+
+def test_a_refusal_after_an_answer_is_about_one_question(judge: Judge, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", prompts=6)
+    with JudgeServer(lambda body, n: failure(400, "too long") if n == 3 else grade(body)) as server:
+        code, _, err = judge(run, "--judge-base-url", server.url, *FAST)
+    assert code == 1 and "stopped" not in err and len(server.requests) == 18
+    assert [r.reason for r in verdicts(run) if r.state != "ok"] == ["HTTP status 400: too long"]
+
+
+def test_unreadable_answers_end_it_and_nothing_paid_is_lost(judge: Judge, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", prompts=20)
+    slow = [*FAST, "--set", "concurrency=1"]
+    with JudgeServer(lambda body, _: say("A fine \x1b[31manswer.")) as server:
+        code, _, err = judge(run, "--judge-base-url", server.url, *slow)
+        assert code == 1 and len(server.requests) == 5
+        assert "5 answers in a row hold no verdict" in err and "'A fine [31manswer.'" in err
+        assert "another --judge" in err
+        server.script = lambda body, _: say("So", finish="length")
+        code, _, err = judge(run, "--judge-base-url", server.url, *slow)
+        assert code == 1 and len(server.requests) == 10 and "--set max_tokens=1200" in err
+        server.script = grade
+        code, _, err = judge(run, "--judge-base-url", server.url, *slow, "--retry", "all")
+    assert code == 0 and len(server.requests) == 10 + 20 + 40
+    assert sum(row.amount for row in costs(run)) == pytest.approx(70 * 0.00028)
 
 
 # -- money ----------------------------------------------------------------------------------------
@@ -419,7 +375,7 @@ def test_no_key_in_any_file_or_log(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", prompts=6)
 
     def script(body: dict[str, Any], number: int) -> Action:
-        if number % 3 == 0:
+        if number % 3 == 1:
             return failure(400, f"wrong key: {KEY}", x_request_id=KEY)
         return say(f"your key is {KEY}\nSCORE: 5", usage=(1, 1))
 
@@ -559,7 +515,8 @@ def test_fuzzed_responses_end_in_a_recorded_state(judge: Judge, tmp_path: Path) 
 
     with JudgeServer(script) as server:
         code, _, err = judge(
-            *(run, "--judge-base-url", server.url, *FAST, "--set", "give_up_after=9999")
+            *(run, "--judge-base-url", server.url, *FAST, "--set", "give_up_after=9999"),
+            *("--set", "give_up_unread=9999"),
         )
     assert code in (0, 1) and len(verdicts(run)) == len(server.requests) == 200, err
     assert {row.state for row in verdicts(run)} >= {"ok", "error"}

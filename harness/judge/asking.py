@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from kdbench.harness.files.records import VerdictRow
 from kdbench.harness.judge.budget import Budget, BudgetSpent, Meter
 from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.parsing import read
+from kdbench.harness.judge.definition import JudgeDefinition
+from kdbench.harness.judge.parsing import Verdict, answer_of, read
+from kdbench.harness.judge.refusals import ALWAYS, REFUSALS, remedy, said, shortened
 from kdbench.harness.judge.verdict_log import VerdictLog
 
 if TYPE_CHECKING:  # a second to import, and a replay asks nothing
     from kdbench.harness.judge.client import Client
 
-HOPELESS = {
-    401: "the endpoint refused the key (401); set the variable that --judge-key-env names",
-    402: "the endpoint wants payment (402)",
-    403: "the endpoint refused access (403)",
-    404: "the endpoint knows no such model or path (404); see --judge-model and --judge-base-url",
-}
+
+class Stop(NamedTuple):
+    """Why not all could be asked, and what to do; the latter empty: call it again."""
+
+    reason: str
+    remedy: str = ""
 
 
 class Question(NamedTuple):
@@ -47,21 +49,26 @@ class Asking:
         self._on_answer = on_answer
         self._guard = threading.Lock()
         self._failures = 0
-        self._stopped = ""
+        self._unread = 0
+        self._taken = False
+        self._stopped: Stop | None = None
 
-    def run(self, questions: Sequence[Question]) -> str:
+    def run(self, questions: Sequence[Question]) -> Stop | None:
         """Asks them all; returns why it stopped early, or nothing.
 
-        An interrupt, or a bug, ends it after the calls in flight have been recorded.
+        The first goes alone, so that a request that the endpoint will not take is sent once. An
+        interrupt, or a bug, ends it after the calls in flight have been recorded.
         """
         with ThreadPoolExecutor(self._budget.judge.concurrency, "kdbench-judge") as pool:
-            futures = [pool.submit(self._ask, question) for question in questions]
+            futures = [pool.submit(self._ask, question) for question in questions[:1]]
             try:
+                wait(futures)
+                futures += [pool.submit(self._ask, question) for question in questions[1:]]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
             except BaseException:
-                self._stop("interrupted")
+                self._stop(Stop("interrupted"))
                 pool.shutdown(cancel_futures=True)
                 raise
         return self._stopped
@@ -74,7 +81,7 @@ class Asking:
         try:
             meter.start()
         except BudgetSpent:
-            self._stop("the next call could cross --max-cost")
+            self._stop(Stop("the next call could cross --max-cost"))
             return
         try:
             if self._stopped:  # while this call waited for its reservation
@@ -82,6 +89,8 @@ class Asking:
             asked = time.time()
             response = self._client.ask(call.messages, meter)
             verdict = read(self._budget.judge, response.status, response.body)
+            if self._refused(verdict, response.status, response.body):
+                return  # no answer: not recorded, so that the question stays open
             about = {key: value for key, value in call._asdict().items() if key != "messages"}
             row = VerdictRow(
                 **about,
@@ -98,20 +107,58 @@ class Asking:
             if response.status is not None:
                 meter.settle(verdict.prompt_tokens, verdict.completion_tokens)
         except BudgetSpent:
-            self._stop("a retry could cross --max-cost")
+            self._stop(Stop("a retry could cross --max-cost"))
             return
         finally:
             meter.end()
         self._answered(row)
 
+    def _refused(self, verdict: Verdict, status: int | None, body: str) -> bool:
+        """Whether the endpoint does not take requests like these; ends the asking."""
+        if (
+            verdict.state != "error"
+            or status not in REFUSALS
+            or (self._taken and status not in ALWAYS)
+        ):
+            return False
+        what = "the call" if self._taken else "the first call"
+        self._stop(
+            Stop(
+                f"the endpoint refused {what} ({status}): {said(body)}",
+                remedy(self._budget.judge, status, body),
+            )
+        )
+        return True
+
     def _answered(self, row: VerdictRow) -> None:
+        judge = self._budget.judge
         with self._guard:
+            self._taken = self._taken or row.state != "error"
             self._failures = self._failures + 1 if row.state == "error" else 0
-            if row.status in HOPELESS:
-                self._stop(HOPELESS[row.status or 0])
-            elif self._failures >= self._budget.judge.give_up_after:
-                self._stop(f"{self._failures} calls in a row failed, the last with: {row.reason}")
+            self._unread = self._unread + 1 if row.state in ("unparsed", "truncated") else 0
+            if self._failures >= judge.give_up_after:
+                self._stop(
+                    Stop(f"{self._failures} calls in a row failed, the last with: {row.reason}")
+                )
+            elif self._unread >= judge.give_up_unread:
+                self._stop(_unreadable(judge, self._unread, row))
             self._on_answer(row)
 
-    def _stop(self, reason: str) -> None:
-        self._stopped = self._stopped or reason
+    def _stop(self, why: Stop) -> None:
+        self._stopped = self._stopped or why
+
+
+def _unreadable(judge: JudgeDefinition, count: int, row: VerdictRow) -> Stop:
+    """What to say after some answers in a row without a verdict; the last of them is shown."""
+    remedy = f"let it write more: --set max_tokens={4 * judge.max_tokens}"
+    if row.state == "unparsed":
+        other = (
+            "another --judge"
+            if judge.mode == "pointwise"
+            else ("--judge pairwise" if judge.answer != "last_line" else "--judge pairwise-json")
+        )
+        remedy = f"take another --judge-model, or ask in another form ({other}, or a YAML file)"
+    answer = shortened(answer_of(row.body)) or "nothing"
+    return Stop(
+        f"{count} answers in a row hold no verdict ({row.reason}); the last: {answer!r}", remedy
+    )

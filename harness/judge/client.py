@@ -1,5 +1,8 @@
 """The only door to the ``openai`` package: one question in, one raw response out.
 
+Whatever an endpoint sends, a call ends within ``deadline_s`` (a request within ``timeout_s``) and no
+more than `kdbench.harness.judge.transport.LONGEST_REPLY` bytes of it are read or kept.
+
 The key is read from the environment, sent in the Authorization header, and found nowhere else: what
 an endpoint echoes of it is blanked before anyone sees it.
 """
@@ -7,21 +10,25 @@ an endpoint echoes of it is blanked before anyone sees it.
 import json
 import logging
 import os
+import random
 import re
 import threading
 import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
+import httpx2
 import openai
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.judge.budget import Meter
 from kdbench.harness.judge.calls import Messages
 from kdbench.harness.judge.definition import JudgeDefinition
+from kdbench.harness.judge.transport import Transport, UnfitReply, until
 
-LONGEST_BODY = 200_000  # characters kept of a response
+LONGEST_PAUSE = 8.0  # seconds before a retry, where the endpoint does not say how long
 SHORTEST_SECRET = 8  # shorter "keys" (none, EMPTY) are placeholders for local endpoints
 
 
@@ -54,11 +61,11 @@ def read_key(variable: str) -> str | None:
 class Client:
     """An OpenAI-compatible chat endpoint. Safe to use from several threads.
 
-    Retries are the package's own: 408, 409, 429 and 5xx, time-outs and lost connections, waiting as
-    long as Retry-After says (up to two minutes; longer is an error) or with growing pauses.
+    Asked again are 408, 409, 429 and 5xx, time-outs and lost connections, after as long as
+    Retry-After says or after growing pauses, unless the deadline comes first.
 
     Args:
-        judge: model, parameters, time-out and number of retries.
+        judge: model, parameters, time limits and number of retries.
         base_url: where.
         key: sent as bearer token; None: no Authorization header.
     """
@@ -68,17 +75,21 @@ class Client:
         self._secrets = _spellings(key)
         self._local = threading.local()
         # redirects are refused: they would carry answers, and a request more, to another place
-        self._http = openai.DefaultHttpxClient(
+        self._http = httpx2.Client(
+            transport=Transport(base_url, judge.concurrency),
             event_hooks={"request": [self._sending], "response": [self._answered]},
             follow_redirects=False,
             timeout=judge.timeout_s,
         )
-        self._headers = None if key else {"Authorization": openai.Omit()}
+        # what is not packed can be no bomb
+        self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
+        if not key:
+            self._headers["Authorization"] = openai.Omit()
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
             timeout=judge.timeout_s,
-            max_retries=judge.max_retries,
+            max_retries=0,
             http_client=self._http,
         )
 
@@ -93,7 +104,7 @@ class Client:
         self._client.close()
 
     def ask(self, messages: Messages, meter: Meter) -> Response:
-        """Asks once, the package's retries included; never raises for what an endpoint does.
+        """Asks until there is an answer, retries included; never raises for what an endpoint does.
 
         Args:
             messages: (role, content) pairs.
@@ -104,22 +115,40 @@ class Client:
         """
         self._local.meter = meter
         began = time.monotonic()
+        end = began + self._judge.deadline_s
         try:
-            shown: Any = [{"role": role, "content": content} for role, content in messages]
-            raw = self._client.chat.completions.with_raw_response.create(
-                model=self._judge.model,
-                messages=shown,
-                extra_body=self._judge.sampling(),
-                extra_headers=self._headers,
-            )
-            status, body = raw.status_code, raw.text
-        except openai.APIStatusError as error:
-            status, body = error.status_code, error.response.text
-        except openai.OpenAIError as error:  # time-out, no or lost connection, undecodable body
-            status, body = None, f"{type(error).__name__}: {error}: {_cause(error)}"
+            for attempt in range(self._judge.max_retries + 1):
+                status, body, pause = self._request(messages, end)
+                if pause is None or attempt == self._judge.max_retries:
+                    break
+                pause = _grown(attempt) if pause < 0 else pause
+                if time.monotonic() + pause >= end:
+                    break
+                time.sleep(pause)
         finally:
             self._local.meter = None
-        return Response(status, self._clean(body)[:LONGEST_BODY], time.monotonic() - began)
+        return Response(status, self._clean(body), time.monotonic() - began)
+
+    def _request(self, messages: Messages, end: float) -> tuple[int | None, str, float | None]:
+        """One request: status, text, and the pause before the next (below 0: as is usual)."""
+        shown: Any = [{"role": role, "content": content} for role, content in messages]
+        try:
+            with until(min(end, time.monotonic() + self._judge.timeout_s)):
+                raw = self._client.chat.completions.with_raw_response.create(
+                    model=self._judge.model,
+                    messages=shown,
+                    extra_body=self._judge.sampling(),
+                    extra_headers=self._headers,
+                )
+                return raw.status_code, raw.text, None
+        except openai.APIStatusError as error:
+            reply = error.response
+            pause = asked_pause(reply.headers) if _again(reply) else None
+            return error.status_code, reply.text, pause
+        except UnfitReply as error:  # may be billed already
+            return None, str(error), None
+        except openai.OpenAIError as error:  # time-out, no or lost connection, no HTTP at all
+            return None, f"{type(error).__name__}: {error}: {_cause(error)}", -1.0
 
     def _sending(self, request: Any) -> None:
         meter: Meter = self._local.meter
@@ -144,6 +173,32 @@ class Client:
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
         return text.encode("utf-8", "replace").decode()
+
+
+def _again(reply: Any) -> bool:
+    """Whether the same request may fare better later."""
+    said = reply.headers.get("x-should-retry")
+    if said in ("true", "false"):
+        return bool(said == "true")
+    return reply.status_code in (408, 409, 429) or reply.status_code >= 500
+
+
+def asked_pause(headers: Mapping[str, str]) -> float:
+    """Seconds that Retry-After asks for, as a number or a date; below 0 if it says nothing."""
+    said = headers.get("retry-after", "")
+    try:
+        return (
+            max(float(said), 0.0)
+            if re.fullmatch(r"[0-9.]{1,12}", said)
+            else max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
+        )
+    except (ValueError, TypeError, OverflowError):
+        return -1.0
+
+
+def _grown(attempt: int) -> float:
+    """Half a second, doubled each time, less up to a quarter so that callers part."""
+    return min(0.5 * 2.0 ** min(attempt, 10), LONGEST_PAUSE) * (1 - 0.25 * random.random())
 
 
 def _spellings(key: str | None) -> list[str]:

@@ -14,7 +14,7 @@ from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import JudgeRecord, JudgeScores, JudgeSummary, VerdictRow
 from kdbench.harness.files.run_folder import RunFolder, find_runs
 from kdbench.harness.judge import printing
-from kdbench.harness.judge.asking import Asking, Question
+from kdbench.harness.judge.asking import Asking, Question, Stop
 from kdbench.harness.judge.budget import Budget
 from kdbench.harness.judge.calls import Answered, Call, calls_about, stored_answers
 from kdbench.harness.judge.definition import OPENAI_URL, JudgeDefinition, checked_url, judge_id
@@ -179,7 +179,7 @@ def _questions(request: JudgeRequest, targets: Sequence[Target]) -> list[Questio
 
 def _answer(
     request: JudgeRequest, base_url: str, targets: Sequence[Target], progress: Progress
-) -> str:
+) -> Stop | None:
     """Fills the logs; returns why not all of it could be asked, or nothing."""
     judge = request.judge
     known = _recorded(targets) | (recorded(request.replay) if request.replay else {})
@@ -189,7 +189,11 @@ def _answer(
                 target.log.add(known[key])
     questions = _questions(request, targets)
     if not questions or request.replay is not None:
-        return f"{len(questions)} questions are not in the recorded ledger" if questions else ""
+        return (
+            Stop(f"{len(questions)} questions are not in the recorded ledger")
+            if questions
+            else None
+        )
     from kdbench.harness.judge.client import Client, read_key
 
     secret = read_key(judge.key_env)

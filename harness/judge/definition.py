@@ -47,7 +47,9 @@ class JudgeDefinition(Section):
     key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
     system: str = ""
     user: str = Field(description="{prompt} and {answer}, or {answer_a} and {answer_b}")
-    answer: Literal["last_line", "json_schema"] = "last_line"
+    answer: Literal["last_line", "json", "json_schema"] = Field(
+        "last_line", description="json: asked for by the prompt only, json_schema: by the request"
+    )
     low: int = Field(1, gt=0, description="pointwise: worst score; positive, for ratios")
     high: int = Field(10, description="pointwise: best score")
     parameters: dict[str, JsonValue] = Field(
@@ -63,9 +65,13 @@ class JudgeDefinition(Section):
     null_answer: str = "I am not able to say anything about this."
     min_judged: float = Field(0.9, ge=0, le=1, description="share of prompts below which no score")
     concurrency: int = Field(8, gt=0, le=256)
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(120.0, gt=0, description="of one request, to its last byte")
+    deadline_s: float = Field(600.0, gt=0, description="of one call, retries and pauses included")
     max_retries: int = Field(5, ge=0, le=100)
     give_up_after: int = Field(10, gt=0, description="failed calls in a row that end the command")
+    give_up_unread: int = Field(
+        5, gt=0, description="answers in a row without a readable verdict that end the command"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,6 +10,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 
+DECORATION = r"\s*_`~\"'\[\]"
+"""What may stand between the word of a verdict and its colon, as a class of a pattern."""
+
 _MARKS = [
     (re.compile(r"<{3,}"), lambda match: "‹" * len(match[0])),
     (re.compile(r">{3,}"), lambda match: "›" * len(match[0])),
@@ -26,8 +29,8 @@ _MARKS = [
         re.compile(r"\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\])", re.I),
         lambda m: "⟦",
     ),
-    (re.compile(r"(?<=SCORE)(\s*):", re.I), lambda match: match[1] + "∶"),
-    (re.compile(r"(?<=VERDICT)(\s*):", re.I), lambda match: match[1] + "∶"),
+    (re.compile(rf"(?<=SCORE)([{DECORATION}]*):", re.I), lambda match: match[1] + "∶"),
+    (re.compile(rf"(?<=VERDICT)([{DECORATION}]*):", re.I), lambda match: match[1] + "∶"),
 ]
 # C0 and C1 controls but tab and newline, and what is invisible or turns the direction of text
 _CONTROL = re.compile(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.files.records import Estimate, JudgeRecord, JudgeScores, Missing
+from kdbench.harness.judge.asking import Stop
 from kdbench.harness.judge.budget import likely_prompt_tokens, most_prompt_tokens
 from kdbench.harness.judge.calls import Answered, Call
 from kdbench.harness.judge.definition import JudgeDefinition
@@ -57,7 +58,7 @@ def print_plan(
 def print_results(
     judge: str,
     found: Sequence[tuple[Answered, JudgeScores]],
-    stopped: str,
+    stopped: Stop | None,
     runs: Sequence[Path],
     *,
     json_output: bool,
@@ -72,7 +73,7 @@ def print_results(
             }
             for answered, scores in found
         ]
-        print(json.dumps({"judge": judge, "stopped": stopped, "rows": rows}))
+        print(json.dumps({"judge": judge, "stopped": _said(stopped), "rows": rows}))
     else:
         for answered, scores in found:
             print(f"{answered.run.name}  {scores.task}[{scores.edition}]")
@@ -85,13 +86,19 @@ def print_results(
             "signature: 95% percentile bootstrap over prompts, decoding seeds averaged per prompt"
         )
     if stopped:
-        again = shlex.join(["kdbench", *sys.argv[1:]])
-        print(f"warning: stopped: {stopped}; continue with: {again}", file=sys.stderr)
+        print(f"warning: stopped: {_said(stopped)}", file=sys.stderr)
     failed = sum(scores.states.get("error", 0) for _, scores in found)
     if failed:
         print(f"warning: {failed} calls failed; ask them again by --retry error", file=sys.stderr)
     if not stopped and not json_output:
         print("next: kdbench leaderboard " + " ".join(shlex.quote(str(path)) for path in runs))
+
+
+def _said(stopped: Stop | None) -> str:
+    if stopped is None:
+        return ""
+    again = f"continue with: {shlex.join(['kdbench', *sys.argv[1:]])}"
+    return f"{stopped.reason}; {stopped.remedy or again}"
 
 
 def reasons(cells: Mapping[str, Estimate | Missing]) -> dict[str, list[str]]:

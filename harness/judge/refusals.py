@@ -1,0 +1,110 @@
+"""What an endpoint says when it refuses a request, and which setting of ours to change."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kdbench.harness.judge.definition import JudgeDefinition
+
+REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 501})
+"""Statuses that the same request will get again."""
+ALWAYS = frozenset({401, 402, 403, 404})
+"""Those of them that have nothing to do with one question."""
+
+_SHOWN = 300
+_DEEPEST = 5
+"""How deep in a body a reason is looked for."""
+
+
+def shortened(text: str, length: int = _SHOWN) -> str:
+    """``text`` on one line, printable and of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 20 * length]).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def said(body: str) -> str:
+    """The reason in the body of a refusal: the endpoint's own words, as far as it has any."""
+    return (
+        shortened("; ".join(dict.fromkeys(_messages(_document(body)))) or body) or "no reason given"
+    )
+
+
+def remedy(judge: JudgeDefinition, status: int, body: str) -> str:
+    """What of ours to change so that a refused request is taken."""
+    if status in (401, 403):
+        return "set the variable that --judge-key-env names to a key of that endpoint"
+    if status == 402:
+        return "the endpoint wants payment"
+    blamed = _blamed(judge, body)
+    if blamed == judge.limit_parameter:
+        both = ("max_tokens", "max_completion_tokens")
+        return f"name the limit otherwise: --set limit_parameter={both[blamed == both[0]]}"
+    if blamed == "response_format":
+        return "ask for JSON in the prompt only: --set answer=json"
+    if blamed in judge.parameters:
+        kept = {name: value for name, value in judge.parameters.items() if name != blamed}
+        return f"leave it out: --set 'parameters={json.dumps(kept)}'"
+    if status in (404, 405) or blamed == "model":
+        return "see --judge-model and --judge-base-url"
+    return "change the request: --set parameters=…, limit_parameter=…, answer=… or max_tokens=…"
+
+
+def _blamed(judge: JudgeDefinition, body: str) -> str:
+    """The field of the request that a refusal is about; empty if it does not say.
+
+    A field that is named as such counts before one that is only mentioned, and the first mentioned
+    before later ones (the endpoint's advice: "use 'max_completion_tokens' instead").
+    """
+    document = _document(body)
+    sent = ["model", *judge.sampling()]
+    named = list(_named(document))
+    if found := [name for name in sent if name in named]:
+        return found[0]
+    text = said(body)
+    places = {name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in sent}
+    if "json_schema" in text and "response_format" in sent:
+        return "response_format"
+    found = sorted((match.start(), name) for name, match in places.items() if match)
+    found = [pair for pair in found if pair[1] != "model"] or found
+    return found[0][1] if found else ""
+
+
+def _messages(document: Any, deep: int = _DEEPEST) -> Iterator[str]:
+    """Sentences in the forms of OpenAI, FastAPI, Anthropic and others."""
+    if not deep:
+        return
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, list):
+        for each in document[:3]:
+            yield from _messages(each, deep - 1)
+    elif isinstance(document, dict):
+        place = document.get("loc")
+        places = [str(part) for part in place if part != "body"] if isinstance(place, list) else []
+        for key in ("error", "detail", "message", "msg"):
+            for text in _messages(document.get(key), deep - 1):
+                yield f"{'.'.join(places)}: {text}" if places else text
+
+
+def _named(document: Any, deep: int = _DEEPEST) -> Iterator[str]:
+    """Fields that a refusal names as such."""
+    if not deep:
+        return
+    if isinstance(document, list):
+        for each in document:
+            yield from _named(each, deep - 1)
+    elif isinstance(document, dict):
+        if isinstance(document.get("param"), str):
+            yield re.split(r"[.\[]", document["param"])[0]
+        if isinstance(document.get("loc"), list):
+            yield from (part for part in document["loc"] if isinstance(part, str))
+        for key in ("error", "detail"):
+            yield from _named(document.get(key), deep - 1)
+
+
+def _document(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
