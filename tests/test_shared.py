@@ -30,7 +30,7 @@ from kdbench.harness.runner.prepare import Prepared, world_data
 from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
-from kdbench.trainers.models import load_tokenizer
+from kdbench.trainers.models import initialise, load_tokenizer
 from kdbench.trainers.sources import TeacherAnswers
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
@@ -235,11 +235,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.runner.prepare import trained
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.files.store import Stage
-from kdbench.harness.files.store import write_json
 session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
-write_json(out / "student" / "config.json", {})
-write_json(out / "student" / "tokenizer.json", {})
 if session.is_main:  # the other does not see it yet
     Stage(out, "train").mark()
 print(trained(session, "shared", Training(out), None).card.name)
@@ -251,6 +248,10 @@ except InputError as error:
 
 
 def test_ranks_agree_on_what_is_trained_and_have_one_precision(tmp_path: Path) -> None:
+    for rank in range(2):
+        student = tmp_path / f"rank{rank}" / "student"
+        initialise(mini.model_config("student", "mini-test"), 0).save_pretrained(student)
+        mini.build_tokenizer().save_pretrained(student)
     for said in two_ranks(RANKS, tmp_path):
         name, sentence = said.splitlines()
         assert name == "shared"

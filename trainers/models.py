@@ -1,7 +1,9 @@
 """Loading, pruning and initialising the two models of a pair, and checking that they fit together."""
 
+import contextlib
 import copy
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,22 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.foreign import foreign
+from kdbench.trainers.load_report import (
+    load_report,
+    refuse_other_kinds,
+    refuse_unclean,
+    refuse_unknown,
+)
+from kdbench.trainers.model_folder import (
+    check_config_file,
+    inspect_config,
+    inspect_folder,
+    inspect_tokenizer,
+)
 
 PRUNE = re.compile(r"^prune:(\d+)$")
 PROBES = (
@@ -24,6 +40,8 @@ PROBES = (
     "Ünïcödé 你好 — e-mail@example.org",
     "a  b   c",
 )
+LOADABLE = "give a hub id that is reachable, a Hugging Face folder with safetensors weights, or a .gguf file"
+MAPPED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +61,10 @@ class Vocabulary:
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id, a folder or a GGUF file."""
-    path = Path(ref)
-    try:
-        if ref.endswith(".gguf"):
-            return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        return AutoTokenizer.from_pretrained(ref)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(_cannot_load("tokenizer", ref, error)) from error
+    if Path(ref).is_dir():
+        inspect_tokenizer(ref)
+    with foreign(f"cannot load a tokenizer from {ref!r}", LOADABLE):
+        return AutoTokenizer.from_pretrained(**_place(ref))
 
 
 def load_model(ref: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -61,26 +76,57 @@ def load_model(ref: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedMod
     Raises:
         InputError: nothing loadable is there.
     """
-    path = Path(ref)
-    if ref.endswith(".gguf") and not path.is_file():
-        raise InputError(f"no GGUF file at {ref!r}; give the path of an existing file.")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise InputError(
-            f"{ref!r} is a folder without config.json, so it is no model; give a Hugging Face model "
-            "folder, a hub id or a .gguf file."
-        )
-    try:
-        if ref.endswith(".gguf"):
-            quantised = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32
-            )
-            model = _plain_copy(quantised)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(ref, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(_cannot_load("model", ref, error)) from error
+    gguf = ref.endswith(".gguf")
+    model = _loaded(ref, torch.float32 if gguf else dtype)
+    model = _plain_copy(model) if gguf else model
     own_memory(model)
     return moved(model, dtype=dtype).eval()
+
+
+def verify_model(ref: str) -> None:
+    """Loads a model as its files are, mapped into memory, only to see that it is whole.
+
+    Raises:
+        InputError: nothing loadable is there, or its weights are not its architecture's, or not finite.
+    """
+    dtype = torch.float32
+    if Path(ref).is_dir():
+        # what is mapped as it is takes no memory
+        types = {tensor.dtype for tensor in inspect_folder(ref).tensors.values()}
+        dtype = MAPPED[types.pop()] if len(types) == 1 and types <= MAPPED.keys() else dtype
+    with _no_bars():
+        _loaded(ref, dtype)
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' bars: what only looks has nothing to show."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _loaded(ref: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model whose weights are all its checkpoint's, and finite."""
+    config = config_from(ref)
+    kinds = {} if ref.endswith(".gguf") else {"use_safetensors": True}
+    if Path(ref).is_dir():
+        inspect_folder(ref)
+    with foreign(f"cannot load a model from {ref!r}", LOADABLE):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            **_place(ref),
+            **kinds,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the info, which names them
+        )
+        report = load_report(model, info)
+    refuse_unclean(report, config, ref)
+    return model
 
 
 def moved(model: PreTrainedModel, **to: Any) -> PreTrainedModel:
@@ -104,14 +150,6 @@ def _plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _cannot_load(what: str, ref: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
-    return (
-        f"cannot load a {what} from {ref!r} ({reason}); give a hub id that is reachable, a Hugging Face "
-        "folder with safetensors weights, or a .gguf file."
-    )
-
-
 def initialise(config: PretrainedConfig, seed: int) -> PreTrainedModel:
     """A model with random weights, the same for the same seed, without touching the global generator."""
     with torch.random.fork_rng(devices=[]):
@@ -127,12 +165,22 @@ def config_from(ref: str) -> PretrainedConfig:
         InputError: it cannot be read.
     """
     path = Path(ref)
-    try:
-        if ref.endswith(".gguf"):
-            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-        return AutoConfig.from_pretrained(ref)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(_cannot_load("model configuration", ref, error)) from error
+    if path.is_dir() or path.suffix == ".json":
+        refuse_unknown(inspect_config(path) if path.is_dir() else check_config_file(path), ref)
+    with foreign(f"cannot load a model configuration from {ref!r}", LOADABLE):
+        config = AutoConfig.from_pretrained(**_place(ref))
+    refuse_other_kinds(config, ref)
+    return config
+
+
+def _place(ref: str) -> dict[str, Any]:
+    """Where transformers finds what a reference names; code that lies there is never run."""
+    path, safe = Path(ref), {"trust_remote_code": False}
+    if not ref.endswith(".gguf"):
+        return {"pretrained_model_name_or_path": ref, **safe}
+    if not path.is_file():
+        raise InputError(f"no GGUF file at {ref!r}; give the path of an existing file")
+    return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, **safe}
 
 
 def kept_layers(total: int, keep: int) -> list[int]:

@@ -1,5 +1,6 @@
 """From stored samples to per-prompt scores, and from those to what a summary says. No model."""
 
+import contextlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdbench.harness import metrics, stats
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationRecord,
@@ -16,6 +18,7 @@ from kdbench.harness.files.records import (
     ScoreRow,
 )
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import column_id
 from kdbench.tasks.scoring import SCORER, score_rows
 from kdbench.tasks.text_stats import BUCKETS, by_length, cut_share, diversity, mean_length
@@ -214,8 +217,8 @@ def gpt2_tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     for name in (GPT2, "gpt2"):
-        try:
-            return AutoTokenizer.from_pretrained(name, local_files_only=True)
-        except (OSError, ValueError):
-            continue
+        with contextlib.suppress(InputError), foreign(f"cannot load the tokenizer {name}"):
+            return AutoTokenizer.from_pretrained(
+                name, local_files_only=True, trust_remote_code=False
+            )
     return None

@@ -43,8 +43,7 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         with writing(target):
-            for file in [p for p in temporary.rglob("*") if p.is_file()]:
-                sync_path(file)
+            _share(temporary)
             if target.exists():
                 os.rename(target, old)
             os.rename(temporary, target)
@@ -52,6 +51,18 @@ def new_folder(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _share(folder: Path) -> None:
+    """Flushes the files of a new folder, and gives them the modes that the umask gave the folder.
+
+    Weights are written private by the library that writes them, and a folder is there for colleagues.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+            sync_path(file)
 
 
 def settle_folder(path: Path | str) -> None:

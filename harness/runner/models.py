@@ -1,7 +1,7 @@
 """The models of a run as loadable folders with content fingerprints: made once, cached, shared."""
 
+import functools
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.store import read_json
+from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import identity, model_id
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
+from kdbench.trainers.model_folder import inspect_folder
 from kdbench.trainers.models import (
     PRUNE,
     config_from,
@@ -29,6 +31,7 @@ from kdbench.trainers.models import (
     moved,
     prune,
     same_tokenizer,
+    verify_model,
 )
 
 # What is fetched of a model on the hub: weights, configurations, tokenizers, chat templates; no code.
@@ -63,15 +66,28 @@ def world_model(ref: str) -> tuple[str, str] | None:
 
 
 def locate(name: str, ref: str) -> Located:
-    """A model that exists, with its fingerprint; hub ids are downloaded to their cache first."""
+    """A model that exists and is whole, with its fingerprint; hub ids are downloaded first.
+
+    Raises:
+        InputError: it cannot be had, or it is no causal language model with tokenizer and weights whole.
+    """
     local = local_copy(ref)
+    files = [local] if local.is_file() else sorted(p for p in local.iterdir() if p.is_file())
+    _verify(str(local), tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files))
     card = ModelRef(
         name=name,
         fingerprint=model_fingerprint(local),
-        parameters=parameters(local),
+        parameters=inspect_folder(local).parameters if local.is_dir() else 0,  # 0: GGUF
         tokenizer=tokenizer_fingerprint(local),
     )
     return Located(str(local), card)
+
+
+@functools.lru_cache(maxsize=256)
+def _verify(ref: str, stamps: tuple[tuple[str, int, int], ...]) -> None:
+    """Whether a model and its tokenizer load; remembered for as long as its files stay the same."""
+    verify_model(ref)
+    load_tokenizer(ref)
 
 
 def local_copy(ref: str) -> Path:
@@ -81,36 +97,20 @@ def local_copy(ref: str) -> Path:
         InputError: neither a path nor a hub id that can be had.
     """
     path = Path(ref).expanduser()
-    if path.exists():
-        if path.is_dir() and not (path / "config.json").is_file():
-            raise InputError(
-                f"{ref!r} is a folder without config.json, so it is no model; give a Hugging Face "
-                "model folder, a hub id or a .gguf file"
-            )
+    if path.is_dir() or path.suffix == ".gguf":
         return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
+    if path.exists() or path.is_symlink():
         raise InputError(
-            f"no model at {ref!r}: no such file or folder, and the Hugging Face hub gave none "
-            f"({reason}); give the path of a model folder or .gguf file, or connect to the network"
-        ) from error
+            f"{ref!r} is neither a model folder nor a .gguf file; give the folder that holds a model's "
+            "config.json and weights"
+        )
+    from huggingface_hub import snapshot_download
 
-
-def parameters(path: Path) -> int:
-    """Parameters of a model by its safetensors headers; 0 for GGUF files."""
-    from safetensors import safe_open
-
-    total = 0
-    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
-        with safe_open(file, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - not a mapping
-                total += math.prod(weights.get_slice(name).get_shape())
-    return total
+    with foreign(
+        f"no model at {ref!r}: no such file or folder, and the Hugging Face hub gave none",
+        "give the path of a model folder or .gguf file, or connect to the network",
+    ):
+        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
 
 
 def end_tokens(model: Located) -> list[Any]:
