@@ -1,17 +1,21 @@
 """The ``kdbench`` command: verbs, one-sentence errors and exit codes.
 
 0 done, 1 some cell failed, 2 usage or input error, 3 a check failed, 130 interrupted. A user's
-mistake is one sentence on standard error; a bug keeps its traceback.
+mistake is one sentence on standard error; a bug keeps its traceback. What lay below a sentence (the
+error of a library, of somebody's method) is printed with ``--debug``, anywhere on the line, and where
+a run was being written it is in that run's ``error.log``.
 """
 
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
 
 from kdbench.harness.errors import KdbenchError
+from kdbench.harness.printing import guarded, printable
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
@@ -24,6 +28,7 @@ from kdbench.harness.verbs.run import ablate, run, train
 from kdbench.harness.verbs.show import show
 
 INTERRUPTED = 130
+DEBUG = "--debug"
 
 app = typer.Typer(
     name="kdbench",
@@ -45,6 +50,7 @@ for verb in VERBS:
 def _top(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version."),
+    debug: bool = typer.Option(False, DEBUG, help="Print what lies below an error's sentence."),
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -62,26 +68,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: without the program's name; None: those of the process.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(argv))
+    with guarded():
+        sys.exit(_run(argv))
 
 
 def _run(argv: list[str]) -> int:
+    debug = DEBUG in argv
+    argv = [word for word in argv if word != DEBUG]
     try:
         code = int(app(args=argv, prog_name="kdbench", standalone_mode=False) or 0)
     except KdbenchError as error:
+        if debug:
+            traceback.print_exception(error)
         return _fail(str(error), error.exit_code)
     except typer.TyperException as error:  # usage: an unknown flag, a missing or malformed value
         message = " ".join(error.format_message().split())
         return _fail(message[:1].lower() + message[1:], 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:  # a bug: printed here, where what it quotes is filtered
+        traceback.print_exception(error)
+        return 1
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a verb into this code
         print(f"\ninterrupted; continue with: {shlex.join(['kdbench', *argv])}", file=sys.stderr)
     return code
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"kdbench: {message.rstrip('.')}", file=sys.stderr)
+    print(f"kdbench: {printable(message).rstrip('.')}", file=sys.stderr)
     return code
 
 

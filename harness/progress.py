@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from kdbench.harness.printing import printable, unguarded
+
 PLAIN_EVERY = 10.0  # seconds between plain lines
 PLAIN_FIRST = 2.0  # seconds to the first: a shorter stage has its summary only
 LIVE_EVERY = 0.1
@@ -101,7 +103,9 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._quiet = quiet
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Console(
+            file=stream or unguarded(sys.stderr), highlight=False, soft_wrap=True
+        )
         self._live: Live | None = None
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         plain = PLAIN_FIRST, PLAIN_EVERY
@@ -122,25 +126,27 @@ class Progress:
                 self.show(stage.line())
             yield stage
         if not self._quiet:
-            self._console.print(Text(stage.summary()))
+            self._console.print(Text(printable(stage.summary())))
 
     def say(self, text: str) -> None:
         """A line that stays, unless quiet."""
         if not self._quiet:
-            self._console.print(Text(text))
+            self._console.print(Text(printable(text)))
 
     def warn(self, text: str) -> None:
         """A warning: always shown."""
-        self._console.print(Text(f"warning: {text}"))
+        self._console.print(Text(f"warning: {printable(text)}"))
 
     def show(self, line: str) -> None:
         """Replaces the live line, or prints a plain one."""
         if self._quiet:
             return
         if self._live is not None:
-            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._live.update(
+                Text(printable(line), no_wrap=True, overflow="ellipsis"), refresh=True
+            )
         elif not self._on_terminal:
-            self._console.print(Text(line))
+            self._console.print(Text(printable(line)))
 
 
 def duration(seconds: float) -> str:

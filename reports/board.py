@@ -16,6 +16,7 @@ from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import write_text
 from kdbench.harness.metrics import info
+from kdbench.harness.printing import visible_json
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
@@ -23,7 +24,7 @@ from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook, pair_title
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
-from kdbench.reports.text.style import interval_text, signature, tests_text, visible_json
+from kdbench.reports.text.style import interval_text, signature, tests_text
 from kdbench.reports.text.terminal import Terminal
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]

@@ -10,10 +10,10 @@ import pytest
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
+from kdbench.harness.printing import printable
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.text.formats import write
-from kdbench.reports.text.style import printable
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Self
 
@@ -24,8 +25,10 @@ from pydantic import ValidationError
 from kdbench.harness.errors import InputError, RunLocked
 from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.store import make_folder, writing
+from kdbench.harness.files.store import make_folder, write_text, writing
 
+LOCK = "lock"
+ERRORS = "error.log"
 HEARTBEAT_EVERY = 10.0
 STALE_AFTER = 120.0
 START_FIELD = 19  # of /proc/<pid>/stat counted from the state: clock ticks from boot to start
@@ -57,7 +60,7 @@ class RunLock:
         InputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path | str, *, wait: float = 0.0, name: str = "lock") -> None:
+    def __init__(self, folder: Path | str, *, wait: float = 0.0, name: str = LOCK) -> None:
         self.path = Path(folder) / name
         self._wait = wait
         self._key = str(self.path.resolve())
@@ -75,8 +78,13 @@ class RunLock:
         threading.Thread(target=self._beat, name="kdbench-heartbeat", daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         self._stop.set()
+        if self.path.name == LOCK:
+            with contextlib.suppress(InputError, OSError):
+                log_error(self.path.parent, error)
         # unlinked while held: a newcomer that opened this file sees that it is no longer the lock
         with _held_guard:
             with contextlib.suppress(OSError):
@@ -123,7 +131,16 @@ class RunLock:
                     self._write()
 
 
-def lock_holder(folder: Path | str, name: str = "lock") -> Holder | None:
+def log_error(folder: Path, error: BaseException | None) -> None:
+    """``error.log`` of a folder that is something: the traceback of the last writer's error, if any."""
+    log = inside(folder, ERRORS)
+    if isinstance(error, Exception) and any(p.name not in (LOCK, ERRORS) for p in folder.iterdir()):
+        write_text(log, "".join(traceback.format_exception(error)))
+    elif error is None:
+        log.unlink(missing_ok=True)
+
+
+def lock_holder(folder: Path | str, name: str = LOCK) -> Holder | None:
     """The live holder of a folder's lock, or None (for listings; never by the holding process)."""
     path = inside(Path(folder), name)
     if str(path.resolve()) in _held or not path.exists():

@@ -23,6 +23,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     report/                                  what kdbench report wrote; read by nobody
     <stage>.done                             stage markers: sha256 of the stage's outputs
     lock                                     host, pid, heartbeat of the one writer
+    error.log                                traceback of the last command's error; none if it ended well
 
 `kdbench.harness.files.run_folder` is the one module that names these files. Unknown keys are refused;
 a summary of another schema is refused in a sentence.

@@ -1,6 +1,5 @@
 """``kdbench ablate`` as a list of steps: expand, look, run what is missing, make the table."""
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from kdbench.harness.config import slug
 from kdbench.harness.contents import Circumstances
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder
+from kdbench.harness.printing import visible_json
 from kdbench.harness.progress import Progress, duration
 from kdbench.harness.study.definition import Cell, Study, load_study
 from kdbench.harness.study.driver import Driver, Failure
@@ -82,7 +82,7 @@ def _default_out(request: StudyRequest, study: Study) -> Path:
 
 def _show_plan(request: StudyRequest, study: Study, plan: Plan) -> None:
     if request.json_output:
-        print(json.dumps(plan_json(study, plan), indent=2, ensure_ascii=False))
+        print(visible_json(plan_json(study, plan), indent=2))
         return
     show(plan_document(study, plan, request.jobs or 1))
     if plan.unfinished():
@@ -120,7 +120,7 @@ def worker_arguments(cell: Cell, *, place: Place, accept_drift: bool) -> list[st
 def _show(request: StudyRequest, results: Results, failures: list[Failure], out: Path) -> None:
     if request.json_output:
         listed = [{"run": f.name, "reason": f.reason, "log": str(f.log)} for f in failures]
-        print(json.dumps(results.data | {"failures": listed}, indent=2, ensure_ascii=False))
+        print(visible_json(results.data | {"failures": listed}, indent=2))
         return
     show(results.shown)
     if failures:

@@ -9,6 +9,7 @@ from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.store import write_text
+from kdbench.harness.printing import visible_json
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, PlannedCell
@@ -18,7 +19,6 @@ from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.text.document import Document, Paragraph, Section
 from kdbench.reports.text.formats import write
-from kdbench.reports.text.style import visible_json
 from kdbench.tasks.catalogue import join_edition
 
 

@@ -266,8 +266,8 @@ def deliver(
         out: file to write.
     """
     from kdbench.harness.files.store import write_text
+    from kdbench.harness.printing import visible_json
     from kdbench.reports.text.formats import write
-    from kdbench.reports.text.style import visible_json
     from kdbench.reports.text.terminal import show
 
     if json_output or format_ == "json":

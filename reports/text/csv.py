@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas
 
-from kdbench.reports.text.style import visible
+from kdbench.harness.printing import visible
 
 NUMBER = r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?"
 NUMBERS = re.compile(f"{NUMBER}( {NUMBER})*")
 """Text that is no formula although it may begin like one."""
+STARTS = tuple("=+-@＝＋－＠")
+"""What a formula begins with."""
 
 
 def frame(rows: Sequence[Mapping[str, object]]) -> pandas.DataFrame:
@@ -26,6 +28,7 @@ def csv_text(table: pandas.DataFrame) -> str:
     """A data frame as CSV that no spreadsheet runs and no terminal obeys."""
     numbers = {name: "Int64" for name, kind in table.dtypes.items() if kind == "boolean"}
     safe = table.astype(numbers).apply(lambda column: column.map(_no_formula, na_action="ignore"))
+    safe = safe.rename(columns=_no_formula)
     return visible(safe.to_csv(index=False, lineterminator="\n"))
 
 
@@ -40,5 +43,8 @@ def _flat(row: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, ob
 
 def _no_formula(value: object) -> object:
     """Text that a spreadsheet would run gets a ``'`` in front, which makes it text there too."""
-    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{value}" if runs and not NUMBERS.fullmatch(str(value)) else value
+    if not isinstance(value, str) or NUMBERS.fullmatch(value):
+        return value
+    # blanks in front are dropped, and full-width signs read as signs, before it is looked at
+    runs = value.startswith(("\t", "\r", "\n")) or value.lstrip().startswith(STARTS)
+    return f"'{value}" if runs else value

@@ -7,8 +7,9 @@ from importlib import resources
 
 import jinja2
 
+from kdbench.harness.printing import visible
 from kdbench.reports.text.document import Document, Part, Piece
-from kdbench.reports.text.style import Footnotes, visible
+from kdbench.reports.text.style import Footnotes
 from kdbench.reports.text.writer import pieces
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from kdbench.harness.printing import one_line, visible
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import one_line, visible
 from kdbench.reports.text.writer import Marked, plain, split
 
 MOST = 6

@@ -2,8 +2,8 @@
 
 import re
 
+from kdbench.harness.printing import one_line, visible
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import one_line, visible
 from kdbench.reports.text.writer import Marked, pieces
 
 

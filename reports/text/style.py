@@ -1,7 +1,6 @@
 """How numbers, differences, p-values and foreign characters are written, whatever the format."""
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -189,45 +188,3 @@ def version() -> str:
         return importlib.metadata.version("kdbench")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-# -- foreign characters ---------------------------------------------------------------------------
-
-
-def printable(text: str) -> str:
-    r"""``text`` on one line; every control, format and direction character as an escape (``\x1b``).
-
-    Line ends and tabs become the signs ⏎ and ⇥, so that the text's shape stays visible.
-    """
-    # also false for Cf: bidirectional overrides, zero-width signs
-    return text if text.isprintable() else "".join(map(_shown, text.replace("\r\n", "\n")))
-
-
-def visible(text: str) -> str:
-    """The text with every invisible character but line ends and tabs written as an escape."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
-
-
-def visible_json(value: object, *, indent: int) -> str:
-    """JSON with every invisible character as an escape; it reads back as the same value."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def one_line(text: str) -> str:
-    """Text on one line, safe inside a code span or a comment."""
-    return " ".join(visible(text).replace("`", "'").split())
-
-
-def _shown(character: str) -> str:
-    code = ord(character)
-    if character.isprintable():
-        return character
-    if character in "\n\t":
-        return "⏎" if character == "\n" else "⇥"
-    if character.isspace() and code > 0xFF:
-        return " "
-    return (
-        character.encode("ascii", "backslashreplace").decode() if code > 0x7F else f"\\x{code:02x}"
-    )

@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kdbench.harness.printing import draw, printable, visible
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import printable, visible
 from kdbench.reports.text.writer import Writer, pieces, split
 
 GAP = 2
@@ -166,4 +166,4 @@ def for_screen() -> Terminal:
 
 def show(document: doc.Document) -> None:
     """Prints a document: on a terminal within its width, elsewhere a row a line."""
-    print(for_screen().write(document), end="")
+    draw(for_screen().write(document))

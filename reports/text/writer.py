@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
+from kdbench.harness.printing import visible
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import Footnotes, visible
+from kdbench.reports.text.style import Footnotes
 
 
 def pieces(cell: doc.Cell) -> tuple[doc.Piece, ...]:
