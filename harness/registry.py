@@ -130,8 +130,8 @@ def recorded_method(name: str, fingerprint: str) -> Found:
         return find_method(name)
     raise InputError(
         f"method {name!r} of this run is code of others that is not installed here as it was, and "
-        "kdbench runs no code that a run folder names; give the file that made the run: "
-        "--method path/to/file.py"
+        "kdbench runs no code that a run folder names; go on with that run by the file that made it, "
+        "kdbench run --method path/to/file.py, or give --teacher as a model's folder"
     )
 
 

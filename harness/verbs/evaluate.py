@@ -43,10 +43,6 @@ def evaluate(
         str | None,
         typer.Option(help="Instead: hub id, folder, .gguf, or teacher, init, truth of the suite."),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="The method file that made the run, where its code is needed."),
-    ] = None,
     suite: options.Suite = "mini",
     asked: Evaluated,
     teacher: Annotated[
@@ -59,13 +55,10 @@ def evaluate(
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
-    from kdbench.harness.registry import find_method
     from kdbench.harness.resolve import overlay, resolve
 
     flags, settings = asked.settings(), set_ or ()
     if run is not None:  # its stored configuration with other tasks or decoding
-        if method is not None:
-            find_method(method)
         stored, placed = without_task_files(stored_config(run))
         config = overlay(stored, settings, flags, sections=("tasks", "generate"))
         check_tasks(config, placed)
