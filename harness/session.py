@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from kdbench.harness.config import Request, RunConfig, TrainConfig, with_precision
 from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.locks import RunLock
-from kdbench.harness.files.records import StageCost
+from kdbench.harness.files.store import Stage
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision
 
@@ -31,13 +32,11 @@ class Session:
         request: as resolved by the verb.
         config: its run, with precision resolved for this machine.
         progress: lines for a person to read.
-        costs: what stages of this command cost, by stage.
     """
 
     request: Request
     config: RunConfig
     progress: Progress
-    costs: dict[str, StageCost] = field(default_factory=dict)
     _accelerator: Accelerator | None = None
 
     def accelerator(self, training: TrainConfig | None = None) -> Accelerator:
@@ -109,19 +108,13 @@ class Session:
         """Folder of a shared result: ``<cache>/<kind>/<id>``."""
         return self.request.cache_dir / kind / identity[:16]
 
-    def cost(self, stage: str, wall_s: float, **tokens: int) -> None:
-        """Books what a stage cost; a resumed stage adds up."""
-        new = StageCost(wall_s=wall_s, tokens=tokens, peak_mb=peak_memory_mb(self.device))
-        self.costs[stage] = total(self.costs.get(stage), new)
+    def spent(self, stage: Stage) -> Spent:
+        """A watch on a stage that begins now."""
+        return Spent(stage, self.peak_mb)
 
-
-def total(before: StageCost | None, more: StageCost) -> StageCost:
-    """What two parts of one stage cost."""
-    if before is None:
-        return more
-    tokens = before.tokens | {k: before.tokens.get(k, 0) + n for k, n in more.tokens.items()}
-    peak = max(before.peak_mb, more.peak_mb)
-    return StageCost(wall_s=before.wall_s + more.wall_s, tokens=tokens, peak_mb=peak)
+    def peak_mb(self) -> float:
+        """Peak memory of this process so far, in MiB: of the device, or of a CPU's process."""
+        return peak_memory_mb(self.device)
 
 
 def open_session(request: Request, progress: Progress) -> Session:

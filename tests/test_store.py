@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.harness.errors import InputError, RunLocked, unknown
-from kdbench.harness.files.folders import build_once, new_folder, settle_folder
+from kdbench.harness.files.folders import build_once, new_folder, open_cache, settle_folder
 from kdbench.harness.files.locks import Holder, RunLock, lock_holder
+from kdbench.harness.files.owners import sweep, temporary
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.store import (
     Stage,
@@ -195,12 +196,70 @@ def test_new_folder_replaces_or_leaves_alone(tmp_path: Path) -> None:
 
 def test_settle_folder_restores_what_a_kill_left(tmp_path: Path, spawn: Spawn) -> None:
     write_text(tmp_path / ".student.old" / "weights", "1")
-    dead = spawn("pass")
-    dead.wait()
-    write_text(tmp_path / f".student.{socket.gethostname()}-{dead.pid}.tmp" / "weights", "2")
+    spawn(KILLED, tmp_path / "student").wait()
+    assert len(leftovers(tmp_path)) == 2
     settle_folder(tmp_path / "student")
     assert (tmp_path / "student" / "weights").read_text() == "1"
     assert leftovers(tmp_path) == []
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from kdbench.harness.files.owners import temporary
+unfinished = temporary(Path(sys.argv[1]))
+unfinished.mkdir(parents=True)
+(unfinished / "weights").touch()
+if len(sys.argv) > 2:
+    print("made", flush=True)
+    time.sleep(60)
+os._exit(9)
+"""
+
+
+def test_who_takes_the_lock_sweeps_what_the_dead_left_and_nothing_of_the_living(
+    tmp_path: Path, spawn: Spawn
+) -> None:
+    spawn(KILLED, tmp_path / "eval" / "dead").wait()
+    living = spawn(KILLED, tmp_path / "eval" / "living", "and waits")
+    assert living.stdout is not None
+    assert living.stdout.readline() == "made\n"
+    mine = temporary(tmp_path / "eval" / "mine")
+    mine.touch()
+    with RunLock(tmp_path):
+        left = {path.name.split(".")[1] for path in (tmp_path / "eval").iterdir()}
+    assert left == {"living", "mine"}
+
+
+@pytest.mark.parametrize(
+    ("host", "age", "stays"), [("elsewhere", 60, True), ("elsewhere", 90000, False)]
+)
+def test_what_another_host_left_goes_by_its_age(
+    tmp_path: Path, host: str, age: float, stays: bool
+) -> None:
+    file = tmp_path / f".scores.jsonl.{host}-1-5-0123abcd.tmp"
+    file.touch()
+    os.utime(file, (0, time.time() - age))
+    sweep(tmp_path)
+    assert file.exists() is stays
+
+
+def test_opening_the_cache_clears_dead_locks_and_leaves_living_ones(
+    tmp_path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path))
+    for name in ("dead", "living"):
+        write_text(tmp_path / "teachers" / name / "config.json", "{}")
+        process = spawn(HOLDER, tmp_path / "teachers" / name)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        if name == "dead":
+            process.kill()
+            process.wait()
+    lock_file(tmp_path / "base", host=socket.gethostname(), pid=1, start="long ago")
+    (tmp_path / "base" / "lock").rename(tmp_path / "base" / ".0123.lock")
+    open_cache()
+    assert [path.parent.name for path in tmp_path.rglob("*lock")] == ["living"]
 
 
 BUILDER = """

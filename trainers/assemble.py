@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,16 +146,24 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
     decoding = Decoding(max_new_tokens=recipe.max_response)
 
     def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
-        """Booked apart, since all runs share these answers."""
-        apart: Counter[str] = Counter()
+        """Not booked: `pick` books the answers that a run needs, whichever run sampled them."""
         seeded = replace(decoding, seed=SAMPLING_SEED)
-        answers = replace(services, meter=apart).answer(prompts, seeded, model="teacher")
-        meter["teacher_answers"] += apart["sampled"]
-        return answers
+        return replace(services, meter=Counter()).answer(prompts, seeded, model="teacher")
 
     taught = TeacherAnswers(
         parts.train, parts.answers, sample_teacher, writes=accelerator.is_main_process
     )
+    seen: set[int] = set()
+
+    def pick(indices: Iterable[int]) -> list[Sequence]:
+        """The teacher's answers; each is booked when a run first needs it."""
+        wanted = list(indices)
+        found = taught.pick(wanted)
+        new = {i: len(s.response) for i, s in zip(wanted, found, strict=True) if i not in seen}
+        meter["teacher_answers"] += sum(new.values())
+        seen.update(new)
+        return found
+
     ctx = Context(
         train=parts.train,
         text=parts.text,
@@ -163,11 +171,12 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
         seed=recipe.seed,
         decoding=decoding,
         answer=services.answer,
-        teacher_answers=taught.pick,
+        teacher_answers=pick,
         score=services.score,
         copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
         lookahead=max(1, engine.chunk // recipe.batch_size),
         meter=meter,
+        taught=seen,
         twin=parts.twin,
     )
     if side is not None and side.memory is not None:

@@ -233,6 +233,7 @@ class Loop:
                 "loop": asdict(self.state),
                 "method": self.method.state_dict(),
                 "meter": dict(self.ctx.meter),
+                "taught": sorted(self.ctx.taught),
             }
             self.checkpoints.save(step, state, best=self.state.best_step)
 
@@ -272,10 +273,13 @@ class Loop:
             self.state = State(**found["loop"])
             self.ctx.meter.clear()
             self.ctx.meter.update(found["meter"])
+            self.ctx.taught.update(found.get("taught", ()))
             self.method.load_state_dict(found["method"])
         metrics = self.out / "metrics.jsonl"
         if self.accelerator.is_main_process and metrics.exists():
             rows = read_records(metrics, TrainRow)
+            # steps after the checkpoint are done again; the time that they took was spent all the same
+            self.state.wall_s = max([self.state.wall_s, *(row.wall_s for row in rows)])
             keep_rows(metrics, sum(row.step <= self.state.step for row in rows) if found else 0)
         self.accelerator.wait_for_everyone()
 

@@ -70,6 +70,7 @@ class Context:
         lookahead: optimiser steps whose prompts `teacher_batch` asks for together.
         score: log-probabilities of responses under ("student" | "teacher"), no gradient.
         meter: counts tokens by kind: "sampled", "teacher" …
+        taught: training examples whose teacher answer was asked for so far; checkpointed.
         copy_student: the student as it is now, or with weights it had, frozen, for `MicroBatch.sum`;
             its ``model.state_dict()`` are such weights.
         keep: announces rows whose teacher outputs will be needed several times (see
@@ -90,6 +91,7 @@ class Context:
     lookahead: int = 1
     progress: float = 0.0
     meter: Counter[str] = field(default_factory=Counter)
+    taught: set[int] = field(default_factory=set)
     keep: Callable[[str, Seq[Seq[Sequence]]], None] = lambda name, blocks: None
     twin: Callable[[Sequence], Sequence] | None = None
 

@@ -5,7 +5,6 @@ Every task goes one way: prompts -> engine -> stored samples -> scores. Tasks th
 instead of answers are in `kdbench.harness.evaluation.likelihoods`.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,12 +20,12 @@ from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.scoring import describe, described, score, scored_as
+from kdbench.harness.files.costs import settle
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.identity import evaluation_key, near_evaluation
 from kdbench.harness.lm.tasks import generates
-from kdbench.harness.progress import Progress
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepared
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, decoding_of
@@ -227,35 +226,28 @@ def _answered(
     record: EvaluationRecord,
     task: PreparedTask,
 ) -> None:
-    """One task answered, scored and described; what that cost is booked."""
-    wall_s, tokens = generate_and_score(session.progress, answering, evaluation, record, task)
-    if tokens:
-        session.cost("generate", wall_s, sampled=tokens)
+    """One task answered, scored and described."""
+    generate_and_score(session, answering, evaluation, record, task)
     if not described(evaluation):
         describe(evaluation)
 
 
 def generate_and_score(
-    progress: Progress,
+    session: Session,
     answering: Answering,
     evaluation: Evaluation,
     record: EvaluationRecord,
     task: PreparedTask,
-) -> tuple[float, int]:
-    """One task: samples of every decoding seed, then scores.
-
-    Returns:
-        Seconds and sampled tokens of this call; none where all samples were there.
-    """
+) -> None:
+    """One task: samples of every decoding seed, then scores."""
     assert record.decoding is not None
-    wall_s, tokens = 0.0, 0
     if not evaluation.generated.done():
         evaluation.record.write(record)
-        began = time.perf_counter()
+        spent, tokens = session.spent(evaluation.generated), 0
         answer = answering.answerer(record.decoding)
         for seed in record.seeds:
             title = f"{answering.label}: {task.task}[{task.edition}] seed {seed}"
-            with progress.stage(title, len(task.docs), unit="prompt") as live:
+            with session.progress.stage(title, len(task.docs), unit="prompt") as live:
                 collected = collect(
                     evaluation.samples_file(seed),
                     task.docs,
@@ -263,16 +255,16 @@ def generate_and_score(
                     seed=seed,
                     chunk=record.chunk,
                     on_progress=live.update,
+                    on_stored=spent.lap,
                 )
             tokens += sum(row.response_tokens for row in collected.rows)
-        wall_s = time.perf_counter() - began
         evaluation.generated.mark(
             [evaluation.samples_file(seed) for seed in record.seeds],
-            {"wall_s": wall_s, "sampled": tokens, "counts": asdict(task.counts)},
+            {**spent.info(), "sampled": tokens, "counts": asdict(task.counts)},
         )
+    settle(evaluation.generated)
     if not evaluation.scored_by(scored_as(record)):
         score(evaluation, record.place or None)
-    return wall_s, tokens
 
 
 # -- samples --------------------------------------------------------------------------------------
@@ -298,6 +290,7 @@ def collect(
     seed: int,
     chunk: int,
     on_progress: Callable[[int], None] | None = None,
+    on_stored: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Reads what is stored, generates the rest, and appends it chunk by chunk.
 
@@ -308,6 +301,7 @@ def collect(
         seed: decoding seed.
         chunk: prompts a chunk; part of the evaluation's key.
         on_progress: called with the number of prompts answered so far, after each chunk.
+        on_stored: called after each chunk that was appended.
 
     Raises:
         InputError: the file holds answers to other prompts.
@@ -326,6 +320,7 @@ def collect(
             places = docs[len(rows) : len(rows) + expected]
             new = [_row(doc, r, seed) for doc, r in zip(places, responses, strict=True)]
             append_rows(path, new)
+            on_stored()
             rows += new
             if on_progress:
                 on_progress(len(rows))

@@ -1,6 +1,5 @@
 """Tasks that read likelihoods instead of answers: classification with label words, for example."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,16 +66,15 @@ def read_likelihoods(
         return
     record = task.record
     evaluation.record.write(record)
-    began = time.perf_counter()
+    spent = session.spent(evaluation.scored)
     with session.progress.stage(f"{label}: {record.task}[{record.edition}]", 1) as live:
         found = task.measure(model(), evaluation)
         for name, report in found.probes.items():
             evaluation.keep_probe(name, report, {})
-        wall_s = time.perf_counter() - began
-        info = {"wall_s": wall_s, "scorer": task.scorer, "cards": found.cards, "whole": found.whole}
+        said = {"scorer": task.scorer, "cards": found.cards, "whole": found.whole}
+        info = {**spent.info(), **said}
         evaluation.keep_scores(found.scores, info)
         live.update(1)
-    session.cost("choices", wall_s)
 
 
 def label_task(

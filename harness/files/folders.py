@@ -3,11 +3,12 @@
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kdbench.harness.files.locks import RunLock, pid_alive
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.locks import LOCK, RunLock, lock_holder
+from kdbench.harness.files.owners import sweep, temporary
 from kdbench.harness.files.store import make_folder, sync_path, writing
 
 
@@ -24,6 +25,19 @@ def board_cache() -> Path:
     return cache_folder() / "board"
 
 
+def open_cache() -> Path:
+    """`cache_folder`, made if needed, without what dead processes left in it."""
+    cache = make_folder(cache_folder())
+    for kind in [p for p in cache.iterdir() if p.is_dir()]:
+        sweep(kind, deep=False)
+        for lock in [*kind.glob(f"*/{LOCK}"), *kind.glob(f".*.{LOCK}")]:
+            if lock_holder(lock.parent, lock.name) is None:
+                # another process may want it at this moment; who holds it may take it away
+                with contextlib.suppress(InputError), RunLock(lock.parent, name=lock.name):
+                    pass
+    return cache
+
+
 @contextlib.contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
     """Yields an empty temporary folder that becomes ``path`` when the block ends without error.
@@ -35,22 +49,21 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     make_folder(target.parent)
     settle_folder(target)
-    temporary = target.parent / f".{target.name}.{socket.gethostname()}-{os.getpid()}.tmp"
+    unfinished = temporary(target)
     old = _old(target)
-    with writing(temporary):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+    with writing(unfinished):
+        unfinished.mkdir()
     try:
-        yield temporary
+        yield unfinished
         with writing(target):
-            _share(temporary)
+            _share(unfinished)
             if target.exists():
                 os.rename(target, old)
-            os.rename(temporary, target)
+            os.rename(unfinished, target)
             sync_path(target.parent)
             shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _share(folder: Path) -> None:
@@ -75,11 +88,7 @@ def settle_folder(path: Path | str) -> None:
     if old.exists() and not target.exists():
         os.rename(old, target)
     shutil.rmtree(old, ignore_errors=True)
-    prefix = f".{target.name}.{socket.gethostname()}-"
-    for leftover in target.parent.glob(f"{prefix}*.tmp"):
-        pid = leftover.name.removeprefix(prefix).removesuffix(".tmp")
-        if pid.isdigit() and not pid_alive(int(pid)):
-            shutil.rmtree(leftover, ignore_errors=True)
+    sweep(target.parent, deep=False)
 
 
 def build_once(path: Path | str, build: Callable[[Path], None], *, wait: float = 3600.0) -> Path:

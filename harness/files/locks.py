@@ -1,5 +1,7 @@
 """One writer a folder: the run lock.
 
+Whoever takes a folder's lock first sweeps away what dead writers left half-written in it.
+
 The lock is the file ``lock``: one JSON line of host, pid, the process's start and a heartbeat, held
 under a POSIX record lock for as long as the writer lives. The record lock decides where it works
 (one host, most network file systems): the kernel drops it when the holder dies, however it dies,
@@ -24,6 +26,7 @@ from pydantic import ValidationError
 
 from kdbench.harness.errors import InputError, RunLocked
 from kdbench.harness.files.inside import inside
+from kdbench.harness.files.owners import alive, started, sweep
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import make_folder, write_text, writing
 
@@ -31,7 +34,6 @@ LOCK = "lock"
 ERRORS = "error.log"
 HEARTBEAT_EVERY = 10.0
 STALE_AFTER = 120.0
-START_FIELD = 19  # of /proc/<pid>/stat counted from the state: clock ticks from boot to start
 
 _held: set[str] = set()  # record locks do not exclude within one process; this set does
 _held_guard = threading.Lock()
@@ -76,6 +78,8 @@ class RunLock:
                 raise RunLocked(refusal)
             time.sleep(min(0.2, max(0.01, self._wait)))
         threading.Thread(target=self._beat, name="kdbench-heartbeat", daemon=True).start()
+        if self.path.name == LOCK:  # of the whole folder; other names guard a part of it
+            sweep(self.path.parent)
         return self
 
     def __exit__(
@@ -114,7 +118,7 @@ class RunLock:
         holder = Holder(
             host=socket.gethostname(),
             pid=os.getpid(),
-            start=_stat(os.getpid())[1],
+            start=started(os.getpid()),
             began=self._began,
             heartbeat=time.time(),
         )
@@ -151,28 +155,6 @@ def lock_holder(folder: Path | str, name: str = LOCK) -> Holder | None:
     except OSError:
         return None
     return holder if holder is not None and _alive(holder) else None
-
-
-def pid_alive(pid: int) -> bool:
-    """Whether a process with this id exists on this host (zombies count as dead)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # exists, and is someone else's
-        return True
-    state, _ = _stat(pid)
-    return state not in ("Z", "X")
-
-
-def _stat(pid: int) -> tuple[str, str]:
-    """State and start of a process (ticks after boot) by ``/proc/<pid>/stat``; empty if unknown."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-        fields = text[text.rfind(")") + 2 :].split()  # after the command's name
-        return fields[0], fields[START_FIELD]
-    except (OSError, IndexError):
-        return "", ""
 
 
 def _refusal(path: Path, descriptor: int) -> str | None:
@@ -215,7 +197,4 @@ def _holder(descriptor: int) -> Holder | None:
 def _alive(holder: Holder) -> bool:
     if holder.host != socket.gethostname():
         return time.time() - holder.heartbeat < STALE_AFTER
-    if not pid_alive(holder.pid):
-        return False
-    # a pid can be given to a newcomer; its start tells them apart
-    return not holder.start or holder.start == _stat(holder.pid)[1]
+    return alive(holder.pid, holder.start)

@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError, unfit, unknown
 from kdbench.harness.files.inside import inside
+from kdbench.harness.files.owners import temporary
 from kdbench.harness.files.records import Record
 
 Row = Mapping[str, Any] | BaseModel
@@ -73,28 +73,35 @@ def make_folder(path: Path | str) -> Path:
     return folder
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
-    """Writes ``data`` atomically: temporary name, fsync, rename."""
+def write_bytes(path: Path | str, data: bytes, scratch: Path | None = None) -> None:
+    """Writes ``data`` atomically: temporary name, fsync, rename.
+
+    Args:
+        path: where to.
+        data: the whole content.
+        scratch: a folder of the same disk for the temporary file, which a kill may leave there until
+            the next sweep; None: beside ``path``.
+    """
     target = Path(path)
     make_folder(target.parent)
     # not tempfile.mkstemp: its files are private, and a run folder is there for colleagues to read
-    temporary = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    unfinished = temporary(target, scratch)
     with writing(target):
         try:
-            with open(temporary, "xb") as file:
+            with open(unfinished, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+            os.replace(unfinished, target)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise
         sync_path(target.parent)
 
 
-def write_text(path: Path | str, text: str) -> None:
-    """Writes ``text`` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
+def write_text(path: Path | str, text: str, scratch: Path | None = None) -> None:
+    """Writes ``text`` as UTF-8, atomically; see `write_bytes`."""
+    write_bytes(path, text.encode(), scratch)
 
 
 def write_json(path: Path | str, value: Any) -> None:

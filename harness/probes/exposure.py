@@ -75,6 +75,7 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
                 decoding=decoding,
                 samples=settings["samples"],
                 on_progress=live.update,
+                on_stored=subject.stored,
             )
         skipped = 0 if protocol.exposure_first_token else 1
         tables.append(table(rows, max(1, decoding.max_new_tokens - skipped)))
@@ -101,6 +102,7 @@ def context_errors(
     decoding: Decoding,
     samples: int,
     on_progress: Callable[[int], None] | None = None,
+    on_stored: Callable[[], None] = lambda: None,
 ) -> list[ContextRow]:
     """D(teacher | student) on contexts that ``writer`` samples; continues what ``path`` holds.
 
@@ -114,6 +116,7 @@ def context_errors(
         decoding: sampling settings, seed included.
         samples: answers a prompt.
         on_progress: called with the number of prompts done.
+        on_stored: called after each group.
     """
     group = max(1, writer.engine.chunk // samples)
     rows = _stored(path, docs, group)
@@ -133,6 +136,7 @@ def context_errors(
             for n, doc in zip(range(0, len(answers), samples), part, strict=True)
         ]
         append_rows(path, new)
+        on_stored()
         rows += new
         if on_progress:
             on_progress(len(rows))

@@ -51,6 +51,7 @@ class Subject:
         first: whether this is the task for what is measured on one task alone.
         evaluation: what is stored of it; a probe may keep parts of its work there.
         stage: (title, prompts) -> a progress line that counts prompts.
+        stored: to be called after each part that is kept, so that a kill does not lose what it cost.
     """
 
     load: Callable[[], TextModel] | None
@@ -61,6 +62,7 @@ class Subject:
     first: bool
     evaluation: Evaluation
     stage: Callable[[str, int], AbstractContextManager[StageLine]]
+    stored: Callable[[], None] = lambda: None
 
     def model(self) -> TextModel:
         """The model, which must be there."""

@@ -91,6 +91,8 @@ def _trained_run(session: Session) -> Prepared:
         if not session.agreed(prepared.run.trained()):
             drift = check_drift(session, prepared.run)
             train_run(session, prepared, drift)
+        elif session.is_main:
+            summary.write_student_card(prepared.run)  # a kill may have come between manifest and it
     return prepared
 
 
@@ -131,8 +133,6 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     )
     if not session.is_main:
         return
-    if not run.summary.exists():
-        session.cost("train", info["wall_s"], **info["tokens"])  # of all processes that trained it
     summary.write_summary(session, run, run_card(session, prepared, teacher.card), learned(info))
     summary.write_manifest(
         session,
@@ -220,7 +220,7 @@ def _evaluate_into(
         evaluate(session, answering, run, Prober(session, answering, teacher))
         whose = card or run.summary.read().run
         added = summary.write_summary(session, run, whose, {})
-        if card is not None and (added or not run.manifest.exists()):
+        if card is not None and (added or not summary.manifested(run)):
             summary.write_manifest(
                 session,
                 run,

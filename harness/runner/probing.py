@@ -4,7 +4,7 @@ A probe whose settings changed (another teacher, more samples) is measured again
 what it was measured with.
 """
 
-import time
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import Answering, protocol_decoding
 from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.files.costs import settle
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.probes import PROBES
 from kdbench.harness.probes.subject import Subject, Teacher, find_probe
@@ -83,15 +84,15 @@ class Prober:
     def _stage(self, name: str, subject: Subject, prepared: PreparedTask) -> None:
         probe, stage = find_probe(name), subject.evaluation.probe(name)
         settings = probe.settings(subject, prepared)
+        settle(stage)  # a kill may have come between its marker and this
         if settings is None or (stage.done() and stage.info().get("settings") == settings):
             return
-        began = time.perf_counter()
+        spent = self._session.spent(stage)
         with self._session.progress.stage(f"{self._answering.label}: {name}", 1) as live:
-            report = probe.measure(subject, prepared, settings)
+            report = probe.measure(replace(subject, stored=spent.lap), prepared, settings)
             live.update(1)
-        wall_s = time.perf_counter() - began
-        self._session.cost(f"probe-{name}", wall_s)
-        subject.evaluation.keep_probe(name, report, {"settings": settings, "wall_s": wall_s})
+        subject.evaluation.keep_probe(name, report, {"settings": settings, **spent.info()})
+        settle(stage)
 
 
 def text_model(session: Session, model: Located) -> TextModel:

@@ -6,19 +6,19 @@ from typing import Any
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.scoring import summarised
+from kdbench.harness.files.costs import costs_of
 from kdbench.harness.files.records import (
     Manifest,
     MethodFacts,
     PrepareRecord,
     RunCard,
-    StageCost,
     Summary,
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import recorded_method
-from kdbench.harness.session import Session, total
+from kdbench.harness.session import Session
 from kdbench.reports.run.model_card import model_card
 from kdbench.reports.text.style import joined
 from kdbench.trainers.method import Card
@@ -27,19 +27,16 @@ from kdbench.trainers.method import Card
 def write_summary(
     session: Session, run: RunFolder, card: RunCard, learned: dict[str, float]
 ) -> bool:
-    """summary.json: adds this command's costs to those booked before.
+    """summary.json.
 
     Returns whether there was anything to add: what other commands measured is left as they wrote it.
     """
     before = run.summary.find()
-    scores, probes = summarised(run), measured(run)
-    said = (before.scores, before.probes) if before else None
-    if said == (scores, probes) and not (session.costs or learned):
+    scores, probes, cost = summarised(run), measured(run), costs_of(run)
+    said = (before.scores, before.probes, before.cost) if before else None
+    if said == (scores, probes, cost) and not learned:
+        write_student_card(run)  # a kill may have come between the summary and it
         return False
-    cost = dict(before.cost) if before else {}
-    for stage, new in session.costs.items():
-        cost[stage] = total(cost.get(stage), new)
-    cost |= generated(run, cost.get("generate"))
     run.summary.write(
         Summary(
             run=card,
@@ -51,16 +48,15 @@ def write_summary(
             signature=signature(session.config, card),
         )
     )
-    session.costs.clear()
     write_student_card(run)
     return True
 
 
 def rescored(run: RunFolder) -> None:
-    """The same summary with scores read again."""
+    """The same summary with scores and costs read again."""
     summary = run.summary.find()
     if summary is not None:
-        renewed = {"scores": summarised(run), "probes": measured(run)}
+        renewed = {"scores": summarised(run), "probes": measured(run), "cost": costs_of(run)}
         run.summary.write(summary.model_copy(update=renewed))
         write_student_card(run)
 
@@ -69,20 +65,6 @@ def measured(run: RunFolder) -> dict[str, Any]:
     """What probes found of every evaluation of a run, by key."""
     found = {evaluation.key: evaluation.probes() for evaluation in run.evaluations()}
     return {key: probes for key, probes in found.items() if probes}
-
-
-def generated(run: RunFolder, booked: StageCost | None) -> dict[str, StageCost]:
-    """What all samples of a run cost, by their markers: a killed command booked nothing."""
-    found = [info for e in run.evaluations() if (info := e.generated.info())]
-    if not found:
-        return {}
-    return {
-        "generate": StageCost(
-            wall_s=sum(info["wall_s"] for info in found),
-            tokens={"sampled": sum(info["sampled"] for info in found)},
-            peak_mb=booked.peak_mb if booked else 0.0,
-        )
-    }
 
 
 def signature(config: RunConfig, card: RunCard) -> str:
@@ -138,6 +120,12 @@ def write_manifest(
     write_student_card(run)  # it quotes the command
 
 
+def manifested(run: RunFolder) -> bool:
+    """Whether the manifest is there and was written after the summary."""
+    manifest = run.manifest.find()
+    return manifest is not None and manifest.cost == run.summary.read().cost
+
+
 def write_student_card(run: RunFolder) -> None:
     """Writes the model card of a run's student; a folder without a trained one is left alone.
 
@@ -151,7 +139,11 @@ def write_student_card(run: RunFolder) -> None:
     method = config["method"]
     facts = prepared.method or _facts(method["name"], method.get("fingerprint", ""))
     text = model_card(facts, summary, config, prepared, run.manifest.find())
-    write_text(run.training.student / "README.md", text)
+    place = run.training.student / "README.md"
+    if place.is_file() and place.read_bytes() == text.encode():
+        return
+    # people upload this folder as it is: nothing unfinished may lie in it
+    write_text(place, text, scratch=run.training.path)
 
 
 def _facts(name: str, fingerprint: str) -> MethodFacts:

@@ -71,6 +71,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "evaluations": state.evaluations,
                 "tokens": state.tokens,
                 "wall_s": state.wall_s,
+                "peak_mb": session.peak_mb(),
             }
             stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
         accelerator.wait_for_everyone()

@@ -177,13 +177,13 @@ class Workplace(Group):
     def request(self, config: "RunConfig", **more: Any) -> "Request":
         """A runner's request; makes the folders that will be written."""
         from kdbench.harness.config import Request
-        from kdbench.harness.files.folders import cache_folder
+        from kdbench.harness.files.folders import open_cache
         from kdbench.harness.files.store import make_folder
 
         place = self.checked() | more
         make_folder(place["runs_dir"])
         argv = ("kdbench", *sys.argv[1:])
-        return Request(config=config, cache_dir=make_folder(cache_folder()), argv=argv, **place)
+        return Request(config=config, cache_dir=open_cache(), argv=argv, **place)
 
 
 def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:

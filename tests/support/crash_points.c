@@ -165,10 +165,11 @@ ssize_t sendfile64(int fd, int from, off64_t *place, size_t n) {
 int close(int fd) { OF_FILE(close, "close", REAL(close)(fd)); }
 int ftruncate(int fd, off_t size) { OF_FILE(ftruncate, "truncate", REAL(ftruncate)(fd, size)); }
 int ftruncate64(int fd, off64_t size) { OF_FILE(ftruncate64, "truncate", REAL(ftruncate64)(fd, size)); }
-/* folders are flushed too, and are open for reading only */
+/* Folders are flushed too, and are open for reading only. The flush itself is left out: it takes most of a
+   trial's time, and a kill loses nothing that the kernel has. */
 int fsync(int fd) {
     char full[PATH_MAX];
-    WRAP(int, named(fd, NULL, full), "fsync", full, REAL(fsync)(fd));
+    WRAP(int, named(fd, NULL, full), "fsync", full, 0);
 }
 
 #define OF_PATH(folder, path, verb, call)                          \
