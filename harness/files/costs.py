@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import Stage, append_rows, read_records
@@ -58,7 +59,7 @@ def settle(stage: Stage) -> None:
 
 
 def _ledger(stage: Stage) -> Path:
-    return stage.folder / f"{stage.name}{ENDING}"
+    return inside(stage.folder, f"{stage.name}{ENDING}")
 
 
 def costs_of(run: RunFolder) -> dict[str, StageCost]:

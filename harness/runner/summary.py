@@ -7,6 +7,7 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.scoring import summarised
 from kdbench.harness.files.costs import costs_of
+from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import (
     Manifest,
     MethodFacts,
@@ -139,7 +140,7 @@ def write_student_card(run: RunFolder) -> None:
     method = config["method"]
     facts = prepared.method or _facts(method["name"], method.get("fingerprint", ""))
     text = model_card(facts, summary, config, prepared, run.manifest.find())
-    place = run.training.student / "README.md"
+    place = inside(run.training.student, "README.md")
     if place.is_file() and place.read_bytes() == text.encode():
         return
     # people upload this folder as it is: nothing unfinished may lie in it
