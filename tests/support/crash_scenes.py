@@ -41,7 +41,7 @@ SMALL = {
 
 def verdict(body: dict[str, object], number: int) -> Action:
     """A judge whose grade follows from the question."""
-    return say(f"SCORE: {1 + len(str(body["messages"])) % 10}")
+    return say(f"SCORE: {1 + len(str(body['messages'])) % 10}")
 
 
 class Stage:
