@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kdbench.harness import stats
+from kdbench.harness import comparisons, stats
+from kdbench.harness.seed_variance import seed_variance
 
 RESAMPLES = 1_000
 TRUE_MEAN = 30.0
@@ -78,7 +79,12 @@ def board_intervals(values_NSP: stats.Array, *, resamples: int) -> tuple[stats.A
         bound.reshape(simulations, seeds)
         for bound in stats.bootstrap_columns(columns_PK, resamples=resamples)
     )
-    rows = [stats.seed_interval(*row) for row in zip(mean, low, high, strict=True)]
+    alone = [seed_variance([row], [True]) for row in mean]  # of one method: nothing to pool with
+    known = [(float(found.variance_M[0]), float(found.df_M[0])) for found in alone]
+    rows = [
+        stats.seed_interval(*row, *spread)
+        for row, spread in zip(zip(mean, low, high, strict=True), known, strict=True)
+    ]
     return np.array([row.low for row in rows]), np.array([row.high for row in rows])
 
 
@@ -151,12 +157,9 @@ def false_alarms(
     alarms = 0
     for _ in range(simulations):
         both, _ = world.draw(rng, 1, 2 * seeds, prompts)
-        result = stats.compare_rows(
-            both[0, :seeds],
-            both[0, seeds:],
-            seeds_measured=seeds >= stats.MIN_TRAINING_SEEDS,
-            resamples=resamples,
-        )
+        a, b = both[0, :seeds], both[0, seeds:]
+        known = seed_variance([a.mean(axis=1), b.mean(axis=1)], [True, True])
+        result = comparisons.compare_rows(a, b, known, resamples=resamples)
         alarms += result.p < 0.05
     return alarms / simulations
 
@@ -267,7 +270,7 @@ spread 5): three seeds cannot be resampled.
 ## False alarms of the paired test
 
 Share of comparisons of two equally good methods with p < 0.05, in percent (prompt spread 15,
-residual spread 20). One seed: randomisation test of two equal students; three or more: t test with
+residual spread 20). One seed: randomisation test of two equal students; more: t test with
 the spread between seeds in it.
 
 {alarm_table(simulations // 2)}

@@ -30,8 +30,8 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 """Nominal coverage of every interval."""
 POWER = 0.8
-MIN_TRAINING_SEEDS = 3
-"""Fewer training seeds than this say nothing useful about the spread between seeds."""
+MIN_TRAINING_SEEDS = 2
+"""Fewer training seeds than this say nothing about the spread between seeds."""
 
 DECIMALS = 6
 """Bounds are rounded, so that the order of a machine's additions changes no byte of a board."""
@@ -47,19 +47,6 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-
-
-class Comparison(NamedTuple):
-    """Row a minus row b over the prompts both have."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    seeds_measured: bool
-    """True if the spread between training seeds is part of ``p`` and of the interval."""
-    standard_error: float
-    df: float
 
 
 def generator(label: str) -> np.random.Generator:
@@ -113,15 +100,15 @@ def drawn_counts(n: int, resamples: int, label: str) -> Iterator[Array]:
         yield counts.reshape(rows, n).astype(float)
 
 
-def resampled_means(values: ArrayLike, *, resamples: int = RESAMPLES) -> Array:
+def resampled_means(values: ArrayLike, *, resamples: int = RESAMPLES, label: str = "") -> Array:
     """Means of bootstrap resamples over the first axis: (P,) -> (R,), (P, K) -> (R, K).
 
-    All columns share the same draws.
+    All columns share the same draws; another ``label`` has others.
     """
     values_PK = _check(values)
     n = len(values_PK)
-    blocks = [counts @ values_PK / n for counts in drawn_counts(n, resamples, f"prompts:{n}")]
-    return np.concatenate(blocks)
+    kind = ":".join(filter(None, ["prompts", str(n), label]))
+    return np.concatenate([c @ values_PK / n for c in drawn_counts(n, resamples, kind)])
 
 
 def percentiles(means_R: Array, n: int) -> tuple[Array, Array]:
@@ -181,21 +168,29 @@ def bootstrap_ratio(above_P: ArrayLike, below_P: ArrayLike) -> Interval:
     return Interval(ratio, float(low), float(high))
 
 
-def seed_interval(mean_S: ArrayLike, low_S: ArrayLike, high_S: ArrayLike) -> Interval:
+def seed_interval(
+    mean_S: ArrayLike, low_S: ArrayLike, high_S: ArrayLike, variance: float = 0.0, df: float = 0.0
+) -> Interval:
     """One interval from the prompt intervals of several training seeds of one method.
 
-    Three or more seeds: the t interval over the seed means, added in quadrature to the mean prompt
-    interval on each side. (The t part alone is about these very prompts; the prompts, shared by all
-    seeds, are a sample too. Adding squared half-widths is the variance-recovery method of Zou and
-    Donner, Statistics in Medicine 27, 2008. It errs on the wide side, since the residual is in both
-    parts.) One or two seeds: the mean prompt interval, which is about these students only.
+    The t interval over the seed means, added in quadrature to the mean prompt interval on each side.
+    (The t part alone is about these very prompts; the prompts, shared by all seeds, are a sample too.
+    Adding squared half-widths is the variance-recovery method of Zou and Donner, Statistics in Medicine
+    27, 2008. It errs on the wide side, since the residual is in both parts.)
+
+    Args:
+        mean_S: the mean of each seed.
+        low_S: lower ends of their prompt intervals.
+        high_S: upper ends.
+        variance: of one seed's mean, from `kdbench.harness.seed_variance`.
+        df: degrees of freedom behind it; 0: it is not known, and the interval is about these students
+            only.
     """
     means, lows, highs = _check(mean_S), _check(low_S), _check(high_S)
     centre = float(means.mean())
     below, above = float((means - lows).mean()), float((highs - means).mean())
-    if len(means) >= MIN_TRAINING_SEEDS:
-        seeds = len(means)
-        spread = t_quantile(0.5 + LEVEL / 2, seeds - 1) * means.std(ddof=1) / math.sqrt(seeds)
+    if df > 0:
+        spread = t_quantile(0.5 + LEVEL / 2, df) * math.sqrt(variance / len(means))
         below, above = math.hypot(below, spread), math.hypot(above, spread)
     return Interval(centre, centre - below, centre + above)
 
@@ -259,85 +254,3 @@ def holm(p_M: ArrayLike) -> Array:
 def minimum_detectable_effect(standard_error: float, *, df: float = math.inf) -> float:
     """Smallest true difference that a test at `LEVEL` finds with probability `POWER`."""
     return (t_quantile(0.5 + LEVEL / 2, df) + t_quantile(POWER, df)) * standard_error
-
-
-class SeedComponents(NamedTuple):
-    """What training seeds add to the variance of a row's mean (see ``seed_components``)."""
-
-    mean_P: Array
-    between: float
-    """Variance of the mean due to seeds, residual included; 0 for a row without training."""
-    residual: float
-    """The residual's share of the variance of the mean, counted in ``mean_P`` as well."""
-    df: int
-
-
-def seed_components(values_SP: ArrayLike) -> SeedComponents:
-    """Splits a row's values (training seeds by prompts) for ``compare_rows``."""
-    values = _check(values_SP)
-    seeds, prompts = values.shape
-    mean_P = values.mean(axis=0)
-    if seeds < 2 or prompts < 2:
-        return SeedComponents(mean_P, 0.0, 0.0, 0)
-    means_S = values.mean(axis=1)
-    rest = values - mean_P - means_S[:, None] + means_S.mean()
-    residual = float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
-    between = float(means_S.var(ddof=1)) / seeds
-    return SeedComponents(mean_P, between, residual / (seeds * prompts), seeds - 1)
-
-
-def pooled_error(
-    prompt: ArrayLike, between: ArrayLike, residual: ArrayLike, squares: ArrayLike, prompts: int
-) -> tuple[Array, Array]:
-    """Standard error and Satterthwaite degrees of freedom of a difference of two rows.
-
-    Args:
-        prompt: variance of the mean difference over prompts (residual included).
-        between: sum over both rows of ``SeedComponents.between``.
-        residual: sum over both rows of ``SeedComponents.residual``; it is in both terms above and
-            is taken out once, but never below the larger of the two.
-        squares: sum over both rows of between² / df.
-        prompts: number of prompts.
-    """
-    prompt, between = np.asarray(prompt, dtype=float), np.asarray(between, dtype=float)
-    variance = np.maximum(prompt + between - np.asarray(residual), np.maximum(prompt, between))
-    denominator = np.asarray(squares, dtype=float) + prompt**2 / (prompts - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = np.where(denominator > 0, variance**2 / denominator, np.inf)
-    return np.sqrt(variance), np.maximum(df, 1.0)
-
-
-def compare_rows(
-    a_SP: ArrayLike,
-    b_SP: ArrayLike,
-    *,
-    seeds_measured: bool,
-    resamples: int = RESAMPLES,
-) -> Comparison:
-    """Paired comparison of two rows over the same prompts in the same order.
-
-    Args:
-        a_SP: values of row a, training seeds by prompts (one seed for a row without training).
-        b_SP: values of row b; its seeds need not be a's.
-        seeds_measured: every trained row of the two has at least three training seeds. True: a t
-            test and interval whose variance has the seeds in it. False: randomisation test and
-            paired bootstrap over prompts, valid for these students only.
-        resamples: number of swaps and of resamples.
-    """
-    a, b = seed_components(a_SP), seed_components(b_SP)
-    difference_P = a.mean_P - b.mean_P
-    mean, prompts = float(difference_P.mean()), len(difference_P)
-    if prompts < 2:
-        return Comparison(mean, mean, mean, 1.0, False, 0.0, math.inf)
-    prompt = float(difference_P.var(ddof=1)) / prompts
-    if not seeds_measured:
-        interval = bootstrap(difference_P, resamples=resamples)
-        p = randomisation_p(difference_P, resamples=resamples)
-        return Comparison(*interval, p, False, math.sqrt(prompt), prompts - 1.0)
-    squares = sum(row.between**2 / row.df for row in (a, b) if row.df)
-    error, df = pooled_error(
-        prompt, a.between + b.between, a.residual + b.residual, squares, prompts
-    )
-    half = t_quantile(0.5 + LEVEL / 2, float(df)) * float(error)
-    p = float(t_two_sided(mean / error, df)) if error > 0 else float(mean == 0)
-    return Comparison(mean, mean - half, mean + half, p, True, float(error), float(df))

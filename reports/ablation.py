@@ -12,8 +12,9 @@ import numpy as np
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed, evaluations
-from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
+from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
 from kdbench.reports.text.style import signature, tests_text
@@ -168,8 +169,10 @@ def _line(given: Given) -> _Line:
 
 def _column(lines: Sequence[_Line], column: Column, published: Published) -> list[AblationCell]:
     """One column of the table, the base first."""
-    values = [_value(line, column) for line in lines]
-    effects = _effects(lines, values, column)
+    seeds = row_seeds([line.found.get(column.key, []) for line in lines], column.metric)
+    known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
+    values = [_value(line, column, *spread) for line, spread in zip(lines, known, strict=True)]
+    effects = _effects(lines, values, column, seeds)
     name = f"{column.task}/{column.metric}"
     base, *theirs = (published.get(line.given.label, {}).get(name) for line in lines)
     papers = [None, *(_claim(p, base, e) for p, e in zip(theirs, effects[1:], strict=True))]
@@ -179,21 +182,24 @@ def _column(lines: Sequence[_Line], column: Column, published: Published) -> lis
     ]
 
 
-def _value(line: _Line, column: Column) -> Cell | Missing:
+def _value(line: _Line, column: Column, variance: float, df: float) -> Cell | Missing:
     if line.grouped is None:
         return Missing(missing=line.given.reason or "no run of this row is finished")
-    return cell_of(line.grouped, line.found.get(column.key, []), column.metric)
+    return cell_of(line.grouped, line.found.get(column.key, []), column.metric, variance, df)
 
 
 def _effects(
-    lines: Sequence[_Line], values: Sequence[Cell | Missing], column: Column
+    lines: Sequence[_Line],
+    values: Sequence[Cell | Missing],
+    column: Column,
+    seeds: SeedVariance,
 ) -> list[Effect | None]:
     """Each row against the first; p-values corrected over the rows of the column."""
     samples = [
         row_sample(line.found[column.key], column.metric) if isinstance(value, Cell) else None
         for line, value in zip(lines, values, strict=True)
     ]
-    raw = [None, *(_effect(sample, samples[0]) for sample in samples[1:])]
+    raw = [None, *(_effect(s, samples[0], seeds.of([i, 0])) for i, s in enumerate(samples) if i)]
     adjusted = iter(stats.holm([effect.p for effect in raw if effect]))
     return [
         effect and effect.model_copy(update={"p_holm": round(float(next(adjusted)), 9)})
@@ -201,12 +207,12 @@ def _effects(
     ]
 
 
-def _effect(sample: Sample | None, base: Sample | None) -> Effect | None:
+def _effect(sample: Sample | None, base: Sample | None, seeds: SeedVariance) -> Effect | None:
     if sample is None or base is None:
         return None
     theirs = set(sample.ids)
     common = [name for name in base.ids if name in theirs]
-    result = row_difference(sample, base, common)
+    result = row_difference(sample, base, common, seeds)
     if result is None:
         return None
     rounded = {name: round(getattr(result, name), 6) for name in ("difference", "low", "high")}

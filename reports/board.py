@@ -11,20 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
-from kdbench.harness import stats
+from kdbench.harness.comparisons import DRAWS
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import write_text
 from kdbench.harness.metrics import info
 from kdbench.harness.printing import visible_json
+from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
 from kdbench.reports.documents.board import board_document
-from kdbench.reports.paired import PairTest, column_tests, resamples_for, with_bold
+from kdbench.reports.headline import Headline
+from kdbench.reports.measured import Shown, TableTests, tested
+from kdbench.reports.paired import row_seeds
 from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook, pair_title
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
-from kdbench.reports.text.style import interval_text, signature, tests_text
+from kdbench.reports.text.style import interval_text, signature
 from kdbench.reports.text.terminal import Terminal
 
 Format = Literal["terminal", "md", "csv", "latex", "json", "html"]
@@ -39,12 +42,11 @@ FILES: Mapping[str, str] = {
 }
 """What a folder with a whole board holds: format -> file."""
 SUFFIXES = {".html": "html", ".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
-MIXED = (
-    f"not all pairs are tested alike: with a method of fewer than {stats.MIN_TRAINING_SEEDS} training "
-    "seeds over prompts only, so about these students and significant more easily; else over "
-    "prompts and training seeds"
+JOINT = (
+    "with the best: model confidence set; with SFT and all pairs: step-down max-t; each over "
+    f"{DRAWS} joint draws of prompts and training seeds, .05 familywise in a column"
 )
-"""The note of a table with both kinds of test, since bold and the matrix show them as one."""
+BORROWED = "one training seed, so the others' variance between seeds is taken for it"
 UNTESTED = "probes and judges are shown with intervals and not tested in pairs"
 
 
@@ -58,8 +60,10 @@ class Table(Record):
     rows: list[Row]
     cells: list[list[Cell | Missing]]
     """One list a row, in the order of ``columns``."""
-    pairs: list[list[PairTest]]
-    """One list a column."""
+    tests: list[ColumnTests | None]
+    """What can be told apart in each column; None where nothing is tested."""
+    headline: Headline | None = None
+    """Where the methods stand; None: fewer than two are in all main columns."""
     notes: list[str]
     signature: str
 
@@ -73,6 +77,8 @@ class Board(Record):
     """A leaderboard."""
 
     tables: list[Table]
+    overall: list[Headline] = []
+    """Where the methods stand over several pairs of models, one a suite that has several."""
     left_out: list[str] = []
 
 
@@ -175,8 +181,11 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
     runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
     made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    tables = [_table(*each, chosen) for each in zip(made, found, strict=True)]
-    return Built(Board(tables=tables, left_out=left_out), made, found)
+    shown = [_shown(*each, chosen) for each in zip(made, found, strict=True)]
+    tests = tested(shown, chosen.get("cache"))
+    tables = [_table(*each) for each in zip(shown, tests.tables, strict=True)]
+    board = Board(tables=tables, overall=tests.overall, left_out=left_out)
+    return Built(board, made, found)
 
 
 def _trusted(chosen: Choice, verify: bool) -> Choice:
@@ -184,36 +193,49 @@ def _trusted(chosen: Choice, verify: bool) -> Choice:
     return {**chosen, "cache": None} if verify else chosen
 
 
-def _table(section: Section, found: list[Found], chosen: Choice) -> Table:
+def _shown(section: Section, found: list[Found], chosen: Choice) -> Shown:
     columns = columns_of(found, chosen.get("metrics"), chosen.get("tasks"))
-    by_column: list[list[Cell | Missing]] = []
-    pairs: list[list[PairTest]] = []
-    notes: set[str] = set()
+    cells = []
     for column in columns:
-        cells = [
-            cell_of(grouped, row.get(column.key, []), column.metric)
-            for grouped, row in zip(section.rows, found, strict=True)
-        ]
-        tests: list[PairTest] = []
-        known = info(column.metric)
-        if known.kind != "score":
-            notes.add(UNTESTED)
-        elif known.better:
-            tests, problems = column_tests(section.rows, found, cells, column, chosen.get("cache"))
-            cells = with_bold(section.rows, cells, known.better, tests)
-            notes.update(problems)
-        by_column.append(cells)
-        pairs.append(tests)
-    if len({pair.seeds_measured for tests in pairs for pair in tests}) > 1:
-        notes.add(MIXED)
+        entries = [row.get(column.key, []) for row in found]
+        seeds = row_seeds(entries, column.metric)
+        known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
+        cells.append(
+            [
+                cell_of(grouped, mine, column.metric, *spread)
+                for grouped, mine, spread in zip(section.rows, entries, known, strict=True)
+            ]
+        )
+    return Shown(section, found, columns, cells)
+
+
+def _table(shown: Shown, found: TableTests) -> Table:
+    section, columns = shown.section, shown.columns
+    by_column = [
+        with_bold(section.rows, cells, tests)
+        for cells, tests in zip(shown.cells, found.columns, strict=True)
+    ]
+    notes = set(found.notes)
+    pooled = any(tests and tests.seeds == "pooled" and tests.spread for tests in found.columns)
+    single = [e.row.label for e in section.rows if not e.row.reference and len(e.runs) == 1]
+    if pooled and single:
+        notes.add(f"{BORROWED}: {', '.join(single)}")
+    if any(info(column.metric).kind != "score" for column in columns):
+        notes.add(UNTESTED)
+    named = [
+        (f"{column.heading} {info(column.metric).label}", tests)
+        for column, tests in zip(columns, found.columns, strict=True)
+        if tests is not None
+    ]
     cells_of = [[cells[place] for cells in by_column] for place in range(len(section.rows))]
     return Table(
         **section._asdict() | {"rows": [grouped.row for grouped in section.rows]},
         columns=columns,
         cells=cells_of,
-        pairs=pairs,
-        notes=sorted(notes),
-        signature=_signature(section, columns, cells_of, pairs),
+        tests=found.columns,
+        headline=found.headline,
+        notes=[*undecided(named), *seeds_notes(named), *sorted(notes)],
+        signature=_signature(section, columns, cells_of, found.columns),
     )
 
 
@@ -221,15 +243,13 @@ def _signature(
     section: Section,
     columns: Sequence[Column],
     cells: Sequence[Sequence[Cell | Missing]],
-    pairs: Sequence[Sequence[PairTest]],
+    tests: Sequence[ColumnTests | None],
 ) -> str:
     """One line that says how the numbers of a table came about."""
     training = {len(grouped.row.runs) for grouped in section.rows if not grouped.row.reference}
     placed = [(column, row[i]) for i, column in enumerate(columns) for row in cells]
     values = [(column, cell) for column, cell in placed if isinstance(cell, Cell)]
-    most = max((len(column) for column in pairs), default=0)
-    swaps = f"paired randomisation over prompts ({resamples_for(most)} swaps)"
-    tests = tests_text({pair.seeds_measured for column in pairs for pair in column}, swaps)
+    made = [test for test in tests if test is not None and len(test.best) > 1]
     return signature(
         {"suite": section.suite, "protocol": ",".join(sorted({c.protocol for c in columns}))},
         training=training,
@@ -237,10 +257,7 @@ def _signature(
         prompts=[  # a probe may look at fewer
             (c.heading, cell.n_prompts) for c, cell in values if info(c.metric).kind == "score"
         ],
-        how={
-            "interval": interval_text(training),
-            "test": f"{tests}, Holm over at most {most} pairs a column" if tests else "none",
-        },
+        how={"interval": interval_text(training), "test": JOINT if made else "none"},
     )
 
 

@@ -177,8 +177,22 @@ def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
     return f"{heading} by {key.judge}" if key.judge else heading
 
 
-def cell_of(grouped: GroupedRow, entries: Sequence[Entry], metric: str) -> Cell | Missing:
-    """Mean over the training seeds that have a value; a reason where none has."""
+def cell_of(
+    grouped: GroupedRow,
+    entries: Sequence[Entry],
+    metric: str,
+    variance: float = 0.0,
+    df: float = 0.0,
+) -> Cell | Missing:
+    """Mean over the training seeds that have a value; a reason where none has.
+
+    Args:
+        grouped: the row.
+        entries: its evaluations in the column.
+        metric: the column's.
+        variance: of one training seed's mean (see `stats.seed_interval`).
+        df: degrees of freedom behind it; 0: not known.
+    """
     absent, not_measured = _ABSENT[info(metric).kind]
     found = [entry.metrics.get(metric, Missing(missing=not_measured)) for entry in entries]
     values = [value for value in found if not isinstance(value, Missing)]
@@ -190,9 +204,9 @@ def cell_of(grouped: GroupedRow, entries: Sequence[Entry], metric: str) -> Cell 
         return Missing(missing=why)
     lows = [v.mean if v.low is None else v.low for v in values]
     highs = [v.mean if v.high is None else v.high for v in values]
-    interval = stats.seed_interval([v.mean for v in values], lows, highs)
-    # values without intervals get one from three seeds on
-    bare = any(isinstance(v, Point) for v in values) and len(values) < stats.MIN_TRAINING_SEEDS
+    interval = stats.seed_interval([v.mean for v in values], lows, highs, variance, df)
+    # values without intervals get one where seeds were measured
+    bare = any(isinstance(v, Point) for v in values) and not df
     first = values[0]
     return Cell(
         mean=round(interval.mean, stats.DECIMALS),

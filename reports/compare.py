@@ -1,5 +1,6 @@
 """``kdbench compare A B``: two rows, prompt by prompt."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
+from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.columns import (
     Column,
     ColumnKey,
@@ -19,9 +21,9 @@ from kdbench.reports.columns import (
     directed,
     evaluations,
 )
-from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample
+from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
-from kdbench.reports.runs import answers, finished_runs
+from kdbench.reports.runs import Run, answers, finished_runs
 from kdbench.reports.text.style import signature, tests_text
 
 MOST = 10
@@ -57,6 +59,8 @@ class ColumnComparison(Record):
     high: float
     p: float
     seeds_measured: bool
+    pooled_over: int = 0
+    """Rows over which the variance between training seeds is pooled; 0: each row has its own."""
     minimum_detectable_effect: float
     """True difference this comparison finds with probability 0.8."""
     n_prompts: int
@@ -95,14 +99,18 @@ def compare(
     *,
     tasks: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    beside: Iterable[Path | str] = (),
 ) -> Comparison:
     """Compares two rows; each is a run folder, or several of one method (training seeds).
+
+    The variance between training seeds is pooled over both rows and those beside them, where it is alike.
 
     Args:
         a: run folder, or the run folders of one method.
         b: the same for the other side.
         tasks: only these; None: all that both have.
         metrics: only these; None: all with a better direction and values for each prompt.
+        beside: where other runs of the same suite and models may lie.
 
     Raises:
         InputError: no such run, several rows on one side, nothing in common, or one evaluation whose
@@ -111,6 +119,7 @@ def compare(
     one, two = _side(a), _side(b)
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
+    others = _beside((one, two), beside)
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
     for column in columns_of([common], metrics, tasks):
@@ -120,7 +129,9 @@ def compare(
         samples = [row_sample(found, column.metric) for found in entries]
         if all(sample.ids for sample in samples):
             _check_prompts(one.label, two.label, column.heading, samples)
-            made.append(_column(column, entries, samples))
+            known = [found[column.key] for found in others if column.key in found]
+            seeds = row_seeds([*entries, *known], column.metric)
+            made.append(_column(column, entries, samples, seeds))
     if not made:
         raise InputError(_nothing(one.label, two.label, left_out, tasks))
     same = one.label == two.label  # then the id of the first run tells them apart
@@ -162,6 +173,22 @@ def _side(paths: Path | str | Iterable[Path | str]) -> _Side:
             f"commas, or its method with the first digits of a run's id: {_choices(rows)}"
         )
     return _Side(rows[0], evaluations(rows[0]))
+
+
+def _beside(sides: Sequence[_Side], places: Iterable[Path | str]) -> list[Found]:
+    """Evaluations of the methods that stand in one table with both sides."""
+    mine = [set(side.grouped.row.runs) for side in sides]
+    runs: list[Run] = []
+    with contextlib.suppress(InputError):  # nothing is there
+        runs = finished_runs(places)[0]
+    for section in sections(runs):
+        rows = [set(each.row.runs) for each in section.rows]
+        if all(any(own & row for row in rows) for own in mine):
+            methods = [each for each in section.rows if not each.row.reference]
+            return [
+                evaluations(e) for e in methods if not any(own & set(e.row.runs) for own in mine)
+            ]
+    return []
 
 
 def _choices(rows: Sequence[GroupedRow]) -> str:
@@ -224,10 +251,13 @@ def _check_prompts(a: str, b: str, heading: str, samples: Sequence[Sample]) -> N
 
 
 def _column(
-    column: Column, entries: Sequence[Sequence[Entry]], samples: Sequence[Sample]
+    column: Column,
+    entries: Sequence[Sequence[Entry]],
+    samples: Sequence[Sample],
+    variance: SeedVariance,
 ) -> ColumnComparison:
     a, b = samples  # of the same prompts, and both in the order of their ids
-    result = row_difference(a, b, a.ids)
+    result = row_difference(a, b, a.ids, variance.of([0, 1]))
     assert result is not None
     a_P, b_P = a.values_SP.mean(axis=0), b.values_SP.mean(axis=0)
     gain_P = (info(column.metric).better or 1) * (a_P - b_P)
@@ -242,6 +272,7 @@ def _column(
         a=float(a_P.mean()),
         b=float(b_P.mean()),
         **result_fields(result),
+        pooled_over=variance.rows if variance.pooled else 0,
         minimum_detectable_effect=stats.minimum_detectable_effect(
             result.standard_error, df=result.df
         ),

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from runs import benchmark
 
-from kdbench.harness import stats
+from kdbench.harness import comparisons, stats
 from kdbench.harness.evaluation.scoring import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
-from kdbench.reports.paired import Sample, paired_tests
+from kdbench.harness.seed_variance import SeedVariance, homogeneity_p, seed_variance
+from kdbench.reports.paired import Sample
 
 
 def normal(label: str, *shape: int) -> np.ndarray:
@@ -74,12 +75,12 @@ def test_nested_bootstrap_variance_is_the_sum_of_both_sources() -> None:
 
 def test_seed_interval_is_t_over_seed_means_when_prompts_are_certain() -> None:
     means = [10.0, 11.0, 15.0]
-    result = stats.seed_interval(means, means, means)
+    result = stats.seed_interval(means, means, means, float(np.var(means, ddof=1)), 2)
     half = 4.302652729911275 * np.std(means, ddof=1) / math.sqrt(3)
     assert result == pytest.approx((12.0, 12.0 - half, 12.0 + half))
 
 
-def test_seed_interval_of_one_or_two_seeds_is_about_prompts_only() -> None:
+def test_seed_interval_without_a_variance_is_about_prompts_only() -> None:
     assert stats.seed_interval([5.0], [4.0], [7.0]) == (5.0, 4.0, 7.0)
     assert stats.seed_interval([5.0, 7.0], [4.0, 6.0], [7.0, 9.0]) == (6.0, 5.0, 8.0)
 
@@ -114,54 +115,102 @@ def test_minimum_detectable_effect_is_found_with_its_power() -> None:
     assert np.mean(np.abs(effect + normal("i", 20_000)) > 1.959964) == pytest.approx(0.8, abs=0.01)
 
 
+def known(*rows: np.ndarray, trained: bool = True) -> SeedVariance:
+    return seed_variance([row.mean(axis=1) for row in rows], [trained] * len(rows))
+
+
 def test_comparison_without_seed_spread_is_the_paired_t_test() -> None:
     a, b = normal("j", 1, 40), normal("k", 1, 40)
-    result = stats.compare_rows(a, b, seeds_measured=True)
+    result = comparisons.compare_rows(a, b, known(a, b, trained=False))
     difference = (a - b)[0]
     error = difference.std(ddof=1) / math.sqrt(40)
     assert result.p == pytest.approx(float(stats.t_two_sided(difference.mean() / error, 39)))
     assert result.high - result.low == pytest.approx(2 * stats.t_quantile(0.975, 39) * error)
 
 
-def test_comparison_of_many_prompts_is_welch_over_seed_means() -> None:
+def test_comparison_of_many_prompts_is_a_t_test_over_seed_means() -> None:
     a = 50 + np.array([[0.0], [1.0], [2.0]]) + np.zeros((1, 500))
     b = 50 + np.array([[3.0], [5.0], [7.0]]) + np.zeros((1, 500))
-    result = stats.compare_rows(a, b, seeds_measured=True)
-    error = math.sqrt(1 / 3 + 4 / 3)
-    df = (1 / 3 + 4 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2)
-    assert (result.difference, result.standard_error) == pytest.approx((-4.0, error))
-    assert result.df == pytest.approx(df)
+    pooled = known(a, b)
+    result = comparisons.compare_rows(a, b, pooled)
+    assert pooled.pooled and pooled.spread == pytest.approx(math.sqrt(2.5))
+    assert (result.difference, result.standard_error) == pytest.approx((-4.0, math.sqrt(5 / 3)))
+    assert result.df == 4
+    own = pooled._replace(variance_M=np.array([1.0, 4.0]), df_M=np.array([2.0, 2.0]), pooled=False)
+    welch = comparisons.compare_rows(a, b, own)
+    assert welch.df == pytest.approx((1 / 3 + 4 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2))
 
 
-def test_pairs_of_a_column_equal_the_comparison_of_two_rows() -> None:
-    ids = tuple(map(str, range(30)))
-    samples = [Sample(ids, 10 * normal(f"row{i}", 3, 30) + i, True) for i in range(4)]
-    samples.append(Sample(ids, 10 * normal("row4", 1, 30), False))
-    for pair in paired_tests(samples):
-        a, b = samples[pair.a], samples[pair.b]
-        measured = a.measured and b.measured
-        assert pair.seeds_measured == measured
-        expected = stats.compare_rows(a.values_SP, b.values_SP, seeds_measured=measured)
-        assert (pair.difference, pair.p) == pytest.approx(
-            (expected.difference, expected.p), abs=1e-6
-        )
+def test_one_student_a_row_is_compared_over_prompts_only() -> None:
+    a, b = normal("l", 1, 8), normal("m", 1, 8)
+    result = comparisons.compare_rows(a, b, known(a, b))
+    assert not result.seeds_measured
+    assert result.p == stats.randomisation_p((a - b)[0])
 
 
-def test_pairs_match_prompts_by_id_and_ignore_the_others() -> None:
-    values = normal("l", 1, 20)
-    a = Sample(tuple("abcdefghijklmnopqrst"), values, False)
-    b = Sample(tuple("tsrqponmlkjihgfedcba"), values[:, ::-1], False)
-    c = Sample(tuple("ABCDEFGHIJKLMNOPQRST"), values, False)
-    d = Sample(tuple("abcdeVWXYZ"), values[:, :10] + 1, False)
-    found = {(pair.a, pair.b): pair for pair in paired_tests([a, b, c, d])}
-    assert set(found) == {(0, 1), (0, 3), (1, 3)}
-    assert (found[0, 1].difference, found[0, 1].p) == (0.0, 1.0)
-    assert (found[0, 3].n_prompts, found[0, 3].difference) == (5, -1.0)
-    assert found[0, 3].p == 2 / 32
+def test_variances_are_pooled_where_they_are_alike() -> None:
+    alike = [normal(f"row{i}", 5) for i in range(10)]
+    found = seed_variance(alike, [True] * 10)
+    assert found.pooled and found.rows == 10 and set(found.df_M) == {40.0}
+    assert found.spread == pytest.approx(math.sqrt(np.mean([np.var(a, ddof=1) for a in alike])))
+    apart = seed_variance([*alike[:9], 8 * alike[9]], [True] * 10)
+    assert not apart.pooled and apart.spread is None and apart.df_M[9] == 4
+    assert apart.variance_M[9] == pytest.approx(np.var(8 * alike[9], ddof=1))
+
+
+def test_a_row_of_one_seed_borrows_and_an_untrained_one_has_none() -> None:
+    found = seed_variance([normal("a", 3), normal("b", 3), [1.0], [2.0]], [True, True, True, False])
+    assert found.pooled and found.variance_M[2] == found.variance_M[0] and found.variance_M[3] == 0
+    alone = seed_variance([[1.0], [2.0]], [True, False])
+    assert not alone.pooled and alone.measured_M.tolist() == [False, True]
+
+
+def test_variance_of_a_metric_that_some_methods_never_hit_is_not_pooled() -> None:
+    assert seed_variance([[0.0] * 5, [0.0] * 5], [True] * 2).pooled
+    assert homogeneity_p(np.array([0.0, 1.0, 1.0]), np.array([4.0, 4.0, 4.0])) == 0
+
+
+def world(
+    label: str, effects: list[float], seeds: int = 5, prompts: int = 200
+) -> comparisons.Errors:
+    shape = (len(effects), seeds, prompts)
+    values = np.array(effects)[:, None, None] + normal(f"{label}a", *shape[:2], 1)
+    values = values + 10 * normal(f"{label}b", 1, 1, prompts) + 5 * normal(f"{label}c", *shape)
+    return comparisons.errors(list(values), known(*values))
+
+
+def test_the_best_are_kept_and_the_clearly_worse_are_not() -> None:
+    found = comparisons.column(world("best", [50.0, 50.0, 40.0, 30.0]), "x")
+    p = comparisons.best_p(found, 1)
+    assert (p[:2] > 0.05).all() and (p[2:] < 0.01).all()
+    worst = comparisons.best_p(found, -1)
+    assert worst[3] == 1 and (worst[:3] < 0.01).all()
+    assert comparisons.best_p(found.of([2]), 1).tolist() == [1.0]
+
+
+def test_a_family_of_pairs_is_no_more_lenient_than_its_largest_difference() -> None:
+    found = comparisons.column(world("family", [50.0, 50.0, 49.0, 40.0]), "x")
+    first, second = np.triu_indices(4, k=1)
+    p = comparisons.family_p(found, first, second)
+    alone = [comparisons.family_p(found, first[[i]], second[[i]])[0] for i in range(6)]
+    assert (p >= np.array(alone)).all() and p[2] < 0.01 < p[0]
+
+
+def test_draws_are_as_wide_as_the_standard_errors() -> None:
+    found = comparisons.column(world("draws", [50.0] * 6), "x")
+    first, second = np.triu_indices(6, k=1)
+    spread = (found.deviations_RM[:, first] - found.deviations_RM[:, second]).std(axis=0)
+    assert spread == pytest.approx(found.error_MM[first, second], rel=0.15)
+
+
+def test_rows_with_equal_answers_are_alike() -> None:
+    values = [np.tile(normal("same", 1, 30), (3, 1))] * 3
+    found = comparisons.column(comparisons.errors(values, known(*values)), "x")
+    assert comparisons.best_p(found, 1).tolist() == [1.0] * 3
 
 
 def test_values_are_aligned_by_prompt_for_every_seed() -> None:
-    sample = Sample(("a", "b", "c"), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), False)
+    sample = Sample(("a", "b", "c"), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
     assert sample.at(["c", "a"]).tolist() == [[3.0, 1.0], [6.0, 4.0]]
 
 

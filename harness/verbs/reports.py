@@ -99,6 +99,7 @@ def compare(
         _folders(b, runs_dir),
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
+        beside=[runs_dir] if runs_dir.is_dir() else [],
     )
     options.deliver(compare_document(found), found, json_output=json_output)
 

@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.metrics import info
+from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Cell, ColumnKey, Entry, Found, cell_of, evaluations
-from kdbench.reports.paired import result_fields, row_difference, row_sample
+from kdbench.reports.paired import result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, Section, sections, standing
 from kdbench.reports.runs import finished_runs, grouped, prompt_scores
 
@@ -187,12 +188,23 @@ def _test(claim: Claim, rival: str, key: ColumnKey, board: _Board) -> ClaimTest:
     if absent:
         numbers = _unmade(absent[0])
     elif info(claim.metric).kind == "score":
-        numbers = _paired(claim, names, [board.found[name][key] for name in names])
+        seeds = _seeds(claim, names, key, board)
+        numbers = _paired(claim, names, [board.found[name][key] for name in names], seeds)
     else:
+        seeds = _seeds(claim, names, key, board)
+        spread = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
         rows = [(board.rows[name], board.found[name][key]) for name in names]
-        numbers = _unpaired(names, [cell_of(*row, claim.metric) for row in rows])
+        cells = [cell_of(*r, claim.metric, *s) for r, s in zip(rows, spread, strict=True)]
+        numbers = _unpaired(names, cells)
     where = f"{key.task}[{key.edition}]"
     return ClaimTest(pair=board.title, rival=rival, where=where, **numbers)
+
+
+def _seeds(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> SeedVariance:
+    """Variances between training seeds of some methods, pooled over all of the board where alike."""
+    there = [name for name, found in board.found.items() if key in found]
+    seeds = row_seeds([board.found[name][key] for name in there], claim.metric)
+    return seeds.of([there.index(name) for name in names])
 
 
 def _unmade(reason: str) -> dict[str, Any]:
@@ -201,7 +213,10 @@ def _unmade(reason: str) -> dict[str, Any]:
 
 
 def _paired(
-    claim: Claim, names: Sequence[str], entries: Sequence[Sequence[Entry]]
+    claim: Claim,
+    names: Sequence[str],
+    entries: Sequence[Sequence[Entry]],
+    seeds: SeedVariance,
 ) -> dict[str, Any]:
     """Numbers of a test prompt by prompt, over the prompts that both answered; or why there is none."""
     a, b = (row_sample(found, claim.metric) for found in entries)
@@ -209,7 +224,7 @@ def _paired(
     if claim.references is not None:
         common &= _fitting(claim, [entry for row in entries for entry in row])
     ids = sorted(common)
-    result = row_difference(a, b, ids)
+    result = row_difference(a, b, ids, seeds)
     if result is None:
         return _unmade(f"{names[0]} and {names[1]} share no prompts")
     values = {"method_value": float(a.at(ids).mean()), "rival_value": float(b.at(ids).mean())}

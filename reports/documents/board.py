@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
+from kdbench.reports.column_tests import BestTest, PairTest
 from kdbench.reports.columns import Cell, Column
+from kdbench.reports.documents.headline import headline_parts, headline_rows
 from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import value_cell
@@ -27,7 +29,8 @@ def board_document(board: "Board", *, headline: bool = False) -> doc.Document:
         board: the board.
         headline: main metrics only, unless a table has none.
     """
-    sections = [_section(table, headline) for table in board.tables]
+    sections = [doc.Section(each.title, headline_parts(each)) for each in board.overall]
+    sections += [_section(table, headline) for table in board.tables]
     if board.left_out:
         sections.append(doc.Section("", [doc.Paragraph("left out: " + "; ".join(board.left_out))]))
     return doc.Document("", sections, [row for table in board.tables for row in _rows(table)])
@@ -57,7 +60,7 @@ def shown(columns: Sequence[Column], *, headline: bool) -> list[int]:
 
 
 def any_bold(table: "Table") -> bool:
-    """Whether any method is significantly ahead in any column."""
+    """Whether any column can tell a method from the best."""
     return any(isinstance(cell, Cell) and cell.bold for row in table.cells for cell in row)
 
 
@@ -66,14 +69,10 @@ def _section(table: "Table", headline: bool) -> doc.Section:
     drawn = [_table(table, block, order) for block in _blocks(table, headline)]
     bold: doc.Cell = "[95% interval]"
     if any_bold(table):
-        bold = (
-            doc.Strong("best", "*"),
-            ", or not significantly worse than the best; [95% interval]",
-        )
-    elif any(table.pairs):
-        bold = "[95% interval]; no method is significantly ahead"
+        bold = (doc.Strong("bold", "*"), ": may be the best of its column; [95% interval]")
     notes = doc.Notes([bold, *table.notes, *_open_rows(table)], table.signature)
-    return doc.Section(table.title, [*drawn, notes])
+    first = headline_parts(table.headline) if table.headline else []
+    return doc.Section(table.title, [*first, *drawn, notes])
 
 
 def _table(table: "Table", block: Sequence[int], order: Sequence[int]) -> doc.Table:
@@ -128,17 +127,29 @@ def _open_rows(table: "Table") -> list[str]:
 
 
 def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
-    """One row a cell; reasons, signature and notes included."""
+    """One row a cell, then those of the headline; reasons, signature and notes included."""
     pair = {"suite": table.suite, "teacher": table.teacher, "student": table.student}
     below = {"signature": table.signature, "notes": "; ".join(table.notes)}
+    whose = {
+        row.label: pair | {"row": row.label} | row.model_dump(include=WHOSE) for row in table.rows
+    }
     for row, cells in zip(table.rows, table.cells, strict=True):
-        whose = pair | {"row": row.label} | row.model_dump(include=WHOSE)
-        for column, cell in zip(table.columns, cells, strict=True):
+        for column, cell, tests in zip(table.columns, cells, table.tests, strict=True):
             yield (
-                whose
+                whose[row.label]
                 | column.model_dump(include={"task", "edition", "protocol"})
                 | {"evaluation": column.identity, "metric": column.metric}
                 | {name: getattr(cell, name, None) for name in VALUES}
+                | {"p_best": _p(tests.best, row.id) if tests else None}
+                | {"p_sft": _p(tests.sft, row.id) if tests else None}
                 | {"reason": reason(cell)}
                 | below
             )
+    for label_, values in headline_rows(table.headline) if table.headline else ():
+        yield whose[label_] | values | below
+
+
+def _p(tests: Sequence[BestTest] | Sequence[PairTest], row: str) -> float | None:
+    """The p-value of a row's test against the best, or against SFT."""
+    found = (t.p for t in tests if (t.row if isinstance(t, BestTest) else t.a) == row)
+    return next(found, None)

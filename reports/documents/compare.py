@@ -21,9 +21,16 @@ def compare_document(comparison: Comparison) -> doc.Document:
     below: list[doc.Cell] = []
     if comparison.left_out:
         below.append("left out: " + "; ".join(comparison.left_out))
+    if over := sorted({column.pooled_over for column in comparison.columns} - {0}):
+        apart = [
+            f"{c.heading} {info(c.metric).label}" for c in comparison.columns if not c.pooled_over
+        ]
+        but = f"; not alike, so each its own, in {', '.join(apart)}" if apart else ""
+        rows = "/".join(map(str, over))
+        below.append(f"variance between training seeds: pooled over {rows} rows of this suite{but}")
     if not all(column.seeds_measured for column in comparison.columns):
         below.append(
-            "p and intervals hold for these students only: below 3 training seeds a method, "
+            "p and intervals hold for these students only: below 2 training seeds a method, "
             "training variance is unmeasured. They are not corrected for several columns."
         )
     end = doc.Section("", [doc.Notes(below, comparison.signature)])

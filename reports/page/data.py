@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
+from kdbench.reports.column_tests import PairTest
 from kdbench.reports.columns import Cell, Column
 from kdbench.reports.documents.board import any_bold
+from kdbench.reports.documents.headline import amount, explained
+from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, quality
 from kdbench.reports.page.cards import card
 from kdbench.reports.page.samples import samples
-from kdbench.reports.paired import PairTest
 from kdbench.reports.rows import Row
-from kdbench.reports.text.style import Footnotes, interval, number
+from kdbench.reports.text.style import Footnotes, fixed, interval, number
+from kdbench.reports.text.writer import plain
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Built, Table
@@ -31,7 +34,12 @@ def page_data(built: "Built", prompts: int) -> Json:
         prompts: how many prompts of each task to show answers to.
     """
     tables = [_table(built, index, prompts) for index in range(len(built.sections))]
-    return {"summary": _summary(built), "tables": tables, "leftOut": built.board.left_out}
+    return {
+        "summary": _summary(built),
+        "overall": [_headline(each) for each in built.board.overall],
+        "tables": tables,
+        "leftOut": built.board.left_out,
+    }
 
 
 def _summary(built: "Built") -> str:
@@ -53,7 +61,9 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
         for place, (row, cells, grouped) in enumerate(lines)
     ]
     at = {row.id: place for place, row in enumerate(table.rows)}
-    pairs = [[_pair(pair, at[pair.a], at[pair.b]) for pair in found] for found in table.pairs]
+    pairs = [
+        [_pair(p, at[p.a], at[p.b]) for p in tests.pairs] if tests else [] for tests in table.tests
+    ]
     return {
         "title": table.title,
         "suite": table.suite,
@@ -62,6 +72,8 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
         "rows": rows,
         "reasons": list(reasons.letters),
         "pairs": pairs,
+        "weak": [[at[row] for row in tests.students] if tests else [] for tests in table.tests],
+        "headline": _headline(table.headline) if table.headline else None,
         "legend": _legend(table),
         "mixedSeeds": len(_seeds(table)) > 1,
         "notes": table.notes,
@@ -72,11 +84,45 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
 
 
 def _pair(pair: PairTest, a: int, b: int) -> list[float]:
-    return [a, b, pair.difference, pair.p_holm, pair.n_prompts, pair.seeds_measured]
+    return [a, b, pair.difference, pair.p]
+
+
+def _headline(found: Headline) -> Json:
+    kinds = [kind for kind in (SECONDS, *COSTS) if any(kind in each.cost for each in found.places)]
+    return {
+        "title": found.title,
+        "notes": [plain(line) for line in explained(found)],
+        "quality": "gap closed, %"
+        if any(isinstance(each.gap, Number) for each in found.places)
+        else "mean rank",
+        "costs": [[kind, COSTS.get(kind, "seconds of training")] for kind in kinds],
+        "places": [
+            {
+                "label": each.label,
+                "alike": each.alike,
+                "rank": _number(each.rank, 1),
+                "gap": _number(each.gap, 0),
+                "beats": _number(each.beats, 0),
+                "quality": quality(each),
+                "cost": {
+                    kind: [n, amount(n, kind), kind in each.front] for kind, n in each.cost.items()
+                },
+            }
+            for each in found.places
+        ],
+    }
+
+
+def _number(found: Number | Missing, digits: int) -> Json:
+    if isinstance(found, Missing):
+        return {"missing": found.missing}
+    low, high = fixed(found.low, digits), fixed(found.high, digits)
+    texts = {"text": fixed(found.mean, digits), "range": f"[{low}, {high}]"}
+    return found.model_dump() | {name: text.replace("-", "−") for name, text in texts.items()}
 
 
 def _legend(table: "Table") -> str:
-    bold = "Bold: best, or not significantly worse than the best. " if any_bold(table) else ""
+    bold = "Bold: may be the best of its column. " if any_bold(table) else ""
     teacher = any(row.reference and row.method == "teacher" for row in table.rows)
     guide = " A dashed line is the teacher's mean." if teacher else ""
     numbers = _seeds(table)

@@ -18,7 +18,7 @@ from kdbench.reports.text.html import policy_hash, web
 if TYPE_CHECKING:
     from kdbench.reports.board import Built
 
-SCRIPTS = ("core.js", "table.js", "matrix.js", "samples.js", "card.js", "main.js")
+SCRIPTS = ("core.js", "headline.js", "table.js", "matrix.js", "samples.js", "card.js", "main.js")
 """Of ``web/``, in the order in which they are joined."""
 MAX_BYTES = 19_000_000
 """Of the whole page; prompts are left out until it is smaller."""

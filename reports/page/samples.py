@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import info
+from kdbench.reports.column_tests import MAX_ROWS
 from kdbench.reports.columns import Cell, ColumnKey, Found
-from kdbench.reports.paired import MAX_ROWS
 from kdbench.reports.runs import prompt_lines, prompt_rows, score_of, scores
 
 if TYPE_CHECKING:

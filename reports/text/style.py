@@ -163,22 +163,18 @@ def interval_text(numbers: Collection[int]) -> str:
 
     interval = f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
     with_seeds = max(numbers, default=0) >= stats.MIN_TRAINING_SEEDS
-    return f"{interval}, t over seed means" if with_seeds else interval
+    pooled = "t over seed means, their variance pooled over methods where alike"
+    return f"{interval}, {pooled}" if with_seeds else interval
 
 
-def tests_text(kinds: Collection[bool], over_prompts: str = "") -> str:
-    """Which tests were made.
-
-    Args:
-        kinds: whether training seeds were measured, of each test.
-        over_prompts: the test where they were not; empty: that of two rows, with an interval.
-    """
+def tests_text(kinds: Collection[bool]) -> str:
+    """Which tests of two rows were made; of each, whether training seeds were measured."""
     from kdbench.harness import stats
 
-    pair = (
+    over_prompts = (
         f"paired bootstrap interval and randomisation p over prompts ({stats.RESAMPLES} resamples)"
     )
-    made = {False: over_prompts or pair, True: PAIRED_T}
+    made = {False: over_prompts, True: PAIRED_T}
     return " and ".join(made[kind] for kind in sorted(set(kinds)))
 
 

@@ -84,6 +84,7 @@ function drawSection(table, place) {
   const id = `board-${place}`;
   table.section = el("section", { "aria-labelledby": id },
     el("h2", { id }, table.suite, el("span", { class: "pair" }, table.pairTitle)),
+    headlineSection(table.headline, `Where the methods stand, ${table.title}`),
     el("div", { class: "scroll tall", tabindex: 0, role: "region", "aria-labelledby": id }, table.element),
     el("p", { class: "note" }, table.legend),
     table.reasons.length ? el("p", { class: "note reasons" }, table.reasons.map((reason, i) => el("span", {}, el("sup", {}, letter(i)), ` ${reason}`))) : null,
@@ -97,7 +98,7 @@ function start() {
   closeOnBackdrop();
   drawControls();
   document.getElementById("summary").textContent = DATA.summary;
-  document.getElementById("boards").append(...DATA.tables.map(drawSection));
+  document.getElementById("boards").append(...DATA.overall.map(overallSection), ...DATA.tables.map(drawSection));
   for (const table of DATA.tables) table.sort = firstSort(table, columnsShown(table));
   applyFilters(true);
   const out = document.getElementById("left-out");

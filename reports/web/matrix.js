@@ -18,7 +18,7 @@ function matrixRows(table, index) {
     .slice(0, MOST);
 }
 
-function pairCell(pair, sign, column, a, b) {
+function pairCell(pair, sign, column, a, b, weak) {
   if (!pair) return el("td", { class: "none", title: "not compared: they share no prompts" }, "·");
   const difference = sign * pair[2];
   const significant = pair[3] < ALPHA;
@@ -26,9 +26,9 @@ function pairCell(pair, sign, column, a, b) {
   const name = significant ? (better ? "ahead" : "behind") : "same";
   const p = pair[3] < 0.0001 ? "p < 0.0001" : `p = ${pair[3].toFixed(4)}`;
   const verdict = significant ? (better ? "significantly better" : "significantly worse") : "no significant difference";
-  const scope = pair[5] ? "" : ` ${SCOPE}`;
-  const title = `${a} minus ${b}: ${number(difference, column.digits)}, ${p} (Holm), ${plural(pair[4], "prompt")}: ${verdict}${scope}`;
-  return el("td", { class: pair[5] ? name : `${name} weak`, title }, `${difference > 0 ? "+" : ""}${number(difference, column.digits)}`);
+  const scope = weak ? ` ${SCOPE}` : "";
+  const title = `${a} minus ${b}: ${number(difference, column.digits)}, ${p} (all pairs): ${verdict}${scope}`;
+  return el("td", { class: weak ? `${name} weak` : name, title }, `${difference > 0 ? "+" : ""}${number(difference, column.digits)}`);
 }
 
 function drawMatrix(table, index) {
@@ -38,7 +38,7 @@ function drawMatrix(table, index) {
   const lines = rows.map((one) => el("tr", {}, el("th", { scope: "row" }, one.row.label), rows.map((two) => {
     if (one === two) return el("td", { class: "self" });
     const straight = found.get(`${one.place} ${two.place}`);
-    return pairCell(straight ?? found.get(`${two.place} ${one.place}`), straight ? 1 : -1, column, one.row.label, two.row.label);
+    return pairCell(straight ?? found.get(`${two.place} ${one.place}`), straight ? 1 : -1, column, one.row.label, two.row.label, [one, two].some(({ place }) => table.weak[index].includes(place)));
   })));
   if (rows.length < 2) return el("p", { class: "dim" }, "Fewer than two of the visible rows were compared in this column.");
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Paired tests, ${column.heading} ${column.label}` },
@@ -51,13 +51,12 @@ function matrixSection(table) {
   const place = el("div");
   const choice = select([], () => draw());
   const draw = () => place.replaceChildren(drawMatrix(table, Number(choice.value)));
-  const weak = table.pairs.some((pairs) => pairs.some((pair) => !pair[5]));
-  const small = table.rows.length <= 15 && matchMedia("(min-width: 641px)").matches;
-  const details = el("details", { class: "fold", open: small, ontoggle: () => table.updateMatrix() },
-    el("summary", {}, "Which differences are significant?"),
-    el("p", { class: "note" }, "Row minus column, best first. ", el("span", { class: "key ahead" }, "filled"),
+  const weak = table.weak.some((places) => places.length);
+  const details = el("details", { class: "fold", ontoggle: () => table.updateMatrix() },
+    el("summary", {}, "All pairs: which differences are significant?"),
+    el("p", { class: "note" }, "Secondary to the comparisons with the best (bold) and with SFT, which have fewer tests to pay for. Row minus column, best first. ", el("span", { class: "key ahead" }, "filled"),
       " row significantly better, ", el("span", { class: "key behind" }, "outlined"),
-      " significantly worse (paired, Holm-corrected, p < 0.05); grey: no significant difference.",
+      " significantly worse (paired, familywise p < 0.05 over all pairs); grey: no significant difference.",
       weak ? [" ", el("span", { class: "key ahead weak" }, "Hatched"), " or ", el("span", { class: "key behind weak" }, "dashed"),
         `: tested over prompts without training seeds ${SCOPE}.`] : null),
     el("div", { class: "controls" }, field("Column", choice)), place);

@@ -1,0 +1,296 @@
+"""What the true means of the rows of a column may be, and which rows may be the best.
+
+One mechanism serves every number that is made of several rows: `Column.deviations_RM` draws, again and
+again, by how much the means of all rows may be off, together. The prompts are resampled (the same
+prompts for every row: comparisons are paired), and each row gets a normal error of its own training
+seeds, whose variance is divided by a chi-square draw, so that few seeds widen it as Student's t does
+(a fiducial draw, as in the Behrens-Fisher problem). A pooled variance has one such draw for all rows.
+
+Axes: ``M`` rows, ``P`` prompts, ``R`` resamples.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdbench.harness import stats
+from kdbench.harness.seed_variance import SeedVariance
+from kdbench.harness.stats import Array
+
+Indices = NDArray[np.int64]
+TINY = 1e-9
+"""Below this an error is rounding noise: two rows answered every prompt alike."""
+NO_DOUBT = 0.5
+"""A row with so large a p-value may be the best, and so may all above it: no p is looked for there."""
+DRAWS = 4_000
+"""Resamples behind each number that is made of several rows."""
+
+
+class Comparison(NamedTuple):
+    """Row a minus row b over the prompts both have."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds_measured: bool
+    """True if the spread between training seeds is part of ``p`` and of the interval."""
+    standard_error: float
+    df: float
+
+
+class Errors(NamedTuple):
+    """Means of rows on the same prompts, and what their errors are made of."""
+
+    mean_PM: Array
+    covariance_MM: Array
+    """Of the means, over prompts."""
+    number_M: Array
+    """Training seeds."""
+    residual_M: Array
+    """Variance of one seed's mean that is the noise of its prompts: it is in both other parts."""
+    seeds: SeedVariance
+
+    @property
+    def excess_M(self) -> Array:
+        """Variance of the mean that training seeds add to that over prompts."""
+        excess: Array = np.maximum(self.seeds.variance_M - self.residual_M, 0.0) / self.number_M
+        return excess
+
+    def variance(self, first: Indices, second: Indices) -> tuple[Array, Array]:
+        """Variance of the difference of two rows over prompts alone, and with the seeds."""
+        over = np.diag(self.covariance_MM)
+        prompt = over[first] + over[second] - 2 * self.covariance_MM[first, second]
+        prompt = np.maximum(prompt, 0.0)
+        between = self.seeds.variance_M / self.number_M
+        total = prompt + self.excess_M[first] + self.excess_M[second]
+        return prompt, np.maximum(total, between[first] + between[second])
+
+    def df(self, first: Indices, second: Indices) -> Array:
+        """Satterthwaite's degrees of freedom of the difference of two rows."""
+        prompt, total = self.variance(first, second)
+        between = self.seeds.variance_M / self.number_M
+        known = np.maximum(self.seeds.df_M, 1.0)
+        if self.seeds.pooled:  # one variance stands in both
+            squares = (between[first] + between[second]) ** 2 / np.maximum(
+                known[first], known[second]
+            )
+        else:
+            squares = between[first] ** 2 / known[first] + between[second] ** 2 / known[second]
+        below = squares + prompt**2 / (len(self.mean_PM) - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.maximum(np.where(below > 0, total**2 / below, np.inf), 1.0)
+
+
+def errors(values: Sequence[Array], seeds: SeedVariance) -> Errors:
+    """What the errors of rows are made of.
+
+    Args:
+        values: of each row the scores, training seeds by prompts; at least two prompts, the same ones.
+        seeds: their variance between training seeds.
+    """
+    mean_PM = np.stack([value.mean(axis=0) for value in values], axis=1)
+    number_M = np.array([len(value) for value in values], dtype=float)
+    residual_M = np.array([_residual(value) for value in values])
+    known = number_M - 1
+    if seeds.pooled and known.any():
+        residual_M = np.full(len(values), float(residual_M @ known / known.sum()))
+    covariance = np.atleast_2d(np.cov(mean_PM, rowvar=False)) / len(mean_PM)
+    return Errors(mean_PM, covariance, number_M, residual_M, seeds)
+
+
+def _residual(values_SP: Array) -> float:
+    """Variance of one seed's mean that is the noise of its prompts."""
+    seeds, prompts = values_SP.shape
+    if seeds < 2:
+        return 0.0
+    rest = values_SP - values_SP.mean(axis=0) - values_SP.mean(axis=1)[:, None] + values_SP.mean()
+    return float((rest**2).sum()) / ((seeds - 1) * (prompts - 1)) / prompts
+
+
+# -- two rows -------------------------------------------------------------------------------------
+
+
+def compare_rows(
+    a_SP: Array, b_SP: Array, seeds: SeedVariance, *, resamples: int = stats.RESAMPLES
+) -> Comparison:
+    """Paired comparison of two rows over the same prompts in the same order.
+
+    A t test and interval whose variance has the training seeds in it, where both rows' are measured; else
+    a randomisation test and a paired bootstrap over prompts, which are about these students only.
+
+    Args:
+        a_SP: values of row a, training seeds by prompts (one seed for a row without training).
+        b_SP: values of row b; its seeds need not be a's.
+        seeds: variances between training seeds of the two.
+        resamples: number of swaps and of resamples where seeds are not measured.
+    """
+    found = errors([a_SP, b_SP], seeds)
+    difference_P = found.mean_PM[:, 0] - found.mean_PM[:, 1]
+    mean = float(difference_P.mean())
+    pair = np.array([0]), np.array([1])
+    over_prompts, total = (float(np.sqrt(variance[0])) for variance in found.variance(*pair))
+    if not seeds.measured_M.all():
+        interval = stats.bootstrap(difference_P, resamples=resamples)
+        p = stats.randomisation_p(difference_P, resamples=resamples)
+        return Comparison(*interval, p, False, over_prompts, len(difference_P) - 1.0)
+    df = float(found.df(*pair)[0])
+    half = stats.t_quantile(0.5 + stats.LEVEL / 2, df) * total
+    p = float(stats.t_two_sided(mean / total, df)) if total > TINY else float(abs(mean) < TINY)
+    return Comparison(mean, mean - half, mean + half, p, True, total, df)
+
+
+# -- all rows together ----------------------------------------------------------------------------
+
+
+class Column(NamedTuple):
+    """Rows on the same prompts, and how much their means may be off."""
+
+    mean_M: Array
+    deviations_RM: Array
+    """Draws of true minus observed mean."""
+    error_MM: Array
+    """Standard error of the difference of two rows."""
+    seed_RM: Array
+    """Draws of the variance of one training seed's mean on these prompts."""
+
+    def of(self, rows: Sequence[int]) -> "Column":
+        """The same of some of the rows."""
+        place = list(rows)
+        errors_MM = self.error_MM[np.ix_(place, place)]
+        drawn = (self.deviations_RM[:, place], errors_MM, self.seed_RM[:, place])
+        return Column(self.mean_M[place], *drawn)
+
+    def studentised(self, first: Indices, second: Indices) -> tuple[Array, Array]:
+        """Differences of pairs over their errors: as measured (K,), and as chance makes them (R, K)."""
+        error = self.error_MM[first, second]
+        same = error < TINY
+        error = np.maximum(error, TINY)
+        lead = (self.mean_M[first] - self.mean_M[second]) / error
+        drawn = (self.deviations_RM[:, first] - self.deviations_RM[:, second]) / error
+        drawn[:, same] = 0.0
+        return np.where(np.abs(lead) < TINY, 0.0, lead), drawn
+
+
+def column(
+    found: Errors, label: str, *, normal_RM: Array | None = None, resamples: int = DRAWS
+) -> Column:
+    """Draws of what the true means of the rows may be.
+
+    Args:
+        found: the rows.
+        label: names the prompts: columns of the same prompts have the same draws of them.
+        normal_RM: standard normal draws, one a row; None: of this column's own. A table hands in those
+            that its columns share, since a good student is good in all of them.
+        resamples: number of draws.
+    """
+    prompts, rows = found.mean_PM.shape
+    mean_M = found.mean_PM.mean(axis=0)
+    if normal_RM is None:
+        normal_RM = stats.generator(f"seeds:{rows}:{label}").standard_normal((resamples, rows))
+    variance_RM = found.seeds.variance_M / _shrunk(found.seeds, resamples)
+    drawn_RM = np.maximum(variance_RM - found.residual_M, 0.0) / found.number_M
+    over_prompts = stats.resampled_means(found.mean_PM, resamples=resamples, label=label) - mean_M
+    over_prompts *= np.sqrt(prompts / (prompts - 1))
+    first, second = np.indices((rows, rows))
+    return Column(
+        mean_M=mean_M,
+        deviations_RM=over_prompts + normal_RM * np.sqrt(drawn_RM),
+        error_MM=np.sqrt(found.variance(first, second)[1] * (first != second)),
+        seed_RM=variance_RM,
+    )
+
+
+def _shrunk(seeds: SeedVariance, resamples: int) -> Array:
+    """Chi-square over its degrees of freedom: (R, 1) if pooled, else (R, M); 1 where nothing is known."""
+    df_M = seeds.df_M
+    label = f"spread:{','.join(f'{df:g}' for df in df_M)}"
+    if seeds.pooled:
+        df_M = np.array([df_M.max()])
+        label = f"spread:{df_M[0]:g}"
+    known = np.where(df_M > 0, df_M, 1.0)
+    drawn = stats.generator(label).chisquare(known, size=(resamples, len(known))) / known
+    return np.where(df_M > 0, drawn, 1.0)
+
+
+# -- which rows may be the best -------------------------------------------------------------------
+
+
+def best_p(found: Column, better: int) -> Array:
+    """For each row the p-value of "no row is better than this one", for all rows together.
+
+    Rows are struck off one by one, the clearest loser first, until the differences among those left are
+    within what chance makes of equal rows (the largest studentised difference of any two). A row's
+    p-value is the largest met until it was struck off. The set of rows with p >= .05 holds *all* of the
+    best with probability .95, ties included and whichever happens to look best here: nothing is assumed
+    to be the best because it is so on these prompts. Source: Hansen, Lunde and Nason, "The Model
+    Confidence Set", Econometrica 79(2), 2011 (statistic T_R, elimination rule e_R).
+
+    Args:
+        found: the rows.
+        better: 1: higher is better; -1: lower.
+    """
+    rows = len(found.mean_M)
+    p_M = np.ones(rows)
+    first, second = np.triu_indices(rows, k=1)
+    lead, drawn_RK = found.studentised(first, second)
+    lead, drawn_RK = better * lead, np.abs(drawn_RK)
+    left = np.ones(rows, dtype=bool)
+    largest = 0.0
+    while left.sum() > 1 and largest < NO_DOUBT:
+        among = np.flatnonzero(left[first] & left[second])
+        pair = among[np.abs(lead[among]).argmax()]
+        largest = max(largest, _beyond(drawn_RK[:, among].max(axis=1), abs(lead[pair])))
+        loser = second[pair] if lead[pair] > 0 else first[pair]
+        p_M[loser] = largest
+        left[loser] = False
+    return p_M
+
+
+def family_p(found: Column, first: Indices, second: Indices) -> Array:
+    """p-values of a family of pairs, so that any false alarm among them has probability .05 at most.
+
+    Holm's step-down procedure, with the distribution of the largest of the remaining studentised
+    differences in the place of Bonferroni's bound: pairs that share a row, or prompts, are not
+    independent. Source: Westfall and Young, Resampling-Based Multiple Testing, 1993 (maxT).
+    """
+    lead, drawn_RK = found.studentised(first, second)
+    order = np.argsort(-np.abs(lead), kind="stable")
+    drawn_RK = np.abs(drawn_RK[:, order])
+    largest_RK = np.maximum.accumulate(drawn_RK[:, ::-1], axis=1)[:, ::-1]
+    p = np.empty(len(lead))
+    worst = 0.0
+    for place, pair in enumerate(order):
+        worst = max(worst, _beyond(largest_RK[:, place], abs(lead[pair])))
+        p[pair] = worst
+    return p
+
+
+def _beyond(drawn_R: Array, observed: float) -> float:
+    """Share of draws as large as what was observed; never 0."""
+    return float((1 + (drawn_R >= observed - TINY).sum()) / (1 + len(drawn_R)))
+
+
+def alike(values_M: Array, draws_RM: Array) -> NDArray[np.bool_]:
+    """Which rows cannot be told apart in a number, for all pairs together (the largest difference).
+
+    Args:
+        values_M: the number of each row.
+        draws_RM: what it may be.
+    """
+    error = np.sqrt(np.maximum(_variance_of_differences(draws_RM), 1e-18))
+    centred = draws_RM - draws_RM.mean(axis=0)
+    first, second = np.triu_indices(len(values_M), k=1)
+    if not len(first):
+        return np.ones((len(values_M), len(values_M)), dtype=bool)
+    drawn = np.abs(centred[:, first] - centred[:, second]) / error[first, second]
+    limit = float(np.quantile(drawn.max(axis=1), stats.LEVEL))
+    return np.abs(values_M[:, None] - values_M) <= limit * error
+
+
+def _variance_of_differences(draws_RM: Array) -> Array:
+    covariance = np.atleast_2d(np.cov(draws_RM, rowvar=False))
+    variance = np.diag(covariance)
+    return np.asarray(variance[:, None] + variance - 2 * covariance)

@@ -1,0 +1,110 @@
+"""The variance between training seeds, pooled over the rows of a column where they are alike.
+
+Three seeds of one method leave two degrees of freedom; ten methods of three seeds leave twenty, if
+their seeds differ equally much. Whether they do is tested with Bartlett's statistic, whose
+distribution under equal variances is simulated for the degrees of freedom at hand. (Its chi-square
+approximation is poor at two to four degrees of freedom; Levene's and Brown and Forsythe's tests hardly
+ever reject there, since the median of three to five values is one of them. A mean over hundreds of
+prompts is near enough to normal, and where it is not Bartlett's test rejects too often, which costs
+power and no more.) The level is liberal, since a difference that is overlooked costs coverage and a
+false alarm only power. Source: Bartlett, Proc. R. Soc. A 160, 1937; on pooling after a preliminary test
+Bancroft and Han, Int. Stat. Review 45, 1977.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kdbench.harness import stats
+from kdbench.harness.stats import Array
+
+LEVEL = 0.2
+"""Variances are taken as alike unless they would differ so much less often than this by chance."""
+MIN_DF = 4
+"""Fewer degrees of freedom than this are not pooled: two rows of three seeds have as many."""
+ROUNDING = 1e-12
+"""A variance below this is that of equal values."""
+_RESAMPLES = 10_000
+
+
+class SeedVariance(NamedTuple):
+    """Variance of the mean score of one training seed, for each row of a column."""
+
+    variance_M: Array
+    """In squared points; 0 where it is not measured, and for models that were not trained here."""
+    df_M: Array
+    """Degrees of freedom behind each; 0: not measured."""
+    measured_M: NDArray[np.bool_]
+    """Whether a row's error can hold its training seeds: they were measured, or there are none."""
+    pooled: bool
+    """Whether all rows have one variance, whose degrees of freedom are all rows' together."""
+    p: float
+    """Of Bartlett's test that the rows' variances are equal; 1 where there are no two."""
+    rows: int
+    """Rows of several seeds, which it is of."""
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of one training seed, if it is the same for all rows."""
+        return math.sqrt(self.variance_M.max()) if self.pooled else None
+
+    def of(self, rows: Sequence[int]) -> "SeedVariance":
+        """The same of some of the rows."""
+        place = list(rows)
+        arrays = (self.variance_M[place], self.df_M[place], self.measured_M[place])
+        return SeedVariance(*arrays, self.pooled, self.p, self.rows)
+
+
+def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVariance:
+    """Pools the variance between training seeds, or says what each row has of its own.
+
+    Args:
+        means: of each row the mean score of each of its seeds.
+        trained: which rows were trained here; others have no variance between seeds.
+
+    A row of one seed borrows the pooled variance. Where variances differ, or too few seeds are there, a
+    row has its own from `stats.MIN_TRAINING_SEEDS` seeds on, and one of fewer seeds none.
+    """
+    arrays = [np.asarray(row, dtype=float) for row in means]
+    kind = np.asarray(trained, dtype=bool)
+    df = np.array([max(len(row) - 1, 0) for row in arrays], dtype=float) * kind
+    own = np.array([row.var(ddof=1) if d else 0.0 for row, d in zip(arrays, df, strict=True)])
+    own[own < ROUNDING] = 0.0
+    seen = df > 0
+    p = homogeneity_p(own[seen], df[seen])
+    total = df.sum()
+    several = int(seen.sum())
+    if several > 1 and total >= MIN_DF and p >= LEVEL:
+        variance, known = float((df * own).sum() / total), np.ones(len(arrays), dtype=bool)
+        return SeedVariance(kind * variance, kind * total, known, True, p, several)
+    enough = df >= stats.MIN_TRAINING_SEEDS - 1
+    return SeedVariance(own * enough, df * enough, enough | ~kind, False, p, several)
+
+
+def homogeneity_p(variance_M: Array, df_M: Array) -> float:
+    """p-value of Bartlett's test that variances are equal, by simulation; 0 if only some are 0."""
+    if len(variance_M) < 2 or not variance_M.any():
+        return 1.0
+    if not variance_M.all():
+        return 0.0
+    observed = _bartlett(variance_M[None], df_M)[0] - 1e-9
+    null_R = _null(tuple(sorted(df_M.tolist())))
+    return float((1 + (null_R >= observed).sum()) / (1 + len(null_R)))
+
+
+def _bartlett(variance_RM: Array, df_M: Array) -> Array:
+    """Bartlett's statistic without its constant factor, a row."""
+    pooled_R = variance_RM @ df_M / df_M.sum()
+    return np.asarray(df_M.sum() * np.log(pooled_R) - np.log(variance_RM) @ df_M)
+
+
+@functools.lru_cache(maxsize=64)
+def _null(dfs: tuple[float, ...]) -> Array:
+    """The statistic of normal samples with equal variances."""
+    df_M = np.array(dfs)
+    rng = stats.generator(f"homogeneity:{','.join(f'{df:g}' for df in dfs)}")
+    return _bartlett(rng.chisquare(df_M, size=(_RESAMPLES, len(df_M))) / df_M, df_M)

@@ -1,0 +1,119 @@
+"""Where methods stand, and what they cost, as parts of a document."""
+
+from collections.abc import Iterator, Mapping
+
+from kdbench.harness.files.records import Missing
+from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place
+from kdbench.reports.text import document as doc
+from kdbench.reports.text.style import fixed
+
+NAMES = {"gap": "gap_closed", "rank": "mean_rank", "beats": "beats_sft"}
+"""Field of a place -> what data frames call it."""
+SHORT = {"response": "trained", SECONDS: "time"}
+DIGITS = {"gap": 0, "rank": 1, "beats": 0}
+
+
+def headline_parts(found: Headline) -> list[doc.Part]:
+    """Ranks first, then quality against cost where runs recorded it."""
+    head = ["method", "alike", "mean rank", "gap closed, %", "beats SFT, %"]
+    rows: list[list[doc.Cell]] = [
+        [
+            p.label,
+            p.alike,
+            *(value(getattr(p, name), DIGITS[name]) for name in ("rank", "gap", "beats")),
+        ]
+        for p in found.places
+    ]
+    table = doc.Table(head, rows, right=(2, 3, 4))
+    return [table, doc.Notes(explained(found)), *cost_parts(found)]
+
+
+def explained(found: Headline) -> list[doc.Cell]:
+    """What the numbers of a headline are, in plain words."""
+    over = f"{len(found.columns)} columns" if len(found.columns) > 4 else ", ".join(found.columns)
+    lines: list[doc.Cell] = [
+        f"[95% interval], over {over}. alike: methods that share a letter cannot be told apart by rank"
+    ]
+    if found.baseline:
+        lines.append(
+            f"gap closed: of the way from SFT ({found.baseline}) to the teacher. beats SFT: how likely one "
+            "training makes a better student than one of SFT"
+        )
+    if found.left_out:
+        lines.append(f"not in all of these columns: {', '.join(found.left_out)}")
+    return lines
+
+
+def cost_parts(found: Headline) -> list[doc.Part]:
+    """Quality against the cost of training."""
+    kinds = [
+        kind for kind in (*COSTS, SECONDS) if any(kind in place.cost for place in found.places)
+    ]
+    if not kinds:
+        return []
+    share = any(isinstance(place.gap, Number) for place in found.places)
+    rows: list[list[doc.Cell]] = [
+        [
+            place.label,
+            value(place.gap if share else place.rank, 0 if share else 1)[0],
+            *(_cost(place, kind) for kind in kinds),
+        ]
+        for place in found.places
+    ]
+    table = doc.Table(
+        ["method", "gap closed, %" if share else "mean rank", *(SHORT.get(k, k) for k in kinds)],
+        rows,
+        right=range(1, len(kinds) + 2),
+        groups=["", "", *("tokens" if kind in COSTS else "training" for kind in kinds)],
+    )
+    front = (
+        "cost of one training, shared models not counted; tokens: trained on, through the student, through "
+        "the teacher, sampled; ",
+        doc.Strong("marked", "*"),
+    )
+    return [table, doc.Notes([(*front, ": no method is both better and cheaper (Pareto front)")])]
+
+
+def value(found: Number | Missing, digits: int) -> tuple[doc.Piece, ...]:
+    """A number with its interval, or why there is none."""
+    if isinstance(found, Missing):
+        return ("–", doc.Note(found.missing))
+    low, high = fixed(found.low, digits), fixed(found.high, digits)
+    return (fixed(found.mean, digits), doc.Small(f"[{low}, {high}]"))
+
+
+def amount(number: float, kind: str) -> str:
+    """Tokens in thousands and millions, time in seconds, minutes or hours."""
+    if kind == SECONDS:
+        steps = ((7200, 3600, " h"), (120, 60, " min"), (0, 1, " s"))
+    else:
+        steps = ((1e6, 1e6, "M"), (1e3, 1e3, "k"), (0, 1, ""))
+    unit, name = next((unit, name) for least, unit, name in steps if number >= least)
+    return f"{number / unit:.3g}{name}"
+
+
+def _cost(place: Place, kind: str) -> doc.Cell:
+    if kind not in place.cost:
+        return "–"
+    shown = amount(place.cost[kind], kind)
+    return doc.Strong(shown, "*") if kind in place.front else shown
+
+
+def headline_rows(found: Headline) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """A row's label, and one of its numbers as plain values; the shares of the gap by column too."""
+    for place in found.places:
+        for name, shown in NAMES.items():
+            yield place.label, {"metric": shown} | _plain(getattr(place, name))
+        for heading, share in zip(found.columns, place.gaps, strict=True):
+            yield place.label, {"metric": NAMES["gap"], "task": heading} | _plain(share)
+        for kind, number in place.cost.items():
+            yield (
+                place.label,
+                {"metric": f"cost_{kind}", "mean": number, "bold": kind in place.front},
+            )
+
+
+def _plain(found: Number | Missing) -> dict[str, object]:
+    if isinstance(found, Missing):
+        return {"reason": found.missing}
+    return found.model_dump()

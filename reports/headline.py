@@ -1,0 +1,336 @@
+"""What a board says first: how far each method comes from SFT to its teacher, its rank, and its chances.
+
+All numbers are functions of the same draws of what the true means may be (`kdbench.harness.comparisons`),
+so each has an interval that knows the prompts and the training seeds. One column a task counts, its
+first main score.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+from scipy.stats import rankdata
+
+from kdbench.harness import comparisons, stats
+from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.metrics import info
+from kdbench.harness.stats import Array
+from kdbench.reports.column_tests import Measured
+from kdbench.reports.columns import Column, directed
+from kdbench.reports.rows import GroupedRow
+
+COSTS = {
+    "response": "tokens trained on",
+    "student": "tokens through the student",
+    "teacher": "tokens through the teacher",
+    "sampled": "tokens sampled",
+}
+"""Kinds of tokens of a training, as runs record them."""
+SECONDS = "seconds"
+
+
+class Number(Record):
+    """A number made of several rows, with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Place(Record):
+    """Where a method stands."""
+
+    row: str
+    label: str
+    alike: str
+    """Letters; methods that share one cannot be told apart by their ranks."""
+    gap: Number | Missing
+    """Percent of the way from SFT to the teacher, over all columns together: what a column with hardly
+    a gap says counts hardly."""
+    rank: Number
+    """Mean rank over the columns, 1 is best."""
+    beats: Number | Missing
+    """Percent: how likely one training of the method makes a better student than one of SFT."""
+    gaps: list[Number | Missing] = []
+    """The share of the gap in each column."""
+    cost: dict[str, float] = {}
+    """Of training, mean over its runs: tokens by kind, and seconds."""
+    front: list[str] = []
+    """Costs for which no method is at once better and cheaper."""
+
+
+class Headline(Record):
+    """Where the methods of a table stand, the best rank first."""
+
+    title: str
+    """Empty for one pair of models; else over which it is."""
+    columns: list[str]
+    baseline: str
+    """Label of the row that is called SFT here."""
+    places: list[Place]
+    left_out: list[str] = []
+    """Methods that are not in all columns."""
+
+
+class Field(NamedTuple):
+    """One column of a headline: its draws, by label of its rows."""
+
+    heading: str
+    better: int
+    scale: float
+    """Percent of its range that one unit of the metric is."""
+    draws: comparisons.Column
+    at: dict[str, int]
+    """Label of a row -> its place in the draws; methods and references."""
+    baseline: str
+    teacher: str
+    """Labels; empty: there is none."""
+
+
+class _Seen(NamedTuple):
+    """The methods of one field, higher being better."""
+
+    observed: Array
+    drawn_RM: Array
+    base: NDArray[np.float64] | None
+    """Draws of the baseline, its observed mean first; likewise the teacher's."""
+    teacher: NDArray[np.float64] | None
+    variance_RM: Array
+    """Variance of one training's score plus that of one of the baseline's."""
+
+
+def main_columns(columns: Sequence[Column]) -> list[int]:
+    """The first main score of each evaluation, by index."""
+    seen: dict[object, int] = {}
+    for index, column in enumerate(columns):
+        if directed(column) and info(column.metric).headline:
+            seen.setdefault(column.key, index)
+    return list(seen.values())
+
+
+def field(column: Column, found: Measured, labels: Mapping[str, str], teacher: str) -> Field:
+    """A tested column as part of a headline.
+
+    Args:
+        column: the column.
+        found: its tests.
+        labels: of the table's rows by id.
+        teacher: the teacher's row, or nothing.
+    """
+    known = info(column.metric)
+    at = {labels[row]: place for place, row in enumerate(found.ids)}
+    base = labels.get(found.baseline, "")
+    guide = labels.get(teacher, "")
+    return Field(
+        heading=column.heading,
+        better=known.better,
+        scale=100 / (known.high - known.low) if math.isfinite(known.high - known.low) else 1.0,
+        draws=found.draws,
+        at=at,
+        baseline=base if base in at else "",
+        teacher=guide if guide in at else "",
+    )
+
+
+def headline(
+    fields: Sequence[Field],
+    methods: Mapping[str, str],
+    costs: Mapping[str, Mapping[str, float]],
+    title: str = "",
+) -> Headline | None:
+    """Where the methods stand that are in all fields; None: fewer than two are.
+
+    Args:
+        fields: the columns.
+        methods: ids of the methods by label.
+        costs: what their training cost, by label.
+        title: see `Headline`.
+    """
+    labels = [name for name in methods if fields and all(name in each.at for each in fields)]
+    if len(labels) < 2:
+        return None
+    seen = [_seen(each, labels) for each in fields]
+    ranks = _numbers_of_ranks(seen)
+    gaps = [_gap([each]) for each in seen]
+    beats = [_beats(each) for each in seen]
+    letters = _letters(*ranks)
+    whole_gap = _gap(seen)
+    mean_beats = _mean([chance for chance in beats if chance is not None])
+    bases = {each.baseline for each in fields}
+    places = [
+        Place(
+            row=methods[label],
+            label=label,
+            alike=letters[i],
+            rank=_number(ranks, i),
+            gap=_share(whole_gap, i, _why(fields)),
+            beats=_share(None if label in bases else mean_beats, i, _no_chance(fields, label)),
+            gaps=[_share(gap, i, "no teacher that is ahead of SFT") for gap in gaps],
+            cost=dict(costs.get(label, {})),
+        )
+        for i, label in enumerate(labels)
+    ]
+    places.sort(key=lambda place: (place.rank.mean, place.label))
+    return Headline(
+        title=title,
+        columns=[each.heading for each in fields],
+        baseline=", ".join(sorted(filter(None, bases))),
+        places=_with_fronts(places),
+        left_out=[name for name in methods if name not in labels],
+    )
+
+
+_Drawn = tuple[Array, Array]
+"""A number of each row (M,), and its draws (R, M)."""
+
+
+def _seen(found: Field, labels: Sequence[str]) -> _Seen:
+    draws, sign = found.draws, found.better * found.scale
+    true_RM = sign * (draws.mean_M + draws.deviations_RM)
+    mean_M = sign * draws.mean_M
+
+    def of(label: str) -> Array | None:
+        place = found.at.get(label)
+        return None if place is None else np.concatenate([[mean_M[place]], true_RM[:, place]])
+
+    places = [found.at[label] for label in labels]
+    base = found.at.get(found.baseline)
+    variance = draws.seed_RM[:, places] * sign**2
+    if base is not None:
+        variance = variance + draws.seed_RM[:, [base]] * sign**2
+    return _Seen(
+        mean_M[places], true_RM[:, places], of(found.baseline), of(found.teacher), variance
+    )
+
+
+def _numbers_of_ranks(seen: Sequence[_Seen]) -> _Drawn:
+    observed = np.mean([rankdata(-each.observed) for each in seen], axis=0)
+    drawn = np.mean([rankdata(-each.drawn_RM, axis=1) for each in seen], axis=0)
+    return np.asarray(observed), np.asarray(drawn)
+
+
+def _gap(seen: Sequence[_Seen]) -> _Drawn | None:
+    """Percent of the gap that each method closes over these columns.
+
+    None where a row is missing, or the teacher is not clearly ahead of SFT.
+    """
+    both = [(each, each.base, each.teacher) for each in seen]
+    whole = sum((t - b for _, b, t in both if b is not None and t is not None), np.zeros(1))
+    if any(b is None or t is None for _, b, t in both) or len(whole) < 2:
+        return None
+    if np.quantile(whole[1:], (1 - stats.LEVEL) / 2) <= 0:
+        return None
+    observed = sum((each.observed - b[0] for each, b, _ in both if b is not None), np.zeros(1))
+    drawn = sum((each.drawn_RM - b[1:, None] for each, b, _ in both if b is not None), np.zeros(1))
+    return 100 * observed / whole[0], 100 * drawn / whole[1:, None]
+
+
+def _beats(seen: _Seen) -> _Drawn | None:
+    """Percent: chance that one training scores above one of the baseline, on these prompts."""
+    if seen.base is None or not seen.variance_RM.any():
+        return None
+    spread_RM = np.sqrt(np.maximum(seen.variance_RM, 1e-12))
+    middle = np.median(spread_RM, axis=0)
+    observed = 100 * special.ndtr((seen.observed - seen.base[0]) / middle)
+    drawn = 100 * special.ndtr((seen.drawn_RM - seen.base[1:, None]) / spread_RM)
+    return np.asarray(observed), np.asarray(drawn)
+
+
+def _mean(found: Sequence[_Drawn]) -> _Drawn | None:
+    if not found:
+        return None
+    observed, drawn = zip(*found, strict=True)
+    return np.mean(observed, axis=0), np.mean(drawn, axis=0)
+
+
+def _number(found: _Drawn, i: int) -> Number:
+    tail = (1 - stats.LEVEL) / 2
+    low, high = np.quantile(found[1][:, i], [tail, 1 - tail])
+    mean = float(found[0][i])
+    ends = (min(float(low), mean), max(float(high), mean))
+    return Number(mean=round(mean, 3), low=round(ends[0], 3), high=round(ends[1], 3))
+
+
+def _share(found: _Drawn | None, i: int, reason: str) -> Number | Missing:
+    return Missing(missing=reason) if found is None else _number(found, i)
+
+
+def _why(fields: Sequence[Field]) -> str:
+    """Why no method has a share of the gap."""
+    if not any(each.baseline for each in fields):
+        return "no row of SFT"
+    if not any(each.teacher for each in fields):
+        return "no row of the teacher"
+    return "the teacher is not clearly ahead of SFT"
+
+
+def _no_chance(fields: Sequence[Field], label: str) -> str:
+    """Why a method has no chance of beating SFT."""
+    if any(each.baseline == label for each in fields):
+        return "it is SFT"
+    if not any(each.baseline for each in fields):
+        return "no row of SFT"
+    return "needs two training seeds"
+
+
+def _letters(observed: Array, drawn_RM: Array) -> list[str]:
+    """A letter for each longest run of neighbours in rank that cannot be told apart."""
+    same = comparisons.alike(observed, drawn_RM)
+    order = np.argsort(observed, kind="stable")
+    letters = [""] * len(order)
+    reached, count = -1, 0
+    for start in range(len(order)):
+        end = start
+        while (
+            end + 1 < len(order) and same[order[start : end + 2]][:, order[start : end + 2]].all()
+        ):
+            end += 1
+        if end > reached:
+            for place in order[start : end + 1]:
+                letters[place] += _letter(count)
+            reached, count = end, count + 1
+    return letters
+
+
+def _letter(index: int) -> str:
+    return chr(97 + index) if index < 26 else f"({index})"
+
+
+# -- what it cost ---------------------------------------------------------------------------------
+
+
+def training_cost(row: GroupedRow) -> dict[str, float]:
+    """Tokens by kind and seconds of training, mean over the runs that recorded them."""
+    spent = [run.summary.cost["train"] for run in row.runs if "train" in run.summary.cost]
+    if not spent:
+        return {}
+    kinds = [kind for kind in COSTS if any(kind in each.tokens for each in spent)]
+    tokens = {kind: sum(each.tokens.get(kind, 0) for each in spent) / len(spent) for kind in kinds}
+    return {**tokens, SECONDS: round(sum(each.wall_s for each in spent) / len(spent), 1)}
+
+
+def _with_fronts(places: Sequence[Place]) -> list[Place]:
+    """The places, each with the costs for which nothing is both better and cheaper."""
+    kinds = dict.fromkeys(kind for place in places for kind in place.cost)
+    return [
+        place.model_copy(update={"front": [k for k in kinds if _on_front(place, places, k)]})
+        for place in places
+    ]
+
+
+def _on_front(place: Place, places: Iterable[Place], kind: str) -> bool:
+    if kind not in place.cost:
+        return False
+    mine = (quality(place), -place.cost[kind])
+    rivals = [(quality(other), -other.cost[kind]) for other in places if kind in other.cost]
+    return not any(
+        rival != mine and rival[0] >= mine[0] and rival[1] >= mine[1] for rival in rivals
+    )
+
+
+def quality(place: Place) -> float:
+    """What costs are weighed against: the share of the gap, or the rank where there is none."""
+    return place.gap.mean if isinstance(place.gap, Number) else -place.rank.mean

@@ -1,0 +1,206 @@
+"""A table's tests and headline: every column tested, and the main ones drawn together.
+
+A student that is good by luck is good in all tasks, so the columns of a headline share the luck of the
+training seeds, as far as the seeds' means go together.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kdbench.harness import comparisons, stats
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.files.store import write_text
+from kdbench.harness.stats import Array
+from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
+from kdbench.reports.columns import Cell, Column, Found, directed
+from kdbench.reports.headline import Field, Headline, field, headline, main_columns, training_cost
+from kdbench.reports.paired import Lineup, scored
+from kdbench.reports.rows import GroupedRow, Section
+from kdbench.reports.runs import grouped, scores_digest
+
+VERSION = "1"
+"""Of what is remembered: another one where the same scores give other tests."""
+ALIGNED = 2
+"""Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
+
+
+class Shown(NamedTuple):
+    """A table before it is tested."""
+
+    section: Section
+    found: list[Found]
+    columns: list[Column]
+    cells: list[list[Cell | Missing]]
+    """One list a column."""
+
+
+class TableTests(Record):
+    """All tests of a table, and what it says first."""
+
+    columns: list[ColumnTests | None]
+    headline: Headline | None
+    notes: list[str]
+
+
+class BoardTests(Record):
+    """Tests of all tables, and the headlines over several pairs of models."""
+
+    tables: list[TableTests]
+    overall: list[Headline]
+
+
+def tested(shown: Sequence[Shown], cache: Path | None) -> BoardTests:
+    """Tests all tables, or remembers what was found for the same scores.
+
+    Args:
+        shown: the tables.
+        cache: folder of results; None: do not remember.
+    """
+    if cache is None:
+        return _tested(shown)
+    path = cache / f"{_digest(shown)[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return BoardTests.model_validate_json(path.read_bytes())
+    found = _tested(shown)
+    with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
+        write_text(path, found.model_dump_json())
+    return found
+
+
+def _digest(shown: Sequence[Shown]) -> str:
+    """Of everything that the tests depend on."""
+    parts = [VERSION, stats.STATS_VERSION]
+    for table in shown:
+        parts += [each.row.model_dump_json() for each in table.section.rows]
+        parts += [str(sorted(training_cost(each).items())) for each in table.section.rows]
+        for column in filter(directed, table.columns):
+            parts.append(column.id)
+            for row in table.found:
+                entries = scored(row.get(column.key, []), column.metric)
+                parts.append(" ".join(map(scores_digest, entries)))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _tested(shown: Sequence[Shown]) -> BoardTests:
+    tables, fields = [], []
+    for table in shown:
+        found, own = _table(table)
+        tables.append(found)
+        fields.append(own)
+    return BoardTests(tables=tables, overall=_overall(shown, fields))
+
+
+def _table(table: Shown) -> tuple[TableTests, list[Field]]:
+    rows = table.section.rows
+    lines: dict[int, tuple[Lineup, list[str]]] = {}
+    notes: set[str] = set()
+    for index, column in enumerate(table.columns):
+        if directed(column):
+            line, ids, problems = line_up(rows, table.found, table.cells[index], column)
+            notes.update(problems)
+            if line is not None:
+                lines[index] = line, ids
+    mains = [index for index in main_columns(table.columns) if index in lines]
+    normals = dict(zip(mains, shared_normals([lines[i] for i in mains]), strict=True))
+    base, references = baseline_of(rows), {each.row.id for each in rows if each.row.reference}
+    found: dict[int, Measured] = {}
+    for index, (line, ids) in lines.items():
+        methods = sum(name not in references for name in ids)
+        found[index] = measure(line, ids, methods, table.columns[index], base, normals.get(index))
+    labels = {each.row.id: each.row.label for each in rows}
+    guide = next((e.row.id for e in rows if e.row.reference and e.row.method == "teacher"), "")
+    fields = [field(table.columns[i], found[i], labels, guide) for i in mains]
+    return (
+        TableTests(
+            columns=[found[i].tests if i in found else None for i in range(len(table.columns))],
+            headline=headline(fields, _methods(rows), _costs(rows)),
+            notes=sorted(notes),
+        ),
+        fields,
+    )
+
+
+def _methods(rows: Sequence[GroupedRow]) -> dict[str, str]:
+    return {each.row.label: each.row.id for each in rows if not each.row.reference}
+
+
+def _costs(rows: Sequence[GroupedRow]) -> Mapping[str, Mapping[str, float]]:
+    return {each.row.label: training_cost(each) for each in rows}
+
+
+def _overall(shown: Sequence[Shown], fields: Sequence[list[Field]]) -> list[Headline]:
+    """One headline for each suite with several pairs of models, over the methods that all have."""
+    made = []
+    pairs = [pair for pair in zip(shown, fields, strict=True) if pair[1]]
+    for suite, several in grouped(pairs, lambda pair: pair[0].section.suite).items():
+        if len(several) < 2:
+            continue
+        methods = {
+            label: row
+            for table, _ in several
+            for label, row in _methods(table.section.rows).items()
+        }
+        title = f"{suite}: over {len(several)} pairs of models"
+        joined = [each for _, own in several for each in own]
+        if found := headline(joined, methods, {}, title):
+            made.append(found)
+    return made
+
+
+# -- the luck of training, shared by the columns ---------------------------------------------------
+
+
+def shared_normals(
+    lines: Sequence[tuple[Lineup, Sequence[str]]], resamples: int = comparisons.DRAWS
+) -> list[Array]:
+    """Standard normal draws for each column, one a row; a row's go together as seeds' means do.
+
+    Args:
+        lines: the columns, and the ids of their rows.
+        resamples: number of draws.
+    """
+    if not lines:
+        return []
+    root = _root(_together(lines))
+    ids = dict.fromkeys(name for _, names in lines for name in names)
+    label = f"students:{len(ids)}:{len(lines)}"
+    drawn = stats.generator(label).standard_normal((len(ids), resamples, len(lines))) @ root
+    place = {name: at for at, name in enumerate(ids)}
+    return [
+        drawn[[place[name] for name in names], :, column].T
+        for column, (_, names) in enumerate(lines)
+    ]
+
+
+def _together(lines: Sequence[tuple[Lineup, Sequence[str]]]) -> Array:
+    """Correlation of the seeds' effects between columns, without the noise of prompts."""
+    by_row = [dict(zip(names, line.seed_means, strict=True)) for line, names in lines]
+    shared = [name for name in by_row[0] if all(name in row for row in by_row)]
+    centred = [
+        np.stack([row[name] - row[name].mean() for row in by_row])
+        for name in shared
+        if len({len(row[name]) for row in by_row}) == 1 and len(by_row[0][name]) > 1
+    ]
+    if len(centred) < ALIGNED:
+        return np.ones((len(lines), len(lines)))
+    df = sum(part.shape[1] - 1 for part in centred)
+    covariance = sum((part @ part.T for part in centred), np.zeros((len(lines),) * 2)) / df
+    noise = np.array([float(np.mean(line.errors.residual_M)) for line, _ in lines])
+    spread = np.sqrt(np.maximum(np.diag(covariance) - noise, 1e-12))
+    found = np.clip(covariance / (spread[:, None] * spread), -1.0, 1.0)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def _root(correlation: Array) -> Array:
+    """A matrix that gives standard normal columns the nearest correlation there is."""
+    values, vectors = np.linalg.eigh(correlation)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    length = np.sqrt((root**2).sum(axis=1, keepdims=True))
+    return np.asarray((root / length).T)
