@@ -5,13 +5,16 @@
 suite < the suite's section for the method < ``--set`` < flags) is in `kdbench.harness.resolve`.
 """
 
+import datetime
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kdbench.harness.data.chat import DATE, BeginToken
+from kdbench.harness.data.templates import PromptFormat
 from kdbench.trainers.optim import Precision, Recipe
 
 Edition = Literal["mini", "mini-test", "full"]
@@ -68,6 +71,22 @@ class DataConfig(Section):
     text_tokens: int | None = Field(
         None, gt=1, description="tokens of a plain-text row; none: train.max_length"
     )
+    template_date: str = Field(
+        DATE, description="the date that chat templates are told instead of today's"
+    )
+    template_arguments: dict[str, Any] = Field(
+        {}, description="what chat templates are given by name, as {enable_thinking: false}"
+    )
+    begin_token: BeginToken = Field(
+        "auto",
+        description="whether prompts start with the begin token, never twice; auto: as the chat "
+        "template writes it, of other templates (and of lm-eval's tasks) as the tokenizer adds it",
+    )
+
+    @field_validator("template_date")
+    @classmethod
+    def _is_date(cls, date: str) -> str:
+        return datetime.date.fromisoformat(date).isoformat()
 
 
 class TrainConfig(Recipe):
@@ -163,6 +182,20 @@ class RunConfig(Section):
     def task_template(self) -> Template:
         """Prompt template of tasks that are answered."""
         return self.tasks.template or self.pair.template
+
+    @property
+    def training_format(self) -> PromptFormat:
+        """How training rows become prompts."""
+        return self._format(self.pair.template)
+
+    @property
+    def task_format(self) -> PromptFormat:
+        """How the rows of tasks become prompts."""
+        return self._format(self.task_template)
+
+    def _format(self, template: Template) -> PromptFormat:
+        data = self.data
+        return PromptFormat(template, data.template_date, data.template_arguments, data.begin_token)
 
     @property
     def answer_precision(self) -> Precision:

@@ -23,8 +23,9 @@ from kdbench.trainers.optim import Precision
 # What decides a model's answers: weights, architecture, end tokens. Not: README, optimiser state.
 MODEL_FILES = ("*.safetensors", "*.gguf", "config.json", "generation_config.json")
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    "tokenizer.json", "*.model", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json",
+    "tokenizer_config.json", "special_tokens_map.json", "*.jinja", "chat_template.json",
+    "additional_chat_templates/*.jinja",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
     found = sorted({file for pattern in patterns for file in path.glob(pattern)})
     if not found:
         raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
-    return digest(sorted((file.name, content_hash(file)) for file in found))
+    return digest(sorted((str(file.relative_to(path)), content_hash(file)) for file in found))
 
 
 # -- what was found out ---------------------------------------------------------------------------

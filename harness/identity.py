@@ -22,7 +22,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import EvaluationRecord, IdentityRecord, ModelRef
 from kdbench.harness.files.run_folder import RunFolder, runs_in
 
-VERSION = 2
+VERSION = 3
 """Raise it when a default changes its value, or when an id is made of other parts."""
 
 Parts = Mapping[str, Any]

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from kdbench.harness.data.examples import Example, examples_sha256
-from kdbench.harness.data.templates import prompt_hash, prompt_key, render
-from kdbench.harness.data.tokens import TokenCounts, TokenizerLike, encode, tokenise_prompts
+from kdbench.harness.data.templates import Form, PromptFormat, prompt_hash, prompt_key, render
+from kdbench.harness.data.tokens import (
+    TokenCounts,
+    TokenizerLike,
+    encode,
+    opening,
+    tokenise_prompts,
+)
 from kdbench.tasks.protocols import Protocol
 
 Source = Literal["kdbench", "file", "lm-eval"]
@@ -91,7 +97,7 @@ def prepared(
     edition: str,
     protocol: Protocol,
     tokenizer: TokenizerLike,
-    template: str,
+    template: Form,
     source: Source = "kdbench",
     place: str = "",
 ) -> PreparedTask:
@@ -103,7 +109,9 @@ def prepared(
         InputError: no prompt left, or a template that does not fit.
     """
     prompts = [render(example, template, tokenizer) for example in examples]
-    kept, counts = tokenise_prompts(prompts, tokenizer, protocol.evaluation_rule)
+    kept, counts = tokenise_prompts(
+        prompts, tokenizer, protocol.evaluation_rule, opening(tokenizer, template)
+    )
     docs = []
     for prompt in kept:
         example, text = examples[prompt.place], prompts[prompt.place]
@@ -115,7 +123,7 @@ def prepared(
         place=place,
         edition=edition,
         protocol=protocol,
-        template=template,
+        template=PromptFormat.of(template).template,
         docs=tuple(docs),
         counts=counts,
         data_sha256=examples_sha256(examples),

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.data.templates import prompt_key
+from kdbench.harness.data import chat
+from kdbench.harness.data.templates import PromptFormat, prompt_key
+from kdbench.harness.data.tokens import encode_whole
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import DecodingRecord
 from kdbench.harness.questions import Response
@@ -36,12 +38,17 @@ class Likelihood(NamedTuple):
     greedy: bool
 
 
+PLAIN = PromptFormat("none")
+
+
 @dataclass(frozen=True, slots=True)
 class TextModel:
     """An engine and the tokenizer of its model."""
 
     engine: Engine
     tokenizer: PreTrainedTokenizerBase
+    form: PromptFormat = PLAIN
+    """How prompts are written for it: its chat format and begin token."""
 
     @property
     def end_id(self) -> int:
@@ -84,8 +91,14 @@ class TextModel:
     # -- for lm-eval's own tasks
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
-        """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
-        return encode_whole(self.tokenizer, text, add_special_tokens)
+        """Ids of a text. None: begun as the format says; see `kdbench.harness.data.tokens`."""
+        if add_special_tokens is None:
+            return encode_whole(self.tokenizer, text, self.form)
+        return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+
+    def chat_text(self, messages: list[dict[str, str]], opened: bool = True) -> str:
+        """Messages in its chat format, the assistant's turn opened or the last one going on."""
+        return chat_text(self.tokenizer, self.form, messages, opened)
 
     def complete(self, asked: Sequence[Completion]) -> list[str]:
         """Answers in the given order; prompts with equal settings are decoded together.
@@ -155,15 +168,17 @@ def decoding_of(record: DecodingRecord, seed: int) -> Decoding:
     return Decoding(**record.model_dump(exclude={"stop"}), seed=seed)
 
 
-def encode_whole(
-    tokenizer: PreTrainedTokenizerBase, text: str, add_special_tokens: bool | None = None
-) -> list[int]:
-    """Ids of a text. None: as the tokenizer does by default, but never a second begin token."""
-    begin = tokenizer.bos_token
-    if add_special_tokens is None and begin and text.startswith(begin):
-        add_special_tokens = False
-    wanted = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-    return list(tokenizer.encode(text, **wanted))
+def chat_text(
+    tokenizer: PreTrainedTokenizerBase,
+    form: PromptFormat,
+    messages: list[dict[str, str]],
+    opened: bool = True,
+) -> str:
+    """Messages in a tokenizer's chat format, the assistant's turn opened or the last one going on."""
+    date, arguments = form.date, form.arguments
+    return chat.rendered(
+        tokenizer, messages, date=date, arguments=arguments, opened=opened, going_on=not opened
+    )
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.labelled import load_labelled
-from kdbench.harness.data.templates import prompt_hash, render
+from kdbench.harness.data.templates import Form, prompt_hash, render
 from kdbench.tasks.calibration import ece, predict
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def label_docs(
     task: str,
     *,
     edition: str = "mini",
-    template: str | None = None,
+    template: Form | None = None,
     tokenizer: object | None = None,
     limit: int | None = None,
     data_dir: Path | str | None = None,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -230,13 +230,24 @@ def _layers_prefix(model: PreTrainedModel, total: int) -> str:
     )
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel) -> Vocabulary:
+def vocabulary(
+    tokenizer: PreTrainedTokenizerBase,
+    *models: PreTrainedModel,
+    end: int | None = None,
+    size: int | None = None,
+) -> Vocabulary:
     """The shared vocabulary; logits beyond it are padding.
 
+    Args:
+        tokenizer: whose ids they are.
+        models: all that predict them; what their generation configurations say ends an answer does.
+        end: what ends a turn in the prompts' format, if that is not the tokenizer's end token.
+        size: ids that two tokenizers share, if one of them has more; see `compare`.
+
     Raises:
-        InputError: a model has fewer output columns than the tokenizer has tokens.
+        InputError: a model has fewer output columns than the vocabulary has tokens.
     """
-    size = max(tokenizer.get_vocab().values()) + 1
+    size = size or max(tokenizer.get_vocab().values()) + 1
     for model in models:
         width = model.get_output_embeddings().weight.shape[0]
         if width < size:
@@ -244,7 +255,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel) -> 
                 f"{model.name_or_path or type(model).__name__!r} predicts {width} tokens but the "
                 f"tokenizer has {size}; use the tokenizer that belongs to the model."
             )
-    eos = [tokenizer.eos_token_id]
+    eos = [end, tokenizer.eos_token_id]
     for model in models:
         more = getattr(model.generation_config, "eos_token_id", None)
         eos += more if isinstance(more, list) else [more]
@@ -255,13 +266,52 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel) -> 
             "set eos_token in its tokenizer_config.json."
         )
     pad = tokenizer.pad_token_id
-    return Vocabulary(size, eos_ids, pad if pad is not None else eos_ids[0])
+    return Vocabulary(size, eos_ids, pad if pad is not None and pad < size else eos_ids[0])
 
 
-def same_tokenizer(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Whether both map text to the same ids (vocabulary, end token, and a few probes)."""
-    return (
-        one.get_vocab() == other.get_vocab()
-        and one.eos_token_id == other.eos_token_id
-        and all(one(p)["input_ids"] == other(p)["input_ids"] for p in PROBES)
-    )
+class Comparison(NamedTuple):
+    """Two tokenizers side by side.
+
+    Attributes:
+        shared: ids below it stand for the same tokens in both; 0 for two that cannot be compared.
+        said: how they differ, a phrase; empty for not at all.
+    """
+
+    shared: int
+    said: str
+
+
+def compare(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> Comparison:
+    """Two tokenizers id by id, and on a few probes.
+
+    The end token is none of it: the format of the prompts says what ends an answer. Nor are ids that
+    one of them has beyond all of the other's: they are masked in both models.
+    """
+    mine, theirs = ({i: t for t, i in each.get_vocab().items()} for each in (one, other))
+    sizes = [max(ids) + 1 for ids in (mine, theirs)]
+    shared = min(sizes)
+    changed = [i for i in range(shared) if mine.get(i) != theirs.get(i)]
+    if changed:
+        added = one.added_tokens_decoder.keys() | other.added_tokens_decoder.keys()
+        kind = "added tokens" if added.issuperset(changed) else "tokens"
+        named = [f"{i} is {mine.get(i)!r} and {theirs.get(i)!r}" for i in changed]
+        return Comparison(0, f"{len(changed)} {kind} differ: {_listed(named)}")
+    for probe in PROBES:
+        if one.encode(probe, add_special_tokens=False) != other.encode(
+            probe, add_special_tokens=False
+        ):
+            return Comparison(0, f"one vocabulary, but {probe!r} is split differently")
+    longer, place = (mine, 0) if sizes[0] > sizes[1] else (theirs, 1)
+    extra = [repr(longer[i]) for i in sorted(longer) if i >= shared]
+    said = []
+    if extra:
+        whose = ("the first", "the second")[place]
+        said.append(f"{len(extra)} tokens that only {whose} has: {_listed(extra)}")
+    if one.eos_token_id != other.eos_token_id:
+        said.append(f"another end token, {one.eos_token!r} and {other.eos_token!r}")
+    return Comparison(shared, " and ".join(said))
+
+
+def _listed(items: list[str], most: int = 4) -> str:
+    more = len(items) - most
+    return ", ".join(items[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,21 +1,49 @@
 """Prompt templates: how an instruction becomes the text a model continues.
 
 Every template's prompt ends where the response begins, so that prompt + response is the whole text.
-To add one: a function (example, tokenizer) -> text and a line in `TEMPLATES`.
+To add one: a function (example, format, tokenizer) -> text and a line in `TEMPLATES`.
 """
 
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
 
+from kdbench.harness.data import chat
 from kdbench.harness.data.examples import Example
-from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.errors import unknown
 
 _HEADER = "Below is an instruction that describes a task"
 _REQUEST = "Write a response that appropriately completes the request."
 
 
-def _alpaca(example: Example, tokenizer: Any) -> str:
+@dataclass(frozen=True, slots=True)
+class PromptFormat:
+    """How a row becomes the tokens of a prompt; a template's bare name stands for all defaults.
+
+    Attributes:
+        template: a key of `TEMPLATES`.
+        date: ISO date that chat templates are told instead of today's.
+        arguments: what chat templates are given by name, as ``enable_thinking``.
+        begin: whether prompts start with the begin token; ``auto``: as the chat template writes it,
+            of plain templates as the tokenizer adds it by default.
+    """
+
+    template: str
+    date: str = chat.DATE
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    begin: chat.BeginToken = "auto"
+
+    @classmethod
+    def of(cls, form: "str | Self") -> "PromptFormat":
+        """A format, or the defaults of a template's name."""
+        return cls(form) if isinstance(form, str) else form
+
+
+Form = str | PromptFormat
+
+
+def _alpaca(example: Example, form: PromptFormat, tokenizer: Any) -> str:
     """The Alpaca wording, as in the papers; a ready ``prompt`` of the file is taken as it is
     (LMOps minillm data_utils/prompt_datasets.py reads that field too).
     """
@@ -32,17 +60,13 @@ def _alpaca(example: Example, tokenizer: Any) -> str:
     )
 
 
-def _chat(example: Example, tokenizer: Any) -> str:
+def _chat(example: Example, form: PromptFormat, tokenizer: Any) -> str:
     """One user turn in the tokenizer's own chat format, opened for the assistant's answer."""
-    if tokenizer is None or not tokenizer.chat_template:
-        whose = "" if tokenizer is None else f" of {tokenizer.name_or_path}"
-        raise InputError(f"the tokenizer{whose} has no chat template; use the template alpaca")
     messages = [{"role": "user", "content": _none(example)}]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return text
+    return chat.rendered(tokenizer, messages, date=form.date, arguments=form.arguments)
 
 
-def _mini(example: Example, tokenizer: Any) -> str:
+def _mini(example: Example, form: PromptFormat, tokenizer: Any) -> str:
     """The generated world: words and marks separated by single spaces, a space at the end."""
     if not example.instruction:
         return f"{_none(example).rstrip()} "
@@ -50,12 +74,12 @@ def _mini(example: Example, tokenizer: Any) -> str:
     return f"Instruction : {example.instruction} {given}Response : "
 
 
-def _none(example: Example, tokenizer: Any = None) -> str:
+def _none(example: Example, form: PromptFormat | None = None, tokenizer: Any = None) -> str:
     """Instruction and input as a person would type them; a bare prompt if that is all there is."""
     return "\n\n".join(part for part in example.question if part)
 
 
-TEMPLATES: dict[str, Callable[[Example, Any], str]] = {
+TEMPLATES: dict[str, Callable[[Example, PromptFormat, Any], str]] = {
     "alpaca": _alpaca,
     "chat": _chat,
     "mini": _mini,
@@ -63,20 +87,21 @@ TEMPLATES: dict[str, Callable[[Example, Any], str]] = {
 }
 
 
-def render(example: Example, template: str, tokenizer: Any = None) -> str:
+def render(example: Example, form: Form, tokenizer: Any = None) -> str:
     """The prompt text of an example.
 
     Args:
         example: the row.
-        template: a key of `TEMPLATES`.
+        form: how, or a key of `TEMPLATES`.
         tokenizer: a transformers tokenizer; only ``chat`` needs it.
 
     Raises:
-        InputError: unknown template, or the tokenizer has no chat template.
+        InputError: unknown template, the tokenizer has no chat template, or the template fails.
     """
-    if template not in TEMPLATES:
-        raise unknown("prompt template", template, TEMPLATES)
-    return TEMPLATES[template](example, tokenizer)
+    form = PromptFormat.of(form)
+    if form.template not in TEMPLATES:
+        raise unknown("prompt template", form.template, TEMPLATES)
+    return TEMPLATES[form.template](example, form, tokenizer)
 
 
 def prompt_key(text: str) -> int:

@@ -1,14 +1,15 @@
 """From rendered rows to token ids, under a stated rule, with counts of what the rule changed.
 
-Special tokens are never added: a template that wants a beginning-of-sequence token writes it.
+No special tokens are added but the begin token, and that never twice: see `opening`.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from kdbench.harness.data import chat
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.templates import prompt_key, render
+from kdbench.harness.data.templates import Form, PromptFormat, prompt_key, render
 from kdbench.harness.errors import InputError
 
 
@@ -78,7 +79,7 @@ def tokenise(
     examples: Sequence[Example],
     tokenizer: TokenizerLike,
     *,
-    template: str,
+    template: Form,
     rule: TokenRule,
     end_id: int,
 ) -> tuple[list[TokenRow], TokenCounts]:
@@ -87,7 +88,7 @@ def tokenise(
     Args:
         examples: rows in training order.
         tokenizer: a transformers tokenizer.
-        template: a key of `kdbench.harness.data.templates.TEMPLATES`.
+        template: how rows become prompts.
         rule: boundary and length rules.
         end_id: appended to every response before it is cut.
 
@@ -95,15 +96,18 @@ def tokenise(
         Kept rows in the given order, and counts.
     """
     prompts = [render(example, template, tokenizer) for example in examples]
-    kept, counts = tokenise_prompts(prompts, tokenizer, rule)
+    begin = opening(tokenizer, template)
+    kept, counts = tokenise_prompts(prompts, tokenizer, rule, begin)
     responses = [examples[prompt.place].references[0] for prompt in kept]
     apart = encode(tokenizer, responses)
     whole = encode(
         tokenizer,
         [prompts[p.place] + response for p, response in zip(kept, responses, strict=True)],
+        begin,
     )
     # a prompt that was cut has lost its end, so the joint split is taken at its full length
-    full = encode(tokenizer, [prompts[p.place] for p in kept]) if counts.prompts_cut else None
+    texts = [prompts[p.place] for p in kept] if counts.prompts_cut else []
+    full = encode(tokenizer, texts, begin) or None
     rows = []
     for row, (prompt, alone, joint) in enumerate(zip(kept, apart, whole, strict=True)):
         prompt_ids = tuple(full[row]) if full is not None else prompt.ids
@@ -125,9 +129,12 @@ def tokenise(
 
 
 def tokenise_prompts(
-    prompts: Sequence[str], tokenizer: TokenizerLike, rule: TokenRule
+    prompts: Sequence[str],
+    tokenizer: TokenizerLike,
+    rule: TokenRule,
+    begin: Sequence[int] = (),
 ) -> tuple[list[TokenisedPrompt], TokenCounts]:
-    """Prompts as ids, over-long ones cut or dropped as the rule says.
+    """Prompts as ids, over-long ones cut or dropped as the rule says; ``begin`` as of `opening`.
 
     Returns:
         Kept prompts in order, and counts (``responses_cut`` and ``boundary_different`` stay 0).
@@ -142,7 +149,7 @@ def tokenise_prompts(
         )
     kept = []
     counts = TokenCounts(rows=len(prompts))
-    for index, ids in enumerate(encode(tokenizer, prompts)):
+    for index, ids in enumerate(encode(tokenizer, prompts, begin)):
         if not ids:
             raise InputError(f"prompt {index + 1} has no tokens; check tokenizer and template")
         if len(ids) > rule.max_prompt:
@@ -159,10 +166,74 @@ def tokenise_prompts(
     return kept, counts
 
 
-def encode(tokenizer: TokenizerLike, texts: Iterable[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
+def encode(
+    tokenizer: TokenizerLike, texts: Iterable[str], begin: Sequence[int] | None = ()
+) -> list[list[int]]:
+    """Token ids of each text, without special tokens but those it writes.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: any number.
+        begin: put before a text that does not begin with it; see `opening`.
+    """
     batch = list(texts)
     if not batch:
         return []
     encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False)
-    return [list(ids) for ids in encoded["input_ids"]]
+    first = list(begin or ())
+    return [
+        [*(() if ids[: len(first)] == first else first), *ids]
+        for ids in map(list, encoded["input_ids"])
+    ]
+
+
+def opening(tokenizer: Any, form: Form) -> tuple[int, ...]:
+    """What prompts begin with: the begin token, or nothing.
+
+    Raises:
+        InputError: it is wanted always, and the tokenizer names none.
+    """
+    form = PromptFormat.of(form)
+    if form.begin == "never" or (form.begin == "auto" and form.template == "chat"):
+        return ()
+    added = added_before(tokenizer)
+    if form.begin == "always" and not added:
+        if tokenizer.bos_token_id is None:
+            raise InputError(
+                f"the tokenizer of {tokenizer.name_or_path} names no begin token; set "
+                "data.begin_token to auto"
+            )
+        return (int(tokenizer.bos_token_id),)
+    return added
+
+
+def added_before(tokenizer: Any) -> tuple[int, ...]:
+    """What a tokenizer puts before a text of its own accord; most often a begin token or nothing."""
+    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer("a")["input_ids"])
+    places = (i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    return tuple(whole[: next(places, 0)])
+
+
+def encode_whole(tokenizer: Any, text: str, form: Form = "none") -> list[int]:
+    """Ids of a text as lm-eval's own ``hf`` model takes it, unless the format says how it begins.
+
+    ``auto``: as the tokenizer does by default, but never a second begin token.
+    """
+    form = PromptFormat.of(form)
+    if form.begin == "auto":
+        begun = tokenizer.bos_token and text.startswith(tokenizer.bos_token)
+        return list(tokenizer.encode(text, **({"add_special_tokens": False} if begun else {})))
+    return encode(tokenizer, [text], opening(tokenizer, form))[0]
+
+
+def end_of(tokenizer: Any, form: Form) -> int | None:
+    """The token that ends an answer in a format; None: the tokenizer's end token.
+
+    Raises:
+        InputError: the chat template fails.
+    """
+    form = PromptFormat.of(form)
+    if form.template != "chat":
+        return None
+    return chat.turn(tokenizer, date=form.date, arguments=form.arguments).end_id

@@ -133,7 +133,7 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
         edition=join_edition(edition, limit),
         protocol=protocol_of(config),
         tokenizer=tokenizer,
-        template=config.task_template,
+        template=config.task_format,
         source="file" if of_user else "kdbench",
         place=asked.place,
     )
@@ -156,8 +156,11 @@ def evaluation_record(
 
 def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
     """The part of an evaluation's record that is alike for all tasks of a model."""
-    generate = config.generate
+    generate, data = config.generate, config.data
     return {
+        "template_date": data.template_date,
+        "template_arguments": data.template_arguments,
+        "begin_token": data.begin_token,
         "model": card.fingerprint if card else "truth",
         "tokenizer": card.tokenizer if card else "truth",
         "dtype": config.answer_precision,

@@ -86,7 +86,7 @@ def label_task(
     docs = label_docs(
         name,
         edition=edition,
-        template=template,
+        template=config.task_format,
         tokenizer=tokenizer,
         limit=limit,
         data_dir=data_dir,

@@ -6,14 +6,15 @@ stored samples and decoding seeds. All others are run by lm-eval over our engine
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.templates import render
-from kdbench.harness.data.tokens import TokenCounts
+from kdbench.harness.data.templates import PromptFormat, render
+from kdbench.harness.data.tokens import TokenCounts, encode_whole
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.likelihoods import Found, Reading
 from kdbench.harness.evaluation.names import include_folders
@@ -27,7 +28,7 @@ from kdbench.harness.lm.likelihoods import evaluate_stock
 from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
-from kdbench.harness.text_model import TextModel, encode_whole
+from kdbench.harness.text_model import TextModel, chat_text
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol
 
@@ -67,12 +68,12 @@ def prepare(
         InputError: the task cannot be loaded, its settings leave no room for a prompt, or its
             prompts are to be answered in different ways.
     """
-    limit, template = config.tasks.limit, config.task_template
+    limit, form = config.tasks.limit, config.task_format
     asked = stock_prompts(
         name,
         include_paths=include_folders(config.tasks.include_path),
         limit=limit,
-        chat=tokenizer if template == "chat" else None,
+        chat=partial(chat_text, tokenizer, form) if form.template == "chat" else None,
     )
     one = asked[0].settings
     if any(prompt.settings != one for prompt in asked):
@@ -84,12 +85,12 @@ def prepare(
             f"lm-eval task {name!r} wants {one.max_new_tokens} new tokens, the model has a context of "
             f"{room}; choose another task or model"
         )
-    docs = [_doc(place, prompt, template, tokenizer, room) for place, prompt in enumerate(asked)]
+    docs = [_doc(place, prompt, form, tokenizer, room) for place, prompt in enumerate(asked)]
     shared: dict[str, Any] = {
         "source": "lm-eval",
         "place": config.tasks.include_path or "",
         "edition": join_edition("lm-eval", limit),
-        "template": template,
+        "template": form.template,
         "data_sha256": digest([[p.task, p.context, p.targets, one] for p in asked]),
     }
     record = EvaluationRecord(
@@ -106,11 +107,16 @@ def prepare(
     return task, record
 
 
-def _doc(place: int, prompt: StockPrompt, template: str, tokenizer: Any, room: int) -> PromptDoc:
+def _doc(
+    place: int, prompt: StockPrompt, form: PromptFormat, tokenizer: Any, room: int
+) -> PromptDoc:
     text = prompt.context
-    if template not in ("chat", "none"):  # lm-eval renders chats itself, examples as turns and all
-        text = render(Example(place, text, "", prompt.targets), template, tokenizer)
-    ids = encode_whole(tokenizer, text)[-(room - prompt.settings.max_new_tokens) :]
+    if form.template not in (
+        "chat",
+        "none",
+    ):  # lm-eval renders chats itself, examples as turns and all
+        text = render(Example(place, text, "", prompt.targets), form, tokenizer)
+    ids = encode_whole(tokenizer, text, form)[-(room - prompt.settings.max_new_tokens) :]
     known = {"doc_id": place, "category": prompt.task, "ids": tuple(ids), "sample": prompt.repeat}
     return prompt_doc(tokenizer, text, prompt.targets, **known)
 
@@ -156,11 +162,14 @@ def score_samples(
 
 
 def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Reading:
-    """A task that reads likelihoods, as lm-eval would run it: its own prompts, without a template."""
+    """A task that reads likelihoods, as lm-eval would run it: its own prompts, in the chat format if
+    that is the template of tasks, else as they are.
+    """
     folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
+    chat = config.task_template == "chat"
 
     def measure(model: TextModel, evaluation: Evaluation) -> Found:
-        results = evaluate_stock(model, name, limit=limit, include_paths=folders)
+        results = evaluate_stock(model, name, limit=limit, include_paths=folders, chat=chat)
         check_targets(results)
         keep_results(evaluation, results)
         # groups are pooled
@@ -183,7 +192,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
         place=config.tasks.include_path or "",
         edition=join_edition("lm-eval", limit),
         protocol=config.tasks.protocol,
-        template="none",
+        template="chat" if chat else "none",
         data_sha256=stock_identity(name, include_paths=folders, limit=limit),
         seeds=[SEED],
         **facts,

@@ -33,6 +33,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kdbench.harness.data.chat import DATE, BeginToken
+
 SCHEMA = 2
 
 
@@ -278,6 +280,9 @@ class EvaluationRecord(Record):
     edition: str
     protocol: str
     template: str = Field(description="prompt template; lm-eval's own prompts: none")
+    template_date: str = Field(DATE, description="the date that chat templates were told")
+    template_arguments: dict[str, Any] = Field({}, description="given to the chat template by name")
+    begin_token: BeginToken = "auto"
     limit: int | None = None
     model: str = Field(description="fingerprint of weights and configuration; the truth: truth")
     tokenizer: str = Field(description="fingerprint of tokenizer and chat template")

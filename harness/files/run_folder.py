@@ -264,7 +264,8 @@ class RunFolder:
 
     def trained(self) -> bool:
         """Whether the training is over and everything about it is written."""
-        return self.training.stage.done() and self.manifest.exists()
+        written = self.manifest.exists() and self.summary.exists()
+        return self.training.stage.done() and written
 
     def stages(self) -> list[str]:
         """Stages that are over, in their order."""

@@ -14,6 +14,9 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import DecodingRecord
 from kdbench.harness.lm.tasks import leaves, results_of, undisturbed
 
+Write = Callable[[list[dict[str, str]], bool], str]
+"""Messages in a chat format, the assistant's turn opened (or the last one going on) -> text."""
+
 
 class StockPrompt(NamedTuple):
     """A prompt of a generation task, as lm-eval asks it.
@@ -38,15 +41,14 @@ class AnswersLM(TemplateLM):
 
     Args:
         answer: all requests of an evaluation, in lm-eval's order -> their answers.
-        tokenizer: for the chat format; None: prompts are plain.
+        write: messages -> text in the chat format; None: prompts are plain.
     """
 
     def __init__(
-        self, answer: Callable[[list[Instance]], list[str]], tokenizer: Any = None
+        self, answer: Callable[[list[Instance]], list[str]], write: "Write | None" = None
     ) -> None:
         super().__init__()
-        self._answer = answer
-        self.tokenizer = tokenizer
+        self._answer, self._write = answer, write
 
     eot_token_id = 0
     tokenizer_name = ""
@@ -58,8 +60,9 @@ class AnswersLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The tokenizer's chat format."""
-        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
+        """The model's chat format."""
+        assert self._write is not None
+        return self._write(chat_history, add_generation_prompt)
 
     def tok_encode(self, *_: Any, **__: Any) -> Any:
         """Not for tasks that are answered."""
@@ -73,9 +76,9 @@ def stock_prompts(
     *,
     include_paths: Iterable[Path | str] = (),
     limit: int | None = None,
-    chat: Any = None,
+    chat: Write | None = None,
 ) -> list[StockPrompt]:
-    """What a generation task of lm-eval's asks, in its order; ``chat``: the tokenizer of its format.
+    """What a generation task of lm-eval's asks, in its order; ``chat``: its format, if it has one.
 
     Raises:
         InputError: it cannot be loaded.
@@ -143,18 +146,6 @@ def _targets(task: Any, doc: Any) -> tuple[str, ...]:
     target = task.doc_to_target(doc)
     listed = target if isinstance(target, (list, tuple)) else [target]
     return tuple(str(each) for each in listed) or ("",)
-
-
-def chat_text(tokenizer: Any, messages: list[dict[str, str]], opened: bool = True) -> str:
-    """Messages in a tokenizer's chat format, the assistant's turn opened or the last one going on."""
-    return str(
-        tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=opened,
-            continue_final_message=not opened,
-        )
-    )
 
 
 def request_decoding(gen_kwargs: dict[str, Any]) -> DecodingRecord:

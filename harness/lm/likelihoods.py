@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from kdbench.harness.lm.answers import chat_text, request_decoding
+from kdbench.harness.lm.answers import request_decoding
 from kdbench.harness.lm.tasks import results_of, undisturbed
 from kdbench.harness.text_model import Completion, TextModel, decoding_of
 from kdbench.tasks.labels import LabelDoc
@@ -97,8 +97,8 @@ class ModelLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The tokenizer's chat format."""
-        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
+        """The model's chat format."""
+        return self._model.chat_text(chat_history, add_generation_prompt)
 
 
 def evaluate_stock(
@@ -107,6 +107,7 @@ def evaluate_stock(
     *,
     limit: int | None = None,
     include_paths: Iterable[Path | str] = (),
+    chat: bool = False,
 ) -> dict[str, Any]:
     """Runs a task that is not ours, as lm-eval would.
 
@@ -115,6 +116,7 @@ def evaluate_stock(
         name: lm-eval's task, group or tag, or a task in ``include_paths``.
         limit: the first so many documents of each task.
         include_paths: folders with further task files.
+        chat: asked in the model's chat format, as with lm-eval's ``apply_chat_template``.
 
     Returns:
         lm-eval's results, ``samples`` with its document, prompt and target hashes among them.
@@ -123,7 +125,7 @@ def evaluate_stock(
         InputError: the task cannot be loaded (unknown, broken, or its data is out of reach).
     """
     with undisturbed():
-        return results_of(name, ModelLM(model), include_paths, limit)
+        return results_of(name, ModelLM(model), include_paths, limit, chat=chat)
 
 
 def label_likelihoods(model: TextModel, docs: Sequence[LabelDoc]) -> list[list[float]]:

@@ -24,7 +24,7 @@ from kdbench.harness.text_model import TextModel
 from kdbench.tasks.protocols import Protocol
 from kdbench.trainers.engine import in_process
 from kdbench.trainers.exposure import SMALLEST, curves, excess, prompt_errors, token_errors
-from kdbench.trainers.models import same_tokenizer
+from kdbench.trainers.models import compare
 from kdbench.trainers.types import Decoding, Prompt
 from kdbench.trainers.types import Sequence as Tokens
 
@@ -55,10 +55,13 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
     """R, L eps and ExAccErr with their intervals, place by place."""
     assert subject.teacher is not None
     student, teacher, protocol = subject.model(), subject.teacher.load(), prompts.protocol
-    if not same_tokenizer(student.tokenizer, teacher.tokenizer):
+    found = compare(student.tokenizer, teacher.tokenizer)
+    sizes = {model.engine.vocabulary.size for model in (student, teacher)}
+    if sizes != {found.shared}:
         raise InputError(
             "exposure bias compares student and teacher token by token, but their tokenizers "
-            "differ; give a teacher with the student's tokenizer, or leave exposure out of --probes"
+            f"differ ({found.said}); give a teacher with the student's tokenizer, or leave exposure "
+            "out of --probes"
         )
     decoding = subject.decoding(settings["seed"])
     part = digest(settings)[:8]

@@ -26,12 +26,11 @@ from kdbench.harness.progress import Progress
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import prepare_data, run_overlaps
+from kdbench.harness.runner.data import prepare_data, run_overlaps, twins_of
 from kdbench.harness.runner.models import (
     Located,
     end_tokens,
     locate,
-    other_tokenizer,
     world_model,
 )
 from kdbench.harness.runner.prepare import (
@@ -116,6 +115,9 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     )
     run.prepare.write(record)
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
+    twins = None
+    if needs_teacher and not prepared.shared:
+        twins = twins_of(prepared.rows, config, prepared.tokenizer, load_tokenizer(teacher.ref))
     info = train(
         session,
         Job(
@@ -125,7 +127,8 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
             student=lambda: load_model(init.ref),
             teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
             tokenizer=prepared.tokenizer,
-            teacher_tokenizer=other_tokenizer(prepared.tokenizer, teacher),
+            shared=prepared.shared or None,
+            twins=twins,
             data=data,
             teacher_samples=_teacher_samples(session, prepared, teacher),
             out=run.training,

@@ -11,12 +11,14 @@ from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.data.examples import Example, examples_sha256, load_jsonl, parse_examples
 from kdbench.harness.data.overlaps import overlaps, shared_ngrams
 from kdbench.harness.data.sources import data_folder, is_local, load_split
+from kdbench.harness.data.templates import prompt_key, render
 from kdbench.harness.data.texts import load_texts
-from kdbench.harness.data.tokens import TokenRule, tokenise
+from kdbench.harness.data.tokens import TokenRule, encode, end_of, opening, tokenise
 from kdbench.harness.errors import InputError
 from kdbench.harness.identity import digest
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
+from kdbench.trainers.alignment import Twins
 from kdbench.trainers.models import vocabulary
 from kdbench.trainers.types import Sequence
 
@@ -42,6 +44,8 @@ class TrainingData:
     dev_references: list[list[str]]
     text: list[Sequence]
     facts: dict[str, dict[str, Any]]
+    end_id: int
+    """What ends a response."""
 
 
 def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
@@ -92,7 +96,8 @@ def prepare_data(
     tokenizer: PreTrainedTokenizerBase,
 ) -> TrainingData:
     """Token ids under the run's protocol, template and limits."""
-    end_id = vocabulary(tokenizer).eos_ids[0]
+    form = config.training_format
+    end_id = vocabulary(tokenizer, end=end_of(tokenizer, form)).eos_ids[0]
     rule = TokenRule(
         boundary=config.data.boundary,
         over_long="drop",
@@ -103,9 +108,7 @@ def prepare_data(
     sequences: dict[str, list[Sequence]] = {}
     references: list[list[str]] = []
     for split, examples in (("train", rows.train), ("dev", rows.dev)):
-        kept, counts = tokenise(
-            examples, tokenizer, template=config.pair.template, rule=rule, end_id=end_id
-        )
+        kept, counts = tokenise(examples, tokenizer, template=form, rule=rule, end_id=end_id)
         sequences[split] = [Sequence(r.prompt_ids, r.response_ids, r.key) for r in kept]
         facts[split] = {"sha256": rows.fingerprints[split], **asdict(counts)}
         if split == "dev":
@@ -118,7 +121,31 @@ def prepare_data(
             "rows": len(rows.text),
             "kept": len(text),
         }
-    return TrainingData(sequences["train"], sequences["dev"], references, text, facts)
+    return TrainingData(sequences["train"], sequences["dev"], references, text, facts, end_id)
+
+
+def twins_of(
+    rows: Rows,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+) -> Twins:
+    """What writes the student's sequences in the tokens of a teacher with a tokenizer of its own.
+
+    The teacher reads each prompt in its own format: its chat template, its begin token.
+    """
+    form = config.training_format
+    examples = [*rows.train, *rows.dev]
+    keys = [prompt_key(render(example, form, tokenizer)) for example in examples]
+    texts = [render(example, form, teacher) for example in examples]
+    ids = encode(teacher, texts, opening(teacher, form))
+    ends = [vocabulary(t, end=end_of(t, form)).eos_ids[0] for t in (tokenizer, teacher)]
+    return Twins(
+        tokenizer,
+        teacher,
+        prompts={key: tuple(each) for key, each in zip(keys, ids, strict=True)},
+        ends=(ends[0], ends[1]),
+    )
 
 
 def run_overlaps(rows: Rows, config: RunConfig, data_dir: Path | None) -> dict[str, int]:

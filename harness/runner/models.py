@@ -11,6 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.contents import model_fingerprint, tokenizer_fingerprint
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import render
+from kdbench.harness.data.tokens import encode, end_of, opening
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
@@ -24,13 +27,14 @@ from kdbench.tasks import mini
 from kdbench.trainers.model_folder import inspect_folder
 from kdbench.trainers.models import (
     PRUNE,
+    Comparison,
+    compare,
     config_from,
     initialise,
     load_model,
     load_tokenizer,
     moved,
     prune,
-    same_tokenizer,
     verify_model,
 )
 
@@ -163,31 +167,46 @@ def _make_base(
 
 def shared_tokenizer(
     config: RunConfig, teacher: Located, student: Located, needs_same: bool
-) -> PreTrainedTokenizerBase:
-    """The student's tokenizer.
+) -> tuple[PreTrainedTokenizerBase, int]:
+    """The student's tokenizer, and how many of its ids the teacher shares (0: it has its own).
 
     Raises:
-        InputError: the method compares distributions but the tokenizers differ.
+        InputError: the method compares distributions but the tokenizers differ, or the student's
+            prompts and ends are written with tokens that the teacher does not have.
     """
     tokenizer = load_tokenizer(student.ref)
-    if needs_same and other_tokenizer(tokenizer, teacher) is not None:
+    found = compare(tokenizer, load_tokenizer(teacher.ref))
+    if needs_same and not found.shared:
         able = [n for n in METHODS if not find_method(n).method.card.same_tokenizer]
         raise InputError(
-            f"teacher {teacher.card.name!r} and student {student.card.name!r} have different "
-            f"tokenizers, but method {config.method.name} compares them token by token; choose a "
+            f"student {student.card.name!r} and teacher {teacher.card.name!r} have different tokenizers "
+            f"({found.said}), but method {config.method.name} compares them token by token; choose a "
             f"pair with one tokenizer, or a method that can: {', '.join(able)}"
         )
-    if config.teacher_sft is not None and other_tokenizer(tokenizer, teacher) is not None:
+    if config.teacher_sft is not None and found.shared < max(tokenizer.get_vocab().values()) + 1:
         raise InputError(
             "a teacher with its own tokenizer cannot be fine-tuned on the student's tokens; fine-tune "
-            "it first and give its folder, with --set teacher_sft=null"
+            "it first and give its folder, with --set teacher_sft=null ("
+            f"{found.said})"
         )
-    return tokenizer
+    if found.shared:
+        _check_known(config, tokenizer, found, teacher)
+    return tokenizer, found.shared
 
 
-def other_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, teacher: Located
-) -> PreTrainedTokenizerBase | None:
-    """The teacher's tokenizer if it is not the student's."""
-    its = load_tokenizer(teacher.ref)
-    return None if same_tokenizer(tokenizer, its) else its
+def _check_known(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, found: Comparison, teacher: Located
+) -> None:
+    """Refuses prompts and ends in tokens that the student's tokenizer has and the teacher's has not."""
+    form = config.training_format
+    probe = render(Example(0, "a", "b", ("c",)), form, tokenizer)
+    ids = encode(tokenizer, [probe], opening(tokenizer, form))[0]
+    end = end_of(tokenizer, form)
+    ids.append(tokenizer.eos_token_id if end is None else end)
+    for token in ids:
+        if token is not None and token >= found.shared:
+            raise InputError(
+                f"template {form.template} writes {tokenizer.convert_ids_to_tokens(token)!r}, a token "
+                f"that teacher {teacher.card.name!r} does not have ({found.said}); "
+                f"choose another template, or a teacher that has it"
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.config import RunConfig, TrainConfig, run_name
+from kdbench.harness.config import DataConfig, RunConfig, TrainConfig, run_name
 from kdbench.harness.contents import remember
 from kdbench.harness.errors import DriftError
 from kdbench.harness.evaluation.names import tasks_of
@@ -54,6 +54,7 @@ class Prepared:
         teacher, base: models as found; ``rows`` the data as found.
         contents: of both.
         tokenizer: the student's.
+        shared: how many of its ids the teacher shares; 0: it has a tokenizer of its own.
     """
 
     run: RunFolder
@@ -65,6 +66,7 @@ class Prepared:
     rows: Rows
     contents: Contents
     tokenizer: PreTrainedTokenizerBase
+    shared: int
 
 
 def prepare(session: Session) -> Prepared:
@@ -81,7 +83,9 @@ def prepare(session: Session) -> Prepared:
     base = base_student(session, config, teacher)
     if world_model(config.pair.student) is None:
         check_model(session, base, "student")
-    tokenizer = shared_tokenizer(config, teacher, base, needs_same=method.card.same_tokenizer)
+    tokenizer, shared = shared_tokenizer(
+        config, teacher, base, needs_same=method.card.same_tokenizer
+    )
     contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
     parts = run_parts(config, contents)
     run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))
@@ -100,6 +104,7 @@ def prepare(session: Session) -> Prepared:
         rows=rows,
         contents=contents,
         tokenizer=tokenizer,
+        shared=shared,
     )
 
 
@@ -158,11 +163,10 @@ def world_data(
     config: RunConfig, size: str, training: TrainConfig, tokenizer: PreTrainedTokenizerBase
 ) -> TrainingData:
     """What a world's teacher learns from: the same whatever the run that comes first asks for."""
-    data = {"train": size, "dev": size, "text": None, "limit": None, "dev_limit": 64}
     whole = config.model_copy(
         update={
             "pair": config.pair.model_copy(update={"template": "mini"}),
-            "data": config.data.model_copy(update={**data, "boundary": "apart"}),
+            "data": DataConfig(train=size, dev=size, dev_limit=64),
         }
     )
     return prepare_data(load_rows(whole, None), whole, training, tokenizer)

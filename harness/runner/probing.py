@@ -10,6 +10,7 @@ from functools import cache, partial
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from kdbench.harness.data.tokens import end_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import Answering, protocol_decoding
 from kdbench.harness.evaluation.names import tasks_of
@@ -101,17 +102,17 @@ def text_model(session: Session, model: Located) -> TextModel:
     Decoding in float64 keeps float32 weights.
     """
     tokenizer = load_tokenizer(model.ref)
-    generate = session.config.generate
+    generate, form = session.config.generate, session.config.task_format
     dtype = sampling_dtype(session.config.answer_precision)
     loaded = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
     engine = LoadedModel(
         model=loaded,
-        vocabulary=vocabulary(tokenizer, loaded),
+        vocabulary=vocabulary(tokenizer, loaded, end=end_of(tokenizer, form)),
         batch_size=generate.batch_size,
         chunk=generate.chunk,
         sampling_dtype=dtype,
     )
-    return TextModel(engine, tokenizer)
+    return TextModel(engine, tokenizer, form)
 
 
 def room(model: Located, tokenizer: PreTrainedTokenizerBase) -> int:

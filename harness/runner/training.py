@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.runner.data import TrainingData
@@ -20,7 +21,7 @@ from kdbench.trainers.checkpoint import drop_checkpoints
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.loop import Loop, State
 from kdbench.trainers.method import Method
-from kdbench.trainers.models import vocabulary
+from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.types import Answer
 
 
@@ -35,7 +36,8 @@ class Job:
         student: loads the model to train (float32).
         teacher: loads the frozen teacher in the given dtype, or None.
         tokenizer: the student's.
-        teacher_tokenizer: the teacher's, if it is another one.
+        shared: ids that student and teacher share, if that is not all of the student's.
+        twins: gives sequences their twin in the tokens of a teacher with a tokenizer of its own.
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
         out: folder of the training; see `kdbench.trainers.loop`.
@@ -50,7 +52,8 @@ class Job:
     out: Training
     teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
     teacher_samples: Path | None = None
-    teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    shared: int | None = None
+    twins: Twins | None = None
 
 
 def train(session: Session, job: Job) -> dict[str, Any]:
@@ -97,12 +100,14 @@ def _run(session: Session, job: Job) -> State:
 def _assembled(session: Session, job: Job) -> Loop:
     student = job.student()
     teacher = job.teacher(sampling_dtype(job.training.precision)) if job.teacher else None
-    twins, teacher_vocab, alike = None, None, [student]
-    if teacher is not None and job.teacher_tokenizer is not None:
-        twins = Twins(job.tokenizer, job.teacher_tokenizer)
-        teacher_vocab = vocabulary(job.teacher_tokenizer, teacher).size
+    teacher_vocab, alike = None, [student]
+    if teacher is not None and job.twins is not None:
+        teacher_vocab = vocabulary(job.twins.teacher, teacher).size
     elif teacher is not None:
         alike.append(teacher)
+    words = vocabulary(job.tokenizer, *alike, end=job.data.end_id, size=job.shared)
+    _check_ids(job, words)
+    say_ends(student, words)
 
     def rouge(answers: list[Answer]) -> float:
         texts = job.tokenizer.batch_decode([list(a.ids) for a in answers], skip_special_tokens=True)
@@ -115,9 +120,9 @@ def _assembled(session: Session, job: Job) -> Loop:
             method=job.method,
             student=student,
             teacher=teacher,
-            vocabulary=vocabulary(job.tokenizer, *alike),
+            vocabulary=words,
             teacher_vocab=teacher_vocab,
-            twin=twins,
+            twin=job.twins if teacher is not None else None,
             tokenizer=job.tokenizer,
             train=job.data.train,
             text=job.data.text,
@@ -130,3 +135,30 @@ def _assembled(session: Session, job: Job) -> Loop:
             accelerator=session.accelerator(job.training),
         )
     )
+
+
+def _check_ids(job: Job, words: Vocabulary) -> None:
+    """Refuses rows with tokens that one of the models does not have.
+
+    Raises:
+        InputError: names the token.
+    """
+    rows = [*job.data.train, *job.data.dev, *job.data.text]
+    largest = max(max((*row.prompt, *row.response), default=0) for row in rows)
+    if largest >= words.size:
+        raise InputError(
+            f"the data has the token {job.tokenizer.convert_ids_to_tokens(largest)!r} of the student's "
+            "tokenizer, which the teacher's does not have; remove it from the data, or choose another "
+            "teacher"
+        )
+
+
+def say_ends(model: PreTrainedModel, words: Vocabulary) -> None:
+    """Has a model's generation configuration name the token that its training answers end with."""
+    config = model.generation_config
+    if config is None:
+        return
+    named = config.eos_token_id
+    known = named if isinstance(named, list) else [named]
+    if words.eos_ids[0] not in known:
+        config.eos_token_id = list(words.eos_ids)
