@@ -115,9 +115,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     )
     run.prepare.write(record)
     needs_teacher = method.card.teacher_logits or method.card.teacher_samples
-    twins = None
-    if needs_teacher and not prepared.shared:
-        twins = twins_of(prepared.rows, config, prepared.tokenizer, load_tokenizer(teacher.ref))
+    twins = partial(twins_of, prepared.rows, config, prepared.tokenizer, teacher.ref)
     info = train(
         session,
         Job(
@@ -128,7 +126,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
             teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
             tokenizer=prepared.tokenizer,
             shared=prepared.shared or None,
-            twins=twins,
+            twins=None if prepared.shared else twins,
             data=data,
             teacher_samples=_teacher_samples(session, prepared, teacher),
             out=run.training,

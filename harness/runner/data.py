@@ -19,7 +19,7 @@ from kdbench.harness.identity import digest
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
 from kdbench.trainers.alignment import Twins
-from kdbench.trainers.models import vocabulary
+from kdbench.trainers.models import load_tokenizer, vocabulary
 from kdbench.trainers.types import Sequence
 
 WORLDS = tuple(mini.SIZES)
@@ -125,16 +125,13 @@ def prepare_data(
 
 
 def twins_of(
-    rows: Rows,
-    config: RunConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    teacher: PreTrainedTokenizerBase,
+    rows: Rows, config: RunConfig, tokenizer: PreTrainedTokenizerBase, teacher_ref: str
 ) -> Twins:
     """What writes the student's sequences in the tokens of a teacher with a tokenizer of its own.
 
     The teacher reads each prompt in its own format: its chat template, its begin token.
     """
-    form = config.training_format
+    form, teacher = config.training_format, load_tokenizer(teacher_ref)
     examples = [*rows.train, *rows.dev]
     keys = [prompt_key(render(example, form, tokenizer)) for example in examples]
     texts = [render(example, form, teacher) for example in examples]

@@ -37,7 +37,7 @@ class Job:
         teacher: loads the frozen teacher in the given dtype, or None.
         tokenizer: the student's.
         shared: ids that student and teacher share, if that is not all of the student's.
-        twins: gives sequences their twin in the tokens of a teacher with a tokenizer of its own.
+        twins: makes what gives sequences their twin, for a teacher with a tokenizer of its own.
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
         out: folder of the training; see `kdbench.trainers.loop`.
@@ -53,7 +53,7 @@ class Job:
     teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
     teacher_samples: Path | None = None
     shared: int | None = None
-    twins: Twins | None = None
+    twins: Callable[[], Twins] | None = None
 
 
 def train(session: Session, job: Job) -> dict[str, Any]:
@@ -100,9 +100,10 @@ def _run(session: Session, job: Job) -> State:
 def _assembled(session: Session, job: Job) -> Loop:
     student = job.student()
     teacher = job.teacher(sampling_dtype(job.training.precision)) if job.teacher else None
-    teacher_vocab, alike = None, [student]
+    twins, teacher_vocab, alike = None, None, [student]
     if teacher is not None and job.twins is not None:
-        teacher_vocab = vocabulary(job.twins.teacher, teacher).size
+        twins = job.twins()
+        teacher_vocab = vocabulary(twins.teacher, teacher).size
     elif teacher is not None:
         alike.append(teacher)
     words = vocabulary(job.tokenizer, *alike, end=job.data.end_id, size=job.shared)
@@ -122,7 +123,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             teacher=teacher,
             vocabulary=words,
             teacher_vocab=teacher_vocab,
-            twin=job.twins if teacher is not None else None,
+            twin=twins,
             tokenizer=job.tokenizer,
             train=job.data.train,
             text=job.data.text,
