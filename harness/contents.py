@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kdbench.harness.config import RunConfig, run_name, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.store import content_hash, read_record, write_json
+from kdbench.harness.files.store import content_hash, file_state, read_record, write_json
 from kdbench.harness.identity import Contents, digest, run_id, run_parts
 from kdbench.harness.provenance import source_folders, tree_sha256
 from kdbench.trainers.optim import Precision
@@ -62,7 +62,7 @@ class Memory(Record):
     precision: Precision
     """What ``auto`` means on the machine and device it was found out for."""
     stamps: dict[str, list[int]]
-    """Files looked at: size and time of change."""
+    """Files looked at, each with its `file_state`."""
 
 
 class Identified(NamedTuple):
@@ -143,16 +143,15 @@ def _data_files(config: RunConfig, data_dir: Path | None) -> list[Path]:
 
 
 def _stamps(paths: Iterable[Path | str]) -> dict[str, list[int]]:
-    """Size and time of change of files and of all files in folders; -1 for what is gone."""
+    """`file_state` of files and of all files in folders; -1 for what is gone."""
     stamps = {}
     for path in map(Path, paths):
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
             try:
-                stat = file.stat()
-                stamps[str(file)] = [stat.st_size, stat.st_mtime_ns]
+                stamps[str(file)] = list(file_state(file))
             except OSError:
-                stamps[str(file)] = [-1, -1]
+                stamps[str(file)] = [-1]
     return stamps
 
 

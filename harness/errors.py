@@ -32,6 +32,10 @@ class InputError(KdbenchError, ValueError):
     exit_code = 2
 
 
+class Damaged(InputError):
+    """A file that kdbench wrote is not as it was written."""
+
+
 class RunLocked(InputError):
     """Another live process is writing the same run folder."""
 

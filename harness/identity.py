@@ -217,7 +217,7 @@ def near_evaluation(record: EvaluationRecord, folder: RunFolder) -> str:
     """One line, if a finished evaluation of the same model misses ``record`` by one field only."""
     mine = departures(record, _PLACE) or {}
     for evaluation in folder.evaluations():
-        if evaluation.task == record.task and evaluation.scored.done():
+        if evaluation.task == record.task and evaluation.scored.marked():
             parts = departures(evaluation.record.read(), _PLACE) or {}
             if line := near_miss(
                 mine, IdentityRecord(version=VERSION, parts=parts), evaluation.key

@@ -17,7 +17,7 @@ from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.locks import RunLock
-from kdbench.harness.files.store import Stage
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision
 

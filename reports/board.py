@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypedDict, Unpack
 from kdbench.harness.comparisons import DRAWS
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, Record
-from kdbench.harness.files.store import write_text
+from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.metrics import info
 from kdbench.harness.printing import visible_json
 from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
@@ -25,7 +25,7 @@ from kdbench.reports.measured import Shown, TableTests, tested
 from kdbench.reports.paired import row_seeds
 from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook, pair_title
-from kdbench.reports.runs import finished_runs
+from kdbench.reports.runs import damaged, finished_runs
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.style import interval_text, signature
 from kdbench.reports.text.terminal import Terminal
@@ -102,6 +102,8 @@ class Choice(TypedDict, total=False):
     """What divides methods into closed and open; None: the default version."""
     cache: Path | None
     """Folder that remembers paired tests; None: do not remember."""
+    say: Say | None
+    """Told of each run that is left out for another reason than having no end yet."""
 
 
 def leaderboard(
@@ -179,6 +181,9 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
         InputError: no finished run, or a file that cannot be read.
     """
     runs, left_out = finished_runs([paths] if isinstance(paths, str | Path) else paths)
+    if say := chosen.get("say"):
+        for reason in damaged(left_out):
+            say(reason)
     made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
     shown = [_shown(*each, chosen) for each in zip(made, found, strict=True)]

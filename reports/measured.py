@@ -15,7 +15,7 @@ import numpy as np
 from kdbench.harness import comparisons, stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Missing, Record
-from kdbench.harness.files.store import write_text
+from kdbench.harness.files.store import Document
 from kdbench.harness.stats import Array
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
 from kdbench.reports.columns import Cell, Column, Found, directed
@@ -64,12 +64,13 @@ def tested(shown: Sequence[Shown], cache: Path | None) -> BoardTests:
     """
     if cache is None:
         return _tested(shown)
-    path = cache / f"{_digest(shown)[:32]}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return BoardTests.model_validate_json(path.read_bytes())
+    remembered = Document(cache / f"{_digest(shown)[:32]}.json", BoardTests)
+    with contextlib.suppress(InputError):  # damaged, or of another version: tested again
+        if remembered.exists():
+            return remembered.read()
     found = _tested(shown)
     with contextlib.suppress(InputError):  # a full or read-only cache costs time, no more
-        write_text(path, found.model_dump_json())
+        remembered.write(found)
     return found
 
 

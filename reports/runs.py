@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from kdbench.harness.errors import InputError, unfit
+from kdbench.harness.errors import Damaged, InputError, unfit
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationScores,
@@ -30,6 +31,9 @@ K = TypeVar("K", bound=Hashable)
 PromptRow = TypeVar("PromptRow", SampleRow, ScoreRow)
 _LINE = re.compile(rb'^\{"doc_id": ?(-?\d+), ?"prompt_hash": ?"([^"\\]*)".*$', re.MULTILINE)
 """A line of samples or of scores, by how it begins."""
+UNFINISHED = ": not finished"
+READERS = 8
+"""Threads that read and hash run folders."""
 _REMEDY = "run: kdbench score, or kdbench eval"
 
 
@@ -78,20 +82,47 @@ def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
         InputError: a path does not exist, or no finished run is there.
     """
     places = list(paths)
-    runs, left_out = [], []
-    for folder in find_runs(places):
-        try:
-            if not folder.summary.exists():
-                left_out.append(f"{folder.name}: not finished")
-                continue
-            runs.append(Run(folder, folder.summary.read()))
-        except InputError as error:
-            left_out.append(f"{folder.name}: {str(error).replace(f'{folder.path}/', '')}")
+    with ThreadPoolExecutor(READERS) as pool:  # hashing and reading leave Python's lock
+        found = list(pool.map(_verified, find_runs(places)))
+    runs = [run for run in found if isinstance(run, Run)]
+    left_out = [why for why in found if isinstance(why, str)]
     if not runs:
         where = ", ".join(map(str, places)) or "nothing"
         why = f" ({'; '.join(left_out)})" if left_out else ""
         raise InputError(f"no finished run in {where}{why}; make one with: kdbench run")
     return runs, left_out
+
+
+def _verified(folder: RunFolder) -> Run | str:
+    """A finished run, all that reports take from it being as it was written; or why it is left out.
+
+    The scores are those that the summary was made of; whatever else is read carries its own digest.
+    """
+    try:
+        if not folder.summary.exists():
+            return f"{folder.name}{UNFINISHED}"
+        summary = folder.summary.read()
+        for document in (folder.config, folder.prepare, folder.manifest):
+            if document.exists():
+                document.check()
+        for key, scores in summary.scores.items():
+            evaluation = folder.evaluation(key)
+            if evaluation.record.exists():
+                evaluation.record.check()
+            there = scores.scores_sha256 and evaluation.scores_file.exists()
+            if there and scores_digest(evaluation) != scores.scores_sha256:
+                raise Damaged(
+                    f"{evaluation.scores_file} is not what the summary was made of; make both again "
+                    f"with kdbench score {folder.name}"
+                )
+    except InputError as error:
+        return f"{folder.name}: {str(error).replace(f'{folder.path}/', '')}"
+    return Run(folder, summary)
+
+
+def damaged(left_out: Iterable[str]) -> list[str]:
+    """Those of `finished_runs`' reasons that are no mere lack of an end."""
+    return [reason for reason in left_out if not reason.endswith(UNFINISHED)]
 
 
 # -- facts ----------------------------------------------------------------------------------------
@@ -209,7 +240,7 @@ def prompt_scores(evaluation: Evaluation) -> PromptScores:
     Raises:
         InputError: a row is no score row.
     """
-    return _read_scores(*_state(evaluation.scores_file))
+    return _read_scores(evaluation.scores_file, scores_digest(evaluation))
 
 
 def scores_digest(evaluation: Evaluation) -> str:
@@ -273,14 +304,8 @@ def prompt_rows(
         raise InputError(f"{unfit(path, error)}; {_REMEDY}") from error
 
 
-def _state(path: Path) -> tuple[Path, int, int]:
-    """A file, with what changes when it does."""
-    stat = path.stat()
-    return path, stat.st_mtime_ns, stat.st_size
-
-
 @functools.lru_cache(maxsize=1024)
-def _read_scores(path: Path, _time: int, _size: int) -> PromptScores:
+def _read_scores(path: Path, _content: str) -> PromptScores:
     data = path.read_bytes()
     body = data[: data.rfind(b"\n") + 1].strip()
     try:  # one parse for the whole file: a line break is never inside a JSON row

@@ -22,7 +22,6 @@ from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     CostRow,
-    Summary,
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import JUDGES
@@ -62,7 +61,7 @@ def costs(run: Path) -> list[CostRow]:
 
 
 def entry(run: Path) -> dict[str, Any]:
-    summary = Summary.model_validate(json.loads((run / "summary.json").read_text()))
+    summary = RunFolder(run).summary.read()
     ((_, found),) = summary.judge.items()
     assert isinstance(found, dict)
     return found

@@ -15,7 +15,8 @@ from kdbench.harness.data.examples import Example, load_jsonl
 from kdbench.harness.data.overlaps import shared_ngrams
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import Stage, make_folder, read_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import make_folder, read_json
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.rules.check import judge_runs, rulebook

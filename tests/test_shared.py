@@ -234,7 +234,7 @@ import test_shared
 from kdbench.harness.errors import InputError
 from kdbench.harness.runner.prepare import trained
 from kdbench.harness.files.run_folder import Training
-from kdbench.harness.files.store import Stage
+from kdbench.harness.files.stages import Stage
 session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 if session.is_main:  # the other does not see it yet

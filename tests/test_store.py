@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.harness.errors import InputError, RunLocked, unknown
+from kdbench.harness.errors import Damaged, InputError, RunLocked, unknown
 from kdbench.harness.files.folders import build_once, new_folder, open_cache, settle_folder
 from kdbench.harness.files.locks import Holder, RunLock, lock_holder
 from kdbench.harness.files.owners import sweep, temporary
 from kdbench.harness.files.records import StageCost
+from kdbench.harness.files.selfcheck import checked, checked_row, row_with_digest, with_digest
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
-    Stage,
     append_rows,
     keep_rows,
     make_folder,
@@ -139,18 +140,57 @@ def test_marker_notices_missing_resized_and_changed_outputs(tmp_path: Path) -> N
     stage = Stage(tmp_path, "train")
     assert not stage.done()
     stage.mark(["student", "log.txt"], {"steps": 20})
-    assert stage.done(check_content=True)
+    assert stage.done()
     marker = stage.marker()
     assert marker is not None
     assert sorted(marker.outputs) == ["log.txt", "student/model.bin"]
     assert marker.info == {"steps": 20}
-    write_text(tmp_path / "log.txt", "LOG")
-    assert stage.done()
-    assert not stage.done(check_content=True)
-    write_text(tmp_path / "log.txt", "longer")
-    assert not stage.done()
-    stage.unmark()
+    for text, problem in (("LOG", "its content changed"), ("longer", "6 bytes instead of 3")):
+        write_text(tmp_path / "log.txt", text)
+        with pytest.raises(Damaged, match=rf"log\.txt is not as it was written \({problem}\)$"):
+            stage.done()
+    (tmp_path / "log.txt").unlink()
+    with pytest.raises(Damaged, match=r"log\.txt is gone; train again$"):
+        Stage(tmp_path, "train", "train again").done()
+    said: list[str] = []
+    assert not stage.done(said.append)
+    assert said == [f"note: {tmp_path / 'log.txt'} is gone: it is made again"]
     assert stage.marker() is None
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    write_text(path, "log")
+    stage = Stage(tmp_path, "train")
+    stage.mark([path])
+    time.sleep(0.06)  # from now on the hash is remembered
+    assert stage.done() and stage.done()
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"L")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(Damaged, match="its content changed"):
+        stage.done()
+
+
+@pytest.mark.parametrize("document", [True, False])
+def test_no_byte_of_a_sealed_document_or_row_changes_unseen(document: bool) -> None:
+    value = {"é": [1.5, None], "digest of": {"a": "b"}}
+    data = with_digest(value).encode() if document else row_with_digest(value)
+    undo = checked if document else checked_row
+    assert undo(data, json.loads(data)) == value
+    for place in range(len(data)):
+        for flip in (1, 8, 64, 255):
+            changed = bytearray(data)
+            changed[place] ^= flip
+            with pytest.raises(ValueError):
+                undo(bytes(changed), json.loads(changed.decode()))
+
+
+def test_documents_without_a_digest_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
 
 
 @pytest.mark.parametrize("base", ["run", "."])
@@ -165,7 +205,7 @@ def test_marker_of_a_relative_folder(
         marker = stage.marker()
         assert marker is not None
         assert list(marker.outputs) == ["log.txt"]
-        assert stage.done(check_content=True)
+        assert stage.done()
 
 
 def test_what_does_not_fit_is_named_and_the_nearest_field_offered() -> None:
@@ -348,7 +388,7 @@ def test_waiting_for_the_holder(tmp_path: Path, spawn: Spawn) -> None:
 
 def lock_file(folder: Path, **changes: object) -> None:
     content = {"host": socket.gethostname(), "pid": os.getppid(), "heartbeat": time.time()}
-    write_json(folder / "lock", content | changes)
+    (folder / "lock").write_text(json.dumps(content | changes))
 
 
 def test_other_host_lives_by_its_heartbeat(tmp_path: Path) -> None:

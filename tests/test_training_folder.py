@@ -7,7 +7,7 @@ import torch
 
 from kdbench.harness.cli import _run
 from kdbench.harness.files.run_folder import RunFolder, Training
-from kdbench.harness.files.store import Stage
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.runner import training
 from kdbench.trainers import checkpoint
 from kdbench.trainers.types import Sequence

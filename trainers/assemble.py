@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness.files.store import Say, to_stderr
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel, Services, reference_loss
@@ -47,6 +48,7 @@ class Parts:
         dev: development examples, or none.
         dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
         answers: file in which teacher answers to the training prompts are shared.
+        say: told of those that were damaged.
         decode_rows, decode_chunk: see `kdbench.trainers.engine.LoadedModel`.
         out: folder of the training; see `kdbench.trainers.loop`.
         accelerator: device, mixed precision and ranks.
@@ -66,6 +68,7 @@ class Parts:
     dev: Seq[Sequence] = ()
     dev_score: Callable[[list[Answer]], float] | None = None
     answers: Path
+    say: Say = to_stderr
     decode_rows: int
     decode_chunk: int
     out: Path
@@ -151,7 +154,11 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
         return replace(services, meter=Counter()).answer(prompts, seeded, model="teacher")
 
     taught = TeacherAnswers(
-        parts.train, parts.answers, sample_teacher, writes=accelerator.is_main_process
+        parts.train,
+        parts.answers,
+        sample_teacher,
+        writes=accelerator.is_main_process,
+        say=parts.say,
     )
     seen: set[int] = set()
 

@@ -14,7 +14,9 @@ import torch
 from pydantic import Field
 
 from kdbench.harness.files.locks import RunLock
-from kdbench.harness.files.store import append_rows, read_rows
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.rows import drop_lines, read_checked
+from kdbench.harness.files.store import Say, append_rows, to_stderr
 from kdbench.trainers.method import Context, Method, MethodConfig, Stream
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
@@ -81,6 +83,14 @@ def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:
     return (Stream.of("text", rows, weight=weight),) if rows else ()
 
 
+class AnswerRow(Record):
+    """One answer of the teacher, as token ids."""
+
+    index: int
+    key: int
+    response: list[int]
+
+
 @dataclass(eq=False)
 class TeacherAnswers:
     """Teacher answers to the training prompts: sampled when first needed, kept in a file, shared.
@@ -96,6 +106,7 @@ class TeacherAnswers:
         path: JSONL file of the answers so far.
         sample: answers prompts with the teacher, the same on every rank.
         writes: whether this rank is the one that reads and appends to the file.
+        say: told of damaged answers, which are sampled again.
     """
 
     train: Seq[Sequence]
@@ -103,8 +114,11 @@ class TeacherAnswers:
     sample: Callable[[list[Prompt]], list[Answer]]
     _: KW_ONLY
     writes: bool
+    say: Say = to_stderr
 
     def __post_init__(self) -> None:
+        if self.writes and read_checked(self.path, AnswerRow)[1]:
+            self._heal()
         self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if self.writes else {})
 
     def pick(self, indices: Iterable[int]) -> list[Sequence]:
@@ -122,21 +136,30 @@ class TeacherAnswers:
             with RunLock(self.path.parent, wait=WAIT):
                 there = self._read()
                 rows = [
-                    {"index": i, "key": self.train[i].key, "response": list(ids)}
+                    AnswerRow(index=i, key=self.train[i].key, response=list(ids))
                     for i, ids in found.items()
                     if i not in there
                 ]
-                append_rows(self.path, rows)
+                append_rows(self.path, rows, digests=True)
             found |= {i: ids for i, ids in there.items() if i not in self._found}
         self._found |= _of_main(found)
 
     def _read(self) -> dict[int, tuple[int, ...]]:
         found: dict[int, tuple[int, ...]] = {}
-        for row in read_rows(self.path):
-            index = row["index"]
-            if index < len(self.train) and self.train[index].key == row["key"]:
-                found.setdefault(index, tuple(row["response"]))
+        for row in read_checked(self.path, AnswerRow)[0]:
+            if row.index < len(self.train) and self.train[row.index].key == row.key:
+                found.setdefault(row.index, tuple(row.response))
         return found
+
+    def _heal(self) -> None:
+        """Takes damaged answers out of the file: they are sampled again when they are needed."""
+        with RunLock(self.path.parent, wait=WAIT):
+            damaged = read_checked(self.path, AnswerRow)[1]
+            drop_lines(self.path, damaged)
+        lines = ", ".join(map(str, damaged[:5])) + (", …" if len(damaged) > 5 else "")
+        self.say(
+            f"note: {self.path} is not as it was written (line {lines}): these answers are sampled again"
+        )
 
 
 def _of_main(found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:

@@ -231,7 +231,7 @@ def _answered(
 ) -> None:
     """One task answered, scored and described."""
     generate_and_score(session, answering, evaluation, record, task)
-    if not described(evaluation):
+    if not described(evaluation, session.progress.say):
         describe(evaluation)
 
 
@@ -245,6 +245,7 @@ def generate_and_score(
     """One task: samples of every decoding seed, then scores."""
     assert record.decoding is not None
     if not evaluation.generated.done():
+        evaluation.scored.unmark()
         evaluation.record.write(record)
         spent, tokens = session.spent(evaluation.generated), 0
         answer = answering.answerer(record.decoding)
@@ -265,8 +266,10 @@ def generate_and_score(
             [evaluation.samples_file(seed) for seed in record.seeds],
             {**spent.info(), "sampled": tokens, "counts": asdict(task.counts)},
         )
+    elif not evaluation.record.sound(session.progress.say):
+        evaluation.record.write(record)
     settle(evaluation.generated)
-    if not evaluation.scored_by(scored_as(record)):
+    if not evaluation.scored_by(scored_as(record), session.progress.say):
         score(evaluation, record.place or None)
 
 

@@ -62,7 +62,7 @@ def read_likelihoods(
         task: what is asked.
         model: gives the loaded model.
     """
-    if evaluation.scored_by(task.scorer):
+    if evaluation.scored_by(task.scorer, session.progress.say):
         return
     record = task.record
     evaluation.record.write(record)

@@ -18,6 +18,7 @@ from kdbench.harness.files.records import (
     ScoreRow,
 )
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.files.store import Say, content_hash
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import column_id
 from kdbench.tasks.scoring import SCORER, score_rows
@@ -61,10 +62,10 @@ def describe(evaluation: Evaluation) -> None:
     evaluation.keep_probe("text", report, {"scorer": scorer})
 
 
-def described(evaluation: Evaluation) -> bool:
-    """Whether `describe` has seen the scores that are there."""
+def described(evaluation: Evaluation, heal: Say) -> bool:
+    """Whether `describe` has seen the scores that are there; damage is told, and forgotten."""
     seen, scored = evaluation.probe("text"), evaluation.scored.info()
-    return seen.done() and seen.info().get("scorer") == scored.get("scorer")
+    return seen.done(heal) and seen.info().get("scorer") == scored.get("scorer")
 
 
 def score_texts(rows: list[SampleRow]) -> tuple[list[ScoreRow], dict[str, Any]]:
@@ -98,6 +99,7 @@ def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
         sampled=record.decoding is not None,
         column=column_id(record, scored["scorer"]),
         scorer=scored["scorer"],
+        scores_sha256=content_hash(evaluation.scores_file),
     )
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
-from kdbench.harness.files.store import Stage, append_rows, read_records
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, read_records
 
 ENDING = ".spent.jsonl"
 

@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.files.locks import LOCK, RunLock, lock_holder
 from kdbench.harness.files.owners import sweep, temporary
-from kdbench.harness.files.store import make_folder, sync_path, writing
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import Say, make_folder, sync_path, to_stderr, writing
+
+BUILT = "built"
+"""The stage of a folder that `build_once` made."""
 
 
 def cache_folder() -> Path:
@@ -91,24 +95,39 @@ def settle_folder(path: Path | str) -> None:
     sweep(target.parent, deep=False)
 
 
-def build_once(path: Path | str, build: Callable[[Path], None], *, wait: float = 3600.0) -> Path:
+def build_once(
+    path: Path | str,
+    build: Callable[[Path], None],
+    *,
+    say: Say = to_stderr,
+    wait: float = 3600.0,
+) -> Path:
     """Returns the cached folder ``path``, built by ``build(empty folder)`` if it is not there.
 
     Several processes may ask at once: one builds, the others wait for it. The folder appears whole
-    or not at all.
+    or not at all, with a marker of what is in it.
+
+    Args:
+        path: the folder.
+        build: fills an empty one.
+        say: told if the folder was damaged; it is then built again.
+        wait: seconds for another process that builds it.
 
     Raises:
         RunLocked: another process was still building after ``wait`` seconds.
         InputError: the place cannot be written.
     """
     target = Path(path)
-    if target.is_dir():
-        return target
+    stage = Stage(target, BUILT)
+    with contextlib.suppress(Damaged):
+        if stage.done():
+            return target
     with RunLock(target.parent, wait=wait, name=f".{target.name}.lock"):
         settle_folder(target)
-        if not target.is_dir():
-            with new_folder(target) as temporary:
-                build(temporary)
+        if not stage.done(say):  # nor if an older kdbench built it, which left no marker
+            with new_folder(target) as unfinished:
+                build(unfinished)
+                Stage(unfinished, BUILT).mark([unfinished])
     return target
 
 

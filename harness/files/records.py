@@ -22,6 +22,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     manifest.json                            Manifest, written last
     report/                                  what kdbench report wrote; read by nobody
     <stage>.done                             stage markers: sha256 of the stage's outputs
+    (every .json and .done                   carries the digest of itself; see `selfcheck`)
     lock                                     host, pid, heartbeat of the one writer
     error.log                                traceback of the last command's error; none if it ended well
 
@@ -105,6 +106,7 @@ class EvaluationScores(Record):
         "`kdbench.harness.identity.column_id`"
     )
     scorer: str = Field(description="version that made these scores")
+    scores_sha256: str = Field("", description="of scores.jsonl; empty: by an older kdbench")
 
 
 class ModelRef(Record):
@@ -351,3 +353,5 @@ class Manifest(Record):
     cost: dict[str, StageCost]
     extra: dict[str, Any] = {}
     drift: list[str] = []
+    run: RunCard | None = Field(None, description="the summary's, to make that again")
+    learned: dict[str, float] = Field({}, description="the summary's")

@@ -5,6 +5,7 @@ there are, what of a run is done, and for its documents, samples, scores, probes
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ from kdbench.harness.files.records import (
     Summary,
     TrainRow,
 )
+from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import (
     Document,
-    Stage,
+    Say,
     read_json,
     read_records,
     write_json,
@@ -52,9 +54,18 @@ class InFolder(Generic[T]):
         return self.make(inside(folder.path, self.name))
 
 
-def document(name: str, model: type[R]) -> InFolder[Document[R]]:
+def document(name: str, model: type[R], remedy: str = "") -> InFolder[Document[R]]:
     """Attribute of a folder: the `Document` of that name in it."""
-    return InFolder(name, lambda path: Document(path, model))
+    return InFolder(name, lambda path: Document(path, model, remedy))
+
+
+COPY = "copy it back from where the folder came from"
+AGAIN = f"{COPY}, or write it again with kdbench run and the settings of the run"
+"""What to do about a damaged document that a run writes; its student and its answers are kept."""
+ASK_AGAIN = f"{COPY}, or take the folder of the evaluation away and ask again with kdbench eval"
+TRAIN_AGAIN = f"{COPY}, or take the folder train away and train again with kdbench run"
+SCORE_AGAIN = "make it again with kdbench score, or with kdbench eval where a model is asked"
+MEASURE_AGAIN = "measure it again with kdbench eval and the same --probes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class JudgeFolder:
 
     path: Path
 
-    record = document("judge.json", JudgeRecord)
+    record = document("judge.json", JudgeRecord, "write it again with kdbench judge")
     """What the judge's id stands for."""
 
     verdicts = InFolder("verdicts.jsonl", Path)
@@ -89,22 +100,27 @@ class Evaluation:
         """The task's name, as the key says it."""
         return self.key.partition("@")[0]
 
-    record = document("evaluation.json", EvaluationRecord)
+    record = document("evaluation.json", EvaluationRecord, f"{COPY}, or run kdbench eval again")
     """What the key stands for."""
 
     @property
     def generated(self) -> Stage:
         """Answers of all decoding seeds; its info: ``wall_s``, ``sampled``, ``counts``."""
-        return Stage(self.path, "generate")
+        return Stage(self.path, "generate", ASK_AGAIN)
 
     @property
     def scored(self) -> Stage:
         """Per-prompt scores; its info: ``scorer``, ``whole``, ``cards`` (how metrics of others are shown)."""
-        return Stage(self.path, "score")
+        return Stage(self.path, "score", SCORE_AGAIN)
 
-    def scored_by(self, scorer: str) -> bool:
-        """Whether its scores are there and are those of this version of the scorer."""
-        return self.scored.done() and self.scored.info().get("scorer") == scorer
+    def scored_by(self, scorer: str, heal: Say | None = None) -> bool:
+        """Whether its scores are there and are those of this version of the scorer.
+
+        Args:
+            scorer: the version.
+            heal: of `Stage.done`.
+        """
+        return self.scored.done(heal) and self.scored.info().get("scorer") == scorer
 
     # -- samples and scores
 
@@ -119,7 +135,8 @@ class Evaluation:
         return sorted(int(name) for name in named if name.lstrip("-").isdigit())
 
     def samples(self, seed: int | None = None) -> list[SampleRow]:
-        """Stored answers of one decoding seed, or of all."""
+        """Stored answers of one decoding seed, or of all; of a finished evaluation, as they were drawn."""
+        self.generated.done()
         seeds = self.seeds() if seed is None else [seed]
         return [row for one in seeds for row in read_records(self.samples_file(one), SampleRow)]
 
@@ -127,7 +144,8 @@ class Evaluation:
     """`ScoreRow` lines, one a prompt."""
 
     def scores(self) -> list[ScoreRow]:
-        """Per-prompt scores; empty if there are none."""
+        """Per-prompt scores, as they were written; empty if there are none."""
+        self.scored.done()
         return read_records(self.scores_file, ScoreRow)
 
     def keep_scores(self, rows: Sequence[ScoreRow], info: Mapping[str, Any]) -> None:
@@ -143,19 +161,24 @@ class Evaluation:
 
     def probe(self, name: str) -> Stage:
         """The stage of one probe; its info: ``settings`` and ``wall_s``."""
-        return Stage(self.path, f"probe-{name}")
+        return Stage(self.path, f"probe-{name}", MEASURE_AGAIN)
 
     def keep_probe(self, name: str, report: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         """Stores what a probe measured and marks it done."""
         file = inside(self.path, f"probe-{name}.json")
+        self.probe(name).unmark()
         write_json(file, report)
         self.probe(name).mark([file], info)
 
     def probes(self) -> dict[str, dict[str, Any]]:
         """What was measured, by probe."""
         names = sorted(file.name for file in self.path.glob("probe-*.json"))
-        files = [inside(self.path, name) for name in names]
-        return {file.stem.removeprefix("probe-"): read_json(file) for file in files}
+        found = {}
+        for file in [inside(self.path, name) for name in names]:
+            name = file.stem.removeprefix("probe-")
+            self.probe(name).done()
+            found[name] = read_json(file, MEASURE_AGAIN)
+        return found
 
     def part(self, name: str) -> Path:
         """A file that a probe fills bit by bit, so that a kill loses little."""
@@ -180,11 +203,18 @@ class Training:
     @property
     def stage(self) -> Stage:
         """Done when the student is written; its info: steps, evaluations, tokens, ``wall_s``."""
-        return Stage(self.path, "train")
+        return Stage(self.path, "train", TRAIN_AGAIN)
 
     def settled(self) -> bool:
         """Whether it is done, and what only resuming needs is cleared away."""
         return self.stage.done() and not inside(self.path, "checkpoints").exists()
+
+    def heal(self, say: Say) -> None:
+        """Takes a damaged training away, so that it is made again; for shared ones, under the lock."""
+        begun = self.stage.file.exists()
+        if begun and not self.stage.done(say):
+            shutil.rmtree(self.student, ignore_errors=True)
+            self.log_file.unlink(missing_ok=True)
 
     student = InFolder("student", sealed)
     """The trained model, an ordinary Hugging Face folder."""
@@ -229,24 +259,27 @@ class RunFolder:
 
     # -- documents
 
-    config = document("config.json", Config)
+    config = document("config.json", Config, AGAIN)
     """The resolved configuration."""
 
-    identity = document("identity.json", IdentityRecord)
+    identity = document("identity.json", IdentityRecord, AGAIN)
     """What the run's id stands for."""
 
-    drift = document("code.json", DriftRecord)
+    drift = document(
+        "code.json", DriftRecord, f"{COPY}, or take it away to accept today's code as the run's"
+    )
     """Which code made it."""
 
-    prepare = document("prepare.json", PrepareRecord)
+    prepare = document("prepare.json", PrepareRecord, AGAIN)
     """What was checked before training."""
 
     @property
     def summary(self) -> "SummaryDocument":
         """All that a board needs."""
-        return SummaryDocument(inside(self.path, "summary.json"), Summary)
+        remedy = f"make it again with kdbench score {self.path.name}"
+        return SummaryDocument(inside(self.path, "summary.json"), Summary, remedy)
 
-    manifest = document("manifest.json", Manifest)
+    manifest = document("manifest.json", Manifest, AGAIN)
     """How to make the run again; written last."""
 
     # -- what is done
@@ -262,14 +295,27 @@ class RunFolder:
         except OSError:
             return None
 
-    def trained(self) -> bool:
-        """Whether the training is over and everything about it is written."""
-        written = self.manifest.exists() and self.summary.exists()
+    def trained(self, say: Say) -> bool:
+        """Whether the training is over and everything about it is written, byte by byte.
+
+        Args:
+            say: told of damaged documents, which a run writes again.
+
+        Raises:
+            Damaged: the student is not what was trained.
+        """
+        documents = (self.config, self.identity, self.prepare, self.manifest)
+        written = self.summary.exists() and all(each.sound(say) for each in documents)
         return self.training.stage.done() and written
 
+    def marked(self) -> bool:
+        """Whether its training says that it is over, for listings: nothing is read but markers."""
+        written = self.manifest.exists() and self.summary.exists()
+        return self.training.stage.marked() and written
+
     def stages(self) -> list[str]:
-        """Stages that are over, in their order."""
-        over = {"prepare": self.prepare.exists(), "train": self.training.stage.done()}
+        """Stages that are over, in their order, for listings."""
+        over = {"prepare": self.prepare.exists(), "train": self.training.stage.marked()}
         return [name for name, done in over.items() if done]
 
     training = InFolder("train", Training)
@@ -307,7 +353,7 @@ class SummaryDocument(Document[Summary]):
         """
         if not self.exists():
             raise InputError(f"{self.path.parent} is not finished: it has no summary yet")
-        stored = read_json(self.path)
+        stored = read_json(self.path, self.remedy)
         version = stored.get("schema_version") if isinstance(stored, dict) else None
         if isinstance(version, int) and version != SCHEMA:
             older = "run it again, or read it with the kdbench that made it"

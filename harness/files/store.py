@@ -1,35 +1,37 @@
-"""Files that survive a kill: atomic writes, append-only JSONL, markers of finished stages.
+"""Files that survive a kill: atomic writes, append-only JSONL, documents that know their digest.
 
 Rules every stage relies on:
 
 * A file under its final name is whole: it was written to a temporary name, flushed and renamed.
+* A JSON document carries its digest (`kdbench.harness.files.selfcheck`) and is checked whenever it is read.
 * A JSONL file grows by whole batches in one write; what a kill leaves is a torn last line, which is
   cut on load and on the next append. Lines before it are good. A batch may have been written in
   part, line-wise whole: whoever needs batches whole counts rows and calls `keep_rows`.
 
 Every failed write is an `InputError` of one sentence: a full disk or a read-only folder is the
-user's to mend. The lock of a run folder is in `kdbench.harness.files.locks`, whole folders that appear at
-once in `kdbench.harness.files.folders`.
+user's to mend. Markers of finished stages are in `kdbench.harness.files.stages`, the lock of a run
+folder in `kdbench.harness.files.locks`, whole folders that appear at once in
+`kdbench.harness.files.folders`.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.harness.errors import InputError, unfit, unknown
-from kdbench.harness.files.inside import inside
+from kdbench.harness.errors import Damaged, InputError, unfit, unknown
 from kdbench.harness.files.owners import temporary
-from kdbench.harness.files.records import Record
+from kdbench.harness.files.selfcheck import checked, checked_row, row_with_digest, with_digest
 
+Say = Callable[[str], None]
 Row = Mapping[str, Any] | BaseModel
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
@@ -104,34 +106,44 @@ def write_text(path: Path | str, text: str, scratch: Path | None = None) -> None
     write_bytes(path, text.encode(), scratch)
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Writes a JSON document (a pydantic model or plain data), atomically, keys in given order.
+def write_json(path: Path | str, value: BaseModel | Mapping[str, Any]) -> None:
+    """Writes a JSON document with its digest, atomically, keys in given order.
 
     Raises:
         ValueError: a number is NaN or infinite; such a value is `Missing`, with a reason.
     """
-    write_text(
-        path, json.dumps(_plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    )
+    write_text(path, with_digest(_plain(value)))
 
 
-def read_json(path: Path | str) -> Any:
-    """Reads a JSON document.
+def read_json(path: Path | str, remedy: str = "") -> Any:
+    """Reads a JSON document; one with a digest is what was written, byte by byte.
+
+    Args:
+        path: the document.
+        remedy: what to do about a damaged one, without a full stop.
 
     Raises:
-        InputError: no such file, or not JSON.
+        InputError: no such file.
+        Damaged: not UTF-8, not JSON, or not what its digest says.
     """
     with reading(path):
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
+    help_ = remedy and f"; {remedy}"
     try:
-        return json.loads(text)
+        value = json.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path} is not UTF-8{help_ or '; save it as UTF-8'}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise Damaged(f"{path} is not valid JSON: {error}{help_}") from error
+    try:
+        return checked(data, value)
+    except ValueError as error:
+        raise Damaged(f"{path} is not as it was written ({error}){help_}") from error
 
 
-def read_record(path: Path | str, model: type[R]) -> R:
-    """Reads a JSON document as ``model``; an InputError names file and field."""
-    return validated(model, read_json(path), path)
+def read_record(path: Path | str, model: type[R], remedy: str = "") -> R:
+    """Reads a JSON document as ``model``; an InputError names file and field. See `read_json`."""
+    return validated(model, read_json(path, remedy), path)
 
 
 def validated(model: type[R], value: Any, where: object, whole: str = "document") -> R:
@@ -152,14 +164,36 @@ class Document(Generic[R]):
 
     path: Path
     model: type[R]
+    remedy: str = ""
+    """What to do if it is damaged, without a full stop."""
 
     def exists(self) -> bool:
         """Whether it was written."""
         return self.path.is_file()
 
     def read(self) -> R:
-        """The document; an InputError names the file and the field."""
-        return read_record(self.path, self.model)
+        """The document; an InputError names the file and the field.
+
+        Raises:
+            Damaged: it is not as it was written.
+        """
+        return read_record(self.path, self.model, self.remedy)
+
+    def check(self) -> None:
+        """Raises Damaged unless it is as it was written; what it says is not looked at."""
+        read_json(self.path, self.remedy)
+
+    def sound(self, say: Say) -> bool:
+        """Whether it is there as it was written; asked by who writes it again otherwise.
+
+        Args:
+            say: told of a damaged one.
+        """
+        try:
+            return self.find() is not None
+        except Damaged as damage:
+            say(healing(damage))
+            return False
 
     def find(self) -> R | None:
         """The document, or None if it was not written."""
@@ -170,12 +204,21 @@ class Document(Generic[R]):
         write_json(self.path, value)
 
 
-def append_rows(path: Path | str, rows: Iterable[Row]) -> None:
-    """Appends ``rows`` as JSON lines in one write, flushed; a torn last line is cut first."""
-    data = b"".join(
-        json.dumps(_plain(row), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-        for row in rows
-    )
+def to_stderr(line: str) -> None:
+    """Says a line where nobody has a better place for it."""
+    print(line, file=sys.stderr)
+
+
+def append_rows(path: Path | str, rows: Iterable[Row], *, digests: bool = False) -> None:
+    """Appends ``rows`` as JSON lines in one write, flushed; a torn last line is cut first.
+
+    Args:
+        path: the file.
+        rows: what is appended.
+        digests: every row carries its digest, for files that grow for ever, so that no marker can.
+    """
+    written_as = row_with_digest if digests else _line
+    data = b"".join(written_as(_plain(row)) + b"\n" for row in rows)
     target = Path(path)
     make_folder(target.parent)
     with writing(target), open(target, "a+b", buffering=0, opener=_no_link) as file:
@@ -191,12 +234,15 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
     Raises:
         InputError: a line other than a torn last one is not a JSON object.
+        Damaged: a row with a digest is not what that says.
     """
     if not Path(path).exists():
         return []
     with reading(path):
         data = Path(path).read_bytes()
-    return [row for _, row in objects(data[: data.rfind(b"\n") + 1], path)]
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.split(b"\n")
+    return [_opened_row(lines[n - 1], row, f"{path}:{n}") for n, row in objects(whole, path)]
 
 
 def objects(data: bytes, path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -263,15 +309,33 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_hash(path: Path | str) -> str:
-    """`sha256_file`, remembered for as long as size and time of change stay the same."""
+def file_state(path: Path | str) -> tuple[int, int, int, int]:
+    """What changes when a file does: size, time of change, inode, and the time that nobody can set."""
     state = os.stat(path)
-    return _content_hash(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+    return state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns
 
 
-@functools.lru_cache(maxsize=16384)
-def _content_hash(path: str, size: int, changed: int) -> str:
-    return sha256_file(path)
+def content_hash(path: Path | str) -> str:
+    """`sha256_file`, remembered by this process for as long as `file_state` stays the same."""
+    key = os.path.abspath(path)
+    state = file_state(path)
+    known = _hashes.get(key)
+    if known is not None and known[0] == state:
+        return known[1]
+    found = sha256_file(path)
+    # as git does: within a tick of the file system's clock, a change after this look would not show
+    if time.time_ns() - state[3] > TICK_NS and file_state(path) == state:
+        _hashes[key] = state, found
+    return found
+
+
+TICK_NS = 50_000_000
+_hashes: dict[str, tuple[tuple[int, int, int, int], str]] = {}
+
+
+def healing(damage: Damaged) -> str:
+    """The line for something damaged that is made again."""
+    return f"note: {str(damage).partition(';')[0]}: it is made again"
 
 
 def sync_path(path: Path) -> None:
@@ -293,6 +357,20 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
+def _opened_row(line: bytes, row: dict[str, Any], where: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = checked_row(line, row)
+    except ValueError as error:
+        raise Damaged(
+            f"{where} is not as it was written ({error}); copy the file back, or remove that line"
+        ) from error
+    return found
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
+
+
 def _cut_torn_line(descriptor: int) -> None:
     """Truncates the open file to its last newline."""
     size = os.fstat(descriptor).st_size
@@ -306,83 +384,3 @@ def _cut_torn_line(descriptor: int) -> None:
         end = start
     if end < size:
         os.ftruncate(descriptor, end)
-
-
-# -- stages ---------------------------------------------------------------------------------------
-
-
-class FileStamp(Record):
-    """Content of one output of a stage."""
-
-    sha256: str
-    size: int
-
-
-class StageMarker(Record):
-    """``<stage>.done``: what a finished stage left behind."""
-
-    stage: str
-    finished: float
-    outputs: dict[str, FileStamp]
-    info: dict[str, Any] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of work in a folder: done when its marker exists and its outputs are as it says."""
-
-    folder: Path
-    name: str
-
-    @property
-    def _file(self) -> Path:
-        return inside(self.folder, f"{self.name}.done")
-
-    def done(self, *, check_content: bool = False) -> bool:
-        """Whether it finished and its outputs are still there, of the same size.
-
-        Args:
-            check_content: also compare every hash (reads all outputs).
-        """
-        marker = self.marker()
-        if marker is None:
-            return False
-        for name, stamp in marker.outputs.items():
-            path = inside(self.folder, name)
-            if not path.is_file() or path.stat().st_size != stamp.size:
-                return False
-            if check_content and sha256_file(path) != stamp.sha256:
-                return False
-        return True
-
-    def marker(self) -> StageMarker | None:
-        """What it said when it finished; None before."""
-        return read_record(self._file, StageMarker) if self._file.is_file() else None
-
-    def info(self) -> dict[str, Any]:
-        """What it said for later stages; empty before it finished."""
-        marker = self.marker()
-        return marker.info if marker else {}
-
-    def mark(
-        self, outputs: Iterable[Path | str] = (), info: Mapping[str, Any] | None = None
-    ) -> None:
-        """Says that it is done, last of all, with the hash of every output.
-
-        Args:
-            outputs: files or folders (all files in them), with or without the folder in front.
-            info: what a later stage wants to know (cost, counts).
-        """
-        stamps = {}
-        for output in map(Path, outputs):
-            path = output if output.is_relative_to(self.folder) else self.folder / output
-            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            for file in files:
-                stamp = FileStamp(sha256=sha256_file(file), size=file.stat().st_size)
-                stamps[file.relative_to(self.folder).as_posix()] = stamp
-        said = {"stage": self.name, "finished": time.time(), "outputs": stamps}
-        write_json(self._file, StageMarker(**said, info=dict(info or {})))
-
-    def unmark(self) -> None:
-        """Forgets that it is done, before its outputs are changed."""
-        self._file.unlink(missing_ok=True)

@@ -39,13 +39,13 @@ class VerdictLog:
     def add(self, row: VerdictRow) -> None:
         """Records an answer, on disk first."""
         with self._guard:
-            append_rows(self.folder.verdicts, [row])
+            append_rows(self.folder.verdicts, [row], digests=True)
             self._verdicts[row.key] = row
 
     def book(self, row: CostRow) -> None:
         """Records a change of cost, on disk first."""
         with self._guard:
-            append_rows(self.folder.costs, [row])
+            append_rows(self.folder.costs, [row], digests=True)
             self.spent += row.amount
             self.prompt_tokens += row.prompt_tokens
             self.completion_tokens += row.completion_tokens

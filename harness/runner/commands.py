@@ -15,11 +15,9 @@ from kdbench.harness.evaluation.evaluate import (
 )
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
-from kdbench.harness.evaluation.scoring import describe, score
 from kdbench.harness.files.folders import board_cache
-from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
-from kdbench.harness.files.run_folder import RunFolder, find_runs
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.identity import identity, shared_id
 from kdbench.harness.progress import Progress
@@ -87,7 +85,7 @@ def _trained_run(session: Session) -> Prepared:
     make_folder(prepared.run.path)
     with session.writing(prepared.run.path):
         # the manifest comes last: a kill just before it left a training without its summary
-        if not session.agreed(prepared.run.trained()):
+        if not session.agreed(prepared.run.trained(session.progress.say)):
             drift = check_drift(session, prepared.run)
             train_run(session, prepared, drift)
         elif session.is_main:
@@ -215,13 +213,16 @@ def _evaluate_into(
     with session.writing(run.path, wait=wait):
         if not session.is_main:
             return
-        if card is not None and not run.config.exists():
+        say = session.progress.say
+        if card is not None and not run.config.sound(say):
             run.config.write(session.config)
+        summary.mend(run, say)
         answering = _answering(session, label, model)
         evaluate(session, answering, run, Prober(session, answering, teacher))
         whose = card or run.summary.read().run
         added = summary.write_summary(session, run, whose, {})
-        if card is not None and (added or not summary.manifested(run)):
+        whole = run.manifest.sound(say) and summary.manifested(run)
+        if card is not None and (added or not whole):
             summary.write_manifest(
                 session,
                 run,
@@ -349,36 +350,6 @@ def _against(session: Session) -> Located | None:
     if "exposure" not in session.config.tasks.probes or session.request.teacher is None:
         return None
     return _named(session, session.request.teacher)
-
-
-# -- score ----------------------------------------------------------------------------------------
-
-
-def score_command(
-    paths: list[Path], task_files: str | None = None, *, json_output: bool = False
-) -> int:
-    """Scores stored samples again and renews the summaries."""
-    runs = [run for run in find_runs(paths) if run.evaluations()]
-    if not runs:
-        raise InputError(
-            f"no run folder with samples below {', '.join(map(str, paths))}; give a run folder, or "
-            "make one with kdbench run"
-        )
-    done = []
-    for run in runs:
-        with RunLock(run.path):
-            for evaluation in run.evaluations():
-                if evaluation.generated.done():
-                    score(evaluation, task_files)
-                    describe(evaluation)
-                    done.append(str(evaluation.path))
-            summary.rescored(run)
-    if json_output:
-        print(json.dumps({"scored": done}))
-    else:
-        print(f"scored {len(done)} evaluations of {len(runs)} runs again")
-        print("next: kdbench leaderboard " + " ".join(shlex.quote(str(p)) for p in paths))
-    return 0
 
 
 def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> None:

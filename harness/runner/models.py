@@ -149,7 +149,9 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    base = locate(spec, str(build_once(session.cached("base", name), build)))
+    base = locate(
+        spec, str(build_once(session.cached("base", name), build, say=session.progress.say))
+    )
     return replace(base, recipe=recipe if seeded else "")
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import DataConfig, RunConfig, TrainConfig, run_name
 from kdbench.harness.contents import remember
-from kdbench.harness.errors import DriftError
+from kdbench.harness.errors import Damaged, DriftError
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.records import DriftRecord, IdentityRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
@@ -174,10 +174,20 @@ def world_data(
 
 def trained(session: Session, name: str, out: Training, job: Callable[[], Job]) -> Located:
     """A shared training, run once by whoever comes first; others wait for it."""
-    if not session.agreed(out.settled()):
+    if not session.agreed(session.is_main and _usable(out)):
         with session.writing(out.path, wait=WAIT):
+            if session.is_main:
+                out.heal(session.progress.say)
+            session.accelerator().wait_for_everyone()
             train(session, job())
     return locate(name, str(out.student))
+
+
+def _usable(out: Training) -> bool:
+    try:
+        return out.settled()
+    except Damaged:  # whoever holds the lock heals it
+        return False
 
 
 def _sft() -> Any:

@@ -16,7 +16,7 @@ from kdbench.harness.files.records import (
     Summary,
 )
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import write_text
+from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.session import Session
@@ -32,6 +32,7 @@ def write_summary(
 
     Returns whether there was anything to add: what other commands measured is left as they wrote it.
     """
+    mend(run, session.progress.say)
     before = run.summary.find()
     scores, probes, cost = summarised(run), measured(run), costs_of(run)
     said = (before.scores, before.probes, before.cost) if before else None
@@ -53,8 +54,37 @@ def write_summary(
     return True
 
 
-def rescored(run: RunFolder) -> None:
+def mend(run: RunFolder, say: Say) -> None:
+    """Makes a damaged summary again from what else lies in the folder; a sound one is left alone.
+
+    The numbers of judges are not in it: their answers are kept, and ``kdbench judge`` asks none twice.
+
+    Raises:
+        Damaged: there is no manifest to make it of.
+    """
+    if not run.summary.exists() or run.summary.sound(say):
+        return
+    manifest = run.manifest.find()
+    if manifest is None or manifest.run is None:
+        run.summary.read()  # says what is wrong with it
+        return
+    run.summary.write(
+        Summary(
+            run=manifest.run,
+            scores=summarised(run),
+            probes=measured(run),
+            cost=costs_of(run),
+            learned=manifest.learned,
+            signature=signature(RunConfig.model_validate(manifest.config), manifest.run),
+        )
+    )
+    if any(evaluation.judges() for evaluation in run.evaluations()):
+        say(f"note: add its judges with: kdbench judge {run.path} (no question is asked twice)")
+
+
+def rescored(run: RunFolder, say: Say) -> None:
     """The same summary with scores and costs read again."""
+    mend(run, say)
     summary = run.summary.find()
     if summary is not None:
         renewed = {"scores": summarised(run), "probes": measured(run), "cost": costs_of(run)}
@@ -97,6 +127,7 @@ def write_manifest(
     """manifest.json, the last file of a run."""
     code = code_state()
     config = session.config
+    summary = run.summary.read()
     run.manifest.write(
         Manifest(
             kdbench=versions().get("kdbench", "?"),
@@ -113,9 +144,11 @@ def write_manifest(
                 "init": config.train.init_seed,
                 "decoding": list(config.generate.seeds),
             },
-            cost=run.summary.read().cost,
+            cost=summary.cost,
             extra=extra,
             drift=drift,
+            run=summary.run,
+            learned=summary.learned,
         )
     )
     write_student_card(run)  # it quotes the command
@@ -134,7 +167,7 @@ def write_student_card(run: RunFolder) -> None:
     they are, and so do the fingerprint and the stage marker.
     """
     prepared, summary = run.prepare.find(), run.summary.find()
-    if prepared is None or summary is None or not run.training.stage.done():
+    if prepared is None or summary is None or not run.training.stage.marked():
         return
     config = run.config.read().tree()
     method = config["method"]

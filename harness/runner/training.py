@@ -130,6 +130,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             dev=job.data.dev,
             dev_score=rouge,
             answers=job.teacher_samples or job.out.path / "unused.jsonl",
+            say=session.progress.say,
             decode_rows=session.config.generate.batch_size,
             decode_chunk=session.config.generate.chunk,
             out=job.out.place(),

@@ -50,9 +50,9 @@ def state_of(cell: Cell, place: Place) -> State:
 
 def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
     """What ``kdbench run`` with this configuration would still do in a run folder."""
-    if not run.trained():
-        return ["training"]
     try:
+        if not run.marked():
+            return ["training"]
         summarised = run.summary.read().scores
         found = {
             e.task: e
@@ -65,7 +65,7 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
     texts = [task.name for task in asked if task.kind == "text"]
     for task in asked:
         evaluation = found.get(task.name)
-        if evaluation is None or not evaluation.scored.done():
+        if evaluation is None or not evaluation.scored.marked():
             missing.append(task.name)
         elif task.name in texts:
             missing += _unmeasured(evaluation, config, texts)
@@ -103,5 +103,5 @@ def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> 
         for probe in config.tasks.probes
         if (probe != "exposure" or evaluation.task == exposed)
         and (probe != "truth" or config.tasks.edition != "full")
-        and not evaluation.probe(probe).done()
+        and not evaluation.probe(probe).marked()
     ]

@@ -74,14 +74,14 @@ def stored_config(folder: Path) -> "RunConfig":
     """The configuration that a run was made with."""
     from kdbench.harness.config import RunConfig
     from kdbench.harness.files.run_folder import RunFolder
-    from kdbench.harness.files.store import read_record
+    from kdbench.harness.files.store import Document
 
     config = RunFolder(folder).config
     if not config.exists():
         raise InputError(
             f"{folder} is no run folder (it has no {config.path.name}); see: kdbench ls runs"
         )
-    return read_record(config.path, RunConfig)
+    return Document(config.path, RunConfig, config.remedy).read()
 
 
 def without_task_files(config: "RunConfig") -> tuple["RunConfig", str | None]:

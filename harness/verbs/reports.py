@@ -49,15 +49,20 @@ def leaderboard(
         str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
     ] = "closed-v1",
     runs: options.Runs,
-) -> None:
-    """Compare finished runs: means, intervals, and which differences are significant."""
+) -> int:
+    """Compare finished runs: means, intervals, and which differences are significant.
+
+    A run that is damaged is left out and named, and the exit code is then 1.
+    """
     from kdbench.harness.files.folders import board_cache
     from kdbench.reports import board
     from kdbench.reports.rules.check import rulebook
 
     wanted = "json" if runs.json_output else format_
     by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
+    damaged: list[str] = []
     asked: dict[str, Any] = {
+        "say": damaged.append,
         "verify": verify,
         "tasks": options.name_list(tasks, "--tasks"),
         "metrics": options.name_list(metrics, "--metrics"),
@@ -68,7 +73,7 @@ def leaderboard(
         files = board.leaderboard_folder(runs.places, out, **asked)
         names = ", ".join(file.name for file in files)
         typer.echo(f"{out} is up to date: {names}" if verify else f"wrote {out}: {names}")
-        return
+        return _left_out(damaged)
     text = board.leaderboard(
         runs.places,
         wanted or by_name or "terminal",  # type: ignore[arg-type]  # checked there
@@ -76,6 +81,14 @@ def leaderboard(
         **asked,
     )
     typer.echo(f"{out} is up to date" if verify else f"wrote {out}" if out else text.rstrip("\n"))
+    return _left_out(damaged)
+
+
+def _left_out(damaged: list[str]) -> int:
+    """Names the runs that a board had to do without; the exit code."""
+    for reason in damaged:
+        typer.echo(f"kdbench: left out: {reason}", err=True)
+    return 1 if damaged else 0
 
 
 def compare(
@@ -143,17 +156,38 @@ def check(
     rules: Annotated[
         str, typer.Option(help="Rules: a version that comes with kdbench, or a YAML file.")
     ] = "closed-v1",
+    content: Annotated[
+        bool,
+        typer.Option(
+            "--content",
+            help="Instead: read every file and say which are not as they were written; exit 3 if any.",
+        ),
+    ] = False,
     runs: options.Runs,
 ) -> int:
     """Check runs against the fair-comparison rules: closed or open division, and why.
 
     Runs are compared with each other; one run alone with the finished ones beside its folder.
     """
+    if content:
+        return _check_content(runs)
     from kdbench.reports.rules.report import check_document, check_runs
 
     report = check_runs(runs.places, rules)
     options.deliver(check_document(report), report, json_output=runs.json_output)
     return BROKEN if report.broken else 0
+
+
+def _check_content(runs: options.Runs) -> int:
+    """Every file of every run, with its state."""
+    from kdbench.harness.files.content import check_content
+    from kdbench.harness.files.run_folder import find_runs
+    from kdbench.reports.documents.content import content_document
+
+    found = [check_content(run) for run in find_runs(runs.places)]
+    result = [each.model_dump(mode="json") for each in found]
+    options.deliver(content_document(found), result, json_output=runs.json_output)
+    return BROKEN if any(each.damaged for each in found) else 0
 
 
 def claims(

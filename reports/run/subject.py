@@ -78,18 +78,18 @@ def _stages(folder: RunFolder, config: Config, summary: Summary) -> list[Stage]:
         found.append(Stage("prepare", "" if folder.prepare.exists() else "not begun"))
         steps = len(folder.training.log())
         begun = f"not finished ({steps} steps logged)" if steps else "not begun"
-        found.append(Stage("train", "" if folder.training.stage.done() else begun))
+        found.append(Stage("train", "" if folder.training.stage.marked() else begun))
     evaluations = folder.evaluations()
     names = [file[0] if (file := file_task(name)) else name for name in asked["names"]]
     for task in dict.fromkeys([*names, *(each.task for each in evaluations)]):
         mine = [each for each in evaluations if each.task == task]
-        undone = [each.key for each in mine if not each.scored.done()]
+        undone = [each.key for each in mine if not each.scored.marked()]
         missing = f"{undone[0]} is not finished" if undone else ""
         found.append(Stage(f"evaluate {task}", missing if mine else "not begun"))
     # the truth is no model: most probes have nothing to measure there
     truth = summary.run.kind == "eval" and summary.run.student is None
     for probe in () if truth else asked.get("probes", ()):
-        done = any(each.probe(probe).done() for each in evaluations)
+        done = any(each.probe(probe).marked() for each in evaluations)
         found.append(Stage(f"probe {probe}", "" if done else "not measured"))
     found.append(
         Stage("summarise", "" if folder.summary.exists() else f"no {folder.summary.path.name} yet")

@@ -13,7 +13,8 @@ from kdbench.harness.files.records import (
     Summary,
     VerdictRow,
 )
-from kdbench.harness.files.store import Stage, append_rows, read_records, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, read_records, write_json
 
 KEY = "sk-test-0123456789abcdefSECRET"
 

@@ -19,7 +19,8 @@ from kdbench.harness.files.records import (
     TrainRow,
 )
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import Stage, append_rows, write_json
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, write_json
 
 TEACHER = ModelRef(name="/home/someone/models/big", fingerprint="b" * 64, parameters=1_000_000)
 INIT = ModelRef(name="small", fingerprint="a" * 64, parameters=100_000)

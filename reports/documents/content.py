@@ -1,0 +1,22 @@
+"""What was found of the files of runs, as a document."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kdbench.harness.files.content import RunContent
+from kdbench.reports.text.document import Document, Paragraph, Section, Strong, Table
+
+
+def content_document(runs: Sequence[RunContent]) -> Document:
+    """A table a run: each file, its state, and the reason; then how many of each state."""
+    sections = []
+    for run in runs:
+        rows = [
+            [each.file, Strong(each.state) if each.state == "damaged" else each.state, each.reason]
+            for each in run.files
+        ]
+        sections.append(Section(run.run, [Table(["file", "state", "reason"], rows)]))
+    counts = Counter(each.state for run in runs for each in run.files)
+    states = ("sound", "damaged", "uncovered")
+    said = ", ".join(f"{counts[state]} {state}" for state in states)
+    return Document("", [*sections, Section("", [Paragraph(f"{len(runs)} runs: files {said}")])])
