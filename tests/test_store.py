@@ -388,7 +388,7 @@ def test_waiting_for_the_holder(tmp_path: Path, spawn: Spawn) -> None:
 
 def lock_file(folder: Path, **changes: object) -> None:
     content = {"host": socket.gethostname(), "pid": os.getppid(), "heartbeat": time.time()}
-    (folder / "lock").write_text(json.dumps(content | changes))
+    write_text(folder / "lock", json.dumps(content | changes))
 
 
 def test_other_host_lives_by_its_heartbeat(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def checked_row(line: bytes, value: Any) -> Any:
 def _checked(data: bytes, value: Any, digits: int, end: bytes, shape: re.Pattern[bytes]) -> Any:
     if not isinstance(value, dict):
         return value
-    if FIELD not in value:
+    if next(reversed(value), None) != FIELD:  # anywhere else it is a field of somebody else's
         if shape.search(data[-digits - 40 :]):
             raise ValueError("its digest has lost its name")
         return value
