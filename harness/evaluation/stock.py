@@ -80,11 +80,7 @@ def prepare(
         raise InputError(
             f"the parts of lm-eval task {name!r} are answered in different ways; name them one by one"
         )
-    if room <= one.max_new_tokens:
-        raise InputError(
-            f"lm-eval task {name!r} wants {one.max_new_tokens} new tokens, the model has a context of "
-            f"{room}; choose another task or model"
-        )
+    check_room(name, one.max_new_tokens, room)
     docs = [_doc(place, prompt, form, tokenizer, room) for place, prompt in enumerate(asked)]
     shared: dict[str, Any] = {
         "source": "lm-eval",
@@ -105,6 +101,15 @@ def prepare(
     counts = TokenCounts(rows=len(docs), kept=len(docs))
     task = PreparedTask(task=name, protocol=protocol, docs=tuple(docs), counts=counts, **shared)
     return task, record
+
+
+def check_room(name: str, wanted: int, room: int) -> None:
+    """Raises InputError where a task's answers leave no room for a prompt in a model's context."""
+    if wanted and room <= wanted:
+        raise InputError(
+            f"lm-eval task {name!r} wants {wanted} new tokens, the model has a context of {room}; "
+            "choose another task or model"
+        )
 
 
 def _doc(

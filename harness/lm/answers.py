@@ -102,6 +102,18 @@ def stock_prompts(
     return found
 
 
+def most_new_tokens(name: str, include_paths: Iterable[Path | str] = ()) -> int:
+    """Tokens of the longest answer that a task of lm-eval's asks for; 0 if it asks for none.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    with undisturbed():
+        asked = [t for t in leaves(name, include_paths) if t.OUTPUT_TYPE == "generate_until"]
+        settings = [request_decoding(dict(t.config.generation_kwargs or {})) for t in asked]
+    return max((each.max_new_tokens for each in settings), default=0)
+
+
 def score_stock(
     name: str,
     answers: Sequence[str],

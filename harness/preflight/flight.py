@@ -4,6 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import digest
-from kdbench.harness.preflight import forward, positions, tokens
+from kdbench.harness.preflight import forward, positions, template, tokens
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.subject import Subject
 from kdbench.harness.provenance import source_folders, tree_sha256
 
 MODEL_CHECKS: Mapping[str, Callable[[Subject], Iterator[Finding]]] = {
     "positions": positions.check,
+    "template": template.check,
     "tokens": tokens.check,
     "forward": forward.check,
 }
@@ -91,6 +93,7 @@ def model_flight(subject: Subject, cache: Path) -> Flight:
         "dtype": str(subject.dtype),
         "device": subject.device.type,
         "tokens": subject.tokens,
+        "form": asdict(subject.form),
     }
     return fly(checks, whose=subject.name, parts=parts, cache=cache)
 
@@ -99,7 +102,8 @@ def model_flight(subject: Subject, cache: Path) -> Flight:
 def _circumstances() -> dict[str, str]:
     """Our code and the libraries that compute."""
     folders = source_folders()
-    ours = {"trainers": folders["trainers"], "preflight": folders["harness"] / "preflight"}
+    ours = {"trainers": folders["trainers"]}
+    ours |= {name: folders["harness"] / name for name in ("preflight", "data")}
     return {
         "code": tree_sha256(ours),
         **{name: version(name) for name in ("torch", "transformers", "tokenizers")},

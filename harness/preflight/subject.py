@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.files.records import ModelRef
 from kdbench.trainers.models import (
     Vocabulary,
@@ -31,6 +32,7 @@ class Subject:
         dtype: what it will compute answers in.
         device: where.
         tokens: prompt and answer of the longest sequence it may be given, each cut to its limit.
+        form: how its prompts are written.
         trained: whether it learns (student), so that gradients flow.
     """
 
@@ -40,6 +42,7 @@ class Subject:
     dtype: torch.dtype
     device: torch.device
     tokens: int
+    form: PromptFormat
     trained: bool = False
 
     @property

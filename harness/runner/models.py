@@ -24,6 +24,7 @@ from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
+from kdbench.trainers.method import Card
 from kdbench.trainers.model_folder import inspect_folder
 from kdbench.trainers.models import (
     PRUNE,
@@ -36,6 +37,7 @@ from kdbench.trainers.models import (
     moved,
     prune,
     verify_model,
+    vocabulary,
 )
 
 # What is fetched of a model on the hub: weights, configurations, tokenizers, chat templates; no code.
@@ -168,7 +170,7 @@ def _make_base(
 
 
 def shared_tokenizer(
-    config: RunConfig, teacher: Located, student: Located, needs_same: bool
+    config: RunConfig, teacher: Located, student: Located, method: Card
 ) -> tuple[PreTrainedTokenizerBase, int]:
     """The student's tokenizer, and how many of its ids the teacher shares (0: it has its own).
 
@@ -177,8 +179,9 @@ def shared_tokenizer(
             prompts and ends are written with tokens that the teacher does not have.
     """
     tokenizer = load_tokenizer(student.ref)
-    found = compare(tokenizer, load_tokenizer(teacher.ref))
-    if needs_same and not found.shared:
+    its = load_tokenizer(teacher.ref)
+    found = compare(tokenizer, its)
+    if method.same_tokenizer and not found.shared:
         able = [n for n in METHODS if not find_method(n).method.card.same_tokenizer]
         raise InputError(
             f"student {student.card.name!r} and teacher {teacher.card.name!r} have different tokenizers "
@@ -193,6 +196,8 @@ def shared_tokenizer(
         )
     if found.shared:
         _check_known(config, tokenizer, found, teacher)
+    elif method.teacher_logits or method.teacher_samples:
+        probe_ids(config, its)  # the teacher reads prompts in a format of its own
     return tokenizer, found.shared
 
 
@@ -200,15 +205,22 @@ def _check_known(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, found: Comparison, teacher: Located
 ) -> None:
     """Refuses prompts and ends in tokens that the student's tokenizer has and the teacher's has not."""
-    form = config.training_format
-    probe = render(Example(0, "a", "b", ("c",)), form, tokenizer)
-    ids = encode(tokenizer, [probe], opening(tokenizer, form))[0]
-    end = end_of(tokenizer, form)
-    ids.append(tokenizer.eos_token_id if end is None else end)
-    for token in ids:
-        if token is not None and token >= found.shared:
+    for token in probe_ids(config, tokenizer):
+        if token >= found.shared:
             raise InputError(
-                f"template {form.template} writes {tokenizer.convert_ids_to_tokens(token)!r}, a token "
+                f"template {config.pair.template} writes {tokenizer.convert_ids_to_tokens(token)!r}, a token "
                 f"that teacher {teacher.card.name!r} does not have ({found.said}); "
                 f"choose another template, or a teacher that has it"
             )
+
+
+def probe_ids(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a small prompt in the run's format, and of what ends its answer.
+
+    Raises:
+        InputError: the tokenizer cannot write in that format.
+    """
+    form = config.training_format
+    probe = render(Example(0, "a", "b", ("c",)), form, tokenizer)
+    ids = encode(tokenizer, [probe], opening(tokenizer, form))[0]
+    return [*ids, vocabulary(tokenizer, end=end_of(tokenizer, form)).eos_ids[0]]

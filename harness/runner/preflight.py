@@ -19,6 +19,7 @@ def subject_of(session: Session, located: Located, role: Role) -> Subject:
         dtype=sampling_dtype(config.train.precision),
         device=session.device,
         tokens=longest(config),
+        form=config.task_format if role == "model" else config.training_format,
         trained=role == "student",
     )
 

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from kdbench.harness.config import DataConfig, RunConfig, TrainConfig, run_name
 from kdbench.harness.contents import remember
 from kdbench.harness.errors import Damaged, DriftError
-from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.evaluation.names import include_folders, tasks_of
+from kdbench.harness.evaluation.stock import check_room
 from kdbench.harness.files.records import DriftRecord, IdentityRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.identity import (
@@ -23,6 +24,7 @@ from kdbench.harness.identity import (
     shared_id,
     training_parts,
 )
+from kdbench.harness.lm.answers import most_new_tokens
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
@@ -34,6 +36,7 @@ from kdbench.harness.runner.models import (
     world_model,
 )
 from kdbench.harness.runner.preflight import check_model
+from kdbench.harness.runner.probing import room
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
@@ -83,9 +86,8 @@ def prepare(session: Session) -> Prepared:
     base = base_student(session, config, teacher)
     if world_model(config.pair.student) is None:
         check_model(session, base, "student")
-    tokenizer, shared = shared_tokenizer(
-        config, teacher, base, needs_same=method.card.same_tokenizer
-    )
+    tokenizer, shared = shared_tokenizer(config, teacher, base, method.card)
+    _check_room(config, base, tokenizer)
     contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
     parts = run_parts(config, contents)
     run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))
@@ -106,6 +108,15 @@ def prepare(session: Session) -> Prepared:
         tokenizer=tokenizer,
         shared=shared,
     )
+
+
+def _check_room(config: RunConfig, model: Located, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses lm-eval tasks whose answers are longer than the model's context, before it is trained."""
+    folders = include_folders(config.tasks.include_path)
+    for task in tasks_of(config.tasks):
+        if task.kind == "lm-eval":
+            wanted = most_new_tokens(task.name, folders)
+            check_room(task.name, wanted, room(model, tokenizer))
 
 
 def check_drift(session: Session, run: RunFolder) -> list[str]:
