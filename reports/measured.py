@@ -80,6 +80,9 @@ def _digest(shown: Sequence[Shown]) -> str:
     for table in shown:
         parts += [each.row.model_dump_json() for each in table.section.rows]
         parts += [str(sorted(training_cost(each).items())) for each in table.section.rows]
+        parts += [
+            column.id for column in table.columns
+        ]  # those that are not tested have a place too
         for column in filter(directed, table.columns):
             parts.append(column.id)
             for row in table.found:
