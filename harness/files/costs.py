@@ -67,7 +67,7 @@ def costs_of(run: RunFolder) -> dict[str, StageCost]:
     """What every finished stage of a run cost, those of all its evaluations added up."""
     found: dict[str, StageCost] = {}
     if info := run.training.stage.info():
-        found["train"] = _cost(info, info["tokens"])
+        found["train"] = _cost(info, info.get("tokens", {}))
     for evaluation in run.evaluations():
         for stage, cost in _of_evaluation(evaluation).items():
             found[stage] = _total(found.get(stage), cost)
@@ -78,7 +78,7 @@ def costs_of(run: RunFolder) -> dict[str, StageCost]:
 def _of_evaluation(evaluation: Evaluation) -> dict[str, StageCost]:
     found = {}
     if info := evaluation.generated.info():
-        found["generate"] = _cost(info, {"sampled": info["sampled"]})
+        found["generate"] = _cost(info, {"sampled": info.get("sampled", 0)})
     if "wall_s" in (info := evaluation.scored.info()):  # likelihoods are read while they are scored
         found["choices"] = _cost(info, {})
     for name in evaluation.probes():
@@ -89,7 +89,10 @@ def _of_evaluation(evaluation: Evaluation) -> dict[str, StageCost]:
 
 
 def _cost(info: dict[str, Any], tokens: dict[str, int]) -> StageCost:
-    return StageCost(wall_s=info["wall_s"], tokens=tokens, peak_mb=info.get("peak_mb", 0.0))
+    # a marker of another hand need not say what its stage cost
+    return StageCost(
+        wall_s=info.get("wall_s", 0.0), tokens=tokens, peak_mb=info.get("peak_mb", 0.0)
+    )
 
 
 def _total(before: StageCost | None, more: StageCost) -> StageCost:
