@@ -42,8 +42,8 @@ def page(runs: Path) -> str:
         scores(table, [(task, "rouge_l") for task in TASKS]),
         "## Exact match",
         scores(table, [(task, "exact_match") for task in TASKS]),
-        "Bold: best, or not significantly worse than the best (Holm within the column; the test stands "
-        "in the signature); in brackets the 95% interval.",
+        "Bold: may be the best of the column (the test stands in the signature); in brackets the 95% "
+        "interval.",
         f"`{table.signature}`",
         "## What only a generated world can tell (dolly)",
         notes["truth"].strip(),

@@ -18,11 +18,10 @@ from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.metrics import info
 from kdbench.harness.printing import visible_json
 from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
-from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, evaluations
+from kdbench.reports.columns import Cell, Column, Found, evaluations
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.headline import Headline
-from kdbench.reports.measured import Shown, TableTests, tested
-from kdbench.reports.paired import row_seeds
+from kdbench.reports.measured import Shown, TableTests, shown_table, tested
 from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook, pair_title
 from kdbench.reports.runs import damaged, finished_runs
@@ -186,7 +185,8 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
             say(reason)
     made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    shown = [_shown(*each, chosen) for each in zip(made, found, strict=True)]
+    wanted = chosen.get("metrics"), chosen.get("tasks")
+    shown = [shown_table(*each, *wanted) for each in zip(made, found, strict=True)]
     tests = tested(shown, chosen.get("cache"))
     tables = [_table(*each) for each in zip(shown, tests.tables, strict=True)]
     board = Board(tables=tables, overall=tests.overall, left_out=left_out)
@@ -196,22 +196,6 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
 def _trusted(chosen: Choice, verify: bool) -> Choice:
     """The same without remembered tests, where a board is verified."""
     return {**chosen, "cache": None} if verify else chosen
-
-
-def _shown(section: Section, found: list[Found], chosen: Choice) -> Shown:
-    columns = columns_of(found, chosen.get("metrics"), chosen.get("tasks"))
-    cells = []
-    for column in columns:
-        entries = [row.get(column.key, []) for row in found]
-        seeds = row_seeds(entries, column.metric)
-        known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
-        cells.append(
-            [
-                cell_of(grouped, mine, column.metric, *spread)
-                for grouped, mine, spread in zip(section.rows, entries, known, strict=True)
-            ]
-        )
-    return Shown(section, found, columns, cells)
 
 
 def _table(shown: Shown, found: TableTests) -> Table:

@@ -12,6 +12,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
 from kdbench.harness.metrics import info
 from kdbench.harness.seed_variance import SeedVariance
+from kdbench.reports.column_tests import baseline_of
 from kdbench.reports.columns import (
     Column,
     ColumnKey,
@@ -21,8 +22,10 @@ from kdbench.reports.columns import (
     directed,
     evaluations,
 )
+from kdbench.reports.headline import Headline
+from kdbench.reports.measured import shown_table, tested
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
-from kdbench.reports.rows import GroupedRow, sections, short_ids, standing
+from kdbench.reports.rows import GroupedRow, Section, sections, short_ids, standing
 from kdbench.reports.runs import Run, answers, finished_runs
 from kdbench.reports.text.style import signature, tests_text
 
@@ -78,6 +81,8 @@ class Comparison(Record):
     a: str
     b: str
     columns: list[ColumnComparison]
+    headline: Headline | None = None
+    """Where both stand beside SFT and the teacher, if these are among the runs there."""
     signature: str
     """How the numbers came about."""
     left_out: list[str] = []
@@ -91,6 +96,10 @@ class _Side(NamedTuple):
     @property
     def label(self) -> str:
         return self.grouped.row.label
+
+    def is_in(self, row: GroupedRow) -> bool:
+        """Whether a row of a table has runs of this side."""
+        return bool(set(self.grouped.row.runs) & set(row.row.runs))
 
 
 def compare(
@@ -119,7 +128,12 @@ def compare(
     one, two = _side(a), _side(b)
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
-    others = _beside((one, two), beside)
+    table = _table_of((one, two), beside)
+    others = [
+        evaluations(row)
+        for row in (table.rows if table else ())
+        if not row.row.reference and not one.is_in(row) and not two.is_in(row)
+    ]
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     made = []
     for column in columns_of([common], metrics, tasks):
@@ -140,6 +154,7 @@ def compare(
         a=names[0],
         b=names[1],
         columns=made,
+        headline=_headline((one, two), table, tasks) if table else None,
         signature=_signature((one, two), made, {key.protocol for key in shared}),
         left_out=left_out,
     )
@@ -175,20 +190,33 @@ def _side(paths: Path | str | Iterable[Path | str]) -> _Side:
     return _Side(rows[0], evaluations(rows[0]))
 
 
-def _beside(sides: Sequence[_Side], places: Iterable[Path | str]) -> list[Found]:
-    """Evaluations of the methods that stand in one table with both sides."""
-    mine = [set(side.grouped.row.runs) for side in sides]
+def _table_of(sides: Sequence[_Side], places: Iterable[Path | str]) -> Section | None:
+    """The table in which both sides stand, among the runs there."""
     runs: list[Run] = []
     with contextlib.suppress(InputError):  # nothing is there
         runs = finished_runs(places)[0]
     for section in sections(runs):
-        rows = [set(each.row.runs) for each in section.rows]
-        if all(any(own & row for row in rows) for own in mine):
-            methods = [each for each in section.rows if not each.row.reference]
-            return [
-                evaluations(e) for e in methods if not any(own & set(e.row.runs) for own in mine)
-            ]
-    return []
+        if all(any(map(side.is_in, section.rows)) for side in sides):
+            return section
+    return None
+
+
+def _headline(
+    sides: Sequence[_Side], section: Section, tasks: Sequence[str] | None
+) -> Headline | None:
+    """Where both methods stand beside SFT and the teacher."""
+    wanted = [row for row in section.rows if any(side.is_in(row) for side in sides)]
+    if any(row.row.reference for row in wanted):
+        return None
+    base = baseline_of(section.rows)
+    guides = [
+        row
+        for row in section.rows
+        if row not in wanted and (row.row.id == base or row.row.method == "teacher")
+    ]
+    few = section._replace(rows=(*guides, *wanted))
+    shown = shown_table(few, [evaluations(row) for row in few.rows], None, tasks)
+    return tested([shown], None).tables[0].headline
 
 
 def _choices(rows: Sequence[GroupedRow]) -> str:

@@ -18,9 +18,9 @@ from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import Document
 from kdbench.harness.stats import Array
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
-from kdbench.reports.columns import Cell, Column, Found, directed
+from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed
 from kdbench.reports.headline import Field, Headline, field, headline, main_columns, training_cost
-from kdbench.reports.paired import Lineup, scored
+from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.runs import grouped, scores_digest
 
@@ -53,6 +53,35 @@ class BoardTests(Record):
 
     tables: list[TableTests]
     overall: list[Headline]
+
+
+def shown_table(
+    section: Section,
+    found: list[Found],
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Shown:
+    """The columns of a table and its cells, with the variance between seeds in their intervals.
+
+    Args:
+        section: the table's rows.
+        found: their evaluations.
+        metrics: only these; None: all.
+        tasks: only these; None: all.
+    """
+    columns = columns_of(found, metrics, tasks)
+    cells = []
+    for column in columns:
+        entries = [row.get(column.key, []) for row in found]
+        seeds = row_seeds(entries, column.metric)
+        known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
+        cells.append(
+            [
+                cell_of(grouped, mine, column.metric, *spread)
+                for grouped, mine, spread in zip(section.rows, entries, known, strict=True)
+            ]
+        )
+    return Shown(section, found, columns, cells)
 
 
 def tested(shown: Sequence[Shown], cache: Path | None) -> BoardTests:

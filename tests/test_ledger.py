@@ -271,7 +271,7 @@ def test_a_teacher_of_less_data_does_not_count(runs: Path) -> None:
 def test_every_form_has_the_signature(runs: Path) -> None:
     make_run(runs, "fkd", prompts=500)
     found = ledger([runs])
-    for field in ("training seeds: 1 (below 3", "decoding seeds: 10,20", "prompts: dolly=500"):
+    for field in ("training seeds: 1 (below 2", "decoding seeds: 10,20", "prompts: dolly=500"):
         assert field in found.signature
     for text in (render_terminal(found), render_markdown(found), found.model_dump_json()):
         assert found.signature in text

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kdbench.harness.metrics import info
 from kdbench.reports.compare import ColumnComparison, Comparison, PromptDifference
+from kdbench.reports.documents.headline import headline_parts
 from kdbench.reports.runs import grouped
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import difference_cell, number, p_value
@@ -18,6 +19,7 @@ def compare_document(comparison: Comparison) -> doc.Document:
     """All columns, and for the first metric of each task the prompts that differ most."""
     tasks = grouped(comparison.columns, lambda column: column.heading)
     sides = doc.Section("", [doc.Notes([f"a: {comparison.a}", f"b: {comparison.b}"])])
+    first = doc.Section("", headline_parts(comparison.headline) if comparison.headline else [])
     below: list[doc.Cell] = []
     if comparison.left_out:
         below.append("left out: " + "; ".join(comparison.left_out))
@@ -34,7 +36,7 @@ def compare_document(comparison: Comparison) -> doc.Document:
             "training variance is unmeasured. They are not corrected for several columns."
         )
     end = doc.Section("", [doc.Notes(below, comparison.signature)])
-    return doc.Document("", [sides, *map(_task, tasks.values()), end])
+    return doc.Document("", [sides, first, *map(_task, tasks.values()), end])
 
 
 def _task(columns: Sequence[ColumnComparison]) -> doc.Section:

@@ -1,0 +1,362 @@
+"""Measures what boards claim about a whole column, and writes docs/column-coverage.md.
+
+    python benchmarks/column_coverage.py [--simulations 1000] [--out docs/column-coverage.md] [--json]
+
+Scores are drawn from ``y[m, s, p] = effect[m] + a[m, s] + b[p] + c[m, p] + e[m, s, p]`` with normal
+terms; the tests are those of a board (`kdbench.harness.comparisons`), the random numbers fixed.
+
+Exits 3 if an interval covers less than 93%, or a family of tests has more than 6% false alarms.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+from scipy.stats import rankdata
+
+from kdbench.harness import comparisons, stats
+from kdbench.harness.seed_variance import SeedVariance, seed_variance
+from kdbench.harness.stats import Array
+from kdbench.reports.headline import Field, Headline, Number, headline
+from kdbench.reports.measured import shared_normals
+from kdbench.reports.paired import Lineup
+
+DRAWS = 500
+FLOOR, CEILING = 0.93, 0.06
+PROMPT, METHOD, RESIDUAL = 15.0, 5.0, 10.0
+"""Standard deviations: of prompts, of a method's own prompts, of one answer."""
+STEP = 1.0
+"""Points between neighbours where methods differ: about one and a half standard errors at five seeds."""
+METHODS, SEEDS, PROMPTS = (4, 12), (2, 3, 4, 5), (100, 600)
+SPREADS = {"equal": (1, 1), "one twice": (4, 1), "one four times": (16, 1), "half twice": (4, 0)}
+"""Standard deviations between seeds: ratio of variances, and how many rows have it (0: half of them)."""
+TRUTHS = ("all tied", "two tied best")
+
+
+class Cell(NamedTuple):
+    """One cell of the grid, and what was measured in it, as shares."""
+
+    methods: int
+    seeds: int
+    prompts: int
+    spread: str
+    truth: str
+    pooled: float
+    row: float
+    """Coverage of the interval of a row, mean over rows; of a difference; of those of the noisiest row."""
+    pair: float
+    noisiest: float
+    best: float
+    """Any of the best is called worse; any method that equals SFT is called different; any equal pair."""
+    sft: float
+    pairs: float
+    decided: float
+    """Of the methods that are worse than the best, those that are called so."""
+    width: float
+    """Of a difference's interval, over that with each row's own variance."""
+
+
+class World(NamedTuple):
+    """What is simulated."""
+
+    effect_M: Array
+    spread_M: Array
+    seeds: int
+    prompts: int
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """Scores (M, S, P)."""
+        shape = (len(self.effect_M), self.seeds, self.prompts)
+        methods, seeds, prompts = shape
+        mean = self.effect_M[:, None, None] + METHOD * rng.standard_normal((methods, 1, prompts))
+        luck = self.spread_M[:, None, None] * rng.standard_normal((methods, seeds, 1))
+        rest = RESIDUAL * rng.standard_normal(shape)
+        return np.asarray(mean + luck + PROMPT * rng.standard_normal(prompts) + rest)
+
+
+def world(methods: int, seeds: int, prompts: int, spread: str, truth: str) -> World:
+    """The noisiest row is among the best, the last one is SFT, and one method is as good as it."""
+    ratio, rows = SPREADS[spread]
+    spread_M = np.ones(methods)
+    spread_M[:: 2 if rows == 0 else methods] = np.sqrt(ratio)
+    ladder = np.minimum(np.maximum(np.arange(methods) - 1, 0), methods - 3) * -STEP
+    effect_M = ladder if truth == "two tied best" else np.zeros(methods)
+    return World(50 + effect_M, spread_M, seeds, prompts)
+
+
+def measure(cell: tuple[int, int, int, str, str], simulations: int) -> Cell:
+    """All shares of one cell."""
+    here = world(*cell)
+    rng = stats.generator(f"column:{cell}")
+    found = [_once(here, rng, f"{number}") for number in range(simulations)]
+    return Cell(*cell, *np.mean(np.array(found, dtype=float), axis=0).tolist())
+
+
+def _once(here: World, rng: np.random.Generator, label: str) -> list[float]:
+    values = here.draw(rng)
+    effect, methods = here.effect_M, len(here.effect_M)
+    seeds = seed_variance(list(values.mean(axis=2)), [True] * methods)
+    errors = comparisons.errors(list(values), seeds)
+    column = comparisons.column(errors, label, resamples=DRAWS)
+    first, second = np.triu_indices(methods, k=1)
+    covered, half = _pairs(errors, first, second, effect)
+    noisy = (first == 0) | (second == 0)
+    best, base = effect == effect.max(), methods - 1
+    p_best = comparisons.best_p(column, 1)
+    others = np.arange(base)
+    p_sft = comparisons.family_p(column, others, np.full(base, base))
+    p_pairs = comparisons.family_p(column, first, second)
+    own = _own(values, seeds)
+    wide = _pairs(comparisons.errors(list(values), own), first, second, effect)[1]
+    return [
+        seeds.pooled,
+        _rows(values, seeds, effect).mean(),
+        covered.mean(),
+        covered[noisy].mean(),
+        (p_best[best] < 0.05).any(),
+        (p_sft[effect[others] == effect[base]] < 0.05).any(),
+        (p_pairs[effect[first] == effect[second]] < 0.05).any(),
+        (p_best[~best] < 0.05).mean() if not best.all() else 0.0,
+        half.mean() / wide.mean(),
+    ]
+
+
+def _pairs(
+    errors: comparisons.Errors, first: Array, second: Array, effect: Array
+) -> tuple[Array, Array]:
+    """Whether the interval of each pair holds the true difference, and half its width."""
+    mean = errors.mean_PM.mean(axis=0)
+    quantiles = np.array([stats.t_quantile(0.975, df) for df in errors.df(first, second)])
+    half = quantiles * np.sqrt(errors.variance(first, second)[1])
+    off = mean[first] - mean[second] - effect[first] + effect[second]
+    return np.abs(off) <= half, half
+
+
+def _rows(values: Array, seeds: SeedVariance, effect: Array) -> Array:
+    """Whether each row's interval holds its true mean; t intervals stand for the bootstrap's."""
+    means, prompts = values.mean(axis=2), values.shape[2]
+    half = stats.t_quantile(0.975, prompts - 1) * values.std(axis=2, ddof=1) / np.sqrt(prompts)
+    known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
+    made = [
+        stats.seed_interval(mean, mean - h, mean + h, *spread)
+        for mean, h, spread in zip(means, half, known, strict=True)
+    ]
+    return np.array([row.low <= e <= row.high for row, e in zip(made, effect, strict=True)])
+
+
+def _own(values: Array, seeds: SeedVariance) -> SeedVariance:
+    """The same without pooling."""
+    own, df = values.mean(axis=2).var(axis=1, ddof=1), np.full(len(values), values.shape[1] - 1.0)
+    return seeds._replace(variance_M=own, df_M=df, pooled=False)
+
+
+# -- the headline -----------------------------------------------------------------------------------
+
+
+class Numbers(NamedTuple):
+    """Coverage of the headline's intervals, mean over methods, and the false alarms of its letters."""
+
+    seeds: int
+    truth: str
+    gap: float
+    rank: float
+    beats: float
+    apart: float
+    """Two methods of equal rank share no letter."""
+
+
+def headline_numbers(seeds: int, truth: str, simulations: int) -> Numbers:
+    """Eight methods in three columns; the seeds' luck is shared to 70% between columns."""
+    here = world(8, seeds, 200, "equal", truth)
+    rng = stats.generator(f"headline:{seeds}:{truth}")
+    found = [_headline_once(here, rng, number) for number in range(simulations)]
+    return Numbers(seeds, truth, *np.nanmean(np.array(found, dtype=float), axis=0).tolist())
+
+
+def _headline_once(here: World, rng: np.random.Generator, number: int) -> list[float]:
+    ids = [*(f"m{i}" for i in range(8)), "teacher"]
+    luck = np.sqrt(0.7) * rng.standard_normal((8, here.seeds, 1))
+    lines = []
+    for column in range(3):
+        values = here._replace(spread_M=np.full(8, np.sqrt(0.3))).draw(rng) + luck
+        teacher = 70 + METHOD * rng.standard_normal((1, 1, here.prompts))
+        rows = [*values, teacher[0] + PROMPT * rng.standard_normal((1, here.prompts))]
+        means = [row.mean(axis=1) for row in rows]
+        known = seed_variance(means, [True] * 8 + [False])
+        label = f"{number}:{column}"
+        lines.append(Lineup(list(range(9)), comparisons.errors(rows, known), means, label))
+    normals = shared_normals([(line, ids) for line in lines], DRAWS)
+    draws = [
+        comparisons.column(line.errors, line.label, normal_RM=normal, resamples=DRAWS)
+        for line, normal in zip(lines, normals, strict=True)
+    ]
+    at = {name: place for place, name in enumerate(ids)}
+    fields = [Field(str(i), 1, 1.0, each, at, "m7", "teacher") for i, each in enumerate(draws)]
+    made = headline(fields, {name: name for name in ids[:8]}, {})
+    assert made is not None
+    return _judged(made, here)
+
+
+def _judged(made: Headline, here: World) -> list[float]:
+    """Whether the true numbers lie in the intervals."""
+    effect = dict(zip((f"m{i}" for i in range(8)), here.effect_M, strict=True))
+    rank = dict(zip(effect, rankdata(-here.effect_M), strict=True))
+    base = effect["m7"]
+    spread = np.sqrt(2 * (1 + RESIDUAL**2 / here.prompts))
+    gaps, beats = [], []
+    for place in made.places:
+        gain = effect[place.label] - base
+        if place.label == "m7":
+            continue
+        if isinstance(place.gap, Number):
+            gaps.append(_holds(place.gap, 100 * gain / (70 - base)))
+        if isinstance(place.beats, Number):
+            beats.append(_holds(place.beats, 100 * special.ndtr(gain / spread)))
+    ranks = [_holds(place.rank, rank[place.label]) for place in made.places]
+    apart = any(
+        rank[a.label] == rank[b.label] and not set(a.alike) & set(b.alike)
+        for a, b in itertools.combinations(made.places, 2)
+    )
+    return [np.mean(gaps), np.mean(ranks), np.mean(beats) if beats else np.nan, apart]
+
+
+def _holds(found: Number, true: float) -> bool:
+    return found.low - 1e-3 <= true <= found.high + 1e-3
+
+
+# -- the page ---------------------------------------------------------------------------------------
+
+
+def grid() -> list[tuple[int, int, int, str, str]]:
+    """All cells: few prompts for every number of seeds, many for the number that boards have."""
+    few = itertools.product(METHODS, SEEDS, PROMPTS[:1], SPREADS, TRUTHS)
+    many = itertools.product(METHODS[1:], SEEDS[-1:], PROMPTS[1:], SPREADS, TRUTHS)
+    return [*few, *many]
+
+
+def percent(share: float) -> str:
+    """A share with one digit; nothing where none was measured."""
+    return "" if np.isnan(share) else f"{100 * share:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---:"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cells_table(cells: Sequence[Cell]) -> str:
+    """The grid, a cell a line."""
+    head = [
+        "methods", "seeds", "prompts", "spread of seeds", "truth", "pooled", "row", "difference",
+        "noisiest", "false: best", "false: SFT", "false: pairs", "decided", "width",
+    ]  # fmt: skip
+    rows = [
+        [str(c.methods), str(c.seeds), str(c.prompts), c.spread, c.truth]
+        + [percent(share) for share in c[5:12]]
+        + ["" if c.truth == TRUTHS[0] else percent(c.decided)]
+        + [f"{c.width:.2f}"]
+        for c in cells
+    ]
+    return table(head, rows)
+
+
+def numbers_table(numbers: Sequence[Numbers]) -> str:
+    """Coverage of the headline's numbers."""
+    head = ["seeds", "truth", "gap closed", "mean rank", "beats SFT", "false: letters"]
+    return table(head, [[str(n.seeds), n.truth, *map(percent, n[2:])] for n in numbers])
+
+
+def problems(cells: Sequence[Cell]) -> list[str]:
+    """Cells outside of what boards promise."""
+    wanted: list[tuple[str, Callable[[Cell], bool]]] = [
+        ("interval of a row", lambda c: c.row < FLOOR),
+        ("interval of a difference", lambda c: c.pair < FLOOR),
+        ("false alarms against the best", lambda c: c.best > CEILING),
+        ("false alarms against SFT", lambda c: c.sft > CEILING),
+        ("false alarms among all pairs", lambda c: c.pairs > CEILING),
+    ]
+    return [
+        f"{name}: {c.methods} methods, {c.seeds} seeds, {c.prompts} prompts, {c.spread}, {c.truth}"
+        for name, fails in wanted
+        for c in cells
+        if fails(c)
+    ]
+
+
+def page(cells: Sequence[Cell], numbers: Sequence[Numbers], simulations: int) -> str:
+    """The document."""
+    missed = problems(cells)
+    five = [c for c in cells if c.seeds == SEEDS[-1]]
+    said = "\n".join(f"- {line}" for line in missed) or "None."
+    return f"""# What boards claim about a column, measured
+
+Made by `python benchmarks/column_coverage.py`; fixed random numbers, so the same numbers every time.
+What the words mean is in [statistics](statistics.md).
+
+{simulations} simulated columns a cell (standard error of 5%:
+{100 * (0.0475 / simulations) ** 0.5:.1f} points), {DRAWS} joint draws here, {comparisons.DRAWS} on boards.
+Standard deviations in points: {PROMPT:g} between prompts, {METHOD:g} of a method's own prompts,
+{RESIDUAL:g} of one answer, 1 between training seeds of most methods. *one twice*: one method, among the
+best, has twice that (four times the variance); *half twice*: every other one. *two tied best*: the next is
+{STEP:g} point worse, and so on; the last is SFT, and one method is as good as it.
+
+Columns, in percent: columns whose variance was **pooled**; how often the interval of a **row**, of a
+**difference** of two, and of a difference with the **noisiest** method holds the true value; how often any
+best method is called worse (**false: best**), any method that equals SFT different from it, any two equal
+ones different; how many of the worse methods are **decided** to be so; **width** of a difference's interval
+over that without pooling.
+
+With {SEEDS[-1]} seeds: intervals of rows at least {percent(min(c.row for c in five))}%, of differences at
+least {percent(min(c.pair for c in five))}% (of the noisiest method's at least
+{percent(min(c.noisiest for c in five))}%); false alarms at most {percent(max(c.best for c in five))}%
+(best), {percent(max(c.sft for c in five))}% (SFT), {percent(max(c.pairs for c in five))}% (all pairs).
+
+Outside of 93% coverage and 6% false alarms:
+
+{said}
+
+{cells_table(cells)}
+
+## The headline's numbers
+
+Eight methods, three columns of 200 prompts, the luck of a training shared to 70% between columns. Coverage
+of the 95% intervals, mean over methods, and how often two methods of equal true rank share no letter, in
+percent of {max(1, simulations // 4)} simulated tables.
+
+{numbers_table(numbers)}
+"""
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--simulations", type=int, default=1_000)
+    parser.add_argument("--out", type=Path, default=Path("docs/column-coverage.md"))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    few = max(1, arguments.simulations // 4)
+    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+        cells = pool.starmap(measure, [(cell, arguments.simulations) for cell in grid()], 1)
+        whole = itertools.product((2, 3, 5), TRUTHS, [few])
+        numbers = pool.starmap(headline_numbers, whole, 1)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(page(cells, numbers, arguments.simulations), encoding="utf-8")
+    missed = problems(cells)
+    if arguments.json:
+        print(json.dumps({"ours": {"cells": len(cells), "outside": missed}}))
+    else:
+        print(f"{len(cells)} cells, {len(missed)} outside: {arguments.out}")
+    return 3 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

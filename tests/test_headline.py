@@ -1,0 +1,155 @@
+"""What a board says first, and which variance of seeds it is made with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from board_runs import build_board, write_run
+
+from kdbench.harness.files.records import Missing, ModelRef
+from kdbench.reports.board import Board, leaderboard
+from kdbench.reports.compare import compare
+from kdbench.reports.documents.board import board_document
+from kdbench.reports.documents.compare import compare_document
+from kdbench.reports.headline import Number, Place
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.terminal import Terminal
+
+LEVELS = {"sft": 40.0, "fkd": 50.0, "gkd": 60.0, "same": 59.8}
+REFERENCE = {"kind": "eval", "division": "reference", "training_seed": None}
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def runs(
+        seeds: int = 5, *, student: str = "small", tasks: tuple[str, ...] = ("dolly",)
+    ) -> Path:
+        folder = tmp_path / "runs"
+        model = ModelRef(name=student, fingerprint=student, parameters=1)
+        for place, (method, level) in enumerate(LEVELS.items()):
+            luck = np.linspace(-0.6, 0.6, seeds) * (1 + place / 10)  # nearly alike
+            for seed in range(seeds):
+                own = {"student": model, "training_seed": seed, "note": "student"}
+                write_run(folder, method, level + luck[seed], tasks=tasks, **own)
+        write_run(folder, "teacher", 80, tasks=tasks, **REFERENCE, student=None)
+        return folder
+
+    return runs
+
+
+def places(board: Board) -> dict[str, Place]:
+    (table,) = board.tables
+    assert table.headline is not None
+    return {place.label: place for place in table.headline.places}
+
+
+def holds(number: Number | Missing, value: float) -> bool:
+    return isinstance(number, Number) and number.low <= value <= number.high
+
+
+def test_gap_rank_and_chances_are_those_of_the_world(make: Make) -> None:
+    found = places(build_board(make()))
+    assert next(iter(found)) in ("gkd", "same") and list(found)[-1] == "sft"
+    assert holds(found["gkd"].gap, 50) and holds(found["fkd"].gap, 25)
+    assert found["sft"].gap == Number(mean=0, low=0, high=0)
+    assert found["fkd"].rank.mean == 3 and holds(found["gkd"].rank, 1.5)
+    assert isinstance(found["fkd"].beats, Number) and found["fkd"].beats.mean > 99
+    assert found["sft"].beats == Missing(missing="it is SFT")
+    assert set(found["gkd"].alike) & set(found["same"].alike)
+    assert not set(found["gkd"].alike) & set(found["fkd"].alike)
+
+
+def test_a_column_says_what_is_pooled_and_what_may_be_the_best(make: Make) -> None:
+    (table,) = build_board(make()).tables
+    tests = next(
+        t for c, t in zip(table.columns, table.tests, strict=True) if c.metric == "rouge_l"
+    )
+    assert tests is not None and tests.seeds == "pooled" and tests.df == 16
+    assert tests.spread == pytest.approx(0.5, abs=0.25)
+    labels = {row.id: row.label for row in table.rows}
+    assert {labels[row] for row in tests.worse} == {"sft", "fkd"}
+    assert labels[tests.baseline] == "sft" and {labels[t.a] for t in tests.sft} == {
+        "fkd",
+        "gkd",
+        "same",
+    }
+    assert all(test.p < 0.05 for test in tests.sft)
+    assert (
+        "no method can be told from the best in dolly[mini] EM: nothing is bold there"
+        in table.notes
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_few_seeds_still_decide(make: Make, seeds: int) -> None:
+    board = build_board(make(seeds))
+    (table,) = board.tables
+    assert any(tests and len(tests.worse) == 2 for tests in table.tests)
+    assert isinstance(places(board)["gkd"].beats, Number)
+
+
+def test_one_seed_says_that_it_cannot(make: Make) -> None:
+    board = build_board(make(1))
+    found = places(board)
+    assert found["gkd"].beats == Missing(missing="needs two training seeds")
+    assert isinstance(found["gkd"].gap, Number)
+    assert any("tests are over prompts only" in note for note in board.tables[0].notes)
+
+
+def test_costs_are_marked_where_nothing_is_better_and_cheaper(make: Make) -> None:
+    found = places(build_board(make(2)))
+    assert found["gkd"].cost == {"student": 1000.0, "seconds": 90.5}
+    best = max(
+        found.values(), key=lambda place: place.gap.mean if isinstance(place.gap, Number) else 0
+    )
+    assert [name for name, place in found.items() if place.front] == [best.label]
+
+
+def test_several_pairs_have_one_headline_over_all(make: Make) -> None:
+    make(2)
+    board = build_board(make(2, student="tiny"))
+    (over,) = board.overall
+    assert over.title == "mini: over 2 pairs of models" and len(over.columns) == 2
+    assert [place.label for place in over.places][-2:] == ["fkd", "sft"]
+    assert board_document(board).sections[0].title == over.title
+
+
+def test_without_sft_or_teacher_the_gap_says_why(tmp_path: Path) -> None:
+    for method in ("a", "b"):
+        for seed in (1, 2, 3):
+            write_run(tmp_path, method, 40 + seed, training_seed=seed)
+    found = places(build_board(tmp_path))
+    assert found["a"].gap == Missing(missing="no row of SFT") and found["a"].rank.mean in (1, 2)
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "latex", "html"])
+def test_the_headline_leads_every_format(make: Make, format: str) -> None:
+    text = leaderboard(make(3), format)  # type: ignore[arg-type]
+    if format == "csv":
+        assert "gap_closed" in text and "beats_sft" in text and "p_best" in text.splitlines()[0]
+    elif format == "html":
+        assert '"quality":"gap closed, %"' in text
+    else:
+        assert text.index("mean rank") < text.index("ROUGE-L")
+
+
+def test_eighty_columns_hold_the_headline(make: Make) -> None:
+    text = Terminal(80).write(board_document(build_board(make(3)), headline=True))
+    assert max(map(len, text.splitlines())) <= 80
+    (head,) = [line for line in text.splitlines() if line.startswith("method") and "rank" in line]
+    assert head.endswith("beats SFT, %"), "one table, not parts"
+
+
+def test_compare_pools_over_the_methods_beside(make: Make) -> None:
+    runs = make(3)
+    sides = [[p for p in runs.iterdir() if f'"method":"{m}"' in (p / "summary.json").read_text()]
+             for m in ("gkd", "fkd")]  # fmt: skip
+    alone, beside = compare(*sides), compare(*sides, beside=[runs])
+    assert beside.headline and [p.label for p in beside.headline.places] == ["gkd", "fkd", "sft"]
+    rouge = [found.columns[0] for found in (alone, beside)]
+    assert [column.pooled_over for column in rouge] == [2, 4]
+    assert rouge[0].difference == rouge[1].difference
+    shown = write(compare_document(beside), "terminal")
+    assert "variance between training seeds: pooled over 4 rows" in shown
