@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdbench.harness.data.chat import DATE, BeginToken
 from kdbench.harness.data.templates import PromptFormat
-from kdbench.trainers.optim import Precision, Recipe
+from kdbench.harness.settings import Settings
+from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 
 Edition = Literal["mini", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
 
 ROW_FILES = (".jsonl", ".json")
 """Endings of files of rows that can be a task."""
+
+COLDEST = 1e-4
+"""Temperature below which logits overflow."""
 
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
 # micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
@@ -30,10 +34,8 @@ NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
 FREE = NOT_HASHED | {"seed", "init_seed"}
 
 
-class Section(BaseModel):
-    """Base of every section: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Section(Settings):
+    """Base of every section."""
 
 
 class PairConfig(Section):
@@ -92,7 +94,7 @@ class DataConfig(Section):
 class TrainConfig(Recipe):
     """How any method trains, and from what; also how the teacher is fine-tuned and the init is made."""
 
-    init_seed: int | None = Field(None, ge=0, description="seed of the init, if it is another")
+    init_seed: Seed | None = Field(None, ge=0, description="seed of the init, if it is another")
     init: Literal["pretrained", "sft", "sft-full"] = Field(
         "sft", description="student before the method: as it is, short SFT, or the full SFT run"
     )
@@ -106,11 +108,13 @@ class TrainConfig(Recipe):
 class GenerateConfig(Section):
     """How answers are sampled for evaluation (training samples at temperature 1, top_p 1)."""
 
-    seeds: tuple[int, ...] = (10, 20, 30, 40, 50)
-    batch_size: int = Field(32, gt=0, description="rows decoded together")
-    chunk: int = Field(64, gt=0, description="prompts whose rows refill each other; unit of resume")
+    seeds: tuple[Seed, ...] = (10, 20, 30, 40, 50)
+    batch_size: int = Field(32, gt=0, le=MANY, description="rows decoded together")
+    chunk: int = Field(
+        64, gt=0, le=MANY, description="prompts whose rows refill each other; unit of resume"
+    )
     dtype: Precision = Field("auto", description="arithmetic of decoding; auto: the model's")
-    max_new_tokens: int = Field(256, gt=0)
+    max_new_tokens: int = Field(256, gt=0, le=MANY)
     temperature: float = Field(1.0, ge=0, description="0: greedy")
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: off")
@@ -120,6 +124,8 @@ class GenerateConfig(Section):
     def _check(self) -> Self:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must be distinct and at least one")
+        if 0 < self.temperature < COLDEST:
+            raise ValueError(f"temperature must be 0 (greedy) or at least {COLDEST:g}")
         return self
 
 

@@ -76,7 +76,15 @@ def unfit(where: object, error: "ValidationError", whole: str = "document") -> I
     problem = error.errors(include_url=False)[0]
     field = ".".join(map(str, problem["loc"])) or whole
     message = problem["msg"].removeprefix("Value error, ")
-    given = repr(problem["input"])
+    given = _brief(problem["input"])
     said = problem["type"] not in ("missing", "value_error") and len(given) <= 60
     got = f" (got {given})" if said else ""
     return InputError(f"{where}: {field}: {message[:1].lower()}{message[1:]}{got}")
+
+
+def _brief(value: object) -> str:
+    """A value as Python writes it, if that can be had and is short enough to say."""
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of 5,000 digits
+        return "…" * 61

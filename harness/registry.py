@@ -11,15 +11,16 @@ method is a name and a fingerprint, never a place to load from (`recorded_method
 import hashlib
 import importlib
 import importlib.util
-import sys
+import os
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.harness.errors import InputError, unknown
-from kdbench.harness.files.store import reading
+from kdbench.harness.foreign import foreign
 
 if TYPE_CHECKING:
+    from kdbench.harness.config import MethodConfig
     from kdbench.trainers.method import Method
 
 ENTRY_POINTS = "kdbench.methods"
@@ -100,14 +101,14 @@ def find_method(name: str) -> Found:
         return _from_file(Path(name))
     source = (third_party_methods() | METHODS)[name]
     module_name, _, attribute = source.partition(":")
-    try:
+    if name in METHODS:
+        return Found(name, source, "", getattr(importlib.import_module(module_name), attribute))
+    with foreign(
+        f"method {name!r} cannot be loaded from {source}", "repair or uninstall that package"
+    ):
         module = importlib.import_module(module_name)
         found: type[Method] = getattr(module, attribute)
-    except (ImportError, AttributeError) as error:
-        if name in METHODS:
-            raise  # ours: a bug, not the user's mistake
-        raise InputError(f"method {name!r} cannot be loaded from {source}: {error}") from error
-    return Found(name, source, "" if name in METHODS else _source_hash(module.__file__), found)
+    return Found(name, source, _source_hash(module.__file__), found)
 
 
 def recorded_method(name: str, fingerprint: str) -> Found:
@@ -135,6 +136,19 @@ def recorded_method(name: str, fingerprint: str) -> Found:
     )
 
 
+def check_method(method: "MethodConfig") -> None:
+    """Tries a method that a file defines on a tiny random pair, before anything is paid for it.
+
+    Raises:
+        InputError: it fails there.
+    """
+    from kdbench.harness import method_files
+
+    found = _given.get(method.fingerprint)
+    if found is not None and os.environ.get("WORLD_SIZE", "1") == "1":
+        method_files.rehearse(Path(found.source), found.method, method.options)
+
+
 def _origin(source: str) -> str | None:
     """The file of an installed module, found without running it."""
     try:
@@ -145,32 +159,15 @@ def _origin(source: str) -> str | None:
 
 
 def _from_file(path: Path) -> Found:
-    from kdbench.trainers.method import Method
+    from kdbench.harness import method_files
 
-    with reading(path):
-        fingerprint = _source_hash(str(path))
-    module_name = f"kdbench_method_{path.stem.replace('-', '_')}_{fingerprint[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be loaded as Python; give a .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickles look the module up by name
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, TypeError) as error:
-        raise InputError(f"method file {path} cannot be loaded: {error}") from error
-    classes = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module_name
-    ]
-    if len(classes) != 1:
-        names = ", ".join(c.__name__ for c in classes) or "none"
-        raise InputError(
-            f"{path} must define exactly one subclass of kdbench.trainers.method.Method "
-            f"(found: {names})"
-        )
-    return _given.setdefault(fingerprint, Found(path.stem, str(path), fingerprint, classes[0]))
+    source = method_files.read_source(path)
+    fingerprint = hashlib.sha256(source).hexdigest()
+    if fingerprint not in _given:
+        module_name = f"{method_files.MODULE}{path.stem.replace('-', '_')}_{fingerprint[:8]}"
+        method = method_files.load(path, source, module_name)
+        _given[fingerprint] = Found(path.stem, str(path), fingerprint, method)
+    return _given[fingerprint]
 
 
 def _source_hash(path: str | None) -> str:

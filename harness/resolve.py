@@ -19,6 +19,7 @@ from kdbench.harness.config import FREE, RunConfig, TrainConfig, file_task
 from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
+from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import departures
 from kdbench.harness.registry import (
     Found,
@@ -302,4 +303,7 @@ def _method_config(found: Found, options: Tree) -> BaseModel:
                 raise InputError(f"method {found.name} has no fields of its own, got {dotted!r}")
             hint = _nearest(f"method.{dotted}", [f"method.{key}" for key in known])
             raise InputError(f"method {found.name} has no key {dotted!r}; {hint}")
-    return validated(found.method.Config, options, f"method {found.name}", "configuration")
+    with foreign(f"the fields of method {found.name} cannot be used", "repair its Config"):
+        made = validated(found.method.Config, options, f"method {found.name}", "configuration")
+        made.model_dump_json()  # a run's configuration is JSON
+        return made

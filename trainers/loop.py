@@ -133,7 +133,7 @@ class Loop:
             state.warmed = ctx.progress
         # dropout is a function of (seed, step, rank), so that no generator state needs saving
         rank = self.accelerator.process_index
-        torch.manual_seed((recipe.seed * 1_000_003 + step) * 1_009 + rank)
+        torch.manual_seed(((recipe.seed * 1_000_003 + step) * 1_009 + rank) % (1 << 64))
         self.module.eval()
         window = self.method.window(ctx, step)
         self.module.train(recipe.dropout)

@@ -14,13 +14,14 @@ set's are in `kdbench.trainers.sources`.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
+from kdbench.harness.errors import InputError
+from kdbench.harness.settings import Settings
 from kdbench.trainers.batching import Stream as Stream
 from kdbench.trainers.micro_batch import MicroBatch as MicroBatch
 from kdbench.trainers.micro_batch import Sums as Sums
@@ -28,10 +29,8 @@ from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Answer, Decoding, Sequence
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Settings):
     """Base of each method's own fields (at most 8)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +50,18 @@ class Card:
     student_samples: bool = False
     plain_text: bool = False
     same_tokenizer: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for a value of another kind: cards are written by hand."""
+        for each in fields(self):
+            value, kind = (
+                getattr(self, each.name),
+                bool if each.type == "bool" or each.type is bool else str,
+            )
+            if not isinstance(value, kind):
+                raise TypeError(f"{each.name} of a card must be a {kind.__name__}, got {value!r}")
+        if self.policy not in ("off", "on", "mixed"):
+            raise TypeError(f"policy of a card must be off, on or mixed, got {self.policy!r}")
 
 
 @dataclass(slots=True)
@@ -138,7 +149,9 @@ class Context:
 
 @lru_cache(maxsize=8)
 def _permutation(n: int, seed: int, salt: int, epoch: int) -> list[int]:
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + salt) * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(
+        ((seed * 1_000_003 + salt) * 1_000_003 + epoch) % (1 << 64)
+    )
     return torch.randperm(n, generator=generator).tolist()
 
 
@@ -165,6 +178,8 @@ class Method:
             return
         if not isinstance(getattr(cls, "card", None), Card):
             raise TypeError(f"method {cls.__name__} needs a class attribute `card` of type Card")
+        if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
+            raise TypeError(f"Config of method {cls.__name__} must be a subclass of MethodConfig")
         if len(cls.Config.model_fields) > 8:
             raise TypeError(
                 f"method {cls.__name__} has more than 8 config fields; nest some of them"
@@ -210,16 +225,20 @@ class Method:
             setattr(self, name, state[name])
 
 
+class BadLoss(InputError, TypeError):
+    """A method's loss returned what the loop cannot use."""
+
+
 def checked_sums(method: Method, found: Any) -> dict[str, torch.Tensor]:
     """What a method's ``loss`` returned, if it is what it must be.
 
     Raises:
-        TypeError: it is not; the sentence names the method and what is wrong.
+        BadLoss: it is not; the sentence names the method and what is wrong.
     """
 
-    def refuse(what: str) -> TypeError:
+    def refuse(what: str) -> BadLoss:
         name = type(method).__name__
-        return TypeError(
+        return BadLoss(
             f"loss() of method {name} {what}; it must return a mapping of scalar tensors, each a sum "
             "over the micro-batch, with the one to minimise under 'loss'"
         )

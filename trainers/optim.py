@@ -5,9 +5,11 @@ without it.
 """
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from kdbench.harness.settings import Settings
 
 if TYPE_CHECKING:
     import torch
@@ -15,19 +17,24 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp64"]
 
 
-class Recipe(BaseModel):
+Seed = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+MANY = 1 << 20
+"""More rows or new tokens at once than any machine has room for."""
+
+
+class Recipe(Settings):
     """How any student trains, whatever its method.
 
     The budget is ``steps``, ``epochs``, ``response_tokens`` or several: training stops after the
     step that first reaches one of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     steps: int | None = Field(None, gt=0, description="optimiser steps")
     epochs: float | None = Field(None, gt=0, description="passes over the training prompts")
     response_tokens: int | None = Field(None, gt=0, description="trained response tokens")
-    batch_size: int = Field(32, gt=0, description="sequences of an optimiser step, all ranks")
+    batch_size: int = Field(
+        32, gt=0, le=MANY, description="sequences of an optimiser step, all ranks"
+    )
     lr: float = Field(5e-5, gt=0, description="peak learning rate")
     lr_floor: float = Field(1e-7, ge=0, description="rate at the end of cosine and linear")
     schedule: Literal["cosine", "cosine-rise", "linear", "constant"] = "cosine"
@@ -48,7 +55,7 @@ class Recipe(BaseModel):
         "auto", description="arithmetic of sampling answers in training; auto: as precision"
     )
     dropout: bool = Field(True, description="train with the model's own dropout")
-    seed: int = Field(10, ge=0, description="data order, dropout, rollouts; and the init")
+    seed: Seed = Field(10, ge=0, description="data order, dropout, rollouts; and the init")
     eval_every: int | Literal["epoch"] = Field(
         "epoch", description="steps between dev evaluations; 0: only first and last"
     )

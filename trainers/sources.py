@@ -42,7 +42,7 @@ def as_prompts(sequences: Seq[Sequence], sample: int = 0) -> list[Prompt]:
 def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
     """Uniform numbers in [0, 1): a function of (seed, salt, step), the same on every rank."""
     number = (seed * 1_000_003 + salt) * 1_000_003 + step + 500_009
-    generator = torch.Generator().manual_seed(number)
+    generator = torch.Generator().manual_seed(number % (1 << 64))
     return torch.rand(count, generator=generator, dtype=torch.float64).tolist()
 
 

@@ -1,7 +1,9 @@
 """YAML documents that come with kdbench, or are the user's own: suites, judges, rules, claims …"""
 
 import functools
+import math
 import re
+from collections.abc import Hashable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -12,8 +14,11 @@ from pydantic import BaseModel
 
 from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.store import reading, validated
+from kdbench.harness.foreign import reason
 
 R = TypeVar("R", bound=BaseModel)
+WRITTEN_OUT = 100_000
+"""Values of a YAML document, each alias written out, beyond which it is no document of ours."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,6 +28,10 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(
+                    problem="a list or mapping as a key", problem_mark=key_node.start_mark
+                )
             if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {key!r} twice", problem_mark=node.start_mark
@@ -39,13 +48,40 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, where: str) -> Any:
     """YAML text as plain data; InputError names ``where`` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        loader = _Loader(text.removeprefix("\ufeff"))  # a SafeLoader
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > WRITTEN_OUT:
+            raise InputError(
+                f"{where}: its aliases stand for more than {WRITTEN_OUT:,} values; write it out"
+            )
+        return loader.construct_document(node)
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{where}, line {line}: not valid YAML ({error.problem})") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: not valid YAML ({reason})") from error
+        text = " ".join(str(error).split())
+        raise InputError(f"{where}: not valid YAML ({text})") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: not valid YAML (nested too deeply)") from error
+    except Exception as error:  # 2026-13-45 is no date, nor are 5,000 digits a number
+        raise InputError(f"{where}: not valid YAML ({reason(error)})") from error
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values that a node stands for with its aliases written out; infinite if it is in itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 @functools.lru_cache(maxsize=64)  # a study resolves one suite a hundred times

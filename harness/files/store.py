@@ -150,6 +150,10 @@ def validated(model: type[R], value: Any, where: object, whole: str = "document"
     """Plain data as ``model``; else an InputError names where it is from, and the field."""
     try:
         return model.model_validate(value)
+    except (RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{where}: nested too deeply, or a number too large, for a {whole}"
+        ) from error
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:

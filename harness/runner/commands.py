@@ -21,7 +21,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.identity import identity, shared_id
 from kdbench.harness.progress import Progress
-from kdbench.harness.registry import recorded_method
+from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.data import prepare_data, run_overlaps, twins_of
@@ -81,6 +81,7 @@ def train_command(request: Request) -> int:
 
 def _trained_run(session: Session) -> Prepared:
     """Stages prepare and train of the configured run, under its lock."""
+    check_method(session.config.method)
     prepared = prepare(session)
     make_folder(prepared.run.path)
     with session.writing(prepared.run.path):

@@ -12,6 +12,7 @@ from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.run_folder import Training
+from kdbench.harness.method_files import blaming_method
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.session import Session
 from kdbench.tasks.scoring import rouge_l
@@ -65,7 +66,8 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     stage = job.out.stage
     if not stage.done():
         accelerator = session.accelerator(job.training)
-        state = _run(session, job)
+        with blaming_method(job.method):
+            state = _run(session, job)
         accelerator.free_memory()  # student, teacher and optimiser would stay until the command ends
         if session.is_main:
             info = {
