@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from kdbench.harness.config import FREE, RunConfig, TrainConfig, file_task
-from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.errors import LISTED, InputError, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
 from kdbench.harness.foreign import foreign
@@ -37,6 +37,8 @@ SYNONYMS = {
     "max_steps": "steps",
     "dtype": "precision",
 }
+SAID = 80
+"""Characters of a setting that a sentence repeats."""
 SUITE_KEYS = {"extends", "methods"}
 REFUSED = {
     "pair.trust_remote_code": "kdbench runs no code that comes with a model; choose one whose "
@@ -230,7 +232,7 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any], *, one_layer: bool = 
 def assignment(text: str, form: str = "section.key=value, for example train.lr=1e-4") -> Change:
     """One ``--set``: its key, its value as YAML, and what messages call it."""
     dotted, sign, value = text.partition("=")
-    where = f"--set {text}"
+    where = f"--set {text if len(text) <= SAID else text[: SAID - 1] + '…'}"
     if not sign or not dotted.strip():
         raise InputError(f"{where}: write {form}")
     return dotted.strip(), parse_yaml(value, where), where
@@ -270,7 +272,8 @@ def _nearest(dotted: str, fields: list[str]) -> str:
         near.sort(key=lambda key: -likeness(f"{section}.{leaf}", key))
         return f"did you mean {' or '.join(near[:2])}?"
     inside = [key for key in fields if key.rpartition(".")[0] == section]
-    return f"choose from {', '.join(inside or fields)}"
+    listed = inside or fields
+    return f"choose from {', '.join(listed[:LISTED])}{', …' if len(listed) > LISTED else ''}"
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
