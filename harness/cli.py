@@ -29,6 +29,8 @@ from kdbench.harness.verbs.show import show
 
 INTERRUPTED = 130
 DEBUG = "--debug"
+LONGEST = 1200
+"""Characters of a sentence."""
 
 app = typer.Typer(
     name="kdbench",
@@ -95,7 +97,10 @@ def _run(argv: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"kdbench: {printable(message).rstrip('.')}", file=sys.stderr)
+    said = printable(message).rstrip(".")
+    if len(said) > LONGEST:  # what it quotes has no end: its middle is left out, not what to do
+        said = f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"
+    print(f"kdbench: {said}", file=sys.stderr)
     return code
 
 

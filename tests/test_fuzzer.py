@@ -221,6 +221,8 @@ def attempt(name: str, trial: Trial, work: Path) -> nasty.Ended:
     before = nasty.leftovers(work / "runs")
     ended = nasty.trial(command)
     left = [file for file in nasty.leftovers(work / "runs") if file not in before]
+    if command[0] == "score":  # what it scored before it came to the damaged one stays scored
+        left = [file for file in left if file.endswith(("lock", ".tmp", ".old"))]
     if ended.kind == "refused" and left:
         return ended._replace(kind="leftovers", said=f"{left} {ended.said}")
     return ended
