@@ -57,16 +57,19 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
     left_out: dict[str, str] = {}
     pictures: dict[str, doc.Part] = {}
     images: dict[str, bytes] = {}
-    for name, (title, drawable) in figures_of(subject).items():
+    drawn = figures_of(subject)
+    for name, (title, drawable) in drawn.items():
         if isinstance(drawable, Plot):
-            written = save(drawable, target / "figures" / name)
-            files += written
-            images[name] = written[0].read_bytes()
             pictures[name] = doc.Picture(name, title, drawable.caption)
         else:
             left_out[name] = drawable.missing
             pictures[name] = doc.Paragraph(f"{title}: left out, {drawable.missing}.", note=True)
     document = doc.Document(parts.title(subject.run.summary), _sections(subject, pictures))
+    for name, (_, drawable) in drawn.items():  # once all of the run was read
+        if isinstance(drawable, Plot):
+            written = save(drawable, target / "figures" / name)
+            files += written
+            images[name] = written[0].read_bytes()
     for path, text in (
         (target / "report.md", Markdown().write(document)),
         (target / "report.html", write_html(document, images)),
