@@ -83,12 +83,10 @@ def _only_method(path: Path, module: ModuleType) -> "type[Method]":
 
 def check_interface(path: Path, method: "type[Method]") -> None:
     """Refuses a class whose functions cannot be called as the loop calls them."""
-    from kdbench.trainers.method import Method, MethodConfig
+    from kdbench.trainers.method import MethodConfig
 
     if not (isinstance(method.Config, type) and issubclass(method.Config, MethodConfig)):
         raise InputError(f"{path}: Config of {method.__name__} must be a subclass of MethodConfig")
-    if method.loss is Method.loss:
-        raise InputError(f"{path}: {method.__name__} defines no loss(self, ctx, stream, micro)")
     names = method.remembers
     if not isinstance(names, tuple | list) or not all(isinstance(n, str) for n in names):
         raise InputError(f"{path}: remembers of {method.__name__} must be a tuple of names")
@@ -176,7 +174,10 @@ def rehearse(path: Path, method: "type[Method]", options: dict[str, Any]) -> Non
     Raises:
         InputError: it fails there; the sentence names the line.
     """
+    from kdbench.trainers.method import Method
     from kdbench.trainers.rehearsal import rehearse as run
 
+    if method.loss is Method.loss:
+        raise InputError(f"{path}: {method.__name__} defines no loss(self, ctx, stream, micro)")
     with blaming(path, " in a rehearsal on a tiny random pair"):
         run(lambda: method(method.Config.model_validate(options)))
