@@ -131,7 +131,7 @@ def blaming(path: Path, when: str = "") -> Iterator[None]:
             ) from error
         if isinstance(error, KdbenchError):
             raise InputError(f"method file {path} fails{when} ({error})") from error
-        place = f", line {line}:" if line is not None else ""
+        place = f", line {line}," if line is not None else ""
         raise InputError(
             f"method file {path}{place} fails{when} ({_said(error)}); repair it"
         ) from error

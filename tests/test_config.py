@@ -243,8 +243,8 @@ def test_method_from_a_file(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("x = 1", "must define exactly one subclass"),
-        ("def", "cannot be loaded"),
-        ("import no_such_module", "cannot be loaded"),
+        ("def", "fails to load"),
+        ("import no_such_module", "fails to load"),
         (METHOD_FILE.replace("    card", "    not_card"), "needs a class attribute `card`"),
     ],
 )
