@@ -19,7 +19,7 @@ from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.stages import Stage
-from kdbench.harness.files.store import append_rows, read_records
+from kdbench.harness.files.store import append_rows, read_records, validated
 
 ENDING = ".spent.jsonl"
 
@@ -90,9 +90,9 @@ def _of_evaluation(evaluation: Evaluation) -> dict[str, StageCost]:
 
 def _cost(info: dict[str, Any], tokens: dict[str, int]) -> StageCost:
     # a marker of another hand need not say what its stage cost
-    return StageCost(
-        wall_s=info.get("wall_s", 0.0), tokens=tokens, peak_mb=info.get("peak_mb", 0.0)
-    )
+    said = {"wall_s": 0.0, "peak_mb": 0.0, **info, "tokens": tokens}
+    fields = {name: said[name] for name in StageCost.model_fields}
+    return validated(StageCost, fields, "what a stage's marker says of its cost")
 
 
 def _total(before: StageCost | None, more: StageCost) -> StageCost:
