@@ -7,6 +7,7 @@ unsharded tensors by plain names whether the module is bare or wrapped; the main
 """
 
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import new_folder
 from kdbench.harness.files.store import read_json, write_json
+from kdbench.harness.foreign import foreign
 from kdbench.trainers.types import Sequence
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 # not strict: of tied tensors only one name is stored
 LOAD = StateDictOptions(full_state_dict=True, strict=False)
+ANEW = "take the folder checkpoints away; the training then begins anew"
 
 
 @dataclass(slots=True)
@@ -62,27 +66,38 @@ class Checkpoints:
 
     def resume(self) -> dict[str, Any] | None:
         """Loads weights and optimiser of the newest checkpoint; returns the rest of its state."""
-        folders = saved(self.folder)
-        if not folders:
+        *older, newest = saved(self.folder) or [None]
+        if newest is None:
             return None
-        state: dict[str, Any] = read_state(folders[-1])
-        set_model_state_dict(self._bare, state.pop("model"), options=LOAD)
-        set_optimizer_state_dict(
-            self._bare, self.optimizer.optimizer, state.pop("optimizer"), options=LOAD
-        )
+        try:
+            return self._restored(newest)
+        except InputError:
+            if not older:
+                raise
+            return self._restored(older[-1])  # a kill left it: the newest stood a moment before
+
+    def _restored(self, folder: Path) -> dict[str, Any]:
+        with foreign(f"cannot go on from {folder}", ANEW):
+            state: dict[str, Any] = read_state(folder)
+            set_model_state_dict(self._bare, state.pop("model"), options=LOAD)
+            set_optimizer_state_dict(
+                self._bare, self.optimizer.optimizer, state.pop("optimizer"), options=LOAD
+            )
         return state
 
     def save_best(self, step: int) -> None:
         """Keeps today's weights as the best, beside those that the newest checkpoint names."""
         weights = self._weights()
         if self.accelerator.is_main_process:
-            with new_folder(self._best(step)) as folder:
+            with storing(self._best(step)), new_folder(self._best(step)) as folder:
                 save_file(weights, folder / "model.safetensors")
 
     def load_best(self, step: int) -> None:
         """Puts the weights that were the best at ``step`` into the module."""
-        weights: dict[str, Any] = load_file(self._best(step) / "model.safetensors")
-        set_model_state_dict(self._bare, weights, options=LOAD)
+        best = self._best(step)
+        with foreign(f"cannot read the best weights in {best}", ANEW):
+            weights: dict[str, Any] = load_file(best / "model.safetensors")
+            set_model_state_dict(self._bare, weights, options=LOAD)
 
     def export(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
         """``student/``: an ordinary Hugging Face folder of the trained model."""
@@ -90,7 +105,8 @@ class Checkpoints:
         weights = _whole_weights(self._bare)
         mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         if self.accelerator.is_main_process:
-            with new_folder(self.out / "student") as path:
+            place = self.out / "student"
+            with storing(place), new_folder(place) as path:
                 student.save_pretrained(path, state_dict=mine)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(path)
@@ -105,6 +121,11 @@ class Checkpoints:
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}"
+
+
+def storing(place: Path) -> AbstractContextManager[None]:
+    """Turns what a full disk makes of the libraries that write tensors and tokenizers into one sentence."""
+    return foreign(f"cannot write {place}", "free some space or choose a writable place")
 
 
 def drop_checkpoints(out: Path) -> None:
@@ -122,7 +143,7 @@ def saved(folder: Path) -> list[Path]:
 def write_state(folder: Path, state: Any) -> None:
     """Writes nested dicts and lists of tensors, sequences and JSON values as a folder."""
     skeleton, tensors = flatten(state)
-    with new_folder(folder) as path:
+    with storing(folder), new_folder(folder) as path:
         save_file(tensors, path / "state.safetensors")
         write_json(path / "state.json", skeleton)
 

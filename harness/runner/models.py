@@ -17,13 +17,14 @@ from kdbench.harness.data.tokens import encode, end_of, opening
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
-from kdbench.harness.files.store import read_json
+from kdbench.harness.files.store import read_json, reading
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import identity, model_id
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.data import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
+from kdbench.trainers.checkpoint import storing
 from kdbench.trainers.method import Card
 from kdbench.trainers.model_folder import inspect_folder
 from kdbench.trainers.models import (
@@ -140,7 +141,8 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
         recipe = identity({"recipe": spec, "world": json.dumps(made, sort_keys=True, default=str)})
     elif spec.endswith(".json"):
         # a tokenizer comes from the teacher; a file that is missing is reported by who loads it
-        text = Path(spec).read_text() if Path(spec).is_file() else ""
+        with reading(spec):
+            text = Path(spec).read_text("utf-8") if Path(spec).is_file() else ""
         recipe = identity({"config": text, "tokenizer": teacher.card.tokenizer})
     else:
         return locate(spec, spec)
@@ -148,8 +150,9 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
 
     def build(folder: Path) -> None:
         model, tokenizer = _make_base(spec, seed, teacher)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with storing(folder):
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
     base = locate(
         spec, str(build_once(session.cached("base", name), build, say=session.progress.say))
