@@ -18,7 +18,7 @@ from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.settings import Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 
-Edition = Literal["mini", "mini-test", "full"]
+Edition = Literal["mini-2", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
 
 ROW_FILES = (".jsonl", ".json")
@@ -41,10 +41,10 @@ class Section(Settings):
 class PairConfig(Section):
     """The two models and how a prompt is written for both."""
 
-    teacher: str = Field(description="hub id, folder, .gguf file, or mini:teacher")
+    teacher: str = Field(description="hub id, folder, .gguf file, or mini-2:teacher")
     student: str = Field(
         description="hub id, folder, .gguf file, prune:N, a model config.json to initialise at "
-        "random, or mini:student (-small, -large, -larger)"
+        "random, or mini-2:student (-small, -large, -larger)"
     )
     template: Template = Field(
         "alpaca",
@@ -249,7 +249,7 @@ def run_name(config: RunConfig, identifier: str) -> str:
 
 
 def slug(text: str) -> str:
-    """The last part of a model name or path, fit for a file name (``mini:student`` whole)."""
+    """The last part of a model name or path, fit for a file name (``mini-2:student`` whole)."""
     last = text.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
     return re.sub(r"[^A-Za-z0-9.]+", "-", last).strip("-.").lower() or "model"
 

@@ -1,6 +1,6 @@
 """The task registry: which tasks there are, in which editions, and their rows.
 
-A task has a name (``dolly``) and an edition: ``mini`` (the generated world), ``mini-test`` (the
+A task has a name (``dolly``) and an edition: ``mini-2`` (the generated world), ``mini-test`` (the
 same world at test size) or ``full`` (real data); a limit makes an edition of its own, ``full:40``.
 Inside lm-eval the names are ``kdbench_<task>_<mini|full>``, since its names are global and a later
 one silently wins.
@@ -16,7 +16,7 @@ from kdbench.harness.errors import InputError, unknown
 YAML_FOLDER = Path(__file__).with_name("yaml")
 """lm-eval's ``include_path`` for our tasks."""
 
-EDITIONS = ("mini", "mini-test", "full")
+EDITIONS = ("mini-2", "mini-test", "full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def task_examples(
 
     Args:
         task: a key of `TASKS`.
-        edition: ``mini``, ``mini-test``, ``full``, each also with ``:limit``.
+        edition: ``mini-2``, ``mini-test``, ``full``, each also with ``:limit``.
         limit: the first so many rows only, before any protocol drops some.
         data_dir: where real data is, see `kdbench.harness.data.sources`.
 

@@ -50,7 +50,7 @@ def dataset(
 
     Args:
         task: ours, from the YAML file.
-        edition: ``mini`` or ``full``, from the YAML file.
+        edition: ``mini-2`` or ``full``, from the YAML file.
         rows: documents made by `kdbench.harness.lm`, which replace the task's own.
         data_dir: ``--metadata '{"data_dir": …}'`` of plain lm-eval; default ``KDBENCH_DATA``.
         metadata: whatever else lm-eval passes (its model arguments, the YAML's version).

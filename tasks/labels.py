@@ -64,7 +64,7 @@ class LabelDoc(TypedDict):
 def label_docs(
     task: str,
     *,
-    edition: str = "mini",
+    edition: str = "mini-2",
     template: Form | None = None,
     tokenizer: object | None = None,
     limit: int | None = None,
@@ -74,7 +74,7 @@ def label_docs(
 
     Args:
         task: a key of `LABEL_TASKS`.
-        edition: ``mini`` or ``mini-test`` for ``cls``; real data has one edition.
+        edition: ``mini-2`` or ``mini-test`` for ``cls``; real data has one edition.
         template: prompt template; default ``alpaca`` for real data, ``mini`` for the world.
         tokenizer: for the ``chat`` template.
         limit: the first so many rows.

@@ -203,7 +203,7 @@ def test_merge_keeps_what_it_does_not_name() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("mini:student", "mini-student"),
+        ("mini-2:student", "mini-2-student"),
         ("prune:8", "prune-8"),
         ("openai-community/gpt2", "gpt2"),
         ("/models/My Model/", "my-model"),
@@ -215,7 +215,7 @@ def test_slug(name: str, expected: str) -> None:
 
 
 def test_run_name() -> None:
-    assert run_name(make(), "0123456789ab") == "fkd-mini-student-0123456789ab"
+    assert run_name(make(), "0123456789ab") == "fkd-mini-2-student-0123456789ab"
 
 
 METHOD_FILE = """

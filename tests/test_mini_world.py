@@ -19,7 +19,7 @@ from kdbench.tasks.mini.parse import KINDS, readings, render
 from kdbench.tasks.mini.tokenizer import SPECIALS, build_tokenizer, vocabulary
 from kdbench.tasks.mini.truth import NOISE, Truth
 from kdbench.tasks.mini.words import split
-from kdbench.tasks.mini.world import SIZES, plain_text, rows
+from kdbench.tasks.mini.world import EDITION, SIZES, plain_text, rows, truth_of
 
 EVALS = ("dev", "dolly", "selfinst", "vicuna", "sni", "unni", "cls")
 FINGERPRINT = """
@@ -33,7 +33,7 @@ print(hashlib.sha256(json.dumps([made, plain_text(5), vocabulary()]).encode()).h
 
 @pytest.fixture(scope="module")
 def truth() -> Truth:
-    return Truth()
+    return truth_of(EDITION)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_all_eight_categories_are_trained():
 def test_rows_are_of_the_promised_form(truth: Truth):
     for name in ("train", *EVALS):
         made = rows(name)
-        assert len(made) == SIZES["mini"][name]
+        assert len(made) == SIZES[EDITION][name]
         for row in made:
             references = row["output"] if name == "sni" else [row["output"]]
             assert references and all(isinstance(r, str) and r for r in references)
@@ -131,8 +131,7 @@ def test_rows_are_of_the_promised_form(truth: Truth):
     assert 40 <= np.mean(lengths) <= 80
     for row in rows("cls"):
         assert set(truth.modes(prompt_of(row))) == set(row["choices"])
-    tiny = rows("dolly", size="mini-test")
-    assert tiny == rows("dolly")[: len(tiny)]
+    assert len(rows("dolly", size="mini-test")) == SIZES["mini-test"]["dolly"]
     with pytest.raises(KeyError):
         rows("nothing")
 
@@ -283,13 +282,13 @@ def test_the_student_is_a_tenth_of_the_teacher():
     from transformers import LlamaForCausalLM
 
     inner = {}
-    for size in ("mini", "mini-test"):
+    for size in (EDITION, "mini-test"):
         for role in ("teacher", "student"):
             model = LlamaForCausalLM(model_config(role, size))
             embedding = model.get_input_embeddings().weight.numel()
             inner[size, role] = sum(p.numel() for p in model.parameters()) - embedding
-    assert 0.8e6 < inner["mini", "teacher"] < 1.2e6
-    assert 8 < inner["mini", "teacher"] / inner["mini", "student"] < 15
+    assert 0.8e6 < inner[EDITION, "teacher"] < 1.2e6
+    assert 8 < inner[EDITION, "teacher"] / inner[EDITION, "student"] < 15
     assert inner["mini-test", "teacher"] > inner["mini-test", "student"]
 
 

@@ -125,8 +125,8 @@ def test_a_student_that_knows_nothing_is_as_far_from_the_truth_as_can_be_compute
     model = student(scale=0.0)  # every word is as likely as any other
     docs = prepared("selfinst", model, 3).docs
     decoding = Decoding(max_new_tokens=16, seed=7)
-    rows = against_truth(model, docs, decoding=decoding, samples=3)
-    truth = mini.Truth()
+    rows = against_truth(mini.truth_of("mini-test"), model, docs, decoding=decoding, samples=3)
+    truth = mini.truth_of("mini-test")
     words = math.log(model.engine.vocabulary.size)
     for row, doc in zip(rows, docs, strict=True):
         expected = []
@@ -149,7 +149,7 @@ def test_another_tokenizer_has_no_truth() -> None:
     model = student()
     model.tokenizer.add_tokens(["another"])
     with pytest.raises(InputError, match="another tokenizer"):
-        against_truth(model, (), decoding=Decoding(max_new_tokens=4), samples=1)
+        against_truth(mini.truth_of("mini-test"), model, (), decoding=Decoding(max_new_tokens=4), samples=1)
 
 
 def rows() -> tuple[list[SampleRow], list[ScoreRow]]:
@@ -242,7 +242,7 @@ def test_a_probe_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.Mon
             progress=Progress(quiet=True),
             cost=lambda stage, wall_s: None,
         )
-        prober = probing.Prober(session, answering_truth(4), None)  # type: ignore[arg-type]
+        prober = probing.Prober(session, answering_truth("mini-test", 4), None)  # type: ignore[arg-type]
         prober(done, prepared(task, student(), 2))
     assert importlib.import_module("own_probe").ran == [{"samples": 3}, {"samples": 2}]
     assert done.probes() == {"own": {"of": "prompts", "count": 2, "samples": 2}}
@@ -288,8 +288,8 @@ def test_packages_offer_task_folders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_real_sets_and_the_world_do_not_mix() -> None:
-    with pytest.raises(InputError, match="sst2-cal does not exist in edition 'mini'"):
-        tasks_of(TasksConfig(names=("sst2-cal",), edition="mini"))
+    with pytest.raises(InputError, match="sst2-cal does not exist in edition 'mini-2'"):
+        tasks_of(TasksConfig(names=("sst2-cal",), edition="mini-2"))
     with pytest.raises(InputError, match="can have sst2-cal, boolq-cal"):
         tasks_of(TasksConfig(names=("cls",), edition="full"))
     with pytest.raises(InputError, match="did you mean sst2-cal"):

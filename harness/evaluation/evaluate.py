@@ -79,11 +79,11 @@ def answering_model(
     return Answering(label, card, tokenizer, model, answerer, context)
 
 
-def answering_truth(chunk: int) -> Answering:
-    """The generated world's own answers: the ceiling."""
+def answering_truth(world: str, chunk: int) -> Answering:
+    """The own answers of a generated world (its edition): the ceiling."""
 
     def answerer(decoding: DecodingRecord) -> Answerer:
-        truth = mini.Truth()
+        truth = mini.truth_of(world)
 
         def one(doc: PromptDoc, seed: int) -> Response:
             try:

@@ -16,6 +16,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.probes.subject import Report, Subject, mean_estimate
 from kdbench.harness.questions import PreparedTask, PromptDoc
 from kdbench.harness.text_model import TextModel
+from kdbench.tasks import mini
 from kdbench.tasks.mini import Truth
 from kdbench.tasks.mini.words import split
 from kdbench.trainers.engine import in_process
@@ -50,7 +51,7 @@ class TruthRow:
 
 def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`. Known is the truth of the generated world only."""
-    if subject.load is None or not prompts.edition.startswith("mini"):
+    if subject.load is None or _world(prompts) not in mini.SIZES:
         return None
     samples = SAMPLES if subject.samples is None else subject.samples
     return {"samples": samples, "seed": subject.seed}
@@ -59,6 +60,7 @@ def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:
     """Mean of each metric over all prompts and over those of each category."""
     rows = against_truth(
+        mini.truth_of(_world(prompts)),
         subject.model(),
         prompts.docs,
         decoding=subject.decoding(settings["seed"]),
@@ -75,12 +77,18 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
     }
 
 
+def _world(prompts: PreparedTask) -> str:
+    """The edition without its limit, which names a world if the prompts are of one."""
+    return prompts.edition.partition(":")[0]
+
+
 def _means(rows: Sequence[TruthRow]) -> Report:
     metrics = [field.name for field in fields(TruthRow) if field.name != "category"]
     return {name: mean_estimate([getattr(row, name) for row in rows]) for name in metrics}
 
 
 def against_truth(
+    truth: Truth,
     student: TextModel,
     docs: Sequence[PromptDoc],
     *,
@@ -90,15 +98,15 @@ def against_truth(
     """Every prompt's row, in order.
 
     Args:
-        student: a model with the mini world's tokenizer.
-        docs: prompts of the mini world.
+        truth: of the world that the prompts are of.
+        student: a model with its tokenizer.
+        docs: prompts.
         decoding: for the student's answers; the truth answers with the same limit and seed.
         samples: answers a prompt from each side.
 
     Raises:
         InputError: the model has another tokenizer.
     """
-    truth = Truth()
     if student.tokenizer.get_vocab() != truth.ids:
         raise InputError(
             "the truth of the mini world is known in its own words only, but this model has "

@@ -236,7 +236,7 @@ def _evaluate_into(
 
 def _answering(session: Session, label: str, model: Located | None) -> Answering:
     if model is None:
-        return answering_truth(session.config.generate.chunk)
+        return answering_truth(session.config.tasks.edition, session.config.generate.chunk)
     tokenizer = load_tokenizer(model.ref)
     load, context = partial(text_model, session, model), partial(room, model, tokenizer)
     return answering_model(label, model.card, tokenizer, load, context)

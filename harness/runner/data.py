@@ -76,7 +76,7 @@ def _examples(name: str, split: str, data_dir: Path | None) -> list[Example]:
 
 def _texts(name: str, data_dir: Path | None, limit: int | None) -> list[str]:
     if name in WORLDS:
-        return mini.plain_text(limit or 2000)
+        return mini.plain_text(limit or 2000, size=name)
     folder = data_folder(data_dir)
     path = folder / name if folder and (folder / name).exists() else Path(name)
     if not path.exists():

@@ -67,7 +67,7 @@ class Located:
 
 
 def world_model(ref: str) -> tuple[str, str] | None:
-    """``mini:teacher`` as (world size, role); None for any other reference."""
+    """``mini-2:teacher`` as (world size, role); None for any other reference."""
     size, _, role = ref.partition(":")
     return (size, role) if size in WORLDS and role in mini.MODELS else None
 

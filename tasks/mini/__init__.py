@@ -4,9 +4,10 @@ from kdbench.tasks.mini.models import MODELS, model_config
 from kdbench.tasks.mini.parse import render
 from kdbench.tasks.mini.tokenizer import build_tokenizer
 from kdbench.tasks.mini.truth import Truth
-from kdbench.tasks.mini.world import SIZES, plain_text, rows
+from kdbench.tasks.mini.world import EDITION, SIZES, plain_text, rows, truth_of
 
 __all__ = [
+    "EDITION",
     "MODELS",
     "SIZES",
     "Truth",
@@ -15,4 +16,5 @@ __all__ = [
     "plain_text",
     "render",
     "rows",
+    "truth_of",
 ]

@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from transformers import LlamaConfig
 
 # (width, layers, heads, feed-forward width); outside the embedding the teacher has 0.95 million
-# parameters at ``mini``, and the student about a tenth of the teacher's
+# parameters at ``mini-2``, and the student about a tenth of the teacher's
 MODELS = {
-    "teacher": {"mini": (160, 3, 4, 448), "mini-test": (64, 2, 4, 128)},
-    "student": {"mini": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
+    "teacher": {"mini-2": (160, 3, 4, 448), "mini-test": (64, 2, 4, 128)},
+    "student": {"mini-2": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
     # for studies of the student's size: 14, 197 and 442 thousand parameters outside the embedding
-    "student-small": {"mini": (16, 2, 2, 128), "mini-test": (16, 1, 2, 32)},
-    "student-large": {"mini": (64, 3, 4, 256), "mini-test": (48, 1, 2, 64)},
-    "student-larger": {"mini": (96, 3, 4, 384), "mini-test": (48, 2, 2, 64)},
+    "student-small": {"mini-2": (16, 2, 2, 128), "mini-test": (16, 1, 2, 32)},
+    "student-large": {"mini-2": (64, 3, 4, 256), "mini-test": (48, 1, 2, 64)},
+    "student-larger": {"mini-2": (96, 3, 4, 384), "mini-test": (48, 2, 2, 64)},
 }
 
 

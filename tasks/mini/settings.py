@@ -30,7 +30,7 @@ TEACHER: dict[str, Any] = {
     "select": "last",
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "mini": {"steps": 700, "batch_size": 64},
+    "mini-2": {"steps": 700, "batch_size": 64},
     "mini-test": {"steps": 60, "batch_size": 32, "lr": 4e-3, "warmup": 5},
 }
 

@@ -24,12 +24,18 @@ from kdbench.tasks.mini.truth import Truth
 
 Row = dict[str, Any]
 
+EDITION = "mini-2"
+"""The current edition of the generated world; another world needs another name."""
+
 SIZES: dict[str, dict[str, int]] = {
-    "mini": {"train": 12000, "dev": 100, "dolly": 200, "selfinst": 100, "vicuna": 60, "sni": 100,
-             "unni": 150, "cls": 200},
+    "mini-2": {"train": 12000, "dev": 400, "dolly": 600, "selfinst": 450, "vicuna": 36, "sni": 600,
+               "unni": 600, "cls": 400},
     "mini-test": {"train": 320, "dev": 8, "dolly": 16, "selfinst": 8, "vicuna": 8, "sni": 8,
                   "unni": 8, "cls": 16},
 }  # fmt: skip
+"""Rows of each split of an edition."""
+PEOPLE = {"mini-2": 40, "mini-test": 80}
+"""Who lives in an edition's world: what there is to know by heart."""
 # how often a group of kinds is drawn
 MIXTURE = {"ask": 20, "pairs": 12, "stories": 24, "hops": 9, "classes": 5, "places": 10,
            "labels": 5, "long": 5, "life": 4, "closed": 6, "extract": 6, "summary": 6}  # fmt: skip
@@ -89,9 +95,19 @@ def _row(split: str, world_seed: int, i: int, tried: int, truth: Truth) -> tuple
     return prompt, row
 
 
+@lru_cache(maxsize=4)
+def truth_of(size: str, world_seed: int = 0) -> Truth:
+    """The true answers of an edition's world.
+
+    Raises:
+        KeyError: unknown edition.
+    """
+    return Truth(build(world_seed, PEOPLE[size]))
+
+
 @lru_cache(maxsize=32)
 def _rows(split: str, size: str, world_seed: int) -> tuple[Row, ...]:
-    truth, taken = Truth(build(world_seed)), set[str]()
+    truth, taken = truth_of(size, world_seed), set[str]()
     out: list[Row] = []
     for i in range(SIZES[size][split]):
         for tried in range(10_000):
@@ -105,13 +121,13 @@ def _rows(split: str, size: str, world_seed: int) -> tuple[Row, ...]:
     return tuple(out)
 
 
-def rows(split: str, *, size: str = "mini", world_seed: int = 0) -> list[Row]:
+def rows(split: str, *, size: str = EDITION, world_seed: int = 0) -> list[Row]:
     """The rows of a split: instruction, input, output and category.
 
     Args:
         split: train, dev, dolly, selfinst, vicuna, sni, unni or cls. ``output`` is a text, for sni
             a list of references (the likeliest valid answers); cls rows have ``choices`` too.
-        size: ``mini``, or ``mini-test`` (the first rows of the same splits).
+        size: the edition: ``mini-2``, or ``mini-test``.
         world_seed: which world.
 
     Raises:
@@ -120,9 +136,9 @@ def rows(split: str, *, size: str = "mini", world_seed: int = 0) -> list[Row]:
     return [dict(row) for row in _rows(split, size, world_seed)]
 
 
-def plain_text(n: int, *, world_seed: int = 0) -> list[str]:
-    """``n`` short plain texts about the world, two or three sentences each, without answers."""
-    world = build(world_seed)
+def plain_text(n: int, *, size: str = EDITION, world_seed: int = 0) -> list[str]:
+    """``n`` short plain texts about an edition's world, two or three sentences, without answers."""
+    world = truth_of(size, world_seed).world
     texts: list[str] = []
     for i in range(n):
         dice = Dice("text", world_seed, i)
