@@ -64,10 +64,16 @@ class DataConfig(Section):
         None,
         description="plain text for language-model losses: a name, .txt, .jsonl or folder",
     )
+    prompts: str | None = Field(
+        None,
+        description="prompts that methods ask the teacher and the student, without gold answers: data "
+        "set name (its train split) or a JSONL file; none: those of train",
+    )
     boundary: Literal["apart", "joint"] = Field(
         "apart", description="responses tokenised on their own, or (MiniLLM) with the prompt"
     )
     limit: int | None = Field(None, gt=0, description="use the first N training rows")
+    prompts_limit: int | None = Field(None, gt=0, description="use the first N of prompts")
     dev_limit: int | None = Field(None, gt=0, description="use the first N development rows")
     text_limit: int | None = Field(None, gt=0, description="use the first N plain-text documents")
     text_tokens: int | None = Field(

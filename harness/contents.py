@@ -16,7 +16,7 @@ from kdbench.harness.config import RunConfig, run_name, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import content_hash, file_state, read_record, write_json
-from kdbench.harness.identity import Contents, digest, run_id, run_parts
+from kdbench.harness.identity import DATA_NAMES, Contents, digest, run_id, run_parts
 from kdbench.harness.provenance import source_folders, tree_sha256
 from kdbench.trainers.optim import Precision
 
@@ -137,7 +137,7 @@ def _path(where: Circumstances, asked: RunConfig) -> Path:
 
 
 def _data_files(config: RunConfig, data_dir: Path | None) -> list[Path]:
-    names = [n for n in (config.data.train, config.data.dev, config.data.text) if n]
+    names = [n for field in DATA_NAMES if (n := getattr(config.data, field))]
     places = [Path(n) for n in names] + [data_dir / n for n in names if data_dir]
     return [place for place in places if place.exists()]
 

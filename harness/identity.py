@@ -28,6 +28,8 @@ VERSION = 3
 Parts = Mapping[str, Any]
 SEEDS = ("train.seed", "train.init_seed", "init_sft.seed")
 """What training seeds change; runs that differ in nothing else are rows of one method."""
+DATA_NAMES = ("train", "dev", "text", "prompts")
+"""Where data comes from; what it contains decides instead."""
 
 
 class Contents(NamedTuple):
@@ -41,6 +43,7 @@ class Contents(NamedTuple):
     train: str
     dev: str
     text: str
+    prompts: str = ""
 
 
 def digest(parts: Any) -> str:
@@ -91,7 +94,7 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
     return {
         "contents": contents._asdict(),
         "template": config.pair.template,
-        "data": departures(config.data, ("train", "dev", "text")),
+        "data": departures(config.data, DATA_NAMES),
         "method": {
             "name": config.method.name,
             "source": config.method.fingerprint,
@@ -139,7 +142,7 @@ def shared_id(
             "model": model_id(start),
             "data": [contents.train, contents.dev, contents.text],
             "template": config.pair.template,
-            "rows": departures(config.data, ("train", "dev", "text")),
+            "rows": departures(config.data, (*DATA_NAMES, "prompts_limit")),
             "training": training_parts(training),
             **more,
         }

@@ -149,7 +149,9 @@ def test_another_tokenizer_has_no_truth() -> None:
     model = student()
     model.tokenizer.add_tokens(["another"])
     with pytest.raises(InputError, match="another tokenizer"):
-        against_truth(mini.truth_of("mini-test"), model, (), decoding=Decoding(max_new_tokens=4), samples=1)
+        against_truth(
+            mini.truth_of("mini-test"), model, (), decoding=Decoding(max_new_tokens=4), samples=1
+        )
 
 
 def rows() -> tuple[list[SampleRow], list[ScoreRow]]:

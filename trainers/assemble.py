@@ -45,6 +45,7 @@ class Parts:
         twin: a sequence in that tokenizer.
         tokenizer: saved with the student.
         train, text: training examples and plain text as token ids.
+        prompts: prompts that teacher and student are asked, without responses; none: those of train.
         dev: development examples, or none.
         dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
         answers: file in which teacher answers to the training prompts are shared.
@@ -65,6 +66,7 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase | None = None
     train: Seq[Sequence]
     text: Seq[Sequence]
+    prompts: Seq[Sequence] = ()
     dev: Seq[Sequence] = ()
     dev_score: Callable[[list[Answer]], float] | None = None
     answers: Path
@@ -148,31 +150,37 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)
 
-    def sample_teacher(prompts: list[Prompt]) -> list[Answer]:
-        """Not booked: `pick` books the answers that a run needs, whichever run sampled them."""
-        seeded = replace(decoding, seed=SAMPLING_SEED)
+    def ask_teacher(prompts: list[Prompt], temperature: float) -> list[Answer]:
+        """Not booked: `pick` books the answers that a run needs, whichever run made them."""
+        seeded = replace(decoding, seed=SAMPLING_SEED, temperature=temperature)
         return replace(services, meter=Counter()).answer(prompts, seeded, model="teacher")
 
-    taught = TeacherAnswers(
-        parts.train,
-        parts.answers,
-        sample_teacher,
-        writes=accelerator.is_main_process,
-        say=parts.say,
-    )
+    prompts = parts.prompts or parts.train
+    taught = {
+        greedy: TeacherAnswers(
+            prompts,
+            parts.answers.with_name(f"{'greedy' if greedy else parts.answers.stem}.jsonl"),
+            partial(ask_teacher, temperature=0.0 if greedy else 1.0),
+            writes=accelerator.is_main_process,
+            say=parts.say,
+        )
+        for greedy in (False, True)
+    }
     seen: set[int] = set()
 
-    def pick(indices: Iterable[int]) -> list[Sequence]:
-        """The teacher's answers; each is booked when a run first needs it."""
+    def pick(indices: Iterable[int], *, greedy: bool = False) -> list[Sequence]:
+        """The teacher's answers; each is booked when a run first needs it, greedy ones apart."""
         wanted = list(indices)
-        found = taught.pick(wanted)
-        new = {i: len(s.response) for i, s in zip(wanted, found, strict=True) if i not in seen}
+        found = taught[greedy].pick(wanted)
+        books = [i + greedy * len(prompts) for i in wanted]
+        new = {i: len(s.response) for i, s in zip(books, found, strict=True) if i not in seen}
         meter["teacher_answers"] += sum(new.values())
         seen.update(new)
         return found
 
     ctx = Context(
         train=parts.train,
+        prompts=prompts,
         text=parts.text,
         batch_size=recipe.batch_size,
         seed=recipe.seed,

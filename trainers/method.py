@@ -33,6 +33,10 @@ class MethodConfig(Settings):
     """Base of each method's own fields (at most 8)."""
 
 
+Responses = Literal["data", "teacher", "teacher-greedy"]
+"""Whose responses a batch holds: the data set's, or the teacher's, sampled at temperature 1 or greedy."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step.
@@ -69,15 +73,17 @@ class Context:
     """What a method may use. Everything here is the same on every rank.
 
     Attributes:
-        train: training examples in file order.
+        train: training examples in file order, with the data set's responses.
+        prompts: the prompts that teacher and student are asked; those of ``train`` if there are no
+            others. Their responses may be empty.
         text: plain-text rows for the language-modelling loss, or empty.
         batch_size: sequences of an optimiser step (global).
         seed: training seed.
         decoding: how responses are sampled during training (seed replaced per use).
         progress: fraction of the training budget already used, in [0, 1).
         answer: samples responses of the student (or a mixture with the teacher), in prompt order.
-        teacher_answers: the teacher's answers to training examples by index; sampled when first
-            asked for (what is asked for together is sampled together), shared and cached.
+        teacher_answers: the teacher's answers to ``prompts`` by index, and whether greedy; made when
+            first asked for (what is asked for together is made together), shared and cached.
         lookahead: optimiser steps whose prompts `teacher_batch` asks for together.
         score: log-probabilities of responses under ("student" | "teacher"), no gradient.
         meter: counts tokens by kind: "sampled", "teacher" …
@@ -96,7 +102,7 @@ class Context:
     seed: int
     decoding: Decoding
     answer: Callable[..., list[Answer]]
-    teacher_answers: Callable[[Seq[int]], list[Sequence]]
+    teacher_answers: Callable[..., list[Sequence]]
     score: Callable[[Seq[Sequence], str], list[torch.Tensor]]
     copy_student: Callable[..., TeacherSide]
     lookahead: int = 1
@@ -105,6 +111,10 @@ class Context:
     taught: set[int] = field(default_factory=set)
     keep: Callable[[str, Seq[Seq[Sequence]]], None] = lambda name, blocks: None
     twin: Callable[[Sequence], Sequence] | None = None
+    prompts: Seq[Sequence] = ()
+
+    def __post_init__(self) -> None:
+        self.prompts = self.prompts or self.train
 
     def indices(
         self, step: int, *, size: int | None = None, salt: int = 0, n: int = 0
@@ -132,11 +142,25 @@ class Context:
         batch = self.batch(step)
         return [self.twin(s) for s in batch] if self.twin else batch
 
-    def teacher_batch(self, step: int) -> list[Sequence]:
-        """Training examples of optimiser step ``step`` with the teacher's answers."""
+    def asked(self, step: int, *, size: int | None = None) -> list[int]:
+        """Indexes of the prompts that are asked at optimiser step ``step``, as `indices`."""
+        return self.indices(step, size=size, n=len(self.prompts))
+
+    def prompt_batch(self, step: int) -> list[Sequence]:
+        """Prompts of optimiser step ``step``, to be answered by the student."""
+        return [self.prompts[i] for i in self.asked(step)]
+
+    def responses(self, step: int, kind: Responses) -> list[Sequence]:
+        """The batch of optimiser step ``step`` with responses of a kind."""
+        if kind == "data":
+            return self.batch(step)
+        return self.teacher_batch(step, greedy=kind == "teacher-greedy")
+
+    def teacher_batch(self, step: int, *, greedy: bool = False) -> list[Sequence]:
+        """Prompts of optimiser step ``step`` with the teacher's answers."""
         first = step - step % self.lookahead
-        ahead = [i for s in range(first, first + self.lookahead) for i in self.indices(s)]
-        found = self.teacher_answers(ahead)
+        ahead = [i for s in range(first, first + self.lookahead) for i in self.asked(s)]
+        found = self.teacher_answers(ahead, greedy=greedy)
         place = (step - first) * self.batch_size
         return found[place : place + self.batch_size]
 

@@ -17,7 +17,7 @@ from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.rows import drop_lines, read_checked
 from kdbench.harness.files.store import Say, append_rows, to_stderr
-from kdbench.trainers.method import Context, Method, MethodConfig, Stream
+from kdbench.trainers.method import Context, Method, MethodConfig, Responses, Stream
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
 WAIT = 600.0  # seconds for another run's append
@@ -74,6 +74,23 @@ def replayed(items: list[Sequence], seed: int, step: int, count: int) -> list[Se
     return [items[order[i % len(order)]] for i in range(count)]
 
 
+class ResponsesConfig(MethodConfig):
+    """Fields of `OnResponses`."""
+
+    responses: Responses = Field(
+        "data",
+        description="whose responses are learnt from: data, teacher (sampled), teacher-greedy",
+    )
+
+
+class OnResponses(Method, abstract=True):
+    """Base of methods whose loss reads the responses of somebody else; ``Config`` has ``responses``."""
+
+    def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
+        """The step's batch with the configured responses."""
+        return (Stream.of("response", ctx.responses(step, self.config.responses)),)
+
+
 def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:
     """The language-modelling loss that several papers add (MiniLLM's L_PT, DPKD's LM term).
 
@@ -93,7 +110,7 @@ class AnswerRow(Record):
 
 @dataclass(eq=False)
 class TeacherAnswers:
-    """Teacher answers to the training prompts: sampled when first needed, kept in a file, shared.
+    """Teacher answers to prompts of one kind: made when first needed, kept in a file, shared.
 
     One answer a prompt, the same for every method, step and training seed, because the sampler's
     noise depends on the prompt alone. The file has one row an answer, appended a batch at a time;
@@ -102,14 +119,14 @@ class TeacherAnswers:
     the file.
 
     Args:
-        train: training examples.
+        prompts: what is asked.
         path: JSONL file of the answers so far.
         sample: answers prompts with the teacher, the same on every rank.
         writes: whether this rank is the one that reads and appends to the file.
         say: told of damaged answers, which are sampled again.
     """
 
-    train: Seq[Sequence]
+    prompts: Seq[Sequence]
     path: Path
     sample: Callable[[list[Prompt]], list[Answer]]
     _: KW_ONLY
@@ -127,16 +144,16 @@ class TeacherAnswers:
         missing = [i for i in dict.fromkeys(wanted) if i not in self._found]
         if missing:
             self._add(missing)
-        return [with_response(self.train[i], self._found[i]) for i in wanted]
+        return [with_response(self.prompts[i], self._found[i]) for i in wanted]
 
     def _add(self, indices: list[int]) -> None:
-        answers = self.sample(as_prompts([self.train[i] for i in indices]))
+        answers = self.sample(as_prompts([self.prompts[i] for i in indices]))
         found = {i: answer.ids for i, answer in zip(indices, answers, strict=True)}
         if self.writes:
             with RunLock(self.path.parent, wait=WAIT):
                 there = self._read()
                 rows = [
-                    AnswerRow(index=i, key=self.train[i].key, response=list(ids))
+                    AnswerRow(index=i, key=self.prompts[i].key, response=list(ids))
                     for i, ids in found.items()
                     if i not in there
                 ]
@@ -147,7 +164,7 @@ class TeacherAnswers:
     def _read(self) -> dict[int, tuple[int, ...]]:
         found: dict[int, tuple[int, ...]] = {}
         for row in read_checked(self.path, AnswerRow)[0]:
-            if row.index < len(self.train) and self.train[row.index].key == row.key:
+            if row.index < len(self.prompts) and self.prompts[row.index].key == row.key:
                 found.setdefault(row.index, tuple(row.response))
         return found
 
@@ -202,7 +219,7 @@ class RolloutMethod(Method, abstract=True):
         batches = max(1, ppo.rollouts // size)
         number, inside = divmod(step, batches * ppo.inner_epochs)
         if inside == 0:
-            self._collect(ctx, step, ctx.indices(number, size=batches * size))
+            self._collect(ctx, step, ctx.asked(number, size=batches * size))
         elif not self._announced:  # resumed
             self._announce(ctx)
         epoch, batch = divmod(inside, batches)
@@ -219,7 +236,7 @@ class RolloutMethod(Method, abstract=True):
         raise NotImplementedError
 
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
-        prompts = [ctx.train[i] for i in indices]
+        prompts = [ctx.prompts[i] for i in indices]
         mix = self.config.teacher_mix
         self.rollouts = student_responses(ctx, step, prompts, teacher_mix=mix)
         self._announce(ctx)

@@ -152,6 +152,7 @@ def _teacher_samples(session: Session, prepared: Prepared, teacher: Located) -> 
         prepared.contents,
         None,
         teacher.card,
+        prompts=prepared.contents.prompts,
         tokenizer=prepared.base.card.tokenizer,
         ends=end_tokens(prepared.base),
         lengths=[training.max_prompt, training.max_length],

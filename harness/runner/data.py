@@ -1,7 +1,7 @@
 """Training data of a run: rows found, hashed, tokenised and counted."""
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,16 @@ from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.data.examples import Example, examples_sha256, load_jsonl, parse_examples
 from kdbench.harness.data.overlaps import overlaps, shared_ngrams
 from kdbench.harness.data.sources import data_folder, is_local, load_split
-from kdbench.harness.data.templates import prompt_key, render
+from kdbench.harness.data.templates import Form, prompt_key, render
 from kdbench.harness.data.texts import load_texts
-from kdbench.harness.data.tokens import TokenRule, encode, end_of, opening, tokenise
+from kdbench.harness.data.tokens import (
+    TokenRule,
+    encode,
+    end_of,
+    opening,
+    tokenise,
+    tokenise_prompts,
+)
 from kdbench.harness.errors import InputError
 from kdbench.harness.identity import digest
 from kdbench.tasks import mini
@@ -27,17 +34,21 @@ WORLDS = tuple(mini.SIZES)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Untokenised training data, already limited, with its hashes."""
+    """Untokenised training data, already limited, with its hashes; ``prompts`` may be none."""
 
     train: list[Example]
     dev: list[Example]
     text: list[str]
     fingerprints: dict[str, str]
+    prompts: list[Example] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Token ids of train, dev and plain text, and what preparing them dropped."""
+    """Token ids of train, dev and plain text, and what preparing them dropped.
+
+    ``prompts`` are those that teacher and student are asked, as sequences without a response.
+    """
 
     train: list[Sequence]
     dev: list[Sequence]
@@ -46,6 +57,7 @@ class TrainingData:
     facts: dict[str, dict[str, Any]]
     end_id: int
     """What ends a response."""
+    prompts: list[Sequence] = field(default_factory=list)
 
 
 def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
@@ -58,12 +70,15 @@ def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
     train = _examples(data.train, "train", data_dir)[: data.limit]
     dev = _examples(data.dev or data.train, "dev", data_dir)[: data.dev_limit]
     text = _texts(data.text, data_dir, data.text_limit) if data.text else []
+    prompts = _examples(data.prompts, "train", data_dir) if data.prompts else []
+    prompts = prompts[: data.prompts_limit]
     fingerprints = {
         "train": examples_sha256(train),
         "dev": examples_sha256(dev),
         "text": digest(text) if text else "",
+        "prompts": digest([list(e.question) for e in prompts]) if prompts else "",
     }
-    return Rows(train, dev, text, fingerprints)
+    return Rows(train, dev, text, fingerprints, prompts)
 
 
 def _examples(name: str, split: str, data_dir: Path | None) -> list[Example]:
@@ -121,7 +136,27 @@ def prepare_data(
             "rows": len(rows.text),
             "kept": len(text),
         }
-    return TrainingData(sequences["train"], sequences["dev"], references, text, facts, end_id)
+    prompts = _prompts(rows, tokenizer, form, rule)
+    if prompts:
+        facts["prompts"] = {
+            "sha256": rows.fingerprints["prompts"],
+            "rows": len(rows.prompts),
+            "kept": len(prompts),
+        }
+    return TrainingData(
+        sequences["train"], sequences["dev"], references, text, facts, end_id, prompts
+    )
+
+
+def _prompts(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, form: Form, rule: TokenRule
+) -> list[Sequence]:
+    """Prompts without responses; over-long ones are dropped."""
+    if not rows.prompts:
+        return []
+    texts = [render(example, form, tokenizer) for example in rows.prompts]
+    kept, _ = tokenise_prompts(texts, tokenizer, rule, opening(tokenizer, form))
+    return [Sequence(prompt.ids, (), prompt_key(texts[prompt.place])) for prompt in kept]
 
 
 def twins_of(
@@ -132,7 +167,7 @@ def twins_of(
     The teacher reads each prompt in its own format: its chat template, its begin token.
     """
     form, teacher = config.training_format, load_tokenizer(teacher_ref)
-    examples = [*rows.train, *rows.dev]
+    examples = [*rows.train, *rows.dev, *rows.prompts]
     keys = [prompt_key(render(example, form, tokenizer)) for example in examples]
     texts = [render(example, form, teacher) for example in examples]
     ids = encode(teacher, texts, opening(teacher, form))
@@ -150,8 +185,9 @@ def run_overlaps(rows: Rows, config: RunConfig, data_dir: Path | None) -> dict[s
     nearly repeat (`kdbench.harness.data.overlaps`), and ``<task> rows``.
     """
     tests = _tests(config, data_dir)
+    asked = {"prompts": rows.prompts} if rows.prompts else {}
     return {
-        **overlaps({"train": rows.train, "dev": rows.dev, **tests}),
+        **overlaps({"train": rows.train, "dev": rows.dev, **asked, **tests}),
         **{f"train~{name}": count for name, count in shared_ngrams(rows.train, tests).items()},
         **{f"{name} rows": len(found) for name, found in tests.items()},
     }

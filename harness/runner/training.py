@@ -128,6 +128,7 @@ def _assembled(session: Session, job: Job) -> Loop:
             twin=twins,
             tokenizer=job.tokenizer,
             train=job.data.train,
+            prompts=job.data.prompts,
             text=job.data.text,
             dev=job.data.dev,
             dev_score=rouge,

@@ -61,7 +61,8 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
         }
     except InputError:
         return ["summary"]
-    missing, asked = [], tasks_of(config.tasks)
+    missing: list[str] = []
+    asked = tasks_of(config.tasks) if config.tasks.names else []
     texts = [task.name for task in asked if task.kind == "text"]
     for task in asked:
         evaluation = found.get(task.name)

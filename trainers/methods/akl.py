@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import adaptive_kl
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class AdaptiveKL(Method):
+class AdaptiveKL(OnResponses):
     """L_t = g_h/(g_h+g_t)·D_KL(p ‖ q) + g_t/(g_h+g_t)·D_KL(q ‖ p), g = Σ|p − q| over head and tail.
 
     The head is the largest prefix of the tokens, sorted by p, of mass at most μ (the first token
@@ -16,7 +17,7 @@ class AdaptiveKL(Method):
     0/0).
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``akl``."""
 
         mu: float = Field(0.5, gt=0, lt=1, description="μ, teacher mass of the head (paper)")

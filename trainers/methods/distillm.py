@@ -65,7 +65,7 @@ class DistiLLM(Method):
             s = ctx.progress
             fresh = {"decreasing": 1 - s, "constant": 0.5, "increasing": s}[self.config.schedule]
             if r < self.threshold * fresh or room:
-                batch = student_responses(ctx, step, batch)
+                batch = student_responses(ctx, step, ctx.prompt_batch(step))
                 self.replay = [*self.replay, *batch][-self.config.capacity :]
             else:
                 batch = replayed(self.replay, ctx.seed, step, len(batch))

@@ -1,5 +1,8 @@
 """DPKD: the teacher's answer preferred to the student's, with the teacher as reference model."""
 
+from collections.abc import Sequence as Seq
+from typing import Literal
+
 import torch
 from pydantic import Field
 
@@ -7,12 +10,13 @@ from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBa
 from kdbench.trainers.objectives.divergences import cross_entropy
 from kdbench.trainers.objectives.preference import Form, cpo, dpo, ipo, simpo
 from kdbench.trainers.sources import plain_text, student_responses
+from kdbench.trainers.types import Sequence
 
 
 class DPKD(Method):
-    """−log σ(β·[(q̄(y_t) − p̄(y_t)) − (q̄(y_s) − p̄(y_s))]) + λ·LM loss on plain text.
+    """−log σ(β·[(q̄(y_t) − p̄(y_t)) − (q̄(y_s) − p̄(y_s))]) + c·CE(y_t) + λ·LM loss on plain text.
 
-    y_t is a teacher answer, y_s an answer of the current student to the same prompt; q̄, p̄ are
+    y_t is a teacher answer, y_s an answer of the student to the same prompt; q̄, p̄ are
     log-probabilities of the whole answer under student and teacher, divided by its length.
 
     Source: Li et al. 2024, arXiv:2406.19774, eq. 9 and algorithm 1. The paper gives neither β nor λ:
@@ -21,6 +25,13 @@ class DPKD(Method):
     ``form`` selects the paper's preference ablation. Logged: NLL of chosen and rejected answers a
     pair (the known failure is that the rejected one explodes), the margin, and ``slope``, the size of
     the preference term's derivative by the margin.
+
+    With fresh answers the rejected branch is nearly noise: y_s is drawn from q, so the gradient of
+    log q(y_s) has mean zero (it is the score function) and only what varies with y_s in the sigmoid's
+    slope is left. The plain equation is therefore close to training on teacher answers with noise
+    added. Ours, and off by default: ``ce_coef`` c adds the mean token loss of y_t (the authors' script
+    has such an anchor), ``chosen`` takes greedy teacher answers or gold ones for y_t, ``refresh`` keeps
+    answers y_s, which are then no draws of the student that is trained.
     """
 
     class Config(MethodConfig):
@@ -31,6 +42,13 @@ class DPKD(Method):
         length_norm: bool = Field(True, description="divide log-probabilities by |y|")
         lm_coef: float = Field(1.0, ge=0, description="λ, weight of the plain-text loss")
         gamma: float = Field(0.5, ge=0, description="target margin (simpo only)")
+        ce_coef: float = Field(0.0, ge=0, description="c, weight of the chosen answer's token loss")
+        chosen: Literal["sample", "greedy", "gold"] = Field(
+            "sample", description="y_t: of the teacher, sampled or greedy; or the data set's"
+        )
+        refresh: int = Field(
+            1, ge=0, description="steps whose y_s are sampled together; 0: all by the init, once"
+        )
 
     card = Card(
         title="DPKD",
@@ -43,11 +61,39 @@ class DPKD(Method):
         plain_text=True,
     )
 
+    remembers = ("rejected",)
+
+    rejected: Seq[Sequence] = ()
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
-        """Pairs (teacher answer, fresh student answer), and plain text."""
-        chosen = ctx.teacher_batch(step)
-        pairs = tuple(zip(chosen, student_responses(ctx, step, chosen), strict=True))
+        """Pairs (chosen answer, student answer), and plain text."""
+        pairs = tuple(zip(self._chosen(ctx, step), self._rejected(ctx, step), strict=True))
         return (Stream("pair", pairs, "group"), *plain_text(ctx, step, self.config.lm_coef))
+
+    def _chosen(self, ctx: Context, step: int) -> list[Sequence]:
+        kind = self.config.chosen
+        return (
+            ctx.batch(step) if kind == "gold" else ctx.teacher_batch(step, greedy=kind == "greedy")
+        )
+
+    def _asked(self, ctx: Context, step: int) -> list[int]:
+        return ctx.indices(step) if self.config.chosen == "gold" else ctx.asked(step)
+
+    def _rejected(self, ctx: Context, step: int) -> list[Sequence]:
+        """Student answers to the step's prompts, sampled when their turn comes."""
+        prompts, every = (
+            (ctx.train if self.config.chosen == "gold" else ctx.prompts),
+            self.config.refresh,
+        )
+        if not every:
+            if not self.rejected:
+                self.rejected = student_responses(ctx, step, list(prompts))
+            return [self.rejected[i] for i in self._asked(ctx, step)]
+        inside, size = step % every, ctx.batch_size
+        if not inside:
+            ahead = [i for s in range(step, step + every) for i in self._asked(ctx, s)]
+            self.rejected = student_responses(ctx, step, [prompts[i] for i in ahead])
+        return list(self.rejected[inside * size : (inside + 1) * size])
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed preference loss over pairs, or cross-entropy on text."""
@@ -61,7 +107,7 @@ class DPKD(Method):
             q, p = q / lengths, p / lengths
         margin = (q[0::2] - p[0::2]) - (q[1::2] - p[1::2])
         return {
-            "loss": self.preference(q, nll, margin).sum(),
+            "loss": (self.preference(q, nll, margin) + self.config.ce_coef * nll[0::2]).sum(),
             "chosen_nll": nll[0::2].sum(),
             "rejected_nll": nll[1::2].sum(),
             "margin": margin.sum(),

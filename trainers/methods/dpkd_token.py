@@ -1,10 +1,17 @@
 """DPKD as the authors' released code computes it: token level, teacher-forced."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Responses,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import cross_entropy, dpkd_token, mixed
 from kdbench.trainers.sources import plain_text
 
@@ -25,7 +32,7 @@ class DPKDToken(Method):
         beta: float = Field(0.1, gt=0, description="β, sharpness of the preference")
         kd_ratio: float = Field(0.5, ge=0, le=1, description="ρ, share of ℓ against CE")
         lm_coef: float = Field(0.5, ge=0, description="weight of the plain-text loss")
-        responses: Literal["teacher", "data"] = Field(
+        responses: Responses = Field(
             "teacher", description="whose responses are teacher-forced (the script's: pseudo-data)"
         )
 
@@ -41,8 +48,7 @@ class DPKDToken(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Teacher-forced responses and a batch of plain text."""
-        taught = self.config.responses == "teacher"
-        response = Stream.of("response", ctx.teacher_batch(step) if taught else ctx.batch(step))
+        response = Stream.of("response", ctx.responses(step, self.config.responses))
         return (response, *plain_text(ctx, step, self.config.lm_coef))
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import word_kd
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class ForwardKD(Method):
+class ForwardKD(OnResponses):
     """L_t = (1 − ρ)·CE_t + ρ·D_KL(p ‖ q)_t, token mean over the optimiser step.
 
     Source: Hinton et al. 2015 (arXiv:1503.02531) as used by MiniLLM (ρ = 0.5) and DistiLLM (ρ = 1).
@@ -14,7 +15,7 @@ class ForwardKD(Method):
     divergence. No temperature.
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``fkd``."""
 
         kd_ratio: float = Field(0.5, gt=0, le=1, description="ρ, share of the KD term")

@@ -1,10 +1,17 @@
 """GKD: generalised JSD on a mixture of the student's own and other responses."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Responses,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import generalised_jsd
 from kdbench.trainers.sources import drawn, student_responses
 
@@ -26,7 +33,7 @@ class GKD(Method):
         )
         beta: float = Field(0.5, ge=0, le=1, description="β: 0 forward KL, 1 reverse KL")
         temperature: float = Field(0.9, gt=0, description="of the student's sampling")
-        others: Literal["data", "teacher"] = Field("data", description="responses of other batches")
+        others: Responses = Field("data", description="responses of other batches, as elsewhere")
 
     card = Card(
         title="GKD",
@@ -40,12 +47,12 @@ class GKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A batch of student responses, or one of the data set's or the teacher's."""
-        taught = self.config.others == "teacher"
-        examples = ctx.teacher_batch(step) if taught else ctx.batch(step)
         if drawn(ctx.seed, step, 13)[0] < self.config.student_share:
-            temperature = self.config.temperature
-            examples = student_responses(ctx, step, examples, temperature=temperature)
-        return (Stream.of("response", examples),)
+            prompts, temperature = ctx.prompt_batch(step), self.config.temperature
+            batch = student_responses(ctx, step, prompts, temperature=temperature)
+        else:
+            batch = ctx.responses(step, self.config.others)
+        return (Stream.of("response", batch),)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""

@@ -33,10 +33,9 @@ class ImitKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Student responses to the step's prompts (or, sometimes, the data set's)."""
-        examples = ctx.batch(step)
         if drawn(ctx.seed, step, 12)[0] < self.config.student_share:
-            examples = student_responses(ctx, step, examples)
-        return (Stream.of("response", examples),)
+            return (Stream.of("response", student_responses(ctx, step, ctx.prompt_batch(step))),)
+        return (Stream.of("response", ctx.batch(step)),)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed divergence."""

@@ -2,11 +2,12 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import generalised_jsd, mixed
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class JSD(Method):
+class JSD(OnResponses):
     """L_t = β·D_KL(p ‖ m) + (1 − β)·D_KL(q ‖ m), m = β·p + (1 − β)·q.
 
     β = 0 is D_KL(p ‖ q), β = 1 is D_KL(q ‖ p).
@@ -15,7 +16,7 @@ class JSD(Method):
     is 0 there). β = 0.5 is the ordinary JSD; DistiLLM's baseline has β = 0.1 (its ``lam`` 0.9).
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``jsd``."""
 
         beta: float = Field(0.5, ge=0, le=1, description="β, weight of the teacher in m")

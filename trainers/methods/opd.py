@@ -51,7 +51,7 @@ class OPD(Method):
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Student responses to the step's prompts."""
         temperature = self.config.temperature
-        responses = student_responses(ctx, step, ctx.batch(step), temperature=temperature)
+        responses = student_responses(ctx, step, ctx.prompt_batch(step), temperature=temperature)
         return (Stream.of("response", responses),)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

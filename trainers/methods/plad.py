@@ -48,7 +48,7 @@ class PLaD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, answer of the student as it was before training)."""
-        better = ctx.teacher_answers(range(min(self.config.prompts, len(ctx.train))))
+        better = ctx.teacher_answers(range(min(self.config.prompts, len(ctx.prompts))))
         if not self.worse:
             self._sample(ctx, better)
         picked = ctx.indices(step, n=len(better))

@@ -2,18 +2,19 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import mixed, reverse_kl
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class ReverseKD(Method):
+class ReverseKD(OnResponses):
     """L_t = (1 − ρ)·CE_t + ρ·D_KL(q ‖ p)_t, token mean over the optimiser step.
 
     Source: the RKL baseline of DistiLLM (arXiv:2402.03898) and of TAID, AKL and RLKD, with ρ = 1.
     The gradient goes through q alone. Ours: the option to mix in cross-entropy.
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``rkd``."""
 
         kd_ratio: float = Field(1.0, gt=0, le=1, description="ρ, share of the divergence")

@@ -1,5 +1,7 @@
 """Sequence-level KD: training on the teacher's own answers."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
@@ -18,6 +20,9 @@ class SeqKD(Method):
     class Config(MethodConfig):
         """Fields of ``seqkd``."""
 
+        answers: Literal["sample", "greedy"] = Field(
+            "sample", description="the teacher's answers: sampled (MiniLLM), or the likeliest words"
+        )
         word_kd: float = Field(0.0, ge=0, le=1, description="share of the word-level KD term")
 
     card = Card(
@@ -29,7 +34,9 @@ class SeqKD(Method):
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""
-        return (Stream.of("response", ctx.teacher_batch(step)),)
+        return (
+            Stream.of("response", ctx.teacher_batch(step, greedy=self.config.answers == "greedy")),
+        )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy or mixture."""

@@ -2,17 +2,18 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import symmetric_kl
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class SymmetricKL(Method):
+class SymmetricKL(OnResponses):
     """L_t = w·D_KL(p ‖ q) + (1 − w)·D_KL(q ‖ p), token mean over the optimiser step.
 
     Source: DistiLLM's ``symmetric`` baseline (jongwooko/distillm@d47e77f), w = 0.1.
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``sym-kl``."""
 
         forward_weight: float = Field(0.1, ge=0, le=1, description="w, share of the forward KL")

@@ -5,11 +5,12 @@ from typing import Any
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import taid
+from kdbench.trainers.sources import OnResponses, ResponsesConfig
 
 
-class TAID(Method):
+class TAID(OnResponses):
     """L_t = D_KL(p_t ‖ q), p_t = softmax((1−t)·sg(student logits) + t·teacher logits).
 
     After each step n with loss ℓ_n: m ← b·m + (1−b)·(ℓ_{n−1} − ℓ_n)/ℓ_{n−1} and
@@ -20,7 +21,7 @@ class TAID(Method):
     target's entropy.
     """
 
-    class Config(MethodConfig):
+    class Config(ResponsesConfig):
         """Fields of ``taid``; defaults from the authors' code."""
 
         t_start: float = Field(0.4, ge=0, le=1, description="first interpolation")
