@@ -122,6 +122,9 @@ class GenerateConfig(Section):
     dtype: Precision = Field("auto", description="arithmetic of decoding; auto: the model's")
     max_new_tokens: int = Field(256, gt=0, le=MANY)
     temperature: float = Field(1.0, ge=0, description="0: greedy")
+    greedy: bool = Field(
+        False, description="answer greedily as well, as an evaluation and columns of its own"
+    )
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0, description="0: off")
     no_repeat_ngram: int | None = Field(None, ge=0, description="none: as the protocol says")

@@ -87,7 +87,12 @@ def answering_truth(world: str, chunk: int) -> Answering:
 
         def one(doc: PromptDoc, seed: int) -> Response:
             try:
-                ids = truth.sample(doc.prompt, seed, doc.key, decoding.max_new_tokens)
+                room = decoding.max_new_tokens
+                ids = (
+                    truth.sample(doc.prompt, seed, doc.key, room)
+                    if decoding.temperature
+                    else truth.greedy(doc.prompt, room)
+                )
             except ValueError as error:
                 raise InputError(
                     f"the truth knows the prompts of its own world only ({error}); leave that task out"
@@ -139,10 +144,23 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
     )
 
 
-def evaluation_record(
+def evaluation_records(
+    config: RunConfig, task: PreparedTask, card: ModelRef | None
+) -> list[EvaluationRecord]:
+    """What decides the samples of a task's evaluations: as configured, and greedily if that is asked.
+
+    A greedy answer is the same for every seed, so one is drawn.
+    """
+    drawn = _evaluation_record(config, task, card)
+    if not config.generate.greedy or drawn.decoding is None or not drawn.decoding.temperature:
+        return [drawn]
+    greedy = drawn.decoding.model_copy(update={"temperature": 0.0, "top_p": 1.0, "top_k": 0})
+    return [drawn, drawn.model_copy(update={"decoding": greedy, "seeds": drawn.seeds[:1]})]
+
+
+def _evaluation_record(
     config: RunConfig, task: PreparedTask, card: ModelRef | None
 ) -> EvaluationRecord:
-    """What decides the samples of one evaluation."""
     asked = ("task", "source", "place", "edition", "template", "data_sha256")
     return EvaluationRecord(
         protocol=task.protocol.name,
@@ -179,10 +197,11 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
     texts = [task for task in asked if task.kind in ("text", "file")]
     for task in texts:
         prompts = prompts_of(session, task, answering.tokenizer)
-        record = evaluation_record(session.config, prompts, answering.card)
-        evaluation = opened(session, run, record)
-        _answered(session, answering, evaluation, record, prompts)
-        prober(evaluation, prompts)
+        records = evaluation_records(session.config, prompts, answering.card)
+        evaluations = [opened(session, run, record) for record in records]
+        for evaluation, record in zip(evaluations, records, strict=True):
+            _answered(session, answering, evaluation, record, prompts)
+        prober(evaluations[0], prompts)
     for task in asked:
         if task not in texts and answering.model is not None:
             _foreign(session, answering, run, task)
@@ -250,7 +269,8 @@ def generate_and_score(
         spent, tokens = session.spent(evaluation.generated), 0
         answer = answering.answerer(record.decoding)
         for seed in record.seeds:
-            title = f"{answering.label}: {task.task}[{task.edition}] seed {seed}"
+            how = f"seed {seed}" if record.decoding.temperature else "greedy"
+            title = f"{answering.label}: {task.task}[{task.edition}] {how}"
             with session.progress.stage(title, len(task.docs), unit="prompt") as live:
                 collected = collect(
                     evaluation.samples_file(seed),

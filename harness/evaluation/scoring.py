@@ -93,6 +93,7 @@ def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
         edition=record.edition,
         protocol=record.protocol,
         template=record.template,
+        decoding="greedy" if record.decoding and not record.decoding.temperature else "",
         metrics=scored.get("whole", {}) | evaluation_scores(evaluation.scores()),
         cards=scored.get("cards", {}),
         prompts_dropped=counts.get("dropped", 0),

@@ -55,9 +55,11 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
             return ["training"]
         summarised = run.summary.read().scores
         found = {
-            e.task: e
+            (e.task, how): e
             for e in run.evaluations()
-            if e.key in summarised and e.record.exists() and _fits(e.record.read(), config)
+            if e.key in summarised
+            and e.record.exists()
+            and (how := _fitting(e.record.read(), config)) is not None
         }
     except InputError:
         return ["summary"]
@@ -65,12 +67,26 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
     asked = tasks_of(config.tasks) if config.tasks.names else []
     texts = [task.name for task in asked if task.kind == "text"]
     for task in asked:
-        evaluation = found.get(task.name)
+        evaluation = found.get((task.name, ""))
         if evaluation is None or not evaluation.scored.marked():
             missing.append(task.name)
         elif task.name in texts:
             missing += _unmeasured(evaluation, config, texts)
+        if task.kind in ("text", "file") and config.generate.greedy and config.generate.temperature:
+            greedy = found.get((task.name, "greedy"))
+            if greedy is None or not greedy.scored.marked():
+                missing.append(f"{task.name} greedy")
     return missing
+
+
+def _fitting(record: EvaluationRecord, config: RunConfig) -> str | None:
+    """Which of the evaluations that a configuration asks for this is: ``greedy`` or the first; or none."""
+    generate, greedy = config.generate, record.decoding and not record.decoding.temperature
+    if greedy and generate.greedy and generate.temperature:
+        update = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seeds": generate.seeds[:1]}
+        config = config.model_copy(update={"generate": generate.model_copy(update=update)})
+        return "greedy" if _fits(record, config) else None
+    return "" if _fits(record, config) else None
 
 
 def _fits(record: EvaluationRecord, config: RunConfig) -> bool:

@@ -111,6 +111,17 @@ class Truth:
             said.append(dice.below(len(self.ids)) if slipped else copied)
         return said
 
+    def greedy(self, prompt: str, max_new_tokens: int = 128) -> list[int]:
+        """The likeliest token after the likeliest tokens so far, to the end token or the limit."""
+        graph, token = self._graph(prompt)
+        belief = np.zeros(graph.nodes)
+        belief[0] = 1.0
+        said: list[int] = []
+        while len(said) < max_new_tokens and (not said or said[-1] != self.eos):
+            said.append(int(self._distribution(graph, token, belief).argmax()))
+            belief = self._step(graph, token, belief, said[-1])
+        return said
+
     def sample_text(self, prompt: str, seed: int, key: int) -> str:
         """An answer drawn from the truth as text, without special tokens."""
         return self.decode(self.sample(prompt, seed, key))
