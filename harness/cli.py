@@ -24,7 +24,7 @@ from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.options import grouped
 from kdbench.harness.verbs.reports import check, claims, compare, leaderboard, ledger, report
-from kdbench.harness.verbs.run import ablate, run, train
+from kdbench.harness.verbs.run import ablate, run, train, tune
 from kdbench.harness.verbs.show import show
 
 INTERRUPTED = 130
@@ -41,7 +41,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = (
-    *(run, train, evaluate, score, judge, ablate, leaderboard, report, ls, show, compare, check),
+    *(
+        run,
+        train,
+        evaluate,
+        score,
+        judge,
+        ablate,
+        tune,
+        leaderboard,
+        report,
+        ls,
+        show,
+        compare,
+        check,
+    ),
     *(ledger, claims, conform, new_method, doctor),
 )
 for verb in VERBS:

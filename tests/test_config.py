@@ -90,7 +90,10 @@ def test_full_sft_init_is_the_sft_method_of_the_suite() -> None:
         ("trian.lr=1", "no key is called 'trian.lr'; did you mean train.lr"),
         ("generate.seed=3", "did you mean generate.seeds"),
         ("lr=1", "did you mean train.lr"),
-        ("method.kd=1", "method fkd has no key 'kd'; choose from method.responses, method.kd_ratio"),
+        (
+            "method.kd=1",
+            "method fkd has no key 'kd'; choose from method.responses, method.kd_ratio",
+        ),
         ("method.kd_ratio=2", "kd_ratio: input should be less than or equal to 1"),
         ("method=sft", "name the method by --method"),
         ("train=3", "train is a section; set its fields"),

@@ -38,10 +38,31 @@ Responses = Literal["data", "teacher", "teacher-greedy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """One axis of a search space: a range or choices.
+
+    Attributes:
+        name: a setting, ``train.lr`` or ``method.<field>``.
+        low, high: ends of the range.
+        log: drawn evenly in the logarithm.
+        relative: the ends are factors of what the suite says.
+        choices: values instead of a range.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    relative: bool = False
+    choices: tuple[str | float | bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What ``kdbench ls methods`` prints. ``cost`` is relative to SFT's optimiser step.
 
-    ``policy``: trained on responses of others (off), of the student (on), or of both.
+    ``policy``: trained on responses of others (off), of the student (on), or of both. ``space``: up
+    to three fields of the method's own that ``kdbench tune`` searches beside the rate.
     """
 
     title: str
@@ -54,16 +75,17 @@ class Card:
     student_samples: bool = False
     plain_text: bool = False
     same_tokenizer: bool = True
+    space: tuple[Dimension, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises TypeError for a value of another kind: cards are written by hand."""
         for each in fields(self):
-            value, kind = (
-                getattr(self, each.name),
-                bool if each.type == "bool" or each.type is bool else str,
-            )
+            value = getattr(self, each.name)
+            kind = bool if each.type is bool else tuple if each.name == "space" else str
             if not isinstance(value, kind):
                 raise TypeError(f"{each.name} of a card must be a {kind.__name__}, got {value!r}")
+        if not all(isinstance(each, Dimension) for each in self.space):
+            raise TypeError(f"space of a card must hold Dimensions, got {self.space!r}")
         if self.policy not in ("off", "on", "mixed"):
             raise TypeError(f"policy of a card must be off, on or mixed, got {self.policy!r}")
 
@@ -204,6 +226,8 @@ class Method:
             raise TypeError(f"method {cls.__name__} needs a class attribute `card` of type Card")
         if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
             raise TypeError(f"Config of method {cls.__name__} must be a subclass of MethodConfig")
+        if len(cls.card.space) > 3:
+            raise TypeError(f"method {cls.__name__} has a search space of more than 3 own fields")
         if len(cls.Config.model_fields) > 8:
             raise TypeError(
                 f"method {cls.__name__} has more than 8 config fields; nest some of them"

@@ -17,7 +17,7 @@ from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.rows import drop_lines, read_checked
 from kdbench.harness.files.store import Say, append_rows, to_stderr
-from kdbench.trainers.method import Context, Method, MethodConfig, Responses, Stream
+from kdbench.trainers.method import Context, Dimension, Method, MethodConfig, Responses, Stream
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
 WAIT = 600.0  # seconds for another run's append
@@ -72,6 +72,10 @@ def replayed(items: list[Sequence], seed: int, step: int, count: int) -> list[Se
     keys = drawn(seed, step, 11, len(items))
     order = sorted(range(len(items)), key=keys.__getitem__)
     return [items[order[i % len(order)]] for i in range(count)]
+
+
+RESPONSES = Dimension(name="method.responses", choices=("data", "teacher", "teacher-greedy"))
+"""In the search space of methods that learn from responses of others."""
 
 
 class ResponsesConfig(MethodConfig):

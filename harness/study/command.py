@@ -67,9 +67,9 @@ def ablate_command(request: StudyRequest, *, dry_run: bool) -> int:
         _show_plan(request, study, plan)
         return 0
     out = make_folder(request.out or _default_out(request, study))
-    failures = _run(request, plan, place, out)
+    failures = make_missing(request, plan, place, out)
     results = make_results(study, make_plan(cells, place), place, out, failures)
-    _show(request, results, failures, out)
+    show_results(request, results, failures, out)
     return 1 if failures else 0
 
 
@@ -90,8 +90,8 @@ def _show_plan(request: StudyRequest, study: Study, plan: Plan) -> None:
         print(f"next: {shlex.join(['kdbench', *again])}")
 
 
-def _run(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Failure]:
-    """Makes what is missing."""
+def make_missing(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Failure]:
+    """Makes the runs that are not done; returns those that failed."""
     progress = Progress(quiet=request.quiet or request.json_output)
     progress.say(plan.progress())
     todo = plan.unfinished()
@@ -110,14 +110,17 @@ def _run(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Fai
 
 def worker_arguments(cell: Cell, *, place: Place, accept_drift: bool) -> list[str]:
     """The command line of the process that makes a cell's run, wherever it is started."""
-    arguments = ["run", *cell.arguments, "--runs-dir", str(place.runs_dir.resolve())]
+    arguments = [cell.verb, *cell.arguments, "--runs-dir", str(place.runs_dir.resolve())]
     if place.where.data_dir is not None:
         arguments += ["--data-dir", str(place.where.data_dir)]
     arguments += ["--device", place.where.device]
     return [*arguments, "--accept-drift"] if accept_drift else arguments
 
 
-def _show(request: StudyRequest, results: Results, failures: list[Failure], out: Path) -> None:
+def show_results(
+    request: StudyRequest, results: Results, failures: list[Failure], out: Path
+) -> None:
+    """The table, what failed, and what to type next."""
     if request.json_output:
         listed = [{"run": f.name, "reason": f.reason, "log": str(f.log)} for f in failures]
         print(visible_json(results.data | {"failures": listed}, indent=2))

@@ -37,7 +37,9 @@ class Study(Section):
     suite: str = "mini"
     method: str = Field("", description="of the rows that name none")
     seeds: tuple[int, ...] = Field((10, 20, 30), min_length=1, description="training seeds")
-    tasks: tuple[str, ...] | None = Field(None, description="none: the suite's")
+    tasks: tuple[str, ...] | None = Field(
+        None, description="none: the suite's; an empty list: students are trained and not evaluated"
+    )
     set: Settings = Field((), description="of all rows")
     base: str | None = Field(None, description="label all others are compared with; none: a board")
     rows: tuple[StudyRow, ...] = ()
@@ -93,8 +95,13 @@ class Cell(Section):
 
     label: str
     seed: int
-    arguments: tuple[str, ...] = Field(description="kdbench run with these makes it")
+    arguments: tuple[str, ...] = Field(description="its verb with these makes it")
     config: RunConfig
+
+    @property
+    def verb(self) -> str:
+        """``run``, or ``train`` where nothing is asked of the student."""
+        return "run" if self.config.tasks.names else "train"
 
     @property
     def key(self) -> str:
@@ -146,7 +153,7 @@ def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:
         except InputError as error:
             raise InputError(f"row {row.label!r} of the study: {error}") from error
         arguments = ["--suite", study.suite, "--method", method, "--seed", str(seed)]
-        if study.tasks is not None:
+        if study.tasks:
             arguments += ["--tasks", ",".join(config.tasks.names)]
         arguments += [part for text in assignments for part in ("--set", text)]
         cells.append(Cell(label=row.label, seed=seed, arguments=tuple(arguments), config=config))

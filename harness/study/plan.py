@@ -124,7 +124,7 @@ def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
                 "missing": list(state.missing),
                 "seconds": round(estimate.seconds, 1) if not state.done else 0.0,
                 "estimated_from": estimate.source,
-                "command": ["kdbench", "run", *cell.arguments],
+                "command": ["kdbench", cell.verb, *cell.arguments],
             }
             for cell, state, estimate in plan.cells
         ],

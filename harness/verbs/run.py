@@ -1,4 +1,4 @@
-"""``kdbench run``, ``train`` and ``ablate``: a method, or a grid of runs, from pair to table or student."""
+"""``kdbench run``, ``train``, ``ablate`` and ``tune``: a method, or many runs, to student or table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -96,3 +96,68 @@ def ablate(
         **work.checked(),
     )
     raise typer.Exit(ablate_command(request, dry_run=dry_run))
+
+
+def tune(
+    *,
+    methods: Annotated[
+        str, typer.Option("--methods", "--method", help="Methods, comma-separated; or all.")
+    ],
+    suite: options.Suite = "mini",
+    trials: Annotated[
+        int, typer.Option(help="Settings tried for each method, the suite's own included.")
+    ] = 8,
+    share: Annotated[float, typer.Option(help="Share of the budget that a trial has.")] = 0.25,
+    seeds: Annotated[
+        str, typer.Option(help="Training seeds of the winners, comma-separated.")
+    ] = "10,20,30,40,50",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
+    ] = False,
+    executor: Annotated[
+        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
+    ] = "local",
+    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None,
+    tasks: Annotated[str | None, options.TASKS] = None,
+    set_: options.Set = None,
+    work: options.Workplace,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of tables, figure and logs; default: tuning/SUITE.")
+    ] = None,
+) -> None:
+    """Search each method's settings by equal rules, train the best under every seed, compare them.
+
+    Every method gets as many trials of the same budget, judged on the development set. The same
+    command continues one that was interrupted; nothing is repeated.
+    """
+    options.calm_libraries()
+    from kdbench.harness.registry import method_names
+    from kdbench.harness.study.command import StudyRequest
+    from kdbench.harness.study.tune import TuneRequest, check_request, tune_command
+
+    check_request(trials, share)
+    asked = options.name_list(tasks, "--tasks")
+    wanted = method_names() if methods == "all" else options.name_list(methods, "--methods")
+    request = TuneRequest(
+        making=StudyRequest(
+            name="tune",
+            changes={},
+            settings=tuple(set_ or ()),
+            executor=executor,
+            jobs=jobs,
+            keep_going=keep_going,
+            out=out,
+            **work.checked(),
+        ),
+        methods=tuple(wanted or ()),
+        suite=suite,
+        trials=trials,
+        share=share,
+        seeds=tuple(options.number_list(seeds, "--seeds") or ()),
+        tasks=None if asked is None else tuple(asked),
+    )
+    raise typer.Exit(tune_command(request, dry_run=dry_run))

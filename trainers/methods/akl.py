@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import adaptive_kl
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class AdaptiveKL(OnResponses):
@@ -27,6 +27,10 @@ class AdaptiveKL(OnResponses):
         paper="arXiv:2404.02657",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(
+            Dimension(name="method.mu", low=0.2, high=0.8),
+            RESPONSES,
+        ),
     )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

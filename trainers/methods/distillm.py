@@ -4,7 +4,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import cross_entropy, skew_forward_kl, skew_reverse_kl
 from kdbench.trainers.sources import drawn, plain_text, replayed, student_responses
 from kdbench.trainers.types import Sequence
@@ -46,6 +55,11 @@ class DistiLLM(Method):
         teacher_logits=True,
         student_samples=True,
         plain_text=True,
+        space=(
+            Dimension(name="method.alpha", low=0.05, high=0.3),
+            Dimension(name="method.divergence", choices=("skl", "srkl")),
+            Dimension(name="method.threshold", low=0.0, high=0.8),
+        ),
     )
 
     remembers = ("replay", "threshold", "last_loss")

@@ -7,7 +7,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import shared, skewed
 from kdbench.trainers.sources import student_responses, with_constants
 from kdbench.trainers.types import Sequence
@@ -47,6 +56,10 @@ class DistiLLM2(Method):
         teacher_logits=True,
         teacher_samples=True,
         student_samples=True,
+        space=(
+            Dimension(name="method.alpha", low=0.05, high=0.3),
+            Dimension(name="method.beta_end", low=1.0, high=1.5),
+        ),
     )
 
     remembers = ("teacher", "student")

@@ -6,7 +6,16 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import cross_entropy
 from kdbench.trainers.objectives.preference import Form, cpo, dpo, ipo, simpo
 from kdbench.trainers.sources import plain_text, student_responses
@@ -59,6 +68,11 @@ class DPKD(Method):
         teacher_samples=True,
         student_samples=True,
         plain_text=True,
+        space=(
+            Dimension(name="method.beta", low=0.3, high=3.0, log=True),
+            Dimension(name="method.ce_coef", choices=(0.0, 0.5, 1.0)),
+            Dimension(name="method.chosen", choices=("sample", "greedy")),
+        ),
     )
 
     remembers = ("rejected",)

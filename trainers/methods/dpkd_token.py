@@ -5,6 +5,7 @@ from pydantic import Field
 from kdbench.trainers.method import (
     Card,
     Context,
+    Dimension,
     Method,
     MethodConfig,
     MicroBatch,
@@ -13,7 +14,7 @@ from kdbench.trainers.method import (
     Sums,
 )
 from kdbench.trainers.objectives.divergences import cross_entropy, dpkd_token, mixed
-from kdbench.trainers.sources import plain_text
+from kdbench.trainers.sources import RESPONSES, plain_text
 
 
 class DPKDToken(Method):
@@ -44,6 +45,11 @@ class DPKDToken(Method):
         teacher_logits=True,
         teacher_samples=True,
         plain_text=True,
+        space=(
+            Dimension(name="method.beta", low=0.05, high=1.0, log=True),
+            Dimension(name="method.kd_ratio", low=0.2, high=0.8),
+            RESPONSES,
+        ),
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

@@ -5,6 +5,7 @@ from pydantic import Field
 from kdbench.trainers.method import (
     Card,
     Context,
+    Dimension,
     Method,
     MethodConfig,
     MicroBatch,
@@ -43,6 +44,11 @@ class GKD(Method):
         cost="1 + teacher forward + sampling (× λ)",
         teacher_logits=True,
         student_samples=True,
+        space=(
+            Dimension(name="method.student_share", low=0.25, high=1.0),
+            Dimension(name="method.beta", low=0.1, high=0.9),
+            Dimension(name="method.others", choices=("data", "teacher-greedy")),
+        ),
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

@@ -2,7 +2,16 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import forward_kl
 from kdbench.trainers.sources import drawn, student_responses
 
@@ -29,6 +38,7 @@ class ImitKD(Method):
         cost="1 + teacher forward + sampling each step",
         teacher_logits=True,
         student_samples=True,
+        space=(Dimension(name="method.student_share", low=0.25, high=1.0),),
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

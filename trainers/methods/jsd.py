@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import generalised_jsd, mixed
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class JSD(OnResponses):
@@ -28,6 +28,10 @@ class JSD(OnResponses):
         variant="supervised GKD",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(
+            Dimension(name="method.beta", low=0.1, high=0.9),
+            RESPONSES,
+        ),
     )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

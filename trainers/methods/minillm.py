@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdbench.trainers.method import Card, Context, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import Columns, Values, cross_entropy, reverse_kl
 from kdbench.trainers.objectives.policy import clipped_surrogate, importance_weight, returns_after
 from kdbench.trainers.sources import PPO, RolloutMethod, with_response
@@ -43,6 +43,10 @@ class MiniLLM(RolloutMethod):
         teacher_logits=True,
         student_samples=True,
         plain_text=True,
+        space=(
+            Dimension(name="method.teacher_mix", low=0.0, high=0.4),
+            Dimension(name="method.lm_coef", choices=(0.0, 0.1, 1.0)),
+        ),
     )
 
     def with_advantages(self, rollouts: list[Sequence]) -> list[Sequence]:

@@ -5,7 +5,16 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import reverse_kl, top_k_reverse_kl
 from kdbench.trainers.objectives.policy import returns_after
 from kdbench.trainers.sources import student_responses
@@ -46,6 +55,7 @@ class OPD(Method):
         cost="1 + teacher forward + sampling each step",
         teacher_logits=True,
         student_samples=True,
+        space=(Dimension(name="method.temperature", low=0.7, high=1.0),),
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import mixed, reverse_kl
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class ReverseKD(OnResponses):
@@ -25,6 +25,10 @@ class ReverseKD(OnResponses):
         variant="DistiLLM's",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(
+            Dimension(name="method.kd_ratio", choices=(0.5, 1.0)),
+            RESPONSES,
+        ),
     )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

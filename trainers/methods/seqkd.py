@@ -4,7 +4,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
+from kdbench.trainers.method import (
+    Card,
+    Context,
+    Dimension,
+    Method,
+    MethodConfig,
+    MicroBatch,
+    Stream,
+    Sums,
+)
 from kdbench.trainers.objectives.divergences import cross_entropy, word_kd
 
 
@@ -30,6 +39,10 @@ class SeqKD(Method):
         paper="arXiv:1606.07947; MiniLLM's SeqKD baseline",
         cost="1 + one teacher answer a prompt",
         teacher_samples=True,
+        space=(
+            Dimension(name="method.answers", choices=("sample", "greedy")),
+            Dimension(name="method.word_kd", choices=(0.0, 0.5)),
+        ),
     )
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:

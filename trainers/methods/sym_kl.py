@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import symmetric_kl
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class SymmetricKL(OnResponses):
@@ -24,6 +24,10 @@ class SymmetricKL(OnResponses):
         variant="authors' code",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(
+            Dimension(name="method.forward_weight", low=0.1, high=0.9),
+            RESPONSES,
+        ),
     )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
+from kdbench.trainers.method import Card, Context, Dimension, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import taid
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class TAID(OnResponses):
@@ -34,6 +34,10 @@ class TAID(OnResponses):
         paper="arXiv:2501.16937",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(
+            Dimension(name="method.t_start", low=0.0, high=0.6),
+            RESPONSES,
+        ),
     )
 
     def __init__(self, config: Any) -> None:

@@ -2,7 +2,7 @@
 
 from kdbench.trainers.method import Card, Context, MicroBatch, Stream, Sums
 from kdbench.trainers.objectives.divergences import total_variation
-from kdbench.trainers.sources import OnResponses, ResponsesConfig
+from kdbench.trainers.sources import RESPONSES, OnResponses, ResponsesConfig
 
 
 class TVD(OnResponses):
@@ -22,6 +22,7 @@ class TVD(OnResponses):
         variant="DistiLLM's, on the data set",
         cost="1 + teacher forward",
         teacher_logits=True,
+        space=(RESPONSES,),
     )
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

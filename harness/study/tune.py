@@ -1,0 +1,204 @@
+"""``kdbench tune`` as a list of steps: trials, their scores, the winners under every seed, the board."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdbench.harness.config import RunConfig, slug
+from kdbench.harness.contents import Circumstances
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.folders import cache_folder
+from kdbench.harness.files.records import Missing
+from kdbench.harness.files.store import make_folder, write_json, write_text
+from kdbench.harness.progress import duration
+from kdbench.harness.resolve import resolve
+from kdbench.harness.study import tuning
+from kdbench.harness.study.command import StudyRequest, make_missing, show_results
+from kdbench.harness.study.plan import Plan, make_cells, make_plan
+from kdbench.harness.study.results import make_results
+from kdbench.harness.study.state import Place
+from kdbench.harness.study.tuning import Trial, Tried
+from kdbench.reports.documents.tuning import TrialRow, tuning_document
+from kdbench.reports.figures import save
+from kdbench.reports.figures.tuning import expected_scores
+from kdbench.reports.text.formats import write
+from kdbench.reports.text.terminal import show
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """What the command line asks for.
+
+    Args:
+        making: where and by whom runs are made; its ``settings`` hold for all runs.
+        methods: which.
+        suite: name or file.
+        trials: of each method, the suite's own setting included.
+        share: of the budget that a trial has.
+        seeds: training seeds of the winners; the first is that of the trials.
+        tasks: that the winners are asked; None: the suite's.
+    """
+
+    making: StudyRequest
+    methods: tuple[str, ...]
+    suite: str
+    trials: int
+    share: float
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...] | None
+
+
+def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
+    """Shows what tuning would run, or does it; returns the exit code.
+
+    Raises:
+        InputError: an unknown method or setting, or trials that cannot be judged.
+    """
+    making = request.making
+    where = Circumstances(cache_folder(), making.device, making.data_dir)
+    place = Place(making.runs_dir, where)
+    configs = {m: _config(request, m) for m in request.methods}
+    metric, better = tuning.criterion(next(iter(configs.values())))
+    trials = [t for m in request.methods for t in tuning.trials_of(m, configs[m], request.trials)]
+    study = _trial_study(request, configs, trials)
+    cells = make_cells(study, making.settings, where.cache)
+    plan = make_plan(cells, place)
+    if dry_run:
+        _announce(request, plan, place)
+        return 0
+    name = slug(Path(request.suite).stem)
+    out = make_folder(making.out or making.runs_dir.parent / "tuning" / name)
+    failures = make_missing(making, plan, place, out)
+    tried = _scores(trials, make_plan(cells, place), metric, {f.name: f.reason for f in failures})
+    best = {m: tuning.winner([t for t in tried if t.trial.method == m], better) for m in configs}
+    _report(request, tried, best, metric, better, out)
+    winners = [won.trial for won in best.values() if won is not None]
+    if not winners or (failures and not making.keep_going):
+        for failure in failures:
+            print(f"failed: {failure.name}: {failure.reason} (log: {failure.log})")
+        return 1
+    final = tuning.winners_study(
+        request.suite,
+        winners,
+        trials=request.trials,
+        share=request.share,
+        seeds=request.seeds,
+        settings=making.settings,
+        tasks=request.tasks,
+    )
+    cells = make_cells(final, (), where.cache)
+    lost = make_missing(making, make_plan(cells, place), place, out)
+    results = make_results(final, make_plan(cells, place), place, out, lost)
+    show_results(making, results, [*failures, *lost], out)
+    return 1 if failures or lost or len(winners) < len(configs) else 0
+
+
+def _config(request: TuneRequest, method: str) -> RunConfig:
+    return resolve(suite=request.suite, method=method, assignments=request.making.settings)
+
+
+def _trial_study(
+    request: TuneRequest, configs: dict[str, RunConfig], trials: Sequence[Trial]
+) -> tuning.Study:
+    budgets = {m: tuning.budget_settings(c.train, request.share) for m, c in configs.items()}
+    study = tuning.trial_study(request.suite, trials, (), budgets)
+    return study.model_copy(update={"seeds": request.seeds[:1]})
+
+
+def _announce(request: TuneRequest, plan: Plan, place: Place) -> None:
+    """How many runs of both stages there are, and about how long they take."""
+    names = [Trial(method, 0, ()) for method in request.methods]
+    final = tuning.winners_study(
+        request.suite,
+        names,
+        trials=request.trials,
+        share=request.share,
+        seeds=request.seeds,
+        settings=request.making.settings,
+        tasks=request.tasks,
+    )
+    second = make_plan(make_cells(final, (), place.where.cache), place)
+    jobs = request.making.jobs or 1
+    for stage, made in (("trials", plan), ("winners (by the suite's settings)", second)):
+        print(f"{stage}: {made.progress()}, about {duration(made.seconds(jobs))}, {jobs} at a time")
+    print(f"in all about {duration(plan.seconds(jobs) + second.seconds(jobs))}")
+
+
+def _scores(
+    trials: Sequence[Trial], plan: Plan, metric: str, reasons: dict[str, str]
+) -> list[Tried]:
+    """Every trial's score on the development set, at the step that its training selected."""
+    found = []
+    for trial, planned in zip(trials, plan.cells, strict=True):
+        run, cell = planned.state.run, planned.cell
+        if run is None or not planned.state.done:
+            found.append(Tried(trial, None, reasons.get(cell.name, "has not run")))
+            continue
+        learned = run.summary.read().learned
+        score = learned.get(f"{metric}_selected")
+        found.append(Tried(trial, score, "" if score is not None else f"no {metric} was measured"))
+    return found
+
+
+def _report(
+    request: TuneRequest,
+    tried: Sequence[Tried],
+    best: dict[str, Tried | None],
+    metric: str,
+    better: int,
+    out: Path,
+) -> None:
+    """Writes ``trials.{md,csv,json}``, ``winners.yaml`` and the figure; shows the table."""
+    rows = [_row(t, best[t.trial.method] is t) for t in tried]
+    document = tuning_document(rows, metric, request.share)
+    for ending, format in (("md", "md"), ("csv", "csv")):
+        write_text(out / f"trials.{ending}", write(document, format))
+    write_json(out / "trials.json", {"metric": metric, "trials": [row._asdict() for row in rows]})
+    write_text(out / "winners.yaml", _yaml(request, best))
+    curves = {
+        m: tuning.expected_best(scores, better)
+        for m in request.methods
+        if (scores := [t.score for t in tried if t.trial.method == m and t.score is not None])
+    }
+    figure = expected_scores(curves, metric)
+    if not isinstance(figure, Missing):
+        save(figure, out / "expected-best")
+    if not (request.making.quiet or request.making.json_output):
+        show(document)
+
+
+def _row(tried: Tried, won: bool) -> TrialRow:
+    method, number, settings = tried.trial
+    return TrialRow(method, number, list(settings), tried.score, tried.reason, won)
+
+
+def _yaml(request: TuneRequest, best: dict[str, Tried | None]) -> str:
+    """The winners as the ``methods`` section of a suite file."""
+    import yaml
+
+    methods: dict[str, Any] = {}
+    note = f"best of {request.trials} trials of {request.share:.0%} of the budget, dev set"
+    for name, won in best.items():
+        section: dict[str, Any] = {}
+        for text in won.trial.settings if won else ():
+            key, _, value = text.partition("=")
+            part, _, field = key.partition(".")
+            section.setdefault(part, {})[field] = yaml.safe_load(_number(value))
+        methods[name] = section | {"tuning": {"trials": request.trials, "note": note}}
+    text = yaml.safe_dump({"methods": methods}, sort_keys=False, allow_unicode=True)
+    return f"# Found by: kdbench tune --suite {request.suite} --trials {request.trials}\n{text}"
+
+
+def _number(text: str) -> str:
+    """YAML reads 1e-3 as a text; with a point it is a number."""
+    mantissa, sign, exponent = text.partition("e")
+    return f"{mantissa}.0e{exponent}" if sign and "." not in mantissa else text
+
+
+def check_request(trials: int, share: float) -> None:
+    """Raises InputError for numbers that cannot be."""
+    if trials < 1:
+        raise InputError(f"--trials {trials} tries nothing; give 1 or more")
+    if not 0 < share <= 1:
+        raise InputError(f"--share {share:g} is no share of a budget; give more than 0, at most 1")

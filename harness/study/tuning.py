@@ -1,0 +1,191 @@
+"""Tuning by equal rules: what is tried for each method, how trials are judged, which one wins.
+
+Every method gets the same number of trials of the same budget. The first trial is what the suite says;
+the others are points of one fixed quasi-random sequence (Halton, scrambled by a fixed seed) in the space
+that the method's card declares: the rate, as a factor of the suite's, and up to three fields of its own.
+The same method, space and number give the same trials on every machine. Trials are judged on the
+development set only.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdbench.harness.config import RunConfig, TrainConfig
+from kdbench.harness.errors import InputError
+from kdbench.harness.registry import find_method
+from kdbench.harness.study.definition import Study, StudyRow
+from kdbench.trainers.method import Dimension
+
+RATE = Dimension(name="train.lr", low=0.25, high=4.0, log=True, relative=True)
+"""Searched for every method."""
+SEQUENCE_SEED = 0
+
+
+class Trial(NamedTuple):
+    """One setting that is tried: of which method, its number from 1, and what it sets."""
+
+    method: str
+    number: int
+    settings: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """As tables and logs call it."""
+        return f"{self.method} trial {self.number}"
+
+
+class Tried(NamedTuple):
+    """A trial and its score on the development set; None and the reason if it has none."""
+
+    trial: Trial
+    score: float | None
+    reason: str = ""
+
+
+def space_of(method: str) -> tuple[Dimension, ...]:
+    """What is searched for a method: the rate first, then its own fields."""
+    return (RATE, *find_method(method).method.card.space)
+
+
+def trials_of(method: str, config: RunConfig, count: int) -> list[Trial]:
+    """The settings that are tried for a method.
+
+    Args:
+        method: its name.
+        config: a run of it as the suite says.
+        count: how many.
+    """
+    space = space_of(method)
+    points = _points(len(space), count - 1)
+    drawn = [tuple(_setting(d, u, config) for d, u in zip(space, p, strict=True)) for p in points]
+    return [Trial(method, i, settings) for i, settings in enumerate([(), *drawn], start=1)]
+
+
+def _points(dimensions: int, count: int) -> list[list[float]]:
+    from scipy.stats import qmc
+
+    if not count:
+        return []
+    sequence = qmc.Halton(dimensions, scramble=True, rng=SEQUENCE_SEED)
+    points: list[list[float]] = sequence.random(count).tolist()
+    return points
+
+
+def _setting(dimension: Dimension, place: float, config: RunConfig) -> str:
+    """The setting at ``place`` in [0, 1) of a dimension."""
+    name = dimension.name
+    if dimension.choices:
+        value = dimension.choices[int(place * len(dimension.choices))]
+        return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+    low, high = dimension.low, dimension.high
+    if dimension.relative:
+        said = _said(name, config)
+        low, high = low * said, high * said
+    if dimension.log:
+        number = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
+    else:
+        number = low + place * (high - low)
+    return f"{name}={number:.3g}"
+
+
+def _said(name: str, config: RunConfig) -> float:
+    section, _, field = name.partition(".")
+    tree = config.train.model_dump() if section == "train" else config.method.options
+    return float(tree[field])
+
+
+def budget_settings(train: TrainConfig, share: float) -> tuple[str, ...]:
+    """Settings that cut a training's budget to a share of it."""
+    found = []
+    for name in ("response_tokens", "steps", "epochs"):
+        value = getattr(train, name)
+        if value is not None:
+            cut = share * value
+            found.append(f"train.{name}={cut:g}" if name == "epochs" else _whole(name, cut))
+    return tuple(found)
+
+
+def _whole(name: str, value: float) -> str:
+    return f"train.{name}={max(1, round(value))}"
+
+
+def trial_study(
+    suite: str,
+    trials: Sequence[Trial],
+    settings: Sequence[str],
+    budgets: dict[str, tuple[str, ...]],
+) -> Study:
+    """The trials as a study whose students are trained and asked nothing but the development set.
+
+    Args:
+        suite: name or file.
+        trials: of all methods.
+        settings: ``--set`` of the command.
+        budgets: of a trial, by method.
+    """
+    rows = [
+        StudyRow(label=t.label, method=t.method, set=(*budgets[t.method], *t.settings))
+        for t in trials
+    ]
+    return Study(title="Trials", suite=suite, set=tuple(settings), rows=tuple(rows), tasks=())
+
+
+def criterion(config: RunConfig) -> tuple[str, int]:
+    """The development metric that trials are judged by, and its better direction.
+
+    Raises:
+        InputError: the training measures none that chooses a step.
+    """
+    found = {"max:dev_rouge_l": ("dev_rouge_l", 1), "min:dev_loss": ("dev_loss", -1)}
+    if config.train.select not in found:
+        raise InputError(
+            f"the suite selects the step {config.train.select!r}, so trials have no score on the "
+            "development set; add --set train.select=max:dev_rouge_l"
+        )
+    return found[config.train.select]
+
+
+def winner(tried: Sequence[Tried], better: int) -> Tried | None:
+    """The best trial, of equal ones the first; None if none has a score."""
+    scored = [t for t in tried if t.score is not None]
+    return max(scored, key=lambda t: (better * (t.score or 0.0), -t.trial.number), default=None)
+
+
+def expected_best(scores: Sequence[float], better: int) -> list[float]:
+    """Expected best score of n trials drawn with replacement from those made, n = 1 … all.
+
+    Source: Dodge et al. 2019, arXiv:1909.03004, section 3.1.
+    """
+    ranked, count = sorted(scores, key=lambda s: better * s), len(scores)
+    return [
+        sum(
+            score * ((i / count) ** n - ((i - 1) / count) ** n)
+            for i, score in enumerate(ranked, start=1)
+        )
+        for n in range(1, count + 1)
+    ]
+
+
+def winners_study(
+    suite: str,
+    winners: Sequence[Trial],
+    *,
+    trials: int,
+    share: float,
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    tasks: Sequence[str] | None,
+) -> Study:
+    """Each method's best setting at the whole budget under every training seed."""
+    note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
+    tuned = (f"tuning.trials={trials}", f"tuning.note={note}")
+    rows = [StudyRow(label=t.method, method=t.method, set=(*t.settings, *tuned)) for t in winners]
+    return Study(
+        title=f"Tuned with {trials} trials a method",
+        suite=suite,
+        seeds=tuple(seeds),
+        set=tuple(settings),
+        rows=tuple(rows),
+        tasks=None if tasks is None else tuple(tasks),
+    )
