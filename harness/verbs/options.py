@@ -22,6 +22,7 @@ from kdbench.reports.text.document import Document
 if TYPE_CHECKING:
     from kdbench.harness.config import Request, RunConfig
     from kdbench.harness.files.run_folder import RunFolder
+    from kdbench.harness.study.command import StudyRequest
 
 
 def name_list(names: str | None, flag: str) -> list[str] | None:
@@ -184,6 +185,43 @@ class Workplace(Group):
         make_folder(place["runs_dir"])
         argv = ("kdbench", *sys.argv[1:])
         return Request(config=config, cache_dir=open_cache(), argv=argv, **place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making(Group):
+    """How many runs are made: by whom, how many at once, and where their tables go."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
+    ] = False
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
+    ] = False
+    executor: Annotated[
+        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
+    ] = "local"
+    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None
+    set_: Set = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of tables, figure and logs; default: beside the runs."),
+    ] = None
+
+    def request(self, name: str, work: Workplace, changes: dict[str, Any]) -> "StudyRequest":
+        """What the study engine is asked."""
+        from kdbench.harness.study.command import StudyRequest
+
+        return StudyRequest(
+            name=name,
+            changes={key: value for key, value in changes.items() if value is not None},
+            settings=tuple(self.set_ or ()),
+            executor=self.executor,
+            jobs=self.jobs,
+            keep_going=self.keep_going,
+            out=self.out,
+            **work.checked(),
+        )
 
 
 def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,5 @@
 """``kdbench run``, ``train``, ``ablate`` and ``tune``: a method, or many runs, to student or table."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,51 +50,28 @@ def train(
 def ablate(
     *,
     study: Annotated[str, typer.Argument(help="A name (kdbench ls studies) or a YAML file.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
-    ] = False,
-    keep_going: Annotated[
-        bool,
-        typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
-    ] = False,
-    executor: Annotated[
-        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
-    ] = "local",
-    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None,
     suite: Annotated[str | None, typer.Option(help="Suite instead of the study's.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Training seeds, comma-separated; default: the study's.")
     ] = None,
     tasks: Annotated[str | None, options.TASKS] = None,
-    set_: options.Set = None,
+    making: options.Making,
     work: options.Workplace,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of tables, figure and logs; default: studies/NAME.")
-    ] = None,
 ) -> None:
     """Run a study: train what is missing, compare every row with the base.
 
     The same command continues a study that was interrupted; finished runs are never repeated.
     """
     options.calm_libraries()
-    from kdbench.harness.study.command import StudyRequest, ablate_command
+    from kdbench.harness.study.command import ablate_command
 
     changes = {
         "suite": suite,
         "seeds": options.number_list(seeds, "--seeds"),
         "tasks": options.name_list(tasks, "--tasks"),
     }
-    request = StudyRequest(
-        name=study,
-        changes={key: value for key, value in changes.items() if value is not None},
-        settings=tuple(set_ or ()),
-        executor=executor,
-        jobs=jobs,
-        keep_going=keep_going,
-        out=out,
-        **work.checked(),
-    )
-    raise typer.Exit(ablate_command(request, dry_run=dry_run))
+    request = making.request(study, work, changes)
+    raise typer.Exit(ablate_command(request, dry_run=making.dry_run))
 
 
 def tune(
@@ -111,23 +87,9 @@ def tune(
     seeds: Annotated[
         str, typer.Option(help="Training seeds of the winners, comma-separated.")
     ] = "10,20,30,40,50",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
-    ] = False,
-    keep_going: Annotated[
-        bool,
-        typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
-    ] = False,
-    executor: Annotated[
-        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
-    ] = "local",
-    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None,
     tasks: Annotated[str | None, options.TASKS] = None,
-    set_: options.Set = None,
+    making: options.Making,
     work: options.Workplace,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of tables, figure and logs; default: tuning/SUITE.")
-    ] = None,
 ) -> None:
     """Search each method's settings by equal rules, train the best under every seed, compare them.
 
@@ -136,23 +98,13 @@ def tune(
     """
     options.calm_libraries()
     from kdbench.harness.registry import method_names
-    from kdbench.harness.study.command import StudyRequest
     from kdbench.harness.study.tune import TuneRequest, check_request, tune_command
 
     check_request(trials, share)
     asked = options.name_list(tasks, "--tasks")
     wanted = method_names() if methods == "all" else options.name_list(methods, "--methods")
     request = TuneRequest(
-        making=StudyRequest(
-            name="tune",
-            changes={},
-            settings=tuple(set_ or ()),
-            executor=executor,
-            jobs=jobs,
-            keep_going=keep_going,
-            out=out,
-            **work.checked(),
-        ),
+        making=making.request("tune", work, {}),
         methods=tuple(wanted or ()),
         suite=suite,
         trials=trials,
@@ -160,4 +112,4 @@ def tune(
         seeds=tuple(options.number_list(seeds, "--seeds") or ()),
         tasks=None if asked is None else tuple(asked),
     )
-    raise typer.Exit(tune_command(request, dry_run=dry_run))
+    raise typer.Exit(tune_command(request, dry_run=making.dry_run))
