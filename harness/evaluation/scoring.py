@@ -84,6 +84,13 @@ def summarised(run: RunFolder) -> dict[str, EvaluationScores]:
     }
 
 
+def protocol_of_answers(record: EvaluationRecord) -> str:
+    """The protocol as tables name it: greedy answers to prompts of ours are a column of their own."""
+    drawn = record.decoding if record.source != "lm-eval" else None
+    greedy = drawn is not None and not drawn.temperature
+    return f"{record.protocol}-greedy" if greedy else record.protocol
+
+
 def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
     """What a summary says of one scored evaluation."""
     record, scored = evaluation.record.read(), evaluation.scored.info()
@@ -91,9 +98,8 @@ def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
     return EvaluationScores(
         task=record.task,
         edition=record.edition,
-        protocol=record.protocol,
+        protocol=protocol_of_answers(record),
         template=record.template,
-        decoding="greedy" if record.decoding and not record.decoding.temperature else "",
         metrics=scored.get("whole", {}) | evaluation_scores(evaluation.scores()),
         cards=scored.get("cards", {}),
         prompts_dropped=counts.get("dropped", 0),

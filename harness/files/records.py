@@ -97,7 +97,6 @@ class EvaluationScores(Record):
     edition: str
     protocol: str
     template: str = ""
-    decoding: str = Field("", description="``greedy``; nothing where answers were drawn as usual")
     metrics: dict[str, Estimate | Missing]
     cards: dict[str, "MetricCard"] = Field({}, description="of metrics that are not kdbench's own")
     prompts_dropped: int = 0
