@@ -1,5 +1,6 @@
 """``kdbench tune`` as a list of steps: trials, their scores, the winners under every seed, the board."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,16 +185,17 @@ def _yaml(request: TuneRequest, best: dict[str, Tried | None]) -> str:
         for text in won.trial.settings if won else ():
             key, _, value = text.partition("=")
             part, _, field = key.partition(".")
-            section.setdefault(part, {})[field] = yaml.safe_load(_number(value))
+            section.setdefault(part, {})[field] = _value(value)
         methods[name] = section | {"tuning": {"trials": request.trials, "note": note}}
     text = yaml.safe_dump({"methods": methods}, sort_keys=False, allow_unicode=True)
     return f"# Found by: kdbench tune --suite {request.suite} --trials {request.trials}\n{text}"
 
 
-def _number(text: str) -> str:
-    """YAML reads 1e-3 as a text; with a point it is a number."""
-    mantissa, sign, exponent = text.partition("e")
-    return f"{mantissa}.0e{exponent}" if sign and "." not in mantissa else text
+def _value(text: str) -> float | bool | str:
+    """A setting's value as YAML should hold it (YAML itself reads 1e-3 as a text)."""
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return {"true": True, "false": False}.get(text, text)
 
 
 def check_request(trials: int, share: float) -> None:

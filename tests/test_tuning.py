@@ -1,0 +1,71 @@
+"""Trials are equal and the same everywhere; the best on the development set wins."""
+
+import pytest
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.resolve import resolve
+from kdbench.harness.study import tuning
+from kdbench.harness.study.tune import check_request
+from kdbench.harness.study.tuning import Trial, Tried
+
+
+def make(method: str, *sets: str):
+    return resolve(suite="mini-test", method=method, assignments=sets)
+
+
+def test_every_method_gets_as_many_different_trials_and_the_suites_own_first() -> None:
+    for method in ("sft", "gkd", "dpkd", "tvd"):
+        trials = tuning.trials_of(method, make(method), 8)
+        assert trials[0].settings == ()
+        assert len({trial.settings for trial in trials}) == 8
+        assert [trial.number for trial in trials] == list(range(1, 9))
+        for trial in trials:  # every one is a run that can be asked for
+            make(method, *trial.settings)
+
+
+def test_the_same_trials_come_again_and_more_trials_begin_with_them() -> None:
+    few, more = (tuning.trials_of("gkd", make("gkd"), n) for n in (4, 8))
+    assert few == more[:4]
+
+
+def test_rates_are_factors_of_the_suites_and_cover_the_range() -> None:
+    rates = []
+    for trial in tuning.trials_of("sft", make("sft", "train.lr=2e-3"), 33)[1:]:
+        (setting,) = trial.settings
+        rates.append(float(setting.removeprefix("train.lr=")) / 2e-3)
+    assert 0.25 <= min(rates) < 0.3
+    assert 3.4 < max(rates) <= 4.0
+
+
+def test_a_trial_has_its_share_of_the_budget() -> None:
+    train = make("sft", "train.response_tokens=1000").train
+    assert tuning.budget_settings(train, 0.25) == ("train.response_tokens=250",)
+    epochs = make("sft", "train.steps=null", "train.epochs=3").train
+    assert tuning.budget_settings(epochs, 0.5) == ("train.epochs=1.5",)
+
+
+def test_the_best_wins_and_of_equals_the_first() -> None:
+    tried = [Tried(Trial("sft", i, ()), s) for i, s in enumerate((1.0, None, 3.0, 3.0), start=1)]
+    assert tuning.winner(tried, 1) is tried[2]
+    assert tuning.winner(tried, -1) is tried[0]
+    assert tuning.winner(tried[1:2], 1) is None
+
+
+def test_the_expected_best_is_the_mean_of_maxima_over_all_draws() -> None:
+    scores = [4.0, 1.0, 3.0]
+    pairs = [max(a, b) for a in scores for b in scores]
+    curve = tuning.expected_best(scores, 1)
+    assert curve[0] == pytest.approx(sum(scores) / 3)
+    assert curve[1] == pytest.approx(sum(pairs) / 9)
+    assert tuning.expected_best(scores, -1)[1] == pytest.approx(
+        sum(min(a, b) for a in scores for b in scores) / 9
+    )
+
+
+def test_what_cannot_be_judged_or_tried_is_said() -> None:
+    with pytest.raises(InputError, match="train.select=max:dev_rouge_l"):
+        tuning.criterion(make("sft", "train.select=last"))
+    with pytest.raises(InputError, match="--trials 0"):
+        check_request(0, 0.25)
+    with pytest.raises(InputError, match="--share 2"):
+        check_request(8, 2.0)
