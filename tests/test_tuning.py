@@ -63,7 +63,7 @@ def test_the_expected_best_is_the_mean_of_maxima_over_all_draws() -> None:
 
 
 def test_what_cannot_be_judged_or_tried_is_said() -> None:
-    with pytest.raises(InputError, match="train.select=max:dev_rouge_l"):
+    with pytest.raises(InputError, match=r"--set train.select=max:dev_rouge_l"):
         tuning.criterion(make("sft", "train.select=last"))
     with pytest.raises(InputError, match="--trials 0"):
         check_request(0, 0.25)
