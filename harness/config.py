@@ -148,6 +148,9 @@ class TasksConfig(Section):
         None, description="prompt template of tasks that are answered; none: the pair's"
     )
     limit: int | None = Field(None, gt=0, description="first N prompts; an edition of its own")
+    rouge_tokenizer: Literal["rouge", "unicode"] = Field(
+        "rouge", description="what a word of ROUGE-L is: the papers' (a-z, 0-9), or of every script"
+    )
     include_path: str | None = Field(None, description="folder of further lm-eval task files")
     probes: tuple[str, ...] = Field((), description="exposure, calibration, loss, truth, self_bleu")
     probe_samples: int | None = Field(

@@ -64,9 +64,15 @@ def departures(section: BaseModel | None, leave: Iterable[str] = ()) -> dict[str
     return section.model_dump(mode="json", exclude_defaults=True, exclude=set(leave))
 
 
-def training_parts(training: TrainConfig | None) -> dict[str, Any] | None:
-    """What decides a training: its settings, but for those that leave the result as it is."""
-    return departures(training, NOT_HASHED)
+def training_parts(training: TrainConfig | None, tokenizer: str = "rouge") -> dict[str, Any] | None:
+    """What decides a training: its settings, but for those that leave the result as it is.
+
+    ``tokenizer`` is ROUGE-L's; it decides which step becomes the student, where that metric selects.
+    """
+    parts = departures(training, NOT_HASHED)
+    if training is not None and training.select == "max:dev_rouge_l" and tokenizer != "rouge":
+        parts = {**(parts or {}), "rouge_tokenizer": tokenizer}
+    return parts
 
 
 def model_id(model: ModelRef) -> str:
@@ -100,7 +106,10 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
             "source": config.method.fingerprint,
             "options": config.method.departures,
         },
-        **{name: training_parts(training) for name, training in trainings.items()},
+        **{
+            name: training_parts(training, config.tasks.rouge_tokenizer)
+            for name, training in trainings.items()
+        },
     }
 
 
@@ -143,7 +152,7 @@ def shared_id(
             "data": [contents.train, contents.dev, contents.text],
             "template": config.pair.template,
             "rows": departures(config.data, (*DATA_NAMES, "prompts_limit")),
-            "training": training_parts(training),
+            "training": training_parts(training, config.tasks.rouge_tokenizer),
             **more,
         }
     )

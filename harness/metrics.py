@@ -19,8 +19,15 @@ from kdbench.harness.files.store import sha256_file
 Kind = Literal["score", "judge", "probe"]
 ENTRY_POINTS = "kdbench.metrics"
 
+MOST_UNMEASURED = 0.1
+"""Share of an evaluation's prompts above which a metric that cannot measure them has no value at all."""
+
 TextMetric = Callable[[str, Sequence[str]], float]
-"""(answer, references) -> value of one answer."""
+"""(answer, references) -> value of one answer; raises `Unmeasured` where there is none."""
+
+
+class Unmeasured(Exception):  # nobody's error: it becomes a state with this reason
+    """A metric has no value for a prompt, whatever the answer; the message says why."""
 
 
 class Metric(NamedTuple):

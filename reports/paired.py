@@ -33,7 +33,7 @@ class Sample(NamedTuple):
 
 
 def row_sample(entries: Sequence[Entry], metric: str) -> Sample:
-    """Per-prompt values of one row in one metric, over the prompts all its seeds answered.
+    """Per-prompt values of one row in one metric, over the prompts measured under all its seeds.
 
     Without any per-prompt value of the metric the sample is empty.
     """
@@ -41,7 +41,11 @@ def row_sample(entries: Sequence[Entry], metric: str) -> Sample:
     parts = [part for part in parts if metric in part.values]
     if not parts:
         return Sample((), np.zeros((1, 0)))
-    common = set(parts[0].ids).intersection(*(part.ids for part in parts[1:]))
+    measured = [
+        {name for name, value in zip(part.ids, part.values[metric], strict=True) if value == value}
+        for part in parts
+    ]
+    common = set.intersection(*measured)
     ids = tuple(name for name in parts[0].ids if name in common)
     values = [part.values[metric][[name in common for name in part.ids]] for part in parts]
     return Sample(ids, np.stack(values))

@@ -3,8 +3,9 @@
 import functools
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -68,7 +69,7 @@ class PromptScores(NamedTuple):
     ids: tuple[str, ...]
     """``<doc_id>:<prompt_hash>``: equal ids are the same question asked in the same words."""
     values: dict[str, Array]
-    """By metric; those that all prompts have."""
+    """By metric; those that all prompts have, NaN where one cannot be measured."""
     reference_tokens: tuple[int, ...]
 
 
@@ -235,7 +236,7 @@ def _prompts(evaluation: Evaluation) -> list[Value]:
 
 
 def prompt_scores(evaluation: Evaluation) -> PromptScores:
-    """Per-prompt values of every metric that all rows have, in the order of documents.
+    """Per-prompt values of every metric that all rows have or cannot have (NaN), by document.
 
     Raises:
         InputError: a row is no score row.
@@ -311,17 +312,28 @@ def _read_scores(path: Path, _content: str) -> PromptScores:
     try:  # one parse for the whole file: a line break is never inside a JSON row
         rows = from_json(b"[" + body.replace(b"\n", b",") + b"]")
         rows.sort(key=lambda row: (row["doc_id"], row["prompt_hash"]))
-        shared = set.intersection(*(set(row["metrics"]) for row in rows)) if rows else set()
+        told = [row["metrics"].keys() | row.get("missing", {}).keys() for row in rows]
+        shared = set.intersection(*told) if rows else set()
+        there = set().union(*(row["metrics"] for row in rows))
         return PromptScores(
             ids=tuple(f"{row['doc_id']}:{row['prompt_hash']}" for row in rows),
             values={
-                name: np.array([row["metrics"][name] for row in rows], dtype=float).mean(axis=1)
-                for name in sorted(shared)
+                name: _prompt_values([row["metrics"].get(name) for row in rows])
+                for name in sorted(shared & there)
             },
             reference_tokens=tuple(row["reference_tokens"] for row in rows),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has a row that is no score; run: kdbench score") from error
+
+
+def _prompt_values(found: Sequence[Sequence[float] | None]) -> Array:
+    """Means over decoding seeds; not a number where a metric cannot measure a prompt."""
+    seeds = next(len(values) for values in found if values is not None)
+    gap = [math.nan] * seeds
+    return np.array([gap if values is None else values for values in found], dtype=float).mean(
+        axis=1
+    )
 
 
 def grouped(things: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -6,11 +6,13 @@ kdbench the rows are rendered and filtered beforehand (template, protocol, token
 over as the ``rows`` key of lm-eval's metadata.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import prompt_hash, render
+from kdbench.harness.metrics import Unmeasured
 from kdbench.tasks.catalogue import split_edition, task_examples
 from kdbench.tasks.scoring import exact_match, rouge_l
 
@@ -73,9 +75,17 @@ def target(doc: Mapping[str, Any]) -> str:
 def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str, float]:
     """ROUGE-L and exact match of one answer, in percent, best over all references.
 
+    What cannot be measured is not a number, and makes lm-eval's mean none.
+
     Third-party rows may have ``output``, a text or a list of texts, instead of ``references``.
     """
     answer = next(iter(results))
     text = answer if isinstance(answer, str) else answer[0]
     references = doc["references"] if "references" in doc else doc["output"]
-    return {"rouge_l": rouge_l(text, references), "exact_match": exact_match(text, references)}
+    found = {}
+    for name, score in {"rouge_l": rouge_l, "exact_match": exact_match}.items():
+        try:
+            found[name] = score(text, references)
+        except Unmeasured:
+            found[name] = math.nan
+    return found

@@ -1,87 +1,184 @@
 """ROUGE-L and exact match: text in, numbers out, no model and no GPU.
 
 ROUGE-L is google rouge_score 0.1.2 (``RougeScorer(["rougeL"], use_stemmer=True)``, F-measure, best
-over references), value for value: lower-case, everything but ``a-z0-9`` separates words, words of
-more than three characters are stemmed by nltk's Porter stemmer (its default, extended mode). What
-makes it fast is the longest common subsequence in bit-parallel form (rapidfuzz) over stems that are
-computed once a word.
+over references), value for value, by the tokenizer ``rouge`` of `kdbench.tasks.words`; by ``unicode`` the
+same measure over words of all scripts. What makes it fast: texts are parted and numbered many at a time
+in C (Arrow), references once, and the longest common subsequence is found in bit-parallel form (rapidfuzz;
+Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
+
+A prompt whose references hold nothing that the tokenizer can read has no ROUGE-L: a reason, not 0. That
+depends on references only, so that no answer can choose whether it counts.
 """
 
-import re
+import math
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
-from nltk.stem.porter import PorterStemmer
+import numpy as np
 from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cpdist
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow, ScoreRow
-from kdbench.harness.metrics import text_metrics
+from kdbench.harness.foreign import foreign
+from kdbench.harness.metrics import Unmeasured, others
+from kdbench.tasks.words import Full, Speller, Tokenizer, reads, spaced
 
-SCORER = "kdbench-text-1 (rouge_score 0.1.2 semantics)"
+SCORER = "kdbench-text-2 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
 
-_WORD = re.compile(r"[a-z0-9]+")
-# bytes to bytes: what is no letter or digit (a character outside ASCII is "?" by then) parts words
-_TO_SPACES = bytes(
-    b if chr(b) in string.ascii_lowercase + string.digits else 32 for b in range(256)
-)
-_STEMMED_FROM = 4
-_NO_WORD = -1
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_KEPT_CHARACTERS = 50_000_000
+"""Of references whose spelling is remembered."""
 
 
-class _StemIds(dict[bytes, int]):
-    """Word (ASCII) -> number of its stem, filled on demand; equal stems have equal numbers."""
-
-    def __init__(self) -> None:
-        self._stemmer = PorterStemmer()
-        self._numbers: dict[str, int] = {}
-
-    def __missing__(self, key: bytes) -> int:
-        word = key.decode()
-        stem = self._stemmer.stem(word) if len(word) >= _STEMMED_FROM else word
-        number = self._numbers.setdefault(stem, len(self._numbers))
-        if not _WORD.fullmatch(stem):
-            number = _NO_WORD  # rouge_score drops what is no longer a word after stemming
-        self[key] = number
-        return number
+def scorer_of(tokenizer: Tokenizer) -> str:
+    """What scores by this tokenizer are called."""
+    return SCORER if tokenizer == "rouge" else f"{SCORER} rouge_tokenizer={tokenizer}"
 
 
-_STEM_IDS = _StemIds()
+class Scored(NamedTuple):
+    """The metrics of one answer, and why others have no value."""
+
+    values: dict[str, float]
+    missing: dict[str, str]
 
 
-def rouge_words(text: str) -> list[int]:
-    """The stems of a text as numbers; stable within a process only."""
-    words = text.lower().encode("ascii", "replace").translate(_TO_SPACES).split()
-    numbers = list(map(_STEM_IDS.__getitem__, words))
-    return [n for n in numbers if n != _NO_WORD] if _NO_WORD in numbers else numbers
+class TextScorer:
+    """Scores answers, and remembers what it knows of references.
+
+    Args:
+        tokenizer: what a word of ROUGE-L is.
+    """
+
+    def __init__(self, tokenizer: Tokenizer = "rouge") -> None:
+        self.tokenizer = tokenizer
+        self._reads = reads(tokenizer)
+        self._forget()
+
+    def __call__(self, rows: Sequence[SampleRow]) -> list[Scored]:
+        """All text metrics of stored answers.
+
+        Returns:
+            ``rouge_l``, ``exact_match`` and ``cut`` in percent (``cut`` 100: stopped at the length
+            limit), ``response_tokens`` in tokens, end included, and what packages add.
+        """
+        rouge = self.rouge_l([r.response for r in rows], [r.references for r in rows])
+        more = {name: metric.score for name, metric in others().items()}
+        found = []
+        for row, value in zip(rows, rouge, strict=True):
+            scored = Scored({}, {})
+            _put(scored, "rouge_l", value)
+            _put(scored, "exact_match", _exact(row.response, row.references))
+            for name, score in more.items():
+                assert callable(score)
+                with foreign(f"metric {name!r} cannot score the answer to prompt {row.doc_id}"):
+                    _put(scored, name, _tried(score, row))
+            scored.values["response_tokens"] = float(row.response_tokens)
+            scored.values["cut"] = 100.0 * (not row.finished)
+            found.append(scored)
+        return found
+
+    def rouge_l(
+        self, predictions: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[float | str]:
+        """ROUGE-L F-measure in percent, best over references; or why there is none."""
+        found: list[float | str] = []
+        spelled, known = self._spelled(predictions, references)
+        pairs = [
+            (place, reference)
+            for place, texts in enumerate(references)
+            for text in texts
+            if (reference := known[text]) is not None
+        ]
+        values = _f_measures([spelled[place] for place, _ in pairs], [ref for _, ref in pairs])
+        best: dict[int, float] = {}
+        for (place, _), value in zip(pairs, values, strict=True):
+            best[place] = max(value, best.get(place, 0.0))
+        for place, texts in enumerate(references):
+            found.append(100.0 * best[place] if place in best else unread(self.tokenizer, texts))
+        return found
+
+    def _spelled(
+        self, predictions: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[list[str], dict[str, str | None]]:
+        """Predictions, and every reference by its text (None: not readable), by one speller."""
+        wanted = dict.fromkeys(text for texts in references for text in texts)
+        try:
+            new = [text for text in wanted if text not in self._known]
+            spelled = self._speller.spelled([*predictions, *new])
+        except Full:
+            self._forget()
+            return self._spelled(predictions, references)
+        for text, reference in zip(new, spelled[len(predictions) :], strict=True):
+            self._known[text] = reference if reference and self._reads(text) else None
+            self._size += len(text)
+        known = {text: self._known[text] for text in wanted}
+        if self._size > _KEPT_CHARACTERS:
+            self._forget()
+        return spelled[: len(predictions)], known
+
+    def _forget(self) -> None:
+        self._speller = Speller(self.tokenizer)
+        self._known: dict[str, str | None] = {}
+        self._size = 0
+
+
+def unread(tokenizer: Tokenizer, references: Sequence[str]) -> str:
+    """Why ROUGE-L has no value where no reference can be read."""
+    if not references:
+        return "no reference"
+    if tokenizer == "rouge":
+        return "ROUGE's tokenizer reads a-z and 0-9 only (see tasks.rouge_tokenizer)"
+    return "no reference holds a word"
+
+
+def rouge_f(
+    prediction: str, references: str | Sequence[str], tokenizer: Tokenizer = "rouge"
+) -> float:
+    """ROUGE-L in percent exactly as rouge_score has it: 0 where there is no word, or no reference."""
+    texts = [references] if isinstance(references, str) else references
+    predicted, *spelled = Speller(tokenizer).spelled([prediction, *texts])
+    return 100.0 * max(_f_measures([predicted] * len(texts), spelled), default=0.0)
 
 
 def rouge_l(prediction: str, references: str | Sequence[str]) -> float:
-    """ROUGE-L F-measure in percent, best over references.
+    """ROUGE-L F-measure of one answer in percent, best over references.
 
-    Args:
-        prediction: the answer.
-        references: one text or several.
-
-    Returns:
-        0 to 100; 0 if there is no reference, or no word in common.
+    Raises:
+        Unmeasured: no reference can be read.
     """
-    texts = (references,) if isinstance(references, str) else references
-    predicted = rouge_words(prediction)
-    return 100.0 * max((_f_measure(rouge_words(text), predicted) for text in texts), default=0.0)
+    texts = [references] if isinstance(references, str) else references
+    (value,) = TextScorer().rouge_l([prediction], [texts])
+    if isinstance(value, str):
+        raise Unmeasured(value)
+    return value
 
 
 def exact_match(prediction: str, references: str | Sequence[str]) -> float:
     """100 if the answer equals a reference but for case, ASCII punctuation and spacing, else 0.
 
     As LMOps minillm/rouge_metric.py: articles are kept.
+
+    Raises:
+        Unmeasured: there is no reference.
     """
-    texts = (references,) if isinstance(references, str) else references
-    predicted = normalise(prediction)
-    return 100.0 * any(normalise(text) == predicted for text in texts)
+    value = _exact(prediction, [references] if isinstance(references, str) else references)
+    if isinstance(value, str):
+        raise Unmeasured(value)
+    return value
+
+
+def _exact(prediction: str, references: Sequence[str]) -> float | str:
+    if not references:
+        return unread("unicode", references)
+    letters = spaced(prediction).replace(b" ", b"")
+    # most answers are told apart by this alone, and faster
+    alike = [text for text in references if spaced(text).replace(b" ", b"") == letters]
+    normal = normalise(prediction) if alike else ""
+    return 100.0 * any(normalise(text) == normal for text in alike)
 
 
 def normalise(text: str) -> str:
@@ -89,61 +186,97 @@ def normalise(text: str) -> str:
     return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
-def score_sample(row: SampleRow) -> dict[str, float]:
-    """All text metrics of one stored answer.
-
-    Returns:
-        ``rouge_l``, ``exact_match`` and ``cut`` in percent (``cut`` 100: stopped at the length
-        limit), ``response_tokens`` in tokens, end included, and what packages add.
-    """
-    return {
-        **{name: score(row.response, row.references) for name, score in text_metrics().items()},
-        "response_tokens": float(row.response_tokens),
-        "cut": 100.0 * (not row.finished),
-    }
+def _tried(score: Callable[[str, Sequence[str]], float], row: SampleRow) -> float | str:
+    try:
+        return float(score(row.response, row.references))
+    except Unmeasured as why:
+        return str(why)
 
 
-def score_rows(samples: Sequence[SampleRow]) -> list[ScoreRow]:
+def _put(scored: Scored, name: str, value: float | str) -> None:
+    """A finite value, or why there is none."""
+    if isinstance(value, str):
+        scored.missing[name] = value
+    elif math.isfinite(value):
+        scored.values[name] = value
+    else:
+        scored.missing[name] = f"the metric is {value} for an answer"
+
+
+def _f_measures(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
+    """F-measures of the longest common subsequences, in rouge_score's order of operations."""
+    if not predictions:
+        return []
+    common = cpdist(predictions, references, scorer=LCSseq.similarity, dtype=np.int64)
+    common_N = np.asarray(common, dtype=float)
+    lengths = [np.array(list(map(len, texts)), dtype=float) for texts in (predictions, references)]
+    precision_N, recall_N = (common_N / np.maximum(length_N, 1.0) for length_N in lengths)
+    total_N = precision_N + recall_N
+    found_N = 2 * precision_N * recall_N / np.where(total_N > 0, total_N, 1.0)
+    values: list[float] = found_N.tolist()
+    return values
+
+
+def score_rows(samples: Iterable[SampleRow], tokenizer: Tokenizer = "rouge") -> list[ScoreRow]:
     """Scores stored answers and groups the decoding seeds of each prompt.
 
     Args:
         samples: answers of one evaluation, any number of seeds, any order.
+        tokenizer: what a word of ROUGE-L is.
 
     Returns:
-        One row a prompt by ``doc_id``, seeds ascending, metrics as `score_sample`'s.
+        One row a prompt by ``doc_id``, seeds ascending, metrics as `TextScorer`'s.
 
     Raises:
         InputError: two answers to the same prompt with the same seed, or prompts that differ
             between seeds (samples of different data).
     """
-    ordered = sorted(samples, key=lambda row: (row.doc_id, row.seed))
-    return [
-        _score_prompt(doc_id, list(group))
-        for doc_id, group in groupby(ordered, key=lambda row: row.doc_id)
-    ]
-
-
-def _score_prompt(doc_id: int, rows: list[SampleRow]) -> ScoreRow:
-    seeds = [row.seed for row in rows]
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"prompt {doc_id} has two answers with one seed; remove one of them")
-    if len({row.prompt_hash for row in rows}) > 1:
-        raise InputError(f"prompt {doc_id} differs between seeds; score samples of one data set")
-    scores = [score_sample(row) for row in rows]
-    return ScoreRow(
-        doc_id=doc_id,
-        prompt_hash=rows[0].prompt_hash,
-        category=rows[0].category,
-        reference_tokens=rows[0].reference_tokens,
-        seeds=seeds,
-        metrics={name: [score[name] for score in scores] for name in scores[0]},
+    rows = list(samples)
+    return grouped_rows(
+        [(About.of(row), each) for row, each in zip(rows, TextScorer(tokenizer)(rows), strict=True)]
     )
 
 
-def _f_measure(reference: list[int], prediction: list[int]) -> float:
-    """F-measure of the longest common subsequence, in rouge_score's order of operations."""
-    if not reference or not prediction:
-        return 0.0
-    common = LCSseq.similarity(reference, prediction)
-    precision, recall = common / len(prediction), common / len(reference)
-    return 2 * precision * recall / (precision + recall) if common else 0.0
+class About(NamedTuple):
+    """What a score row needs of an answer besides its values."""
+
+    doc_id: int
+    seed: int
+    prompt_hash: str
+    category: str | None
+    reference_tokens: int
+
+    @classmethod
+    def of(cls, row: SampleRow) -> "About":
+        """Of a stored answer."""
+        return cls(row.doc_id, row.seed, row.prompt_hash, row.category, row.reference_tokens)
+
+
+def grouped_rows(scored: Sequence[tuple[About, Scored]]) -> list[ScoreRow]:
+    """One row a prompt; see `score_rows`."""
+    ordered = sorted(scored, key=lambda pair: pair[0][:2])
+    return [
+        _score_row(doc_id, list(group))
+        for doc_id, group in groupby(ordered, key=lambda pair: pair[0].doc_id)
+    ]
+
+
+def _score_row(doc_id: int, rows: list[tuple[About, Scored]]) -> ScoreRow:
+    seeds = [about.seed for about, _ in rows]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"prompt {doc_id} has two answers with one seed; remove one of them")
+    if len({about.prompt_hash for about, _ in rows}) > 1:
+        raise InputError(f"prompt {doc_id} differs between seeds; score samples of one data set")
+    missing: dict[str, str] = {}
+    for _, scored in rows:
+        missing |= scored.missing
+    names = [name for name in rows[0][1].values if name not in missing]
+    return ScoreRow(
+        doc_id=doc_id,
+        prompt_hash=rows[0][0].prompt_hash,
+        category=rows[0][0].category,
+        reference_tokens=rows[0][0].reference_tokens,
+        seeds=seeds,
+        metrics={name: [scored.values[name] for _, scored in rows] for name in names},
+        missing=missing,
+    )

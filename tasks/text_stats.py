@@ -1,10 +1,11 @@
 """Statistics of stored answers beyond accuracy: diversity, length, buckets of reference length."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.files.records import ScoreRow
+from kdbench.tasks.ngrams import LONGEST, Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,50 +42,21 @@ def by_length(rows: Sequence[ScoreRow], buckets: Sequence[Bucket]) -> dict[str, 
     return {b.label: [row for row in rows if b.holds(row.reference_tokens)] for b in buckets}
 
 
-def distinct_n(answers: Iterable[Sequence[Hashable]], n: int) -> float | None:
-    """Share of distinct n-grams among all n-grams of all answers, in percent.
+def diversity(counted: Sequence[Mapping[int, Counts]]) -> Mapping[str, float | None]:
+    """Distinct-n over whitespace words, averaged over decoding seeds.
 
     Args:
-        answers: tokens or words of each answer; n-grams do not cross answers.
-        n: at least 1. MiniLLM's Dist-4 is n = 4.
-
-    Returns:
-        0 to 100, or None if no answer has n tokens.
-    """
-    seen: set[tuple[Hashable, ...]] = set()
-    total = 0
-    for answer in answers:
-        grams = [tuple(answer[i : i + n]) for i in range(len(answer) - n + 1)]
-        seen.update(grams)
-        total += len(grams)
-    return 100.0 * len(seen) / total if total else None
-
-
-def diversity(
-    samples: Sequence[SampleRow], orders: Sequence[int] = (1, 2, 3, 4)
-) -> Mapping[str, float | None]:
-    """Distinct-n over whitespace words, computed a decoding seed at a time and averaged.
+        counted: the n-grams of all answers of each decoding seed, by length.
 
     Returns:
         ``distinct_<n>`` in percent; None where no answer is long enough.
     """
-    seeds = sorted({row.seed for row in samples})
-    words = {s: [row.response.split() for row in samples if row.seed == s] for s in seeds}
     result: dict[str, float | None] = {}
-    for n in orders:
-        values = [value for s in seeds if (value := distinct_n(words[s], n)) is not None]
-        result[f"distinct_{n}"] = sum(values) / len(values) if values else None
+    for n in range(1, LONGEST + 1):
+        found = [seed[n] for seed in counted if seed[n].total]
+        shares = [100.0 * one.distinct / one.total for one in found]
+        result[f"distinct_{n}"] = sum(shares) / len(shares) if shares else None
     return result
-
-
-def cut_share(samples: Sequence[SampleRow]) -> float | None:
-    """Percent of answers that stopped at the length limit; None without answers."""
-    return 100.0 * sum(not row.finished for row in samples) / len(samples) if samples else None
-
-
-def mean_length(samples: Sequence[SampleRow]) -> float | None:
-    """Mean tokens of an answer, end token included; None without answers."""
-    return sum(row.response_tokens for row in samples) / len(samples) if samples else None
 
 
 def self_bleu(answers: Sequence[str]) -> float | None:

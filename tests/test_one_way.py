@@ -140,7 +140,8 @@ def test_two_models_are_compared_on_a_users_file(chats: Path, tmp_path: Path) ->
 def test_another_scorer_scores_again_and_generates_nothing(
     chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.harness.evaluation import evaluate, scoring
+    from kdbench.harness.evaluation import evaluate
+    from kdbench.tasks import scoring
 
     run = evaluated(chats, tmp_path / "runs", "dolly")
     (evaluation,) = run.evaluations()

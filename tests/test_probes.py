@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import names as task_names
-from kdbench.harness.evaluation import scoring as text_report
+from kdbench.harness.evaluation import texts
 from kdbench.harness.evaluation.evaluate import answering_truth
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary
@@ -174,8 +174,9 @@ def rows() -> tuple[list[SampleRow], list[ScoreRow]]:
 
 
 def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_report, "gpt2_tokenizer", lambda: None)
-    report = text_report.text_report(*rows())
+    monkeypatch.setattr(texts, "gpt2_tokenizer", lambda: None)
+    samples, scores = rows()
+    report = texts.text_report([texts.Told([samples])], scores)
     buckets = report["buckets"]["student"]
     assert {k: v["n"] for k, v in buckets["minillm"].items()} == {
         "[0,5]": 1,
@@ -196,8 +197,8 @@ def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch)
     def letters(texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
         return {"input_ids": [[0] * len(text) for text in texts]}
 
-    monkeypatch.setattr(text_report, "gpt2_tokenizer", lambda: letters)
-    papers = text_report.text_report(*rows())["buckets"]["gpt2"]
+    monkeypatch.setattr(texts, "gpt2_tokenizer", lambda: letters)
+    papers = texts.text_report([texts.Told([samples])], scores)["buckets"]["gpt2"]
     assert {k: v["n"] for k, v in papers["dpkd"].items()} == {
         "(0,30)": 2,
         "[30,70)": 0,

@@ -11,7 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.metrics import text_metrics
-from kdbench.tasks import scoring, text_stats
+from kdbench.tasks import ngrams, scoring, text_stats, words
 
 PEER = RougeScorer(["rougeL"], use_stemmer=True)
 
@@ -55,7 +55,7 @@ def sample(doc_id: int = 0, seed: int = 10, **changes: object) -> SampleRow:
     ],
 )
 def test_edge_cases_equal_rouge_score(prediction: str, reference: str) -> None:
-    assert scoring.rouge_l(prediction, reference) == peer(prediction, reference)
+    assert scoring.rouge_f(prediction, reference) == peer(prediction, reference)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -63,33 +63,40 @@ def test_any_text_equals_rouge_score(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(20):
         words = [" ".join(dice.choices(WORDS.split(), k=dice.randrange(60))) for _ in range(2)]
-        assert scoring.rouge_l(*words) == peer(*words)
+        assert scoring.rouge_f(*words) == peer(*words)
         # code points of every plane, surrogates (which no text file holds) left out
         points = [c for c in dice.choices(range(0x11000), k=40) if not 0xD800 <= c < 0xE000]
         marks = [chr(c) for c in points] + list("aAbB1 \n'")
         signs = ["".join(dice.choices(marks, k=dice.randrange(30))) for _ in range(2)]
-        assert scoring.rouge_l(*signs) == peer(*signs)
+        assert scoring.rouge_f(*signs) == peer(*signs)
 
 
 def test_real_answers_equal_rouge_score(data_dir: Path) -> None:
     lines = (data_dir / "dolly/valid.jsonl").read_text().splitlines()
     answers = [json.loads(line)["output"] for line in lines[:60]]
     for prediction, reference in pairwise(answers):
-        assert scoring.rouge_l(prediction, reference) == peer(prediction, reference)
+        assert scoring.rouge_f(prediction, reference) == peer(prediction, reference)
 
 
 def test_best_reference_counts() -> None:
     texts = ["nothing alike", "the red fox", "a red fox ran"]
     best = PEER.score_multi(texts, "a red fox")["rougeL"].fmeasure
-    assert scoring.rouge_l("a red fox", texts) == 100 * best
-    assert scoring.rouge_l("a red fox", []) == 0.0
+    assert scoring.rouge_f("a red fox", texts) == 100 * best
+    assert scoring.rouge_f("a red fox", []) == 0.0
 
 
-def test_the_cache_does_not_change_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = scoring.rouge_l("running dogs bark", "a dog runs and barks")
-    monkeypatch.setattr(scoring, "_STEM_IDS", scoring._StemIds())
-    scoring.rouge_l("other words first", "words")
-    assert scoring.rouge_l("running dogs bark", "a dog runs and barks") == before
+def test_what_is_remembered_does_not_change_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(3)
+    texts = [" ".join(dice.choices(WORDS.split(), k=dice.randrange(1, 40))) for _ in range(60)]
+    pairs = [(dice.choice(texts), [dice.choice(texts)]) for _ in range(300)]
+    expected = [scoring.rouge_f(prediction, references) for prediction, references in pairs]
+    for characters, last in [(10**9, 0x10FFFF), (200, 0x10FFFF), (10**9, 20)]:
+        monkeypatch.setattr(scoring, "_KEPT_CHARACTERS", characters)
+        monkeypatch.setattr(words, "_LAST", last)  # so few stems that all is begun anew
+        scorer = scoring.TextScorer()
+        parts = [pairs[i : i + 2] for i in range(0, len(pairs), 2)]
+        found = [value for part in parts for value in scorer.rouge_l(*zip(*part, strict=True))]
+        assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -156,18 +163,43 @@ def test_buckets_cover_every_length_once() -> None:
     assert [len(rows) for rows in found.values()] == [2, 1, 0]
 
 
-def test_distinct_n() -> None:
-    answers = [["a", "b", "a", "b"], ["a", "b"], ["c"]]
-    assert text_stats.distinct_n(answers, 1) == pytest.approx(100 * 3 / 7)
-    assert text_stats.distinct_n(answers, 2) == pytest.approx(100 * 2 / 4)
-    assert text_stats.distinct_n(answers, 5) is None
-    found = text_stats.diversity([sample(0, 10), sample(0, 20, response="x x")], orders=(1, 4))
-    assert found == {"distinct_1": pytest.approx((100 + 50) / 2), "distinct_4": None}
+def distinct(texts: list[str], n: int) -> tuple[int, int]:
+    """Different n-grams, and all, the slow way."""
+    parted = [text.split() for text in texts]
+    grams = [tuple(w[i : i + n]) for w in parted for i in range(len(w) - n + 1)]
+    return len(set(grams)), len(grams)
 
 
-def test_lengths_and_cuts() -> None:
-    samples = [sample(0), sample(1, finished=False, response_tokens=8)]
-    assert text_stats.cut_share(samples) == 50.0
-    assert text_stats.mean_length(samples) == 6.0
-    assert text_stats.cut_share([]) is None
-    assert text_stats.mean_length([]) is None
+@pytest.mark.parametrize("bits", [15, 1, 2, 3])
+def test_ngrams_are_counted_exactly(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few bits a word most words are rare ones."""
+    monkeypatch.setattr(ngrams, "_BITS", bits)
+    monkeypatch.setattr(ngrams, "_COMMON", 1 << bits)
+    dice = random.Random(bits)
+    for _ in range(100):
+        known = dice.choice([1, 2, 6, 20, 300])
+        sizes = [dice.randrange(12) for _ in range(dice.randrange(8))]
+        texts = [
+            dice.choice(["", " ", "\u3000", "\t\x1c"])
+            + dice.choice([" ", "\n", " \xa0"]).join(f"ü{dice.randrange(known)}" for _ in range(k))
+            + dice.choice(["", " ", "\u2028"])
+            for k in sizes
+        ]
+        half = dice.randrange(len(texts) + 1)
+        counted = ngrams.NGrams()
+        for part in (texts[:half], texts[half:]):
+            counted.add(part)
+        expected = {n: distinct(texts, n) for n in range(1, 5)}
+        assert counted.counts() == expected, texts
+
+
+def test_distinct_n_is_a_mean_over_seeds() -> None:
+    def counts(*texts: str) -> dict[int, ngrams.Counts]:
+        counted = ngrams.NGrams()
+        counted.add(texts)
+        return counted.counts()
+
+    found = text_stats.diversity([counts("a b a b", "a b", "c"), counts("x x")])
+    assert found["distinct_1"] == pytest.approx((100 * 3 / 7 + 50) / 2)
+    assert found["distinct_4"] == pytest.approx(100)
+    assert text_stats.diversity([counts("x x")])["distinct_4"] is None

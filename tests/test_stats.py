@@ -8,7 +8,7 @@ import pytest
 from runs import benchmark
 
 from kdbench.harness import comparisons, stats
-from kdbench.harness.evaluation.scoring import evaluation_scores
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
 from kdbench.harness.seed_variance import SeedVariance, homogeneity_p, seed_variance
 from kdbench.reports.paired import Sample

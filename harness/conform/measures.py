@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from kdbench.harness.conform.value import Value, compared
-from kdbench.tasks.scoring import exact_match, rouge_l
+from kdbench.tasks.scoring import exact_match, rouge_f
 from kdbench.trainers.exposure import curves, prompt_errors, token_errors
 
 LIVE_OFFSET = 1e-3
@@ -41,7 +41,7 @@ def text_metrics(data: dict[str, Any]) -> Iterator[Value]:
     """Every row (fractions) and the aggregates (percent)."""
     totals = {"rougeL": 0.0, "exact_match": 0.0}
     for number, row in enumerate(data["rows"]):
-        rouge = rouge_l(row["prediction"], row["references"])
+        rouge = rouge_f(row["prediction"], row["references"])
         exact = exact_match(row["prediction"], row["references"])
         totals["rougeL"] += rouge
         totals["exact_match"] += exact

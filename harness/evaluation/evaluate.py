@@ -19,7 +19,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
-from kdbench.harness.evaluation.scoring import describe, described, score, scored_as
+from kdbench.harness.evaluation.scoring import described, score, scored_as
+from kdbench.harness.evaluation.texts import describe
 from kdbench.harness.files.costs import settle
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, ModelRef, SampleRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
@@ -289,8 +290,9 @@ def generate_and_score(
     elif not evaluation.record.sound(session.progress.say):
         evaluation.record.write(record)
     settle(evaluation.generated)
-    if not evaluation.scored_by(scored_as(record), session.progress.say):
-        score(evaluation, record.place or None)
+    tokenizer = session.config.tasks.rouge_tokenizer
+    if not evaluation.scored_by(scored_as(record, tokenizer), session.progress.say):
+        score(evaluation, record.place or None, tokenizer)
 
 
 # -- samples --------------------------------------------------------------------------------------

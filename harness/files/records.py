@@ -71,6 +71,7 @@ class ScoreRow(Record):
     reference_tokens: int
     seeds: list[int]
     metrics: dict[str, list[float]] = Field(description="rouge_l and exact_match in percent")
+    missing: dict[str, str] = Field({}, description="metrics that cannot measure it, and why")
 
 
 class Missing(Record):
@@ -148,6 +149,9 @@ class RunCard(Record):
         "", description="digest of all that decides the student but the training seed"
     )
     changes: list[str] = Field([], description="what departs from the suite, as ``setting=value``")
+    selection: str = Field(
+        "", description="how the step was selected and why so, where not as ``train.select`` says"
+    )
 
 
 VerdictState = Literal["ok", "unparsed", "refused", "truncated", "error"]

@@ -151,7 +151,8 @@ class Evaluation:
     def keep_scores(self, rows: Sequence[ScoreRow], info: Mapping[str, Any]) -> None:
         """Stores per-prompt scores and marks them done."""
         self.scored.unmark()
-        write_text(self.scores_file, "".join(f"{row.model_dump_json()}\n" for row in rows))
+        lines = (row.model_dump_json(exclude=None if row.missing else {"missing"}) for row in rows)
+        write_text(self.scores_file, "".join(f"{line}\n" for line in lines))
         self.scored.mark([self.scores_file], info)
 
     results = InFolder("results.json", Path)

@@ -4,6 +4,7 @@ import json
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
@@ -127,13 +128,15 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
             shared=prepared.shared or None,
             twins=None if prepared.shared else twins,
             data=data,
+            rouge_tokenizer=config.tasks.rouge_tokenizer,
             teacher_samples=_teacher_samples(session, prepared, teacher),
             out=run.training,
         ),
     )
     if not session.is_main:
         return
-    summary.write_summary(session, run, run_card(session, prepared, teacher.card), learned(info))
+    card = run_card(session, prepared, teacher.card, info)
+    summary.write_summary(session, run, card, learned(info))
     summary.write_manifest(
         session,
         run,
@@ -174,8 +177,10 @@ def learned(info: dict[str, object]) -> dict[str, float]:
     return {f"{k}_{when}": v for when, found in moments.items() for k, v in found.items()}
 
 
-def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard:
-    """Who made the student of a run."""
+def run_card(
+    session: Session, prepared: Prepared, teacher: ModelRef, info: dict[str, Any]
+) -> RunCard:
+    """Who made the student of a run; ``info`` is of its training's marker."""
     config = session.config
     method = recorded_method(config.method.name, config.method.fingerprint).method
     student = locate(config.pair.student, str(prepared.run.training.student))
@@ -192,6 +197,7 @@ def run_card(session: Session, prepared: Prepared, teacher: ModelRef) -> RunCard
         division="closed" if config.regime == "matched" else "open",
         settings=prepared.settings,
         changes=list(training_changes(session.request.argv)),
+        selection=info.get("selection", ""),
     )
 
 

@@ -237,6 +237,7 @@ def _shared_sft(
             student=lambda: load_model(start.ref),
             tokenizer=prepared.tokenizer,
             data=prepare_data(prepared.rows, session.config, training, prepared.tokenizer),
+            rouge_tokenizer=session.config.tasks.rouge_tokenizer,
             out=out,
         ),
     )

@@ -1,27 +1,42 @@
 """``kdbench score``: numbers of stored samples again, without a model."""
 
+import contextlib
 import json
 import shlex
 import sys
 from pathlib import Path
+from typing import cast
 
-from kdbench.harness.errors import Damaged, InputError
-from kdbench.harness.evaluation.scoring import describe, score
+from kdbench.harness.errors import Damaged, InputError, unknown
+from kdbench.harness.evaluation.scoring import score
+from kdbench.harness.evaluation.texts import describe
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.run_folder import Evaluation, RunFolder, find_runs
 from kdbench.harness.files.store import to_stderr
+from kdbench.harness.progress import Progress
 from kdbench.harness.runner.summary import rescored
+from kdbench.tasks.words import TOKENIZERS, Tokenizer
 
 
 def score_command(
-    paths: list[Path], task_files: str | None = None, *, json_output: bool = False
+    paths: list[Path],
+    task_files: str | None = None,
+    tokenizer: str | None = None,
+    *,
+    json_output: bool = False,
+    quiet: bool = False,
 ) -> int:
     """Scores stored samples again and renews the summaries; 1 if a run among several is damaged.
 
+    ``tokenizer`` is ROUGE-L's; None: what each evaluation was scored with.
+
     Raises:
-        InputError: no run with samples is there.
+        InputError: no run with samples is there, or no such tokenizer.
         Damaged: none of them can be scored.
     """
+    if tokenizer is not None and tokenizer not in TOKENIZERS:
+        raise unknown("tokenizer of ROUGE-L", tokenizer, TOKENIZERS)
+    progress = Progress(quiet=quiet or json_output)
     runs = [run for run in find_runs(paths) if run.evaluations()]
     if not runs:
         raise InputError(
@@ -33,7 +48,8 @@ def score_command(
     for run in runs:
         try:
             with RunLock(run.path):
-                done += [str(evaluation.path) for evaluation in _score(run, task_files)]
+                scored = _score(run, task_files, tokenizer, progress)
+                done += [str(evaluation.path) for evaluation in scored]
         except Damaged as damage:
             damaged.append(damage)
     if len(damaged) == len(runs):
@@ -48,13 +64,27 @@ def score_command(
     return 1 if damaged else 0
 
 
-def _score(run: RunFolder, task_files: str | None) -> list[Evaluation]:
+def _score(
+    run: RunFolder, task_files: str | None, tokenizer: str | None, progress: Progress
+) -> list[Evaluation]:
     """One run; a damaged one is left as it is."""
     answered = [each for each in run.evaluations() if each.generated.done()]
     for evaluation in answered:
         evaluation.record.read()
     for evaluation in answered:
-        score(evaluation, task_files)
-        describe(evaluation)
+        by = cast(Tokenizer, tokenizer or _tokenizer(run, evaluation))
+        score(evaluation, task_files, by, progress)
+        describe(evaluation, progress)
     rescored(run, to_stderr)
     return answered
+
+
+def _tokenizer(run: RunFolder, evaluation: Evaluation) -> str:
+    """Of the scores that are there; else of the run's configuration; else the papers'."""
+    with contextlib.suppress(Damaged):  # it is written again
+        if known := evaluation.scored.info().get("rouge_tokenizer"):
+            return str(known)
+    with contextlib.suppress(Damaged):
+        if config := run.config.find():
+            return str(config.tree().get("tasks", {}).get("rouge_tokenizer", "rouge"))
+    return "rouge"

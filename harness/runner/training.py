@@ -1,9 +1,9 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,9 +13,11 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.method_files import blaming_method
+from kdbench.harness.metrics import MOST_UNMEASURED
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.session import Session
-from kdbench.tasks.scoring import rouge_l
+from kdbench.tasks.scoring import TextScorer, unread
+from kdbench.tasks.words import Tokenizer, reads
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.checkpoint import drop_checkpoints
@@ -39,6 +41,7 @@ class Job:
         tokenizer: the student's.
         shared: ids that student and teacher share, if that is not all of the student's.
         twins: makes what gives sequences their twin, for a teacher with a tokenizer of its own.
+        rouge_tokenizer: what a word of ROUGE-L is, where that selects the step.
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
         out: folder of the training; see `kdbench.trainers.loop`.
@@ -55,6 +58,29 @@ class Job:
     teacher_samples: Path | None = None
     shared: int | None = None
     twins: Callable[[], Twins] | None = None
+    rouge_tokenizer: Tokenizer = "rouge"
+
+
+FALLBACK: Final = "min:dev_loss"
+"""What selects the step where ROUGE-L is asked to and cannot measure the development set."""
+
+
+def fallback(job: Job) -> str:
+    """Why `FALLBACK` selects instead of ROUGE-L; empty where what is configured does.
+
+    It depends on the references only, so it holds for the whole training.
+    """
+    rows = job.data.dev_references
+    if job.training.select != "max:dev_rouge_l" or not rows:
+        return ""
+    reads_it = reads(job.rouge_tokenizer)
+    unreadable = [texts for texts in rows if not any(map(reads_it, texts))]
+    if len(unreadable) <= MOST_UNMEASURED * len(rows):
+        return ""
+    return (
+        f"{FALLBACK} instead of {job.training.select}: ROUGE-L cannot measure {len(unreadable)} of "
+        f"{len(rows)} development rows: {unread(job.rouge_tokenizer, unreadable[0])}"
+    )
 
 
 def train(session: Session, job: Job) -> dict[str, Any]:
@@ -65,6 +91,9 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     """
     stage = job.out.stage
     if not stage.done():
+        if why := fallback(job):
+            session.progress.say(f"note: {job.name}: the student is selected by {why}")
+            job = replace(job, training=job.training.model_copy(update={"select": FALLBACK}))
         accelerator = session.accelerator(job.training)
         with blaming_method(job.method):
             state = _run(session, job)
@@ -72,6 +101,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
         if session.is_main:
             info = {
                 "best_step": state.best_step,
+                "selection": why,
                 "steps": state.step,
                 "evaluations": state.evaluations,
                 "tokens": state.tokens,
@@ -112,10 +142,13 @@ def _assembled(session: Session, job: Job) -> Loop:
     _check_ids(job, words)
     say_ends(student, words)
 
+    scorer = TextScorer(job.rouge_tokenizer)
+
     def rouge(answers: list[Answer]) -> float:
         texts = job.tokenizer.batch_decode([list(a.ids) for a in answers], skip_special_tokens=True)
-        pairs = zip(texts, job.data.dev_references, strict=True)
-        return sum(rouge_l(text, references) for text, references in pairs) / len(answers)
+        values = scorer.rouge_l(texts, job.data.dev_references)
+        measured = [value for value in values if not isinstance(value, str)]
+        return sum(measured) / len(measured)
 
     return assemble(
         Parts(

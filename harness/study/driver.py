@@ -224,15 +224,15 @@ class Driver:
 
 def shared(config: RunConfig) -> tuple[str, ...]:
     """Digests of the teacher and of the init that a run needs; equal ones are made once."""
-    data = departures(config.data)
+    data, tokenizer = departures(config.data), config.tasks.rouge_tokenizer
     teacher = {
         "teacher": config.pair.teacher,
-        "sft": config.teacher_sft and [training_parts(config.teacher_sft), data],
+        "sft": config.teacher_sft and [training_parts(config.teacher_sft, tokenizer), data],
     }
     init = {
         "student": config.pair.student,
         "seed": config.train.seed_of_init,
-        "sft": config.init_sft and [training_parts(config.init_sft), data],
+        "sft": config.init_sft and [training_parts(config.init_sft, tokenizer), data],
     }
     return (digest(teacher), digest([teacher, init]))
 

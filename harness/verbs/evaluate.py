@@ -108,10 +108,16 @@ def check_tasks(config: "RunConfig", placed: str | None) -> None:
 def score(
     *,
     include_path: Annotated[str | None, TASK_FILES] = None,
+    rouge_tokenizer: Annotated[
+        str | None,
+        typer.Option(help="What a word of ROUGE-L is: rouge or unicode; default: as it was."),
+    ] = None,
     runs: options.Runs,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score stored samples again, without a model or a GPU."""
     from kdbench.harness.runner import score_command
 
     place = include_path and os.path.abspath(include_path)
-    raise typer.Exit(score_command(runs.places, place, json_output=runs.json_output))
+    said = {"json_output": runs.json_output, "quiet": quiet}
+    raise typer.Exit(score_command(runs.places, place, rouge_tokenizer, **said))

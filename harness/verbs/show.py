@@ -55,6 +55,8 @@ def card(run: "RunFolder") -> Facts:
     }
     if summary := run.summary.find():
         shown = {"scores", "learned", "cost", "signature"}
+        if summary.run.selection:
+            facts["selected"] = summary.run.selection
         facts |= summary.model_dump(mode="json", include=shown)
     return facts
 

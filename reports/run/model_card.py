@@ -90,6 +90,7 @@ def _training(
     options = parts.placeless(", ".join(f"{k} {v}" for k, v in settings))
     budget = ("response_tokens", "steps", "epochs", "batch_size", "lr", "schedule", "precision")
     select = train.get("select", "last")
+    selected = "the last step" if select == "last" else f"{select}, on development data"
     spent = {stage: tokens for stage, _, tokens, _ in parts.costs([summary.cost])}
     rows: list[list[doc.Cell]] = [
         ["method", f"{method.title} ({method.variant}); {method.paper}"],
@@ -99,7 +100,7 @@ def _training(
         ["student", parts.model(summary.run.student)],
         ["budget", ", ".join(f"{k} {train[k]}" for k in budget if train.get(k) is not None)],
         ["tokens", spent.get("train") or "not booked"],
-        ["selection", "the last step" if select == "last" else f"{select}, on development data"],
+        ["selection", summary.run.selection or selected],
         ["training seed", str(summary.run.training_seed)],
         ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],
     ]

@@ -215,6 +215,8 @@ def _sections(subject: Subject, pictures: Mapping[str, doc.Part]) -> list[doc.Se
     run, summary = subject.run, subject.run.summary
     manifest = run.folder.manifest.find()
     learned = [doc.Table(["dev set", "value"], parts.learned(summary))] if summary.learned else []
+    selected = summary.run.selection
+    chosen = [doc.Paragraph(f"The student was selected by {selected}.")] if selected else []
     stages = [[stage.name, stage.missing or "done"] for stage in subject.stages]
     head = ["stage", "time", "tokens", "peak memory"]
     spent = [doc.Table(head, parts.costs([summary.cost]), right=(1, 3))] if summary.cost else []
@@ -223,7 +225,7 @@ def _sections(subject: Subject, pictures: Mapping[str, doc.Part]) -> list[doc.Se
         doc.Section(
             "Scores", [*_scores(subject), *parts.signature(summary), *drawn("length-buckets")]
         ),
-        doc.Section("Training", [*learned, *drawn("training")]),
+        doc.Section("Training", [*chosen, *learned, *drawn("training")]),
         doc.Section("Exposure bias and calibration", drawn("exposure", "reliability")),
         doc.Section("Cost", [*spent, *drawn("cost", "quality-cost")]),
         doc.Section("Samples", _samples(subject) or [doc.Paragraph("No answers are stored.")]),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kdbench.harness.evaluation.scoring import evaluation_scores
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import (
     EvaluationRecord,
     EvaluationScores,

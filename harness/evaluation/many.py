@@ -1,0 +1,94 @@
+"""Many stored answers, so many at a time, in as many threads as there are cores.
+
+Most of the work is done in C without Python's lock. Each thread keeps its own scorer, and the same prompts
+go to the same thread under every decoding seed, so that a reference is read once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar
+
+from kdbench.harness.files.batches import record_batches
+from kdbench.harness.files.records import SampleRow, ScoreRow
+from kdbench.harness.files.run_folder import Evaluation
+from kdbench.harness.progress import Progress
+from kdbench.tasks.scoring import About, Scored, TextScorer, grouped_rows
+from kdbench.tasks.words import Tokenizer
+
+BATCH = 256
+"""Answers that are scored together."""
+
+_MOST_THREADS = 8
+_WAITING = 4
+"""Batches read ahead of each thread."""
+
+T = TypeVar("T")
+
+
+def sample_batches(evaluation: Evaluation, seed: int) -> Iterator[list[SampleRow]]:
+    """Stored answers of one decoding seed, so many at a time; of a finished evaluation, as they were drawn."""
+    evaluation.generated.done()
+    return record_batches(evaluation.samples_file(seed), SampleRow, BATCH)
+
+
+def score_stored(
+    evaluation: Evaluation, seeds: Sequence[int], tokenizer: Tokenizer, progress: Progress
+) -> list[ScoreRow]:
+    """Scores of all stored answers of an evaluation.
+
+    Args:
+        evaluation: answered, under every seed.
+        seeds: its decoding seeds.
+        tokenizer: what a word of ROUGE-L is.
+        progress: told how many answers are scored.
+    """
+    prompts = evaluation.generated.info().get("counts", {}).get("kept")
+    total = prompts * len(seeds) if prompts else None
+    scored: list[tuple[About, Scored]] = []
+    with (
+        progress.stage(f"score {evaluation.key}", total, unit="answer") as stage,
+        ExitStack() as stack,
+    ):
+        threads = [
+            (stack.enter_context(ThreadPoolExecutor(1, "kdbench-score")), TextScorer(tokenizer))
+            for _ in range(cores())
+        ]
+        waiting: list[Future[list[tuple[About, Scored]]]] = []
+
+        def collect() -> None:
+            scored.extend(waiting.pop(0).result())
+            stage.update(len(scored))
+
+        for seed in seeds:
+            for place, rows in enumerate(sample_batches(evaluation, seed)):
+                pool, scorer = threads[place % len(threads)]
+                waiting.append(pool.submit(_scored, scorer, rows))
+                while len(waiting) > _WAITING * len(threads):
+                    collect()
+        while waiting:
+            collect()
+    return grouped_rows(scored)
+
+
+def _scored(scorer: TextScorer, rows: Sequence[SampleRow]) -> list[tuple[About, Scored]]:
+    return [(About.of(row), values) for row, values in zip(rows, scorer(rows), strict=True)]
+
+
+def in_threads(jobs: Sequence[Callable[[], T]], told: Callable[[int], None]) -> list[T]:
+    """Runs jobs side by side and returns what they return, in their order; tells how many are done."""
+    with ThreadPoolExecutor(cores(), "kdbench-describe") as pool:
+        futures = [pool.submit(job) for job in jobs]
+        found = []
+        for future in futures:
+            found.append(future.result())
+            told(len(found))
+    return found
+
+
+def cores() -> int:
+    """How many threads to use."""
+    allowed = os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
+    return min(len(allowed), _MOST_THREADS)
