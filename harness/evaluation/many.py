@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def sample_batches(evaluation: Evaluation, seed: int) -> Iterator[list[SampleRow]]:
-    """Stored answers of one decoding seed, so many at a time; of a finished evaluation, as they were drawn."""
+    """Stored answers of one decoding seed, so many at a time; of a finished evaluation as drawn."""
     evaluation.generated.done()
     return record_batches(evaluation.samples_file(seed), SampleRow, BATCH)
 
