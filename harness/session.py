@@ -3,9 +3,10 @@
 import atexit
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,11 +33,15 @@ class Session:
         request: as resolved by the verb.
         config: its run, with precision resolved for this machine.
         progress: lines for a person to read.
+        flights: preflights so far: of what, and what was found; a person was told of the first
+            ``told``.
     """
 
     request: Request
     config: RunConfig
     progress: Progress
+    flights: list[tuple[str, Any]] = field(default_factory=list)
+    told: int = 0
     _accelerator: Accelerator | None = None
 
     def accelerator(self, training: TrainConfig | None = None) -> Accelerator:

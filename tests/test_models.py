@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import architectures
 import pytest
 import tiny
 import torch
@@ -16,6 +17,7 @@ from kdbench.trainers.models import (
     load_model,
     prune,
 )
+from kdbench.trainers.pruning import layers_of
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,27 @@ def test_pruned_model_is_the_teacher_without_some_layers(family: str) -> None:
     torch.testing.assert_close(student(input_ids=ids, use_cache=False).logits, expected)
     shared = {p.data_ptr() for p in teacher.parameters()}
     assert not shared & {p.data_ptr() for p in student.parameters()}
+
+
+@pytest.mark.parametrize("name", ["smollm3", "gpt_neo", "qwen2_moe", "deepseek_v3", "gemma3_text"])
+@pytest.mark.parametrize("keep", [2, 3])
+def test_pruned_layers_keep_their_kind(name: str, keep: int, tmp_path: Path) -> None:
+    """Sees what a layer is without our own comparison: by the layers that are skipped in the teacher."""
+    teacher = architectures.model(name)
+    layers, kept = layers_of(teacher).modules, kept_layers(4, keep)
+    prune(teacher, keep).save_pretrained(tmp_path)
+    student, ids = load_model(str(tmp_path)), torch.arange(3, 30)[None]
+    whole = name == "gpt_neo"  # whose layers give tuples
+    for index in {0, 1, 2, 3} - set(kept):
+        layers[index].forward = lambda x, *args, **kwargs: (x, None) if whole else x
+    with torch.no_grad():
+        expected = teacher(input_ids=ids, use_cache=False).logits
+        torch.testing.assert_close(student(input_ids=ids, use_cache=False).logits, expected)
+
+
+def test_what_no_configuration_says_cannot_be_pruned() -> None:
+    with pytest.raises(InputError, match="layers 1, 4 of 4"):
+        prune(architectures.model("gpt2, by inverse layer"), 2)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

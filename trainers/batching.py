@@ -278,7 +278,7 @@ def is_packable(model: PreTrainedModel, vocab: int) -> bool:
     return _packs[model]
 
 
-def _crossing(model: PreTrainedModel) -> int:
+def crossing(model: PreTrainedModel) -> int:
     """Tokens of a sequence that is longer than what short-sighted layers see, if they see few."""
     named = model.config.get_text_config().to_dict().items()
     sizes = [v for k, v in named if type(v) is int and any(part in k for part in LOCAL)]
@@ -288,7 +288,7 @@ def _crossing(model: PreTrainedModel) -> int:
 @torch.no_grad()
 def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     generator = torch.Generator().manual_seed(0)
-    lengths = (5, 3, 7, _crossing(model))
+    lengths = (5, 3, 7, crossing(model))
     drawn = [torch.randint(vocab, (n,), generator=generator).tolist() for n in lengths]
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
     was_training = model.training

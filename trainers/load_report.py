@@ -16,7 +16,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
@@ -155,8 +154,6 @@ def refuse_other_kinds(config: PretrainedConfig, ref: str) -> None:
             f"{ref!r} is an encoder ({kind}, without is_decoder: true in its config.json), whose words "
             f"see the words after them; {advice}"
         )
-    if named == MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind):
-        raise InputError(f"{ref!r} is a model of images and text ({kind}); {advice}")
 
 
 def listed(names: Iterable[str]) -> str:

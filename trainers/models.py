@@ -1,7 +1,6 @@
 """Loading, pruning and initialising the two models of a pair, and checking that they fit together."""
 
 import contextlib
-import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from kdbench.trainers.model_folder import (
     inspect_folder,
     inspect_tokenizer,
 )
+from kdbench.trainers.pruning import depth, with_layers
 
 PRUNE = re.compile(r"^prune:(\d+)$")
 PROBES = (
@@ -94,18 +94,20 @@ def verify_model(ref: str) -> None:
         # what is mapped as it is takes no memory
         types = {tensor.dtype for tensor in inspect_folder(ref).tensors.values()}
         dtype = MAPPED[types.pop()] if len(types) == 1 and types <= MAPPED.keys() else dtype
-    with _no_bars():
+    with quiet():
         _loaded(ref, dtype)
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without transformers' bars: what only looks has nothing to show."""
-    shown = logging.is_progress_bar_enabled()
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and reports: what only looks has nothing to show."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
@@ -196,38 +198,12 @@ def kept_layers(total: int, keep: int) -> list[int]:
 
 
 def prune(teacher: PreTrainedModel, keep: int) -> PreTrainedModel:
-    """A new model made of ``keep`` of the teacher's layers, in float32, sharing no memory."""
-    total = int(teacher.config.num_hidden_layers)
-    layers = kept_layers(total, keep)
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = keep
-    types = getattr(config, "layer_types", None)
-    if types:
-        config.layer_types = [types[i] for i in layers]
-    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    prefix = _layers_prefix(teacher, total)
-    place = {old: new for new, old in enumerate(layers)}
-    weights: dict[str, torch.Tensor] = {}
-    for name, tensor in teacher.state_dict().items():
-        if name.startswith(prefix):
-            index, rest = name[len(prefix) :].split(".", 1)
-            if int(index) not in place:
-                continue
-            name = f"{prefix}{place[int(index)]}.{rest}"
-        weights[name] = tensor.to(torch.float32)
-    student.load_state_dict(weights)
-    own_memory(student)
-    return student.eval()
+    """A new model made of ``keep`` of the teacher's layers; see `kdbench.trainers.pruning`.
 
-
-def _layers_prefix(model: PreTrainedModel, total: int) -> str:
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == total:
-            return f"{name}."
-    raise InputError(
-        f"cannot find the list of {total} layers inside {type(model).__name__}, so it cannot be pruned; "
-        "use a student folder instead of prune:N."
-    )
+    Raises:
+        InputError: too many, or an architecture that computes something else without the others.
+    """
+    return with_layers(teacher, kept_layers(depth(teacher.config), keep))
 
 
 def vocabulary(

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, KdbenchError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import digest
-from kdbench.harness.preflight import forward, positions, template, tokens
+from kdbench.harness.preflight import forward, positions, rows, sampling, template, tokens
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.subject import Subject
 from kdbench.harness.provenance import source_folders, tree_sha256
@@ -24,6 +24,8 @@ MODEL_CHECKS: Mapping[str, Callable[[Subject], Iterator[Finding]]] = {
     "template": template.check,
     "tokens": tokens.check,
     "forward": forward.check,
+    "rows": rows.check,
+    "sampling": sampling.check,
 }
 """What is looked at of one model, the cheapest first: a failure stops those behind it."""
 
@@ -77,7 +79,7 @@ def _tried(name: str, check: Callable[[], Iterator[Finding]], whose: str) -> Seq
     try:
         with foreign(f"{whose} fails its check {name!r}", "choose another model"):
             return list(check())
-    except InputError as error:
+    except KdbenchError as error:
         return [Finding(name, str(error), "fail")]
 
 

@@ -1,18 +1,21 @@
 """Whether a model computes numbers at all."""
 
+import inspect
 from collections.abc import Iterator
 
 import torch
 
+from kdbench.harness.foreign import reason
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.subject import Subject
 
 
 @torch.no_grad()
 def check(subject: Subject) -> Iterator[Finding]:
-    """Two tokens through the model: finite logits, and not all alike."""
+    """Two tokens through the model, at the last position it will be asked for too: finite logits."""
+    model = subject.model if subject.fits else subject.cut
     ids = torch.tensor([[0, subject.vocabulary.size - 1]], device=subject.device)
-    logits = subject.model(input_ids=ids, use_cache=False).logits[0, :, : subject.vocabulary.size]
+    logits = model(input_ids=ids, use_cache=False).logits[0, :, : subject.vocabulary.size]
     if not bool(torch.isfinite(logits).all()):
         yield Finding(
             "forward",
@@ -22,5 +25,18 @@ def check(subject: Subject) -> Iterator[Finding]:
             "fail",
         )
         return
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        last = torch.tensor([[0, subject.tokens - 1]], device=subject.device)
+        try:
+            model(input_ids=ids, position_ids=last, use_cache=False)
+        except (IndexError, RuntimeError) as error:
+            yield Finding(
+                "forward",
+                f"{subject.name} cannot read position {subject.tokens} ({reason(error)}): its position "
+                "embeddings end before; lower train.max_length, or choose a model with a longer "
+                "context",
+                "fail",
+            )
+            return
     spread = float(logits.float().std(-1).mean())
     yield Finding("forward", f"finite logits, spread {spread:.3g}")

@@ -9,14 +9,23 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.files.records import ModelRef
+from kdbench.harness.provenance import total_memory
 from kdbench.trainers.models import (
     Vocabulary,
     config_from,
     load_model,
     load_tokenizer,
     moved,
+    quiet,
     vocabulary,
 )
+from kdbench.trainers.pruning import depth, load_first_layers, shortest
+from kdbench.trainers.sampler.decoders import cast_copy
+
+WHOLE = 20_000_000
+"""Parameters below which a model stands for itself in every check."""
+MOST = 1_500_000_000
+"""Parameters above which no check loads the whole model."""
 
 Role = Literal["teacher", "student", "model"]
 
@@ -63,9 +72,33 @@ class Subject:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The model in eval mode, in the precision it answers in."""
-        return moved(load_model(self.ref, dtype=self.dtype), device=self.device)
+        with quiet():
+            return moved(load_model(self.ref, dtype=self.dtype), device=self.device)
+
+    @cached_property
+    def cut(self) -> PreTrainedModel:
+        """A stand-in that computes alike: its first layers, enough for every kind; small models whole.
+
+        All kinds of layers, the embeddings and the head are the model's own; what a check of it costs
+        does not grow with its depth.
+        """
+        if self.card.parameters < WHOLE or self.ref.endswith(".gguf"):
+            return self.model
+        keep = shortest(self.config)
+        if keep >= depth(self.config):
+            return self.model
+        with quiet():
+            model = load_first_layers(self.ref, self.config, keep)
+        if self.dtype != torch.float32:
+            model = cast_copy(model, self.dtype)
+        return moved(model, device=self.device)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole model is tried: it is small enough to be loaded once more in seconds."""
+        return self.card.parameters <= MOST and 6 * self.card.parameters < total_memory()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Real tokens and end tokens."""
-        return vocabulary(self.tokenizer, self.model)
+        return vocabulary(self.tokenizer, self.cut)

@@ -9,8 +9,8 @@ from kdbench.harness.preflight.subject import Subject
 def check(subject: Subject) -> Iterator[Finding]:
     """The tokenizer's largest id against both ends of the model."""
     ids = max(subject.tokenizer.get_vocab().values()) + 1
-    rows = subject.model.get_input_embeddings().weight.shape[0]
-    columns = subject.model.get_output_embeddings().weight.shape[0]
+    rows = subject.cut.get_input_embeddings().weight.shape[0]
+    columns = subject.cut.get_output_embeddings().weight.shape[0]
     if ids > min(rows, columns):
         short, count = ("embeddings", rows) if rows < ids else ("output columns", columns)
         yield Finding(

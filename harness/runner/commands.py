@@ -32,6 +32,7 @@ from kdbench.harness.runner.models import (
     locate,
     world_model,
 )
+from kdbench.harness.runner.preflight import tried
 from kdbench.harness.runner.prepare import (
     WAIT,
     Prepared,
@@ -102,7 +103,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     run.identity.write(prepared.identity)
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
-    data = prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
+    data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     record = PrepareRecord(
         method=summary.method_facts(config.method.name, method.card),
@@ -350,7 +351,7 @@ def _named(session: Session, name: str) -> Located:
         return raw_teacher(session)
     if name == "init":
         return init_student(session, prepare(session))
-    return locate(name, name)
+    return tried(session, name)
 
 
 def _against(session: Session) -> Located | None:

@@ -35,7 +35,7 @@ from kdbench.harness.runner.models import (
     shared_tokenizer,
     world_model,
 )
-from kdbench.harness.runner.preflight import check_model
+from kdbench.harness.runner.preflight import check_model, check_pair, say_fit
 from kdbench.harness.runner.probing import room
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
@@ -58,6 +58,7 @@ class Prepared:
         contents: of both.
         tokenizer: the student's.
         shared: how many of its ids the teacher shares; 0: it has a tokenizer of its own.
+        data: the rows as tokens, if the preflight made them.
     """
 
     run: RunFolder
@@ -70,6 +71,7 @@ class Prepared:
     contents: Contents
     tokenizer: PreTrainedTokenizerBase
     shared: int
+    data: TrainingData | None
 
 
 def prepare(session: Session) -> Prepared:
@@ -82,6 +84,10 @@ def prepare(session: Session) -> Prepared:
     tasks_of(config.tasks)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     rows = load_rows(config, request.data_dir)
+    world = world_model(config.pair.teacher) and world_model(config.pair.student)
+    data = None
+    if world:
+        data = check_pair(session, method, rows=rows, tokenizer=mini.build_tokenizer())
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)
     if world_model(config.pair.student) is None:
@@ -89,6 +95,10 @@ def prepare(session: Session) -> Prepared:
     tokenizer, shared = shared_tokenizer(config, teacher, base, method.card)
     _check_room(config, base, tokenizer)
     contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
+    if not world:
+        pair = {"tokenizer": tokenizer, "shared": shared, "models": (teacher, base)}
+        data = check_pair(session, method, rows=rows, **pair)
+    say_fit(session)
     parts = run_parts(config, contents)
     run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))
     if session.is_main:
@@ -107,6 +117,7 @@ def prepare(session: Session) -> Prepared:
         contents=contents,
         tokenizer=tokenizer,
         shared=shared,
+        data=data,
     )
 
 

@@ -139,7 +139,7 @@ def _assembled(session: Session, job: Job) -> Loop:
     elif teacher is not None:
         alike.append(teacher)
     words = vocabulary(job.tokenizer, *alike, end=job.data.end_id, size=job.shared)
-    _check_ids(job, words)
+    check_ids(job.data, job.tokenizer, words.size)
     say_ends(student, words)
 
     scorer = TextScorer(job.rouge_tokenizer)
@@ -175,17 +175,17 @@ def _assembled(session: Session, job: Job) -> Loop:
     )
 
 
-def _check_ids(job: Job, words: Vocabulary) -> None:
+def check_ids(data: TrainingData, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
     """Refuses rows with tokens that one of the models does not have.
 
     Raises:
         InputError: names the token.
     """
-    rows = [*job.data.train, *job.data.dev, *job.data.text]
+    rows = [*data.train, *data.dev, *data.text]
     largest = max(max((*row.prompt, *row.response), default=0) for row in rows)
-    if largest >= words.size:
+    if largest >= size:
         raise InputError(
-            f"the data has the token {job.tokenizer.convert_ids_to_tokens(largest)!r} of the student's "
+            f"the data has the token {tokenizer.convert_ids_to_tokens(largest)!r} of the student's "
             "tokenizer, which the teacher's does not have; remove it from the data, or choose another "
             "teacher"
         )

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
+
+if TYPE_CHECKING:
+    from kdbench.harness.config import Request
 
 BF16_SIZE = 768  # rows of the square matrices whose product is timed
 
@@ -23,15 +26,35 @@ def doctor(
     data_dir: options.DataDir = None,
     device: options.Device = "auto",
     network: Annotated[bool, typer.Option(help="Look whether the hub can be reached.")] = True,
+    *,
+    pair: options.Pair,
+    method: options.MethodName = "fkd",
+    suite: options.Suite = "mini",
+    set_: options.Set = None,
     json_output: options.Json = False,
 ) -> None:
-    """Check this machine: versions, device, precision, memory, disk, data, network."""
+    """Check this machine; with --teacher or --student also what a run of them would trip over.
+
+    The pair is tried as ``kdbench run`` with the same flags tries it, before it trains anything.
+    """
     options.calm_libraries()
     from kdbench.reports.text.terminal import show
 
     machine = [check_versions(), check_device(device), check_memory()]
     checks = [*machine, check_folders(runs_dir), check_data(data_dir)]
     checks += [check_hub()] if network else []
+    if pair.teacher or pair.student:
+        from kdbench.harness.config import Request
+        from kdbench.harness.files.folders import cache_folder
+        from kdbench.harness.files.store import make_folder
+        from kdbench.harness.resolve import resolve
+
+        flags = pair.settings()
+        config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
+        place = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
+        cache = make_folder(cache_folder())
+        request = Request(config=config, cache_dir=cache, quiet=True, **place)
+        checks.append(check_pair(request, pair.teacher, pair.student))
     findings: list[Finding] = []
     for check in checks:  # each is made and shown in its turn: some take seconds
         found = list(check)
@@ -153,3 +176,10 @@ def check_hub() -> Iterator[Finding]:
         yield Finding("hub", "reachable")
     else:
         yield Finding("hub", "not reachable (or offline mode); local models and data only", "warn")
+
+
+def check_pair(request: "Request", teacher: str | None, student: str | None) -> Iterator[Finding]:
+    """The preflight of a run, or of one model if only one is named."""
+    from kdbench.harness.runner.inspection import inspect
+
+    yield from inspect(request, teacher, student)

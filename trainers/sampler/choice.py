@@ -114,9 +114,8 @@ def _way(model: PreTrainedModel, far: Reach, vocab: int, pad_id: int) -> str:
     ) from last
 
 
-def way_of(model: PreTrainedModel, *, vocab: int, pad_id: int, longest: int) -> str:
-    """How a model is decoded, in words."""
-    decoder = decoder_for(model, dtype=None, vocab=vocab, pad_id=pad_id, longest=longest)
+def way_of(decoder: Decoder) -> str:
+    """How a decoder writes, in words."""
     if not isinstance(decoder, AloneDecoder):
         return "answers side by side"
     if decoder.remembers:
