@@ -83,8 +83,8 @@ def load_model(ref: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedMod
     return moved(model, dtype=dtype).eval()
 
 
-def verify_model(ref: str) -> None:
-    """Loads a model as its files are, mapped into memory, only to see that it is whole.
+def verify_model(ref: str) -> PreTrainedModel:
+    """A model as its files are, mapped into memory: to see that it is whole, not to train with.
 
     Raises:
         InputError: nothing loadable is there, or its weights are not its architecture's, or not finite.
@@ -95,7 +95,7 @@ def verify_model(ref: str) -> None:
         types = {tensor.dtype for tensor in inspect_folder(ref).tensors.values()}
         dtype = MAPPED[types.pop()] if len(types) == 1 and types <= MAPPED.keys() else dtype
     with quiet():
-        _loaded(ref, dtype)
+        return _loaded(ref, dtype)
 
 
 @contextlib.contextmanager

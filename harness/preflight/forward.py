@@ -13,7 +13,7 @@ from kdbench.harness.preflight.subject import Subject
 @torch.no_grad()
 def check(subject: Subject) -> Iterator[Finding]:
     """Two tokens through the model, at the last position it will be asked for too: finite logits."""
-    model = subject.model if subject.fits else subject.cut
+    model = subject.whole
     ids = torch.tensor([[0, subject.vocabulary.size - 1]], device=subject.device)
     logits = model(input_ids=ids, use_cache=False).logits[0, :, : subject.vocabulary.size]
     if not bool(torch.isfinite(logits).all()):
@@ -25,10 +25,12 @@ def check(subject: Subject) -> Iterator[Finding]:
             "fail",
         )
         return
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    cut = subject.cut
+    positioned = "position_ids" in inspect.signature(cut.forward).parameters
+    if positioned and subject.device.type == "cpu":  # on a GPU the question itself would end us
         last = torch.tensor([[0, subject.tokens - 1]], device=subject.device)
         try:
-            model(input_ids=ids, position_ids=last, use_cache=False)
+            cut(input_ids=ids, position_ids=last, use_cache=False)
         except (IndexError, RuntimeError) as error:
             yield Finding(
                 "forward",

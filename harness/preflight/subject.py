@@ -17,6 +17,7 @@ from kdbench.trainers.models import (
     load_tokenizer,
     moved,
     quiet,
+    verify_model,
     vocabulary,
 )
 from kdbench.trainers.pruning import depth, load_first_layers, shortest
@@ -42,7 +43,6 @@ class Subject:
         device: where.
         tokens: prompt and answer of the longest sequence it may be given, each cut to its limit.
         form: how its prompts are written.
-        trained: whether it learns (student), so that gradients flow.
     """
 
     role: Role
@@ -52,7 +52,6 @@ class Subject:
     device: torch.device
     tokens: int
     form: PromptFormat
-    trained: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +91,22 @@ class Subject:
         if self.dtype != torch.float32:
             model = cast_copy(model, self.dtype)
         return moved(model, device=self.device)
+
+    @cached_property
+    def whole(self) -> PreTrainedModel:
+        """All of it, for one look, in eval mode; of a large model the stand-in.
+
+        As its files are, since to convert a large one takes seconds; float16 overflows where the
+        run's precision does not, so it is converted.
+        """
+        if not self.fits:
+            return self.cut
+        if self.card.parameters < WHOLE or self.ref.endswith(".gguf"):
+            return self.model
+        mapped = verify_model(self.ref)
+        if mapped.dtype == torch.float16:
+            return self.model
+        return moved(mapped, device=self.device).eval()
 
     @property
     def fits(self) -> bool:

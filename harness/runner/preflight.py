@@ -38,7 +38,6 @@ def subject_of(session: Session, located: Located, role: Role) -> Subject:
         device=session.device,
         tokens=tokens,
         form=config.task_format if role == "model" else config.training_format,
-        trained=role == "student",
     )
 
 
