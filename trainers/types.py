@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+
 @dataclass(frozen=True, slots=True)
 class Sequence:
     """A prompt and a response as token ids; plain text has an empty prompt and all tokens in response.
