@@ -1,5 +1,5 @@
-"""Our exceptions. A user's mistake is one of these and is printed as one sentence; a bug keeps its
-traceback.
+"""Our exceptions. A user's mistake is one of these and is printed as one sentence (with what lay below
+it by ``--debug``); a bug keeps its traceback.
 
 To add one: subclass the category whose exit code fits, write the message as *what, where, what to do*.
 """
