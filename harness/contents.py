@@ -46,7 +46,7 @@ def tokenizer_fingerprint(path: Path | str) -> str:
 def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
     if path.is_file():
         return content_hash(path)
-    found = sorted({file for pattern in patterns for file in path.glob(pattern)})
+    found = sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
     if not found:
         raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
     return digest(sorted((str(file.relative_to(path)), content_hash(file)) for file in found))

@@ -51,6 +51,10 @@ def nan(found: dict[str, torch.Tensor]) -> None:
     found["model.norm.weight"][3] = float("nan")
 
 
+def whole_numbers(found: dict[str, torch.Tensor]) -> None:
+    found["lm_head.weight"] = found["lm_head.weight"].view(torch.int32)
+
+
 def renamed(found: dict[str, torch.Tensor]) -> None:
     for name in list(found):
         if name.startswith("model.layers.1."):
@@ -97,7 +101,12 @@ REFUSED = [
     (tensors(renamed), r"missing: model.layers.1.*and 6 more.*left over: transformer.layers.1"),
     (tensors(lambda t: t.update(extra=torch.ones(2))), "left over: extra"),
     (tensors(lambda t: t.update({"model.norm.weight": torch.ones(5)})), r"norm.weight \(5, wanted 32"),
-    (tensors(nan), "NaN or infinite.*model.norm.weight"),
+    (tensors(lambda t: t["lm_head.weight"].fill_(0)), "all values equal: lm_head"),
+    (tensors(lambda t: t["lm_head.weight"][0].fill_(3e36)), "beyond 1e.18.*lm_head"),
+    (tensors(whole_numbers), "whole numbers instead of weights: lm_head"),
+    (config(hidden_size=32 * 10**9), "of another shape"),
+    (config(quantization={"bits": 4}), "quantised model"),
+    (tensors(nan), "NaN, infinite.*model.norm.weight"),
     (config(model_type="bert"), "encoder"),
     (config(model_type="opt"), "missing: .*left over: "),
     (config(model_type="t5"), "encoder-decoder"),

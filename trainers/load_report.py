@@ -5,6 +5,7 @@ loading info, which knows tied tensors and what an architecture declares as igno
 and a report that is not clean is refused: no weight of a model is ever random by accident.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -20,9 +21,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from kdbench.harness.errors import InputError, unknown
+from kdbench.trainers.safetensors_header import Stored
 
+WHOLE_NUMBERS = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 NAMED = 3
 """Tensors that a sentence names at most."""
+LONG = 120
+"""Characters of a name that a sentence shows."""
+LARGEST = 1e18
+"""Beyond it squares overflow, gradients first; what is there is a flipped bit, not a weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +41,23 @@ class LoadReport:
         unexpected: tensors that the checkpoint has and the architecture has no place for.
         mismatched: tensors of another shape: name, shape stored, shape wanted.
         untied: pairs that the configuration makes one tensor and the checkpoint holds as two.
-        infinite: tensors with values that are NaN or infinite.
+        whole: tensors stored as whole numbers where weights are wanted.
+        infinite: tensors with values that are NaN, infinite, or beyond `LARGEST`.
+        constant: embeddings of which all values are equal, as in a file of zeros.
     """
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     untied: tuple[tuple[str, str], ...] = ()
+    whole: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
         """Whether the model is what its files say."""
-        return not (
-            self.missing or self.unexpected or self.mismatched or self.untied or self.infinite
-        )
+        return not self.problems()
 
     def problems(self) -> list[str]:
         """A phrase for each kind of what does not fit; empty if clean."""
@@ -60,18 +69,23 @@ class LoadReport:
             ("missing: ", self.missing),
             ("of another shape: ", shapes),
             ("left over: ", self.unexpected),
-            ("not finite: ", self.infinite),
+            ("whole numbers instead of weights: ", self.whole),
+            ("in ", self.infinite),
+            ("all values equal: ", self.constant),
             ("tied by config.json but stored with different values: ", pairs),
         ]
         return [what + listed(names) for what, names in kinds if names]
 
 
-def load_report(model: PreTrainedModel, info: Mapping[str, Any]) -> LoadReport:
-    """The report on a model that was just loaded.
+def load_report(
+    model: PreTrainedModel, info: Mapping[str, Any], stored: Mapping[str, Stored]
+) -> LoadReport:
+    """The report on a model that was just loaded; of one on ``meta``, what names and shapes tell.
 
     Args:
         model: with the weights of its checkpoint.
         info: what ``from_pretrained(output_loading_info=True, ignore_mismatched_sizes=True)`` says.
+        stored: tensors of its files by the names they have there; empty where nobody looked.
     """
     tied = model.get_expanded_tied_weights_keys(all_submodels=True)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -88,18 +102,45 @@ def load_report(model: PreTrainedModel, info: Mapping[str, Any]) -> LoadReport:
             if one in parameters
             and other in parameters
             and parameters[one] is not parameters[other]
+            and parameters[one].device.type != "meta"  # values would have to be compared
+        ),
+        whole=in_order(
+            name
+            for name, tensor in stored.items()
+            if tensor.dtype in WHOLE_NUMBERS
+            and not {name, f"{model.base_model_prefix}.{name}"}.isdisjoint(parameters)
         ),
         infinite=tuple(not_finite(model)),
+        constant=tuple(_constant(model, parameters)),
     )
 
 
+def _constant(
+    model: PreTrainedModel, parameters: Mapping[str, torch.nn.Parameter]
+) -> Iterator[str]:
+    """Names of embeddings, in or out, in which no token differs from another."""
+    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.device.type != "meta" and weight.numel() > 1:
+            low, high = torch.aminmax(weight.detach())
+            if low == high:
+                yield next(name for name, each in parameters.items() if each is weight)
+
+
 def not_finite(model: torch.nn.Module) -> Iterator[str]:
-    """Names of parameters and stored buffers with a value that is NaN or infinite."""
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+    """Names of parameters and buffers with a value that is NaN, infinite or beyond `LARGEST`.
+
+    Buffers (masks, rotary tables) are not weights: of them infinity counts as a value.
+    """
+    limits = chain(
+        ((*pair, LARGEST) for pair in model.named_parameters()),
+        ((*pair, math.inf) for pair in model.named_buffers()),
+    )
+    for name, tensor, limit in limits:
         if tensor.is_floating_point() and tensor.numel() and tensor.device.type != "meta":
-            # one pass, nothing allocated; NaN stays through both
+            # one pass, nothing allocated; NaN stays through both, and is not below anything
             low, high = torch.aminmax(tensor.detach())
-            if not (low.isfinite() and high.isfinite()):
+            if not (low.abs() <= limit and high.abs() <= limit):
                 yield name
 
 
@@ -116,8 +157,13 @@ def refuse_unclean(report: LoadReport, config: PretrainedConfig, ref: str) -> No
         )
     if report.infinite:
         raise InputError(
-            f"the weights of {ref!r} hold values that are NaN or infinite, {what}; they are damaged or "
-            "from a training that diverged: use an earlier or another checkpoint"
+            f"the weights of {ref!r} hold values that are NaN, infinite or beyond {LARGEST:g} ({what}); they "
+            "are damaged or from a training that diverged: use an earlier or another checkpoint"
+        )
+    if report.whole or report.constant:
+        raise InputError(
+            f"the weights of {ref!r} are no trained weights ({what}), as of a file that was quantised or "
+            "only begun to be written; download or copy the model again"
         )
     raise InputError(
         f"the weights of {ref!r} do not fit its config.json, {what}; set tie_word_embeddings to false "
@@ -160,7 +206,7 @@ def listed(names: Iterable[str]) -> str:
     """A few names and how many more there are."""
     found = list(names)
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return ", ".join(found[:NAMED]) + more
+    return ", ".join(n if len(n) <= LONG else f"{n[:LONG]}…" for n in found[:NAMED]) + more
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onn
 ADAPTER = "adapter_config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 """Any of these makes a tokenizer."""
+QUANTISED = ("quantization_config", "compression_config", "quantization")
+"""Fields of a configuration that say that weights are not plain numbers; the last is MLX's."""
 SMALL_FILES = (
     "config.json", "generation_config.json", INDEX, ADAPTER, *TOKENIZERS, "merges.txt",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
@@ -108,14 +110,14 @@ def check_config_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"no model configuration at {str(file)!r}; give the path of a config.json")
     config = json_object(file)
-    quantised = config.get("quantization_config") or config.get("compression_config")
-    if quantised:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-        name = f" ({method})" if isinstance(method, str) else ""
-        raise InputError(
-            f"{file} is that of a quantised model{name}: it has a quantization_config; kdbench trains "
-            "and measures plain weights: give the model it was made from, in float32, bfloat16 or float16"
-        )
+    for field in QUANTISED:
+        if said := config.get(field):
+            method = said.get("quant_method") if isinstance(said, dict) else None
+            name = f" ({method})" if isinstance(method, str) else ""
+            raise InputError(
+                f"{file} is that of a quantised model{name}: it has a {field}; kdbench trains and "
+                "measures plain weights: give the model it was made from, in float32, bfloat16 or float16"
+            )
     if not isinstance(config.get("model_type"), str):
         raise InputError(_no_type(file))
     for place, value in _leaves(config):

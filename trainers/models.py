@@ -41,6 +41,8 @@ PROBES = (
     "a  b   c",
 )
 LOADABLE = "give a hub id that is reachable, a Hugging Face folder with safetensors weights, or a .gguf file"
+META = {"": "meta"}
+"""Where tensors have shapes and no values."""
 MAPPED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -63,7 +65,8 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id, a folder or a GGUF file."""
     if Path(ref).is_dir():
         inspect_tokenizer(ref)
-    with foreign(f"cannot load a tokenizer from {ref!r}", LOADABLE):
+    advice = "copy the tokenizer's files again from its model" if Path(ref).is_dir() else LOADABLE
+    with foreign(f"cannot load a tokenizer from {ref!r}", advice):
         return AutoTokenizer.from_pretrained(**_place(ref))
 
 
@@ -115,19 +118,22 @@ def quiet() -> Iterator[None]:
 def _loaded(ref: str, dtype: torch.dtype) -> PreTrainedModel:
     """A model whose weights are all its checkpoint's, and finite."""
     config = config_from(ref)
-    kinds = {} if ref.endswith(".gguf") else {"use_safetensors": True}
-    if Path(ref).is_dir():
-        inspect_folder(ref)
-    with foreign(f"cannot load a model from {ref!r}", LOADABLE):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            **_place(ref),
-            **kinds,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the info, which names them
-        )
-        report = load_report(model, info)
-    refuse_unclean(report, config, ref)
+    kinds: dict[str, Any] = {} if ref.endswith(".gguf") else {"use_safetensors": True}
+    stored = inspect_folder(ref).tensors if Path(ref).is_dir() else {}
+    # names and shapes first, without values: what is missing would be made, of whatever size
+    places: list[dict[str, Any]] = [{}] if ref.endswith(".gguf") else [{"device_map": META}, {}]
+    for place in places:
+        with foreign(f"cannot load a model from {ref!r}", LOADABLE):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                **_place(ref),
+                **kinds,
+                **place,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the info, which names them
+            )
+            report = load_report(model, info, stored)
+        refuse_unclean(report, config, ref)
     return model
 
 
@@ -167,9 +173,10 @@ def config_from(ref: str) -> PretrainedConfig:
         InputError: it cannot be read.
     """
     path = Path(ref)
-    if path.is_dir() or path.suffix == ".json":
+    if local := path.is_dir() or path.suffix == ".json":
         refuse_unknown(inspect_config(path) if path.is_dir() else check_config_file(path), ref)
-    with foreign(f"cannot load a model configuration from {ref!r}", LOADABLE):
+    advice = "mend it, or use the config.json that belongs to the model" if local else LOADABLE
+    with foreign(f"cannot load a model configuration from {ref!r}", advice):
         config = AutoConfig.from_pretrained(**_place(ref))
     refuse_other_kinds(config, ref)
     return config
