@@ -121,7 +121,7 @@ REFUSED = [
     (config(quantization_config={"quant_method": "gptq"}), "quantised model .gptq."),
     (alone("adapter_config.json", '{"peft_type": "LORA"}'), "LORA adapter.*beside full weights"),
     (alone("config.json", ""), "config.json is empty"),
-    (alone("config.json", "[1]"), "JSON list"),
+    (alone("config.json", "[1]"), "holds a JSON list"),
     (alone("generation_config.json", "{"), "generation_config.json is not valid JSON"),
     (alone("generation_config.json", '{"eos_token_id": "</s>"}'), "eos_token_id must be a token id"),
     (pointer(WEIGHTS), "git lfs pull"),

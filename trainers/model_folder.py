@@ -14,20 +14,21 @@ from typing import Any, NamedTuple
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_json
-from kdbench.trainers.safetensors_header import POINTER, Stored, read_header
+from kdbench.trainers.safetensors_header import AGAIN, POINTER, Stored, read_header
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.npz")
 """Weights that others read: pickles, which may carry code, and formats of other libraries."""
 ADAPTER = "adapter_config.json"
+SETTINGS = "tokenizer_config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 """Any of these makes a tokenizer."""
 QUANTISED = ("quantization_config", "compression_config", "quantization")
 """Fields of a configuration that say that weights are not plain numbers; the last is MLX's."""
 SMALL_FILES = (
     "config.json", "generation_config.json", INDEX, ADAPTER, *TOKENIZERS, "merges.txt",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    SETTINGS, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
 )  # fmt: skip
 
 
@@ -74,8 +75,8 @@ def inspect_folder(path: Path | str) -> ModelFolder:
         weights.tensors
     ):  # building them could take for ever
         raise InputError(
-            f"{folder / 'config.json'} names {layers} layers, but the weights beside it are "
-            f"{len(weights.tensors)} tensors; use the config.json that belongs to them"
+            f"{folder / 'config.json'} names {layers} layers, but the weights beside it hold "
+            f"{len(weights.tensors)} tensors in all; use the config.json that belongs to them"
         )
     return ModelFolder(folder, config, *weights)
 
@@ -126,8 +127,12 @@ def check_config_file(file: Path) -> dict[str, Any]:
     return config
 
 
-def inspect_tokenizer(path: Path | str) -> None:
-    """Raises InputError if a folder's tokenizer is missing, damaged or needs packages that are not here."""
+def inspect_tokenizer(path: Path | str) -> dict[str, Any]:
+    """The ``tokenizer_config.json`` of a folder, empty if there is none.
+
+    Raises:
+        InputError: its tokenizer is missing, damaged, or needs packages that are not here.
+    """
     folder = Path(path)
     _check_files(folder)
     found = [name for name in TOKENIZERS if (folder / name).is_file()]
@@ -136,9 +141,11 @@ def inspect_tokenizer(path: Path | str) -> None:
             f"{folder} holds no tokenizer (tokenizer.json or another of its kinds); copy the tokenizer's "
             "files into it from the model that it was made of"
         )
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / name).is_file():
-            json_object(folder / name)
+    read = {
+        name: json_object(folder / name)
+        for name in ("tokenizer.json", SETTINGS, "special_tokens_map.json")
+        if (folder / name).is_file()
+    }
     if found[0] in ("tokenizer.model", "spiece.model"):
         missing = [n for n in ("sentencepiece", "google.protobuf") if not _installed(n)]
         if missing:
@@ -147,6 +154,19 @@ def inspect_tokenizer(path: Path | str) -> None:
                 "sentencepiece and protobuf; pip install sentencepiece protobuf, or save the tokenizer "
                 "as tokenizer.json where they are"
             )
+    return read.get(SETTINGS, {})
+
+
+def check_gguf(file: Path) -> None:
+    """Raises InputError for what is no GGUF file by its first bytes."""
+    if not file.is_file():
+        raise InputError(f"no GGUF file at {str(file)!r}; give the path of an existing file")
+    with file.open("rb") as opened:
+        begin = opened.read(len(POINTER))
+    if begin == POINTER:
+        raise InputError(_pointer(file))
+    if begin[:4] != b"GGUF":
+        raise InputError(f"{file} is not a GGUF file, or its beginning is damaged; {AGAIN}")
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -156,13 +176,14 @@ def json_object(path: Path) -> dict[str, Any]:
         InputError: empty, damaged, or something else.
     """
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; download or copy it again")
-    found = read_json(path)
+        raise InputError(f"{path} is empty; {AGAIN}")
+    try:
+        found = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; {AGAIN}") from error
     if not isinstance(found, dict):
-        raise InputError(
-            f"{path} holds a JSON {type(found).__name__}, not an object with named fields; download or "
-            "copy it again"
-        )
+        kind = {list: "a JSON list", type(None): "null"}.get(type(found), "a single value")
+        raise InputError(f"{path} holds {kind}, not a JSON object with named fields; {AGAIN}")
     return found
 
 

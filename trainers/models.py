@@ -28,6 +28,7 @@ from kdbench.trainers.load_report import (
 )
 from kdbench.trainers.model_folder import (
     check_config_file,
+    check_gguf,
     inspect_config,
     inspect_folder,
     inspect_tokenizer,
@@ -63,9 +64,11 @@ class Vocabulary:
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id, a folder or a GGUF file."""
+    advice = LOADABLE
     if Path(ref).is_dir():
-        inspect_tokenizer(ref)
-    advice = "copy the tokenizer's files again from its model" if Path(ref).is_dir() else LOADABLE
+        own_code = "auto_map" in inspect_tokenizer(ref)
+        advice = "copy the tokenizer's files again from its model"
+        advice = "kdbench runs no code from model folders" if own_code else advice
     with foreign(f"cannot load a tokenizer from {ref!r}", advice):
         return AutoTokenizer.from_pretrained(**_place(ref))
 
@@ -173,9 +176,10 @@ def config_from(ref: str) -> PretrainedConfig:
         InputError: it cannot be read.
     """
     path = Path(ref)
-    if local := path.is_dir() or path.suffix == ".json":
+    advice = "download or copy it again" if path.suffix == ".gguf" else LOADABLE
+    if path.is_dir() or path.suffix == ".json":
         refuse_unknown(inspect_config(path) if path.is_dir() else check_config_file(path), ref)
-    advice = "mend it, or use the config.json that belongs to the model" if local else LOADABLE
+        advice = "mend it, or use the config.json that belongs to the model"
     with foreign(f"cannot load a model configuration from {ref!r}", advice):
         config = AutoConfig.from_pretrained(**_place(ref))
     refuse_other_kinds(config, ref)
@@ -187,8 +191,7 @@ def _place(ref: str) -> dict[str, Any]:
     path, safe = Path(ref), {"trust_remote_code": False}
     if not ref.endswith(".gguf"):
         return {"pretrained_model_name_or_path": ref, **safe}
-    if not path.is_file():
-        raise InputError(f"no GGUF file at {ref!r}; give the path of an existing file")
+    check_gguf(path)
     return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, **safe}
 
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: names, types and shapes of its tensors, without their values.
+"""The header of a safetensors file: names, types and shapes of its tensors; and whether it is whole.
 
 The format (github.com/huggingface/safetensors): eight bytes of length, little-endian, a JSON object of
 that length, then the values. The library's own reader checks the same; what it says does not tell a
@@ -61,6 +61,7 @@ def read_header(file: Path) -> dict[str, Stored]:
         name: _stored(name, entry, file) for name, entry in header.items() if name != "__metadata__"
     }
     _check_size(header, size - 8 - length, file)
+    _check_tail(header, 8 + length, file)
     return tensors
 
 
@@ -113,3 +114,24 @@ def _check_size(header: dict[str, Any], there: int, file: Path) -> None:
         raise InputError(
             f"{file} is damaged: its header does not describe all of its bytes; {AGAIN}"
         )
+
+
+def _check_tail(header: dict[str, Any], start: int, file: Path) -> None:
+    """A file whose last tensors, a matrix among them, are zeros was made room for and never filled."""
+    entries = [
+        (entry["data_offsets"], name) for name, entry in header.items() if name != "__metadata__"
+    ]
+    with foreign(f"cannot read {file}", AGAIN), file.open("rb") as opened:
+        for (first, last), name in sorted(entries, reverse=True):
+            opened.seek(start + first)
+            left = last - first
+            while left > 0:
+                part = opened.read(min(left, 1 << 20))
+                if any(part) or not part:
+                    return
+                left -= len(part)
+            if math.prod(header[name]["shape"]) > 1 and len(header[name]["shape"]) > 1:
+                raise InputError(
+                    f"{file} ends in zeros, tensor {name} and what follows it, as a download does that "
+                    f"was broken off; {AGAIN}"
+                )

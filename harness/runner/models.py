@@ -93,7 +93,8 @@ def locate(name: str, ref: str) -> Located:
 @functools.lru_cache(maxsize=256)
 def _verify(ref: str, stamps: tuple[tuple[str, int, int], ...]) -> None:
     """Whether a model and its tokenizer load and fit; remembered while its files stay the same."""
-    vocabulary(load_tokenizer(ref), verify_model(ref))
+    model = verify_model(ref)
+    vocabulary(load_tokenizer(ref), model)
 
 
 def local_copy(ref: str) -> Path:

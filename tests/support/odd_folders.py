@@ -280,7 +280,7 @@ def zeros_instead(random_: random.Random, folder: Path) -> Must:
     write_header(
         folder / WEIGHTS, json.dumps(header).encode(), rest[:start] + bytes(len(rest) - start)
     )
-    return "refuse" if start == 0 else "any"
+    return "refuse"
 
 
 @accident
