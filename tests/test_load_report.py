@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import new_folder
+from kdbench.harness.runner.models import locate
 from kdbench.tasks import mini
 from kdbench.trainers.model_folder import inspect_folder, inspect_tokenizer
 from kdbench.trainers.models import config_from, load_model, load_tokenizer, verify_model
@@ -79,6 +80,11 @@ def pickled(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
 
 
+def never_filled(folder: Path) -> None:
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
 def lacks_shard(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
     where = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
@@ -127,6 +133,7 @@ REFUSED = [
     (pointer(WEIGHTS), "git lfs pull"),
     (pointer("config.json"), "git lfs pull"),
     (cut, "cut short.*download"),
+    (never_filled, "ends in zeros, tensor model.layers.1"),
     (pickled, "pytorch_model.bin.*save_pretrained"),
     (lacks_shard, "lacks model-00002-of-00002"),
     (outside, "shards are .safetensors files beside it"),
@@ -151,6 +158,17 @@ def test_an_adapter_is_told_from_a_model(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGML")
+    with pytest.raises(InputError, match="not a GGUF file"):
+        load_model(str(tmp_path / "a.gguf"))
+
+
+def test_a_model_that_does_not_fit_its_tokenizer_is_not_located(folder: Path) -> None:
+    with pytest.raises(InputError, match="use the tokenizer that belongs to the model"):
+        locate("model", str(folder))
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_whole_models_pass(family: str, tied: bool, tmp_path: Path) -> None:
@@ -166,6 +184,13 @@ def test_whole_models_pass(family: str, tied: bool, tmp_path: Path) -> None:
 
 
 def test_a_damaged_tokenizer_is_refused(folder: Path) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    own = settings | {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (folder / "mine.py").write_text("raise SystemExit('code ran')")
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match="kdbench runs no code from model folders"):
+        load_tokenizer(str(folder))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     load_tokenizer(str(folder))
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE"}}')
     with pytest.raises(InputError, match="cannot load a tokenizer"):
