@@ -96,6 +96,7 @@ def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
         rows=Rows([], [], [], {"train": "r", "dev": "", "text": ""}),
         contents=Contents(teacher="t", student="b", train="r", dev="", text=""),
         tokenizer=mini.build_tokenizer(),
+        shared=0,
     )
     return _teacher_samples(session, prepared, teacher)
 
