@@ -91,10 +91,12 @@ class DataConfig(Section):
         "template writes it, of other templates (and of lm-eval's tasks) as the tokenizer adds it",
     )
 
-    @field_validator("template_date")
+    @field_validator("template_date", mode="before")
     @classmethod
-    def _is_date(cls, date: str) -> str:
-        return datetime.date.fromisoformat(date).isoformat()
+    def _is_date(cls, date: Any) -> str:
+        # YAML has dates of its own
+        day = date if isinstance(date, datetime.date) else datetime.date.fromisoformat(str(date))
+        return f"{day:%Y-%m-%d}"
 
 
 class TrainConfig(Recipe):

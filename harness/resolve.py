@@ -39,6 +39,8 @@ SYNONYMS = {
 }
 SAID = 80
 """Characters of a setting that a sentence repeats."""
+OPEN = "data.template_arguments."
+"""Below it, keys are the user's own."""
 SUITE_KEYS = {"extends", "methods"}
 REFUSED = {
     "pair.trust_remote_code": "kdbench runs no code that comes with a model; choose one whose "
@@ -249,7 +251,7 @@ def _check_keys(tree: Tree, where: str) -> None:
     sections = {key.rpartition(".")[0] for key in known}
     fields = [k for k in known if k not in sections and not k.startswith("method.")]
     for dotted, value in _dotted(tree):
-        if dotted.startswith("method.") or isinstance(value, Mapping):
+        if dotted.startswith(("method.", OPEN)) or isinstance(value, Mapping):
             continue
         if dotted in REFUSED:
             raise InputError(f"{where}: {REFUSED[dotted]}")

@@ -1,6 +1,8 @@
 """Chat templates and tokenizers as content: dates, arguments, begin tokens, ends of turns, twins."""
 
 import datetime
+import itertools
+import random
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +11,11 @@ from typing import Any
 import pytest
 import tiny
 import transformers.utils.chat_template_utils as rendering
+import yaml
 from chat_styles import STYLES, WORDS, Style, tokenizer
 from tokenizers import AddedToken, normalizers
 
-from kdbench.harness.config import DataConfig, PairConfig, RunConfig
+from kdbench.harness.config import DataConfig, PairConfig, RunConfig, with_precision
 from kdbench.harness.contents import tokenizer_fingerprint
 from kdbench.harness.data import chat
 from kdbench.harness.data.examples import Example
@@ -25,7 +28,9 @@ from kdbench.harness.data.tokens import (
     tokenise,
 )
 from kdbench.harness.errors import InputError
+from kdbench.harness.identity import Contents, run_id, run_parts
 from kdbench.harness.preflight import template
+from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.data import Rows, twins_of
 from kdbench.harness.runner.training import say_ends
 from kdbench.trainers.alignment import Twins, places
@@ -154,9 +159,27 @@ def test_an_argument_wins_over_the_date() -> None:
     assert "some day" in render(ROW, told, made)
 
 
-def test_a_date_that_is_none_is_refused() -> None:
+def test_a_date_may_come_from_yaml_and_must_be_one() -> None:
+    (day,) = yaml.safe_load("[2025-03-09]")
+    assert DataConfig(train="dolly", template_date=day).template_date == "2025-03-09"
     with pytest.raises(ValueError, match="template_date"):
         DataConfig(train="dolly", template_date="yesterday")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["data.template_arguments={deep: {a: [1]}, thinks: no}", "data.template_arguments.thinks=no"],
+)
+def test_arguments_are_given_on_the_command_line_and_identify_the_run(given: str) -> None:
+    config = resolve(suite="mini", method="sft", assignments=[given])
+    assert config.training_format.arguments["thinks"] is False
+    plain = resolve(suite="mini", method="sft", assignments=["data.template_date=2024-07-26"])
+    contents = Contents("t", "s", "a", "b", "c")
+    resolved = [with_precision(each, "fp32") for each in (config, plain)]
+    ids = {run_id(run_parts(each, contents)) for each in resolved}
+    assert len(ids) == 2
+    dated = resolve(suite="mini", method="sft", assignments=["data.template_date=2025-01-02"])
+    assert run_id(run_parts(with_precision(dated, "fp32"), contents)) not in ids
 
 
 # -- begin tokens ---------------------------------------------------------------------------------
@@ -312,7 +335,7 @@ def wrong_spans(one: Any, other: Any, text: str, same: Any) -> tuple[int, int]:
 def skeleton(text: str) -> str:
     """What no normaliser of `NORMALISERS` touches."""
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    kept = (c for c in apart if not unicodedata.combining(c) and c not in '“" ')
+    kept = (c for c in apart if unicodedata.category(c) != "Mn" and c not in '“" ')
     return "".join(kept).replace("and", "").strip()
 
 
@@ -326,6 +349,63 @@ def test_spans_say_the_same_whatever_is_normalised(name: str, whose: str) -> Non
         spans, wrong = wrong_spans(one, other, text, skeleton)
         assert wrong == 0
     assert spans > 60  # of the last, long text: they are no larger than they need be
+
+
+POOL = (
+    "abcdefgh ABC 0123",
+    "éèêëçñöüß",
+    "e\u0301o\u0308\u0323n\u0303a\u030a",
+    "한국어 각각",
+    "ﬁﬂ½①ｆｕ",
+    "你好世界",
+    "“”‘’…—",
+    "👩‍🔬🇫🇷🙂",
+    "  \n\tand and ",
+    "नमस्ते",
+    "مرحبا",
+    "İıſ",
+)
+
+
+@pytest.mark.long
+def test_twins_of_random_texts_under_all_pairs_of_normalisers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = random.Random(11)
+    made = {
+        n: [tokenizer(size=s, normalizer=r) for s in (330, 300)] for n, r in NORMALISERS.items()
+    }
+    tried = spans = wrong = 0
+    for one, other in itertools.product(NORMALISERS, NORMALISERS):
+        for _ in range(30):
+            words = rng.choices(POOL, k=rng.randint(1, 12))
+            text = " ".join("".join(rng.choices(word, k=rng.randint(1, 6))) for word in words)
+            number, bad = wrong_spans(made[one][0], made[other][1], text, skeleton)
+            tried, spans, wrong = tried + 1, spans + number, wrong + bool(bad)
+            if bad:
+                print(one, other, repr(text))
+    with capsys.disabled():
+        print(f"\ntwins: tried {tried} texts, {spans} spans; texts with a wrong span {wrong}")
+    assert wrong == 0
+
+
+@pytest.mark.long
+def test_all_styles_in_all_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = 0
+    for (name, style), adds, begin, date in itertools.product(
+        STYLES.items(), (False, True), ("auto", "always", "never"), ("2024-07-26", "2030-12-01")
+    ):
+        made = style.tokenizer(adds=style.begin if adds else "")
+        form = form_of(style, date=date, begin=begin)
+        end = vocabulary(made, end=end_of(made, form)).eos_ids[0]
+        (row,), _ = tokenise([ROW], made, template=form, rule=RULE, end_id=end)
+        count = row.prompt_ids.count(made.bos_token_id)
+        assert count == max(row.prompt.count(style.begin), begin == "always"), name
+        assert made.convert_ids_to_tokens(row.response_ids[-1]) == (style.end or style.stop)
+        assert not any(f.state == "fail" for f in template.check(subject(made, form)))
+        tried += 1
+    with capsys.disabled():
+        print(f"\nstyles: tried {tried} settings of {len(STYLES)} styles")
 
 
 def test_places_of_texts_that_differ() -> None:
