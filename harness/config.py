@@ -44,7 +44,7 @@ class PairConfig(Section):
     teacher: str = Field(description="hub id, folder, .gguf file, or mini-2:teacher")
     student: str = Field(
         description="hub id, folder, .gguf file, prune:N, a model config.json to initialise at "
-        "random, or mini-2:student (-small, -large, -larger)"
+        "random, or mini-2:student (-small, -large, -larger, -gpt2, -qwen3)"
     )
     template: Template = Field(
         "alpaca",

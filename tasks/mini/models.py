@@ -1,11 +1,13 @@
-"""Sizes of the mini teacher and student; how the teacher is trained is in ``settings``."""
+"""Sizes and architectures of the world's teacher and students; how the teacher is trained is in
+``settings``.
+"""
 
 from typing import TYPE_CHECKING
 
 from kdbench.tasks.mini.tokenizer import EOS, PAD, vocabulary
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig
+    from transformers import PretrainedConfig
 
 # (width, layers, heads, feed-forward width); outside the embedding the teacher has 0.95 million
 # parameters at ``mini-2``, and the student about a tenth of the teacher's
@@ -16,25 +18,36 @@ MODELS = {
     "student-small": {"mini-2": (16, 2, 2, 128), "mini-test": (16, 1, 2, 32)},
     "student-large": {"mini-2": (64, 3, 4, 256), "mini-test": (48, 1, 2, 64)},
     "student-larger": {"mini-2": (96, 3, 4, 384), "mini-test": (48, 2, 2, 64)},
+    # of another architecture than the teacher's: learned positions and GELU; grouped query attention
+    "student-gpt2": {"mini-2": (32, 3, 2, 384), "mini-test": (32, 1, 2, 64)},
+    "student-qwen3": {"mini-2": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
 }
 
 
-def model_config(role: str, size: str) -> "LlamaConfig":
+def model_config(role: str, size: str) -> "PretrainedConfig":
     """The architecture of a role (a key of ``MODELS``) in a world size."""
-    from transformers import LlamaConfig
+    from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
     width, layers, heads, feed_forward = MODELS[role][size]
     ids = vocabulary()
-    return LlamaConfig(
-        vocab_size=len(ids),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        intermediate_size=feed_forward,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=ids[EOS],
-        pad_token_id=ids[PAD],
-    )
+    shared = {
+        "vocab_size": len(ids),
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": ids[EOS],
+        "pad_token_id": ids[PAD],
+    }
+    if role == "student-gpt2":
+        sizes = {"n_embd": width, "n_layer": layers, "n_head": heads, "n_inner": feed_forward}
+        return GPT2Config(n_positions=256, **sizes, **shared)
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": feed_forward,
+        "max_position_embeddings": 256,
+    }
+    if role == "student-qwen3":
+        head = {"num_key_value_heads": 1, "head_dim": width // heads}
+        return Qwen3Config(**head, **sizes, **shared)
+    return LlamaConfig(num_key_value_heads=heads, **sizes, **shared)
