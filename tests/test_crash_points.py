@@ -40,44 +40,37 @@ def crashes(scene: Scene, dice: random.Random) -> list[Crash]:
     return found
 
 
-def tried(scene: Scene, dice: random.Random, count: int) -> tuple[Counter[str], list[str]]:
-    """Trials of a scene: how many by kind, and what went wrong."""
+def tried(scene: Scene, dice: random.Random, count: int) -> list[str]:
+    """Trials of a scene; prints how many by kind, and returns what went wrong."""
     scene.rehearse()
     kinds: Counter[str] = Counter()
     wrong = []
     for _ in range(count):
         points = crashes(scene, dice)
-        kinds[f"{scene.operations[points[0].at - 1].verb} {points[0].how}"] += 1
-        kinds["twice"] += len(points) > 1
+        operation = scene.operations[points[0].at - 1]
+        kinds[f"{operation.verb} {points[0].how}"] += 1
+        kinds["and again"] += len(points) > 1
         if problem := scene.trial(*points):
-            operation = scene.operations[points[0].at - 1]
             wrong.append(f"{scene.name}: {points} {operation}: {problem}")
-    return kinds, wrong
+    said = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
+    line = f"| {scene.name} | {len(scene.operations)} | {count} | {len(wrong)} | {said} |"
+    print(line, *wrong, sep="\n", flush=True)
+    return wrong
 
 
 def test_a_few_crash_points(stage: Stage) -> None:
-    dice = random.Random(SEED)
-    _, wrong = tried(stage.cold("seqkd"), dice, 2)
+    wrong = tried(stage.cold("seqkd"), random.Random(SEED), 2)
     assert not wrong, "\n".join(wrong)
 
 
+COUNTS = {"score": 40, "judge": 40, "eval": 40, "ablate": 30, "cold sft": 24, "cold seqkd": 24}
+COUNTS |= {method: 13 for method in METHODS if method != "sft"}
+
+
 @pytest.mark.long
-def test_crash_points_of_every_command(stage: Stage) -> None:
-    dice = random.Random(SEED)
-    lines, wrong = [], []
-    kinds: Counter[str] = Counter()
+@pytest.mark.parametrize("name", COUNTS)
+def test_crash_points(name: str, stage: Stage) -> None:
+    dice = random.Random(f"{SEED} {name}")
     with JudgeServer(verdict) as server:
-        plan = [(stage.score(), 40), (stage.judge(server.url), 40), (stage.eval(), 40)]
-        plan += [(stage.ablate(), 30), (stage.cold("sft"), 24), (stage.cold("seqkd"), 24)]
-        plan += [(stage.warm(method), 13) for method in METHODS if method != "sft"]
-        for scene, count in plan:
-            found, bad = tried(scene, dice, count)
-            kinds += found
-            wrong += bad
-            line = f"| {scene.name} | {len(scene.operations)} | {count} | {count - len(bad)} | {len(bad)} |"
-            print(line, flush=True)
-            for each in bad:
-                print("   ", each[:1500], flush=True)
-            lines.append(line)
-    print(*(f"| {kind} | {count} |" for kind, count in sorted(kinds.items())), sep="\n")
+        wrong = tried(stage.scene(name, server.url), dice, COUNTS[name])
     assert not wrong, "\n".join(wrong)

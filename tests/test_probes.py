@@ -22,6 +22,7 @@ from kdbench.harness.evaluation import names as task_names
 from kdbench.harness.evaluation import texts
 from kdbench.harness.evaluation.evaluate import answering_truth
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
+from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.records import SampleRow, ScoreRow, Summary
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_json, read_record
@@ -243,7 +244,7 @@ def test_a_probe_is_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.Mon
         session = SimpleNamespace(
             config=resolve(suite="mini-test", method="sft", flags=tasks),
             progress=Progress(quiet=True),
-            cost=lambda stage, wall_s: None,
+            spent=Spent,
         )
         prober = probing.Prober(session, answering_truth("mini-test", 4), None)  # type: ignore[arg-type]
         prober(done, prepared(task, student(), 2))

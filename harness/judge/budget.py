@@ -69,6 +69,22 @@ class Budget:
             self._changed.notify_all()
 
 
+def settle_recorded(judge: JudgeDefinition, log: VerdictLog) -> None:
+    """Settles what a kill left reserved although the answer, and with it the usage, is recorded."""
+    budget = Budget(judge, None, 0.0)
+    for reserved, verdict in log.unsettled():
+        tokens = verdict.prompt_tokens or 0, verdict.completion_tokens or 0
+        log.book(
+            CostRow(
+                key=reserved.key,
+                event="settled",
+                prompt_tokens=tokens[0] - reserved.prompt_tokens,
+                completion_tokens=tokens[1] - reserved.completion_tokens,
+                amount=budget.price(*tokens) - reserved.amount,
+            )
+        )
+
+
 class Meter:
     """Books the requests of one call: each is reserved before it is sent.
 

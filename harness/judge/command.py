@@ -15,7 +15,7 @@ from kdbench.harness.files.records import JudgeRecord, JudgeScores, JudgeSummary
 from kdbench.harness.files.run_folder import RunFolder, find_runs
 from kdbench.harness.judge import printing
 from kdbench.harness.judge.asking import Asking, Question, Stop
-from kdbench.harness.judge.budget import Budget
+from kdbench.harness.judge.budget import Budget, settle_recorded
 from kdbench.harness.judge.calls import Answered, Call, calls_about, stored_answers
 from kdbench.harness.judge.definition import OPENAI_URL, JudgeDefinition, checked_url, judge_id
 from kdbench.harness.judge.parsing import read
@@ -91,6 +91,7 @@ def judge_command(request: JudgeRequest) -> int:
         targets = [t._replace(log=VerdictLog(t.log.folder)) for t in targets]
         for target in targets:
             target.log.folder.record.write(record)
+            settle_recorded(judge, target.log)
         stopped = _answer(request, base_url, targets, progress)
         found = [(t.answered, judge_scores(judge, t.answered, t.calls, t.log)) for t in targets]
         for run in dict.fromkeys(answered.run for answered, _ in found):

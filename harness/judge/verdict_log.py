@@ -6,6 +6,7 @@ as spent.
 """
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 from kdbench.harness.files.records import CostRow, VerdictRow
@@ -22,9 +23,11 @@ class VerdictLog:
     def __init__(self, folder: JudgeFolder) -> None:
         self.folder = folder
         self._guard = threading.Lock()
+        verdicts = read_records(folder.verdicts, VerdictRow)
         # a later row of a key is a retry
-        self._verdicts = {row.key: row for row in read_records(folder.verdicts, VerdictRow)}
+        self._verdicts = {row.key: row for row in verdicts}
         costs = read_records(folder.costs, CostRow)
+        self._unsettled = _unsettled(verdicts, costs)
         self.spent = sum(row.amount for row in costs)
         self.prompt_tokens = sum(row.prompt_tokens for row in costs)
         self.completion_tokens = sum(row.completion_tokens for row in costs)
@@ -35,6 +38,10 @@ class VerdictLog:
     def verdict(self, key: str) -> VerdictRow | None:
         """The recorded answer to a question."""
         return self._verdicts.get(key)
+
+    def unsettled(self) -> list[tuple[CostRow, VerdictRow]]:
+        """Reservations of requests whose answers are recorded and were not settled before a kill."""
+        return [(row, self._verdicts[row.key]) for row in self._unsettled]
 
     def add(self, row: VerdictRow) -> None:
         """Records an answer, on disk first."""
@@ -49,6 +56,14 @@ class VerdictLog:
             self.spent += row.amount
             self.prompt_tokens += row.prompt_tokens
             self.completion_tokens += row.completion_tokens
+
+
+def _unsettled(verdicts: list[VerdictRow], costs: list[CostRow]) -> list[CostRow]:
+    """The last reservation of every question with more answers that report a usage than settlements."""
+    answers = Counter(row.key for row in verdicts if row.prompt_tokens is not None)
+    answers.subtract(row.key for row in costs if row.event == "settled")
+    last = {row.key: row for row in costs}
+    return [row for row in last.values() if row.event == "reserved" and answers[row.key] > 0]
 
 
 def recorded(source: Path) -> dict[str, VerdictRow]:

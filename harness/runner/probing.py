@@ -85,9 +85,11 @@ class Prober:
     def _stage(self, name: str, subject: Subject, prepared: PreparedTask) -> None:
         probe, stage = find_probe(name), subject.evaluation.probe(name)
         settings = probe.settings(subject, prepared)
+        if settings is None:
+            return
         done = stage.done(self._session.progress.say)
-        settle(stage)  # a kill may have come between its marker and this
-        if settings is None or (done and stage.info().get("settings") == settings):
+        if done and stage.info().get("settings") == settings:
+            settle(stage)  # a kill may have come between its marker and this
             return
         spent = self._session.spent(stage)
         with self._session.progress.stage(f"{self._answering.label}: {name}", 1) as live:

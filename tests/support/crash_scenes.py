@@ -1,12 +1,13 @@
 """Commands at the size of a test, with what lies there before them: models of a few thousand parameters."""
 
 import shutil
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import zoo
-from crashes import Nursery, Scene
+from crashes import Nursery, Scene, money
 from judge_server import Action, say
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -62,6 +63,15 @@ class Stage:
     def _warm(self) -> Path:
         return self._kept("warm", self._cold, run("sft"))
 
+    def scene(self, name: str, url: str) -> Scene:
+        """A scene by its name: a verb, a method, or ``cold`` and a method."""
+        if name == "judge":
+            return self.judge(url)
+        if name in ("eval", "score", "ablate"):
+            made: Scene = getattr(self, name)()
+            return made
+        return self.cold(name[5:]) if name.startswith("cold ") else self.warm(name)
+
     def cold(self, method: str) -> Scene:
         """A first run: teacher, base, init, teacher answers and references are made."""
         return self._scene(f"{method}, first run", run(method), self._cold)
@@ -84,7 +94,7 @@ class Stage:
         """A judge asked about all answers of a run."""
         sizes = ["--set", "concurrency=1", "--set", "sanity_prompts=1", "--set", "seeds=1"]
         asked = ["judge", self._run(), "--judge-base-url", url, *sizes, "--quiet"]
-        return self._scene("judge", asked, self._warm)
+        return replace(self._scene("judge", asked, self._warm), check=money)
 
     def ablate(self) -> Scene:
         """A study of two methods, one of which is done."""

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -112,6 +113,7 @@ class Scene:
         arguments: of kdbench; run in ``stage``, which holds ``runs`` and ``cache``.
         stage: the one folder in which it happens.
         before: what lies in ``stage`` before the command; copied for every trial.
+        check: (scene, kills) -> what else is wrong after a trial, or nothing.
     """
 
     nursery: Nursery
@@ -119,7 +121,7 @@ class Scene:
     arguments: list[str]
     stage: Path
     before: Path
-    environment: dict[str, str] = field(default_factory=dict)
+    check: "Callable[[Scene, int], str]" = lambda scene, kills: ""
     operations: list[Operation] = field(default_factory=list)
     expected: dict[str, bytes] = field(default_factory=dict)
 
@@ -149,7 +151,7 @@ class Scene:
         code = self._run()
         if code != 0:
             return f"exit {code} of the continued command: {self.said()}"
-        return difference(self.expected, snapshot(self.stage))
+        return difference(self.expected, snapshot(self.stage)) or self.check(self, len(crashes))
 
     def said(self) -> str:
         """The end of the last command's output."""
@@ -157,7 +159,7 @@ class Scene:
 
     def _run(self, **more: Any) -> int:
         roots = (self.stage / "runs", self.stage / "cache")
-        environment = {"KDBENCH_CACHE": str(roots[1]), **self.environment}
+        environment = {"KDBENCH_CACHE": str(roots[1])}
         return self.nursery.run(self.arguments, self.stage, roots, environment=environment, **more)
 
 
@@ -178,13 +180,39 @@ def comparable(path: Path) -> bytes:
     """A file without what clocks and memory meters put there."""
     data = path.read_bytes()
     if path.suffix in (".json", ".done"):
-        return json.dumps(_timeless(json.loads(data))).encode()
+        content = json.loads(data)
+        if path.name == "summary.json":  # money in flight at a kill stays spent; see `money`
+            for judge in content["judge"].values():
+                judge.update(prompt_tokens=0, completion_tokens=0, cost=0)
+        return json.dumps(_timeless(content)).encode()
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in data.splitlines()]
+        if path.name == "cost.jsonl":
+            rows = settled(rows)
         return "\n".join(json.dumps(_timeless(row)) for row in rows).encode()
     if path.name == "README.md":
         return re.sub(rb"\d+(\.\d+)? (s|min|h)\b", b"TIME", data)
     return data
+
+
+def settled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A judge's costs without reservations of requests that a kill left unanswered."""
+    pairs = zip(rows, [*rows[1:], {"event": "reserved"}], strict=True)
+    return [row for row, after in pairs if {row["event"], after["event"]} != {"reserved"}]
+
+
+def money(scene: Scene, kills: int) -> str:
+    """Whether a judge's costs are those of its ledger, which may hold one open request a kill."""
+    for ledger in scene.stage.glob("runs/*/eval/*/judge/*/cost.jsonl"):
+        rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+        if (unanswered := len(rows) - len(settled(rows))) > kills:
+            return f"{unanswered} requests unanswered after {kills} kills"
+        summary = json.loads((ledger.parents[4] / "summary.json").read_text())
+        (judge,) = summary["judge"].values()
+        for name in ("prompt_tokens", "completion_tokens"):
+            if judge[name] != sum(row[name] for row in rows):
+                return f"{name} of the summary is not that of the ledger"
+    return ""
 
 
 def _timeless(value: Any) -> Any:
