@@ -63,8 +63,8 @@ def test_a_few_crash_points(stage: Stage) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-COUNTS = {"score": 40, "judge": 40, "eval": 40, "ablate": 30, "cold sft": 24, "cold seqkd": 24}
-COUNTS |= {method: 13 for method in METHODS if method != "sft"}
+COUNTS = {"score": 60, "judge": 60, "eval": 40, "ablate": 30, "cold sft": 20, "cold seqkd": 20}
+COUNTS |= {"run dpkd": 24} | {method: 10 for method in METHODS if method != "sft"}
 
 
 @pytest.mark.long

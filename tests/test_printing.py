@@ -14,6 +14,7 @@ from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.store import write_json
 from kdbench.harness.printing import draw, guarded, visible_json
 from kdbench.harness.progress import Progress
+from kdbench.harness.verbs import ls
 from kdbench.reports.text.csv import csv_text, frame
 
 NASTY = "a\x1b[31m\x07\x9b\u202eb\r\nfake: line\x00\ud800\x7f"
@@ -133,6 +134,7 @@ def test_a_run_keeps_the_traceback_of_its_last_error(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         fail(run)
     assert "ValueError: below" in (run / "error.log").read_text()
+    assert ls.runs(tmp_path)[0]["state"] == "begun; last command failed: InputError: a sentence"
     with RunLock(run):
         pass
     assert [path.name for path in run.iterdir()] == ["config.json"]

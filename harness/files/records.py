@@ -21,7 +21,8 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     summary.json                             Summary: all that a board reads
     manifest.json                            Manifest, written last
     report/                                  what kdbench report wrote; read by nobody
-    <stage>.done                             stage markers: sha256 of the stage's outputs
+    <stage>.done                             stage markers: sha256 of the stage's outputs, what it cost
+    <stage>.spent.jsonl                      StageCost, time of a stage that is not done yet, by its parts
     (every .json and .done                   carries the digest of itself; see `selfcheck`)
     lock                                     host, pid, heartbeat of the one writer
     error.log                                traceback of the last command's error; none if it ended well

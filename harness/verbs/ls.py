@@ -69,9 +69,11 @@ def _state(run: "RunFolder") -> str:
     holder, stages = lock_holder(run.path), run.stages()
     if holder is not None:
         return f"running (process {holder.pid} on {holder.host})"
+    state = f"stopped after {stages[-1]}" if stages else "begun"
     if run.summary.exists():
-        return "done"
-    return f"stopped after {stages[-1]}" if stages else "begun"
+        state = "done"
+    error = run.last_error()
+    return f"{state}; last command failed: {error}" if error else state
 
 
 def methods() -> Rows:

@@ -64,21 +64,27 @@ class Stage:
         return self._kept("warm", self._cold, run("sft"))
 
     def scene(self, name: str, url: str) -> Scene:
-        """A scene by its name: a verb, a method, or ``cold`` and a method."""
+        """A scene by its name: a verb, a method (its training), or ``run`` or ``cold`` and a method."""
         if name == "judge":
             return self.judge(url)
         if name in ("eval", "score", "ablate"):
             made: Scene = getattr(self, name)()
             return made
-        return self.cold(name[5:]) if name.startswith("cold ") else self.warm(name)
+        kind, _, method = name.rpartition(" ")
+        make = {"cold": self.cold, "run": self.warm, "": self.train}[kind]
+        return make(method)
 
     def cold(self, method: str) -> Scene:
         """A first run: teacher, base, init, teacher answers and references are made."""
         return self._scene(f"{method}, first run", run(method), self._cold)
 
     def warm(self, method: str) -> Scene:
-        """A run that finds what the runs before it shared; no probes, which are alike for all methods."""
+        """A run that finds what the runs before it shared; no probes, which `cold` has."""
         return self._scene(method, [*run(method), "--set", "tasks.probes=[]"], self._warm)
+
+    def train(self, method: str) -> Scene:
+        """Its training alone, the only part that differs from method to method."""
+        return self._scene(method, ["train", *run(method)[1:]], self._warm)
 
     def eval(self) -> Scene:
         """More tasks, with probes, for a trained run."""
