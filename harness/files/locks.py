@@ -144,6 +144,17 @@ def log_error(folder: Path, error: BaseException | None) -> None:
         log.unlink(missing_ok=True)
 
 
+def last_error(folder: Path) -> str:
+    """What ended the last command in a folder early, in a line; empty if it ended well or was killed."""
+    log = inside(folder, ERRORS)
+    if not log.is_file():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line.strip() for line in lines if line.strip()]
+    # an error of ours is a sentence; of a bug, type and message
+    return said[-1].removeprefix("kdbench.harness.errors.") if said else ""
+
+
 def lock_holder(folder: Path | str, name: str = LOCK) -> Holder | None:
     """The live holder of a folder's lock, or None (for listings; never by the holding process)."""
     path = inside(Path(folder), name)

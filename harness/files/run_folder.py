@@ -319,18 +319,6 @@ class RunFolder:
         over = {"prepare": self.prepare.exists(), "train": self.training.stage.marked()}
         return [name for name, done in over.items() if done]
 
-    errors = InFolder("error.log", Path)
-    """Traceback of the last command's error; none if it ended well."""
-
-    def last_error(self) -> str:
-        """What ended the last command early, in a line; empty if it ended well or was killed."""
-        if not self.errors.is_file():
-            return ""
-        lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.strip() for line in lines if line.strip()]
-        # an error of ours is a sentence; of a bug, type and message
-        return said[-1].removeprefix("kdbench.harness.errors.") if said else ""
-
     training = InFolder("train", Training)
     """Its training."""
 

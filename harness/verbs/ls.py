@@ -64,7 +64,7 @@ def _run_row(run: "RunFolder") -> dict[str, Any]:
 
 
 def _state(run: "RunFolder") -> str:
-    from kdbench.harness.files.locks import lock_holder
+    from kdbench.harness.files.locks import last_error, lock_holder
 
     holder, stages = lock_holder(run.path), run.stages()
     if holder is not None:
@@ -72,7 +72,7 @@ def _state(run: "RunFolder") -> str:
     state = f"stopped after {stages[-1]}" if stages else "begun"
     if run.summary.exists():
         state = "done"
-    error = run.last_error()
+    error = last_error(run.path)
     return f"{state}; last command failed: {error}" if error else state
 
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Self
 
 HERE = Path(__file__).parent
 HOW = ("before", "after", "torn")
-CLOCKS = {"wall_s", "finished", "peak_mb", "asked", "latency_s", "seconds"}
+# and the digest of a document that holds them
+CLOCKS = {"wall_s", "finished", "peak_mb", "asked", "latency_s", "seconds", "digest"}
 KILLED = -9
 
 
