@@ -8,7 +8,8 @@ import zoo
 from kdbench.harness.files.costs import Spent, costs_of, settle
 from kdbench.harness.files.records import CostRow, StageCost, VerdictRow
 from kdbench.harness.files.run_folder import JudgeFolder, RunFolder
-from kdbench.harness.files.store import Stage, append_rows, read_records
+from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import append_rows, read_records
 from kdbench.harness.judge.budget import settle_recorded
 from kdbench.harness.judge.definition import load_judge
 from kdbench.harness.judge.verdict_log import VerdictLog
