@@ -97,6 +97,7 @@ def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
         contents=Contents(teacher="t", student="b", train="r", dev="", text=""),
         tokenizer=mini.build_tokenizer(),
         shared=0,
+        data=None,
     )
     return _teacher_samples(session, prepared, teacher)
 
