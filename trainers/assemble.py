@@ -13,11 +13,12 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import Say, to_stderr
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel, Services, reference_loss
-from kdbench.trainers.head.head import head_of, width_of
+from kdbench.trainers.head.head import head_of, takes_apart, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
@@ -134,11 +135,24 @@ def _layout(parts: Parts) -> Layout:
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     """The method's own modules, initialised from the training's seed, in the student's precision."""
     student, teacher = parts.student, parts.teacher
+    if type(parts.method).parameters is not Method.parameters:
+        _refuse_dense(parts.method, *filter(None, (student, teacher)))
     widths = [width_of(m) if m else 0 for m in (student, teacher)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parts.recipe.seed)
         made = parts.method.parameters(*widths)
     return {name: module.to(student.device, student.dtype) for name, module in made.items()}
+
+
+def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
+    """Raises InputError if a method that projects hidden states would be given logits in their place."""
+    for model in models:
+        if not takes_apart(model):
+            raise InputError(
+                f"{method.card.title} compares hidden states, but between those of {type(model).__name__} "
+                "and its logits lies more than a head, so they are not used here; choose a method "
+                "that compares logits, or another model"
+            )
 
 
 def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Context:

@@ -271,7 +271,7 @@ def shortest(config: PretrainedConfig) -> int:
     kinds = [_kind(layer) for layer in layers_of(model).modules]
     declared = list(getattr(config.get_text_config(), "layer_types", None) or [None] * len(kinds))
     every = list(zip(kinds, declared, strict=False))
-    return max(every.index(kind) + 1 for kind in [every[min(1, len(every) - 1)], *every])
+    return max(min(2, len(every)), *(every.index(kind) + 1 for kind in every))
 
 
 def load_first_layers(ref: str, config: PretrainedConfig, keep: int) -> PreTrainedModel:

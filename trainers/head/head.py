@@ -55,6 +55,8 @@ class Head:
 
 _takes_apart: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 """Whether a model's logits are its head applied to its hidden states; probed once a model."""
+_said: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+"""Models whose dense path was warned of."""
 
 
 def head_of(model: PreTrainedModel, vocab: int) -> Head:
@@ -71,6 +73,31 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
     Raises:
         ValueError: the head is narrower than ``vocab``.
     """
+    head = _whole_head(model, vocab)
+    if takes_apart(model):
+        return head
+    if model not in _said:
+        _said[model] = True
+        warnings.warn(
+            f"the logits of {type(model).__name__} are not its head applied to its hidden states: "
+            "falling back to the dense path, which needs more memory",
+            stacklevel=2,
+        )
+    return Head(None, None, 1.0, None, vocab)
+
+
+def takes_apart(model: PreTrainedModel) -> bool:
+    """Whether a model's logits are its head applied to its hidden states; cheap after the first call."""
+    if model not in _takes_apart:
+        weight: Tensor = model.get_output_embeddings().weight
+        if weight.device.type == "meta":  # nothing can be compared
+            return True
+        _takes_apart[model] = _agrees(model, _whole_head(model, weight.shape[0]), weight)
+    return _takes_apart[model]
+
+
+def _whole_head(model: PreTrainedModel, vocab: int) -> Head:
+    """The head as its configuration describes it."""
     embedding = model.get_output_embeddings()
     text = model.config.get_text_config()
     scale = float(getattr(text, "logit_scale", None) or 1.0)  # Cohere multiplies,
@@ -79,16 +106,7 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
     weight: Tensor = embedding.weight
     if weight.shape[0] < vocab:
         raise ValueError(f"the head has {weight.shape[0]} columns for {vocab} tokens")
-    head = Head(weight, getattr(embedding, "bias", None), scale, softcap, vocab)
-    if model not in _takes_apart:
-        _takes_apart[model] = _agrees(model, head, weight)
-        if not _takes_apart[model]:
-            warnings.warn(
-                f"the logits of {type(model).__name__} are not its head applied to its hidden "
-                "states: falling back to the dense path, which needs more memory",
-                stacklevel=2,
-            )
-    return head if _takes_apart[model] else Head(None, None, 1.0, None, vocab)
+    return Head(weight, getattr(embedding, "bias", None), scale, softcap, vocab)
 
 
 def backbone_of(model: PreTrainedModel) -> torch.nn.Module:
@@ -143,11 +161,9 @@ def backbone_hidden(model: PreTrainedModel, packed: Packed) -> Tensor:
     }
     if packed.attention_mask_RT is not None:
         arguments["attention_mask"] = packed.attention_mask_RT.to(device)
+    apart = takes_apart(model)  # tried outside what follows, which is for these rows only
     with cpu.forward(model, packed) if device.type == "cpu" else nullcontext():
-        if _takes_apart.get(model, True):
-            output_RTD = backbone_of(model)(**arguments)[0]
-        else:
-            output_RTD = model(**arguments).logits
+        output_RTD = backbone_of(model)(**arguments)[0] if apart else model(**arguments).logits
     return output_RTD.flatten(0, 1).index_select(0, packed.source_N.to(device))
 
 
