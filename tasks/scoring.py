@@ -12,7 +12,9 @@ depends on references only, so that no answer can choose whether it counts.
 
 import math
 import string
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ SCORER = "kdbench-text-2 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ALONE = threading.Lock()
 _KEPT_CHARACTERS = 50_000_000
 """Of references whose spelling is remembered."""
 
@@ -151,10 +154,17 @@ def rouge_l(prediction: str, references: str | Sequence[str]) -> float:
         Unmeasured: no reference can be read.
     """
     texts = [references] if isinstance(references, str) else references
-    (value,) = TextScorer().rouge_l([prediction], [texts])
+    with _ALONE:
+        (value,) = _alone().rouge_l([prediction], [texts])
     if isinstance(value, str):
         raise Unmeasured(value)
     return value
+
+
+@cache
+def _alone() -> TextScorer:
+    """For callers with one answer at a time: stems and references are remembered between them."""
+    return TextScorer()
 
 
 def exact_match(prediction: str, references: str | Sequence[str]) -> float:
