@@ -12,6 +12,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Literal, NamedTuple, get_args
 
@@ -27,6 +28,7 @@ TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _STEMMED_FROM = 4
+_STEMMER = PorterStemmer()
 # bytes to bytes: what is no letter or digit (a character outside ASCII is "?" by then) parts words
 _TO_SPACES = bytes(
     b if chr(b) in string.ascii_lowercase + string.digits else 32 for b in range(256)
@@ -47,21 +49,25 @@ class Full(Exception):
     """More different stems than there are characters; begin anew."""
 
 
+@lru_cache(maxsize=1 << 20)
+def stem_of(word: str) -> str:
+    """The stem of a word in lower case; empty where it is no longer a word. Remembered: it is slow."""
+    if not word.isascii():
+        return word
+    stem: str = _STEMMER.stem(word) if len(word) >= _STEMMED_FROM else word
+    return stem if _ASCII_WORD.fullmatch(stem) else ""
+
+
 class _Alphabet(dict[str, int]):
     """Word -> the character of its stem, on demand; 0: what is no longer a word after stemming."""
 
     def __init__(self) -> None:
-        self._stemmer = PorterStemmer()
         self._characters: dict[str, int] = {}
         self[""] = 0
 
     def __missing__(self, word: str) -> int:
-        stem, ascii_word = word, word.isascii()
-        if ascii_word and len(word) >= _STEMMED_FROM:
-            stem = self._stemmer.stem(word)
-        found = 0
-        if not ascii_word or _ASCII_WORD.fullmatch(stem):
-            found = self._characters.get(stem, 0) or self._new(stem)
+        stem = stem_of(word)
+        found = (self._characters.get(stem, 0) or self._new(stem)) if stem else 0
         self[word] = found
         return found
 
@@ -155,6 +161,8 @@ def reads(tokenizer: Tokenizer) -> Callable[[str], bool]:
         if tokenizer == "unicode":
             return _UNICODE_WORD.search(folded(text)) is not None
         seen = len(spaced(text).replace(b" ", b""))
-        return seen > 0 and (text.isascii() or 2 * seen >= sum(map(str.isalnum, text)))
+        if 2 * seen >= len(text) or text.isascii():
+            return seen > 0
+        return seen > 0 and 2 * seen >= sum(map(str.isalnum, text))
 
     return enough

@@ -18,11 +18,11 @@ from kdbench.harness.progress import Progress
 from kdbench.tasks.scoring import About, Scored, TextScorer, grouped_rows
 from kdbench.tasks.words import Tokenizer
 
-BATCH = 256
+BATCH = 1024
 """Answers that are scored together."""
 
 _MOST_THREADS = 8
-_WAITING = 4
+_WAITING = 2
 """Batches read ahead of each thread."""
 
 T = TypeVar("T")
