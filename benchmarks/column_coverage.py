@@ -169,7 +169,7 @@ class Numbers(NamedTuple):
     rank: float
     beats: float
     apart: float
-    """Two methods of equal rank share no letter."""
+    """Two methods that are equal share no letter."""
 
 
 def headline_numbers(seeds: int, truth: str, simulations: int) -> Numbers:
@@ -224,7 +224,12 @@ def _judged(made: Headline, here: World) -> list[float]:
         rank[a.label] == rank[b.label] and not set(a.alike) & set(b.alike)
         for a, b in itertools.combinations(made.places, 2)
     )
-    return [np.mean(gaps), np.mean(ranks), np.mean(beats) if beats else np.nan, apart]
+    return [
+        np.mean(gaps) if gaps else np.nan,
+        np.mean(ranks),
+        np.mean(beats) if beats else np.nan,
+        apart,
+    ]
 
 
 def _holds(found: Number, true: float) -> bool:
@@ -328,7 +333,7 @@ Outside of 93% coverage and 6% false alarms:
 ## The headline's numbers
 
 Eight methods, three columns of 200 prompts, the luck of a training shared to 70% between columns. Coverage
-of the 95% intervals, mean over methods, and how often two methods of equal true rank share no letter, in
+of the 95% intervals, mean over methods, and how often two equal methods share no letter, in
 percent of {max(1, simulations // 4)} simulated tables.
 
 {numbers_table(numbers)}

@@ -46,7 +46,7 @@ class Place(Record):
     row: str
     label: str
     alike: str
-    """Letters; methods that share one cannot be told apart by their ranks."""
+    """Letters; methods that share one cannot be told apart by their mean score over the columns."""
     gap: Number | Missing
     """Percent of the way from SFT to the teacher, over all columns together: what a column with hardly
     a gap says counts hardly."""
@@ -63,7 +63,7 @@ class Place(Record):
 
 
 class Headline(Record):
-    """Where the methods of a table stand, the best rank first."""
+    """Where the methods of a table stand, the best mean score over the columns first."""
 
     title: str
     """Empty for one pair of models; else over which it is."""
@@ -156,7 +156,8 @@ def headline(
     ranks = _numbers_of_ranks(seen)
     gaps = [_gap([each]) for each in seen]
     beats = [_beats(each) for each in seen]
-    letters = _letters(*ranks)
+    score = np.mean([each.observed for each in seen], axis=0)
+    letters = _letters(score, np.mean([each.drawn_RM for each in seen], axis=0))
     whole_gap = _gap(seen)
     mean_beats = _mean([chance for chance in beats if chance is not None])
     bases = {each.baseline for each in fields}
@@ -173,12 +174,12 @@ def headline(
         )
         for i, label in enumerate(labels)
     ]
-    places.sort(key=lambda place: (place.rank.mean, place.label))
+    order = np.argsort(-score, kind="stable")
     return Headline(
         title=title,
         columns=[each.heading for each in fields],
         baseline=", ".join(sorted(filter(None, bases))),
-        places=_with_fronts(places),
+        places=_with_fronts([places[i] for i in order]),
         left_out=[name for name in methods if name not in labels],
     )
 
@@ -277,17 +278,13 @@ def _no_chance(fields: Sequence[Field], label: str) -> str:
 
 
 def _letters(observed: Array, drawn_RM: Array) -> list[str]:
-    """A letter for each longest run of neighbours in rank that cannot be told apart."""
+    """A letter for each longest run of neighbours, the best first, whose ends cannot be told apart."""
     same = comparisons.alike(observed, drawn_RM)
-    order = np.argsort(observed, kind="stable")
+    order = np.argsort(-observed, kind="stable")
     letters = [""] * len(order)
     reached, count = -1, 0
-    for start in range(len(order)):
-        end = start
-        while (
-            end + 1 < len(order) and same[order[start : end + 2]][:, order[start : end + 2]].all()
-        ):
-            end += 1
+    for start, first in enumerate(order):
+        end = max(place for place, other in enumerate(order) if same[first, other])
         if end > reached:
             for place in order[start : end + 1]:
                 letters[place] += _letter(count)

@@ -24,7 +24,7 @@ from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "1"
+VERSION = "2"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""

@@ -222,6 +222,14 @@ def test_coverage_of_some_cells(seeds: int) -> None:
     assert cell.coverage >= coverage.FLOOR
 
 
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_what_boards_claim_about_a_column_in_some_cells(seeds: int) -> None:
+    script = benchmark("column_coverage")
+    cell = script.measure((4, seeds, 100, "equal", "all tied"), 80)
+    assert cell.row >= script.FLOOR and cell.pair >= script.FLOOR - 0.03
+    assert max(cell.best, cell.sft, cell.pairs) <= script.CEILING + 0.05
+
+
 def score_row(doc: int, rouge: list[float], **more: list[float]) -> ScoreRow:
     return ScoreRow(
         doc_id=doc,

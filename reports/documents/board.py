@@ -130,7 +130,7 @@ def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
     """One row a cell, then those of the headline; reasons, signature and notes included."""
     pair = {"suite": table.suite, "teacher": table.teacher, "student": table.student}
     below = {"signature": table.signature, "notes": "; ".join(table.notes)}
-    whose = {
+    whose: dict[str, dict[str, object]] = {
         row.label: pair | {"row": row.label} | row.model_dump(include=WHOSE) for row in table.rows
     }
     for row, cells in zip(table.rows, table.cells, strict=True):
@@ -146,7 +146,7 @@ def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
                 | below
             )
     for label_, values in headline_rows(table.headline) if table.headline else ():
-        yield whose[label_] | values | below
+        yield whose[label_] | dict(values) | below
 
 
 def _p(tests: Sequence[BestTest] | Sequence[PairTest], row: str) -> float | None:

@@ -15,12 +15,12 @@ DIGITS = {"gap": 0, "rank": 1, "beats": 0}
 
 def headline_parts(found: Headline) -> list[doc.Part]:
     """Ranks first, then quality against cost where runs recorded it."""
-    head = ["method", "alike", "mean rank", "gap closed, %", "beats SFT, %"]
+    head = ["method", "alike", "gap closed, %", "mean rank", "beats SFT, %"]
     rows: list[list[doc.Cell]] = [
         [
             p.label,
             p.alike,
-            *(value(getattr(p, name), DIGITS[name]) for name in ("rank", "gap", "beats")),
+            *(value(getattr(p, name), DIGITS[name]) for name in ("gap", "rank", "beats")),
         ]
         for p in found.places
     ]
@@ -32,7 +32,8 @@ def explained(found: Headline) -> list[doc.Cell]:
     """What the numbers of a headline are, in plain words."""
     over = f"{len(found.columns)} columns" if len(found.columns) > 4 else ", ".join(found.columns)
     lines: list[doc.Cell] = [
-        f"[95% interval], over {over}. alike: methods that share a letter cannot be told apart by rank"
+        f"[95% interval], over {over}. alike: methods that share a letter cannot be told apart by their "
+        "mean score"
     ]
     if found.baseline:
         lines.append(
@@ -84,6 +85,7 @@ def value(found: Number | Missing, digits: int) -> tuple[doc.Piece, ...]:
 
 def amount(number: float, kind: str) -> str:
     """Tokens in thousands and millions, time in seconds, minutes or hours."""
+    steps: tuple[tuple[float, float, str], ...]
     if kind == SECONDS:
         steps = ((7200, 3600, " h"), (120, 60, " min"), (0, 1, " s"))
     else:

@@ -39,11 +39,11 @@ function lettersOf(head) {
 
 function placesTable(head, title) {
   const letters = lettersOf(head);
-  const names = ["Method", "", "Mean rank", "Gap closed, %", "Beats SFT, %"];
+  const names = ["Method", "", "Gap closed, %", "Mean rank", "Beats SFT, %"];
   const rows = head.places.map((place) => {
     const rank = estimateCell(place.rank);
     rank.append(rankDrawing(place.rank, head.places.length));
-    return el("tr", {}, el("th", { scope: "row", class: "name" }, place.label), barsCell(place, letters), rank, estimateCell(place.gap), estimateCell(place.beats));
+    return el("tr", {}, el("th", { scope: "row", class: "name" }, place.label), barsCell(place, letters), estimateCell(place.gap), rank, estimateCell(place.beats));
   });
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title },
     el("table", { class: "board places" }, el("caption", { class: "unseen" }, title),
