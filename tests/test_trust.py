@@ -74,8 +74,9 @@ def said(capsys: pytest.CaptureFixture[str], *command: str) -> str:
         cli.main(command)
     output = capsys.readouterr()
     assert stopped.value.code == 2, output
-    assert output.err.count("\n") == 1 and "Traceback" not in output.err, output.err
-    return output.err
+    last = output.err.rstrip("\n").split("\n")[-1]
+    assert last.startswith("kdbench: ") and "Traceback" not in output.err, output.err
+    return last
 
 
 def changed(folder: Path, name: str, **values: object) -> None:

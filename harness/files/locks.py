@@ -25,7 +25,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from kdbench.harness.errors import InputError, RunLocked
-from kdbench.harness.files.inside import inside
+from kdbench.harness.files.inside import inside, sealed
 from kdbench.harness.files.owners import alive, started, sweep
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import make_folder, write_text, writing
@@ -72,6 +72,8 @@ class RunLock:
 
     def __enter__(self) -> Self:
         make_folder(self.path.parent)
+        if self.path.name == LOCK:  # nothing is written where a link in it could lead elsewhere
+            sealed(self.path.parent)
         deadline = time.monotonic() + self._wait
         while (refusal := self._try()) is not None:
             if time.monotonic() >= deadline:
