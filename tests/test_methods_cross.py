@@ -152,7 +152,7 @@ def test_who_refuses_names_those_that_can(tmp_path: Path) -> None:
         for who in ("teacher", "student")
     )
     config = SimpleNamespace(method=SimpleNamespace(name="fkd"), teacher_sft=None)
-    with pytest.raises(InputError, match=r"a method that can: .*uld, dskd"):
-        shared_tokenizer(config, teacher, student, needs_same=True)
+    with pytest.raises(InputError, match=r"tokens differ: .* a method that can: .*uld, dskd"):
+        shared_tokenizer(config, teacher, student, find_method("fkd").method.card)
     can = {n for n in METHODS if not find_method(n).method.card.same_tokenizer}
     assert can == {"sft", "lsrkd", "mrkd", "uld", "dskd"}
