@@ -9,7 +9,7 @@ from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.selfcheck import FIELD
 from kdbench.harness.files.stages import Stage, changed
-from kdbench.harness.files.store import content_hash, read_json
+from kdbench.harness.files.store import content_hash, read_json, read_rows
 
 State = Literal["sound", "damaged", "uncovered"]
 UNCOVERED = "no digest and no marker says what it should be"
@@ -53,6 +53,8 @@ def check_content(run: RunFolder) -> RunContent:
     for path in sorted(p for p in sealed(run.path).rglob("*") if p.is_file()):
         if path.suffix in (".json", ".done") and path.parent != run.training.student:
             note(path, *_document(path))
+        elif path.suffix == ".jsonl":
+            note(path, *_rows(path))
         else:
             note(path, "", covered=False)
     for marker in sorted(run.path.rglob("*.done")):
@@ -70,6 +72,18 @@ def _document(path: Path) -> tuple[str, bool]:
     except InputError as error:
         return _short(error, path), True
     return "", f'"{FIELD}": "' in path.read_text(encoding="utf-8")[-100:]
+
+
+def _rows(path: Path) -> tuple[str, bool]:
+    """The same of rows."""
+    try:
+        read_rows(path)
+    except InputError as error:
+        return _short(error, path), True
+    data = path.read_bytes()
+    covered = f'"{FIELD}": "'.encode() in data[: data.find(b"\n")][-40:]
+    torn = covered and not data.endswith(b"\n")
+    return ("is cut short in its last line" if torn else ""), covered
 
 
 def _outputs(stage: Stage) -> list[tuple[Path, str]]:

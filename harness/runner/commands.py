@@ -92,6 +92,7 @@ def _trained_run(session: Session) -> Prepared:
             drift = check_drift(session, prepared.run)
             train_run(session, prepared, drift)
         elif session.is_main:
+            summary.mend(prepared.run, session.progress.say)
             summary.write_student_card(prepared.run)  # a kill may have come between manifest and it
     return prepared
 

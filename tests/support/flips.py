@@ -25,6 +25,7 @@ from kdbench.harness.resolve import resolve
 from kdbench.harness.runner import prepare, summary
 from kdbench.harness.runner.models import base_student
 from kdbench.harness.session import open_session
+from kdbench.reports.board import leaderboard
 from kdbench.reports.runs import finished_runs
 from kdbench.trainers.sources import AnswerRow, TeacherAnswers
 from kdbench.trainers.types import Answer, Prompt, Sequence
@@ -72,6 +73,7 @@ class World:
         self.files = {path: path.read_bytes() for path in self.all_files()}
         (folder,) = (base / "runs").glob("seqkd-*")
         self.run = RunFolder(folder)
+        self.shown = leaderboard([base / "runs"], "json")
         self.known = recall(self.session.where, self.config)
         self.student = base_student(
             self.session, self.config, prepare.raw_teacher(self.session)
@@ -141,6 +143,25 @@ class World:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
 
+    def command(self, path: Path) -> Outcome:
+        """The same from the command line: the run asked for again, or its content checked."""
+        kind = kind_of(path, self.base)
+        if kind in ("run/code.json", "run/judge.json", "run/verdicts.jsonl", "run/cost.jsonl"):
+            code, said = self.called(["check", "--content", str(self.run.path)])
+            return "refused" if code == 3 and path.name in said else "wrong"
+        code, said = self.called(self.arguments)
+        told = str(path) in said.replace("\n", "")
+        if code:
+            return "refused" if code == 2 and told and "Traceback" not in said else "wrong"
+        results = ("*.safetensors", "samples.*.jsonl", "scores.jsonl")
+        same = all(
+            file.read_bytes() == data
+            for file, data in self.files.items()
+            if any(file.match(pattern) for pattern in results)
+        )
+        silent = kind in ("cache/known", "cache/board")  # what is looked up faster, no result
+        return "healed" if same and (told or silent) else "wrong"
+
     # -- the next use of each kind of file
 
     def use(self, path: Path) -> Outcome:
@@ -160,6 +181,7 @@ class World:
             "cache/inits": self._training,
             "cache/teacher-answers": self._answers,
             "cache/known": self._known,
+            "cache/board": self._remembered,
             "run/student": self._student,
             "run/train.done": self._student,
             "run/code.json": self._drift,
@@ -235,6 +257,14 @@ class World:
 
     def _known(self, path: Path) -> Outcome:
         return "healed" if recall(self.session.where, self.config) is None else "wrong"
+
+    def _remembered(self, path: Path) -> Outcome:
+        with contextlib.suppress(InputError):
+            read_json(path)
+            return "wrong"
+        text = leaderboard([self.base / "runs"], "json", cache=path.parent)
+        whole = path.read_bytes() == self.files[path]
+        return "healed" if text == self.shown and whole else "wrong"
 
     def _student(self, path: Path) -> Outcome:
         self.of(path).trained(self.progress.say)
