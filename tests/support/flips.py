@@ -160,7 +160,8 @@ class World:
             for file, data in self.files.items()
             if any(file.match(pattern) for pattern in results)
         )
-        silent = kind in ("cache/known", "cache/board", "cache/preflight")  # what is looked up faster, no result
+        # what is looked up faster is made again without a word; no result is in it
+        silent = kind in ("cache/known", "cache/board", "cache/preflight")
         return "healed" if same and (told or silent) else "wrong"
 
     # -- the next use of each kind of file
