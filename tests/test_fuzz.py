@@ -128,7 +128,7 @@ def test_task_files(
 
     monkeypatch.setattr(lm_tasks, "_read_tasks", own)  # the other 15,000 files take seconds to read
     try:
-        tasks_of(TasksConfig(names=("own",), edition="mini", include_path=str(tmp_path)))
+        tasks_of(TasksConfig(names=("own",), edition="mini-2", include_path=str(tmp_path)))
         rehearse("own", str(tmp_path))
     except InputError as error:
         one_sentence(error)

@@ -264,13 +264,13 @@ def test_a_sampled_task_has_seeds_repeats_and_can_be_scored_again(
     ]
     assert len(evaluation.scores()) == len(ROWS)
     before = evaluation.scores_file.read_bytes()
-    processes.finish("score", str(run.path))
+    processes.finish("score", str(run.path), "--include-path", str(folder))
     assert evaluation.scores_file.read_bytes() == before
     # other rows under the same name: the stored answers are none to those
     data = tmp_path / "other.jsonl"
     data.write_text("".join(json.dumps(row | {"output": ["x"]}) + "\n" for row in ROWS))
     text = (folder / "own.yaml").read_text().replace(str(chats / "own.jsonl"), str(data))
     (folder / "own.yaml").write_text(text)
-    process = processes.start("score", str(run.path))
+    process = processes.start("score", str(run.path), "--include-path", str(folder))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "other documents than were answered" in output

@@ -293,6 +293,8 @@ def test_scoring_again_by_another_scorer_is_seen(
     (run,), (other,) = runs.glob("fkd-*"), runs.glob("sft-*")
     (place,) = run.glob("eval/*")
     Stage(place, "generate").mark(info={"counts": {"dropped": 0}})
+    trained = read_json(run / "summary.json")["cost"]["train"]
+    RunFolder(run).training.stage.mark(info=trained)
     record = (place / "evaluation.json").read_bytes()
     assert kdbench("score", run) == 0
     assert (place / "evaluation.json").read_bytes() == record

@@ -5,7 +5,7 @@ import pytest
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study import tuning
-from kdbench.harness.study.tune import check_request
+from kdbench.harness.study.tune import trials_and_share
 from kdbench.harness.study.tuning import Trial, Tried
 
 
@@ -65,7 +65,8 @@ def test_the_expected_best_is_the_mean_of_maxima_over_all_draws() -> None:
 def test_what_cannot_be_judged_or_tried_is_said() -> None:
     with pytest.raises(InputError, match=r"--set train.select=max:dev_rouge_l"):
         tuning.criterion(make("sft", "train.select=last"))
-    with pytest.raises(InputError, match="--trials 0"):
-        check_request(0, 0.25)
-    with pytest.raises(InputError, match="--share 2"):
-        check_request(8, 2.0)
+    assert trials_and_share("8") == (8, 0.25)
+    assert trials_and_share("3:1") == (3, 1.0)
+    for bad in ("0", "8:2", "8:0", "many", "8:x", ""):
+        with pytest.raises(InputError, match=r"as in 8:0\.25"):
+            trials_and_share(bad)

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import writing
 from kdbench.trainers.method import Method
-from kdbench.trainers.models import _no_bars
+from kdbench.trainers.models import quiet
 from kdbench.trainers.proof import tiny_loop, tiny_model
 
 STATES = (PartialState, AcceleratorState, GradientState)
@@ -22,7 +22,7 @@ def rehearse(make: Callable[[], Method]) -> None:
 
     The random numbers and accelerate's state of this process are as before.
     """
-    with torch.random.fork_rng(devices=[]), _apart(), _no_bars(), _scratch() as folder:
+    with torch.random.fork_rng(devices=[]), _apart(), quiet(), _scratch() as folder:
         for steps in (1, 2):  # the second resumes from the first
             loop = tiny_loop(
                 make(),

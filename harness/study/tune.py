@@ -38,7 +38,6 @@ class TuneRequest:
         trials: of each method, the suite's own setting included.
         share: of the budget that a trial has.
         seeds: training seeds of the winners; the first is that of the trials.
-        tasks: that the winners are asked; None: the suite's.
     """
 
     making: StudyRequest
@@ -47,7 +46,6 @@ class TuneRequest:
     trials: int
     share: float
     seeds: tuple[int, ...]
-    tasks: tuple[str, ...] | None
 
 
 def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
@@ -86,7 +84,6 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
         share=request.share,
         seeds=request.seeds,
         settings=making.settings,
-        tasks=request.tasks,
     )
     cells = make_cells(final, (), where.cache)
     lost = make_missing(making, make_plan(cells, place), place, out)
@@ -117,7 +114,6 @@ def _announce(request: TuneRequest, plan: Plan, place: Place) -> None:
         share=request.share,
         seeds=request.seeds,
         settings=request.making.settings,
-        tasks=request.tasks,
     )
     second = make_plan(make_cells(final, (), place.where.cache), place)
     jobs = request.making.jobs or 1
@@ -198,9 +194,18 @@ def _value(text: str) -> float | bool | str:
     return {"true": True, "false": False}.get(text, text)
 
 
-def check_request(trials: int, share: float) -> None:
-    """Raises InputError for numbers that cannot be."""
-    if trials < 1:
-        raise InputError(f"--trials {trials} tries nothing; give 1 or more")
-    if not 0 < share <= 1:
-        raise InputError(f"--share {share:g} is no share of a budget; give more than 0, at most 1")
+def trials_and_share(text: str) -> tuple[int, float]:
+    """``8:0.25`` as a number of trials and the share of the budget that each has (``8``: a quarter).
+
+    Raises:
+        InputError: not two such numbers.
+    """
+    first, _, second = text.partition(":")
+    with contextlib.suppress(ValueError):
+        count, share = int(first), float(second or 0.25)
+        if count >= 1 and 0 < share <= 1:
+            return count, share
+    raise InputError(
+        f"--trials {text}: write how many settings are tried and, if it is no quarter, the share of the "
+        "budget that each has, as in 8:0.25"
+    )

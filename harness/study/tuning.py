@@ -175,7 +175,6 @@ def winners_study(
     share: float,
     seeds: Sequence[int],
     settings: Sequence[str],
-    tasks: Sequence[str] | None,
 ) -> Study:
     """Each method's best setting at the whole budget under every training seed."""
     note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
@@ -187,5 +186,4 @@ def winners_study(
         seeds=tuple(seeds),
         set=tuple(settings),
         rows=tuple(rows),
-        tasks=None if tasks is None else tuple(tasks),
     )

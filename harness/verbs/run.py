@@ -81,13 +81,15 @@ def tune(
     ],
     suite: options.Suite = "mini",
     trials: Annotated[
-        int, typer.Option(help="Settings tried for each method, the suite's own included.")
-    ] = 8,
-    share: Annotated[float, typer.Option(help="Share of the budget that a trial has.")] = 0.25,
+        str,
+        typer.Option(
+            help="Settings tried for each method, the suite's own included, and the share of the "
+            "budget that each has."
+        ),
+    ] = "8:0.25",
     seeds: Annotated[
         str, typer.Option(help="Training seeds of the winners, comma-separated.")
     ] = "10,20,30,40,50",
-    tasks: Annotated[str | None, options.TASKS] = None,
     making: options.Making,
     work: options.Workplace,
 ) -> None:
@@ -98,18 +100,16 @@ def tune(
     """
     options.calm_libraries()
     from kdbench.harness.registry import method_names
-    from kdbench.harness.study.tune import TuneRequest, check_request, tune_command
+    from kdbench.harness.study.tune import TuneRequest, trials_and_share, tune_command
 
-    check_request(trials, share)
-    asked = options.name_list(tasks, "--tasks")
+    count, share = trials_and_share(trials)
     wanted = method_names() if methods == "all" else options.name_list(methods, "--methods")
     request = TuneRequest(
         making=making.request("tune", work, {}),
         methods=tuple(wanted or ()),
         suite=suite,
-        trials=trials,
+        trials=count,
         share=share,
         seeds=tuple(options.number_list(seeds, "--seeds") or ()),
-        tasks=None if asked is None else tuple(asked),
     )
     raise typer.Exit(tune_command(request, dry_run=making.dry_run))
