@@ -26,7 +26,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.foreign import foreign
 from kdbench.harness.metrics import Unmeasured, others
-from kdbench.tasks.words import Full, Speller, Tokenizer, reads, spaced
+from kdbench.tasks.words import Full, Numbered, Speller, Tokenizer, Vocabulary, reads, spaced
 
 SCORER = "kdbench-text-2 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
@@ -35,6 +35,8 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ALONE = threading.Lock()
 _KEPT_CHARACTERS = 50_000_000
 """Of references whose spelling is remembered."""
+_HEAD = 64
+"""Characters of an answer that tell most answers and references apart."""
 
 
 def scorer_of(tokenizer: Tokenizer) -> str:
@@ -54,21 +56,29 @@ class TextScorer:
 
     Args:
         tokenizer: what a word of ROUGE-L is.
+        vocabulary: that numbers words, where others number the same answers.
     """
 
-    def __init__(self, tokenizer: Tokenizer = "rouge") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer = "rouge", vocabulary: Vocabulary | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self._vocabulary = vocabulary
         self._reads = reads(tokenizer)
         self._forget()
 
-    def __call__(self, rows: Sequence[SampleRow]) -> list[Scored]:
+    def __call__(self, rows: Sequence[SampleRow], words: Numbered | None = None) -> list[Scored]:
         """All text metrics of stored answers.
+
+        Args:
+            rows: the answers.
+            words: of the answers, by the vocabulary, if they are numbered already.
 
         Returns:
             ``rouge_l``, ``exact_match`` and ``cut`` in percent (``cut`` 100: stopped at the length
             limit), ``response_tokens`` in tokens, end included, and what packages add.
         """
-        rouge = self.rouge_l([r.response for r in rows], [r.references for r in rows])
+        rouge = self.rouge_l([r.response for r in rows], [r.references for r in rows], words)
         more = {name: metric.score for name, metric in others().items()}
         found = []
         for row, value in zip(rows, rouge, strict=True):
@@ -85,11 +95,14 @@ class TextScorer:
         return found
 
     def rouge_l(
-        self, predictions: Sequence[str], references: Sequence[Sequence[str]]
+        self,
+        predictions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        words: Numbered | None = None,
     ) -> list[float | str]:
         """ROUGE-L F-measure in percent, best over references; or why there is none."""
         found: list[float | str] = []
-        spelled, known = self._spelled(predictions, references)
+        spelled, known = self._spelled(predictions, references, words)
         pairs = [
             (place, reference)
             for place, texts in enumerate(references)
@@ -105,26 +118,29 @@ class TextScorer:
         return found
 
     def _spelled(
-        self, predictions: Sequence[str], references: Sequence[Sequence[str]]
+        self,
+        predictions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        words: Numbered | None,
     ) -> tuple[list[str], dict[str, str | None]]:
         """Predictions, and every reference by its text (None: not readable), by one speller."""
         wanted = dict.fromkeys(text for texts in references for text in texts)
         try:
             new = [text for text in wanted if text not in self._known]
-            spelled = self._speller.spelled([*predictions, *new])
+            spelled = self._speller.spelled(predictions, words)
+            for text, reference in zip(new, self._speller.spelled(new), strict=True):
+                self._known[text] = reference if reference and self._reads(text) else None
+                self._size += len(text)
         except Full:
             self._forget()
-            return self._spelled(predictions, references)
-        for text, reference in zip(new, spelled[len(predictions) :], strict=True):
-            self._known[text] = reference if reference and self._reads(text) else None
-            self._size += len(text)
+            return self._spelled(predictions, references, words)
         known = {text: self._known[text] for text in wanted}
         if self._size > _KEPT_CHARACTERS:
             self._forget()
-        return spelled[: len(predictions)], known
+        return spelled, known
 
     def _forget(self) -> None:
-        self._speller = Speller(self.tokenizer)
+        self._speller = Speller(self.tokenizer, self._vocabulary)
         self._known: dict[str, str | None] = {}
         self._letters: dict[str, bytes] = {}
         self._size = 0
@@ -132,9 +148,9 @@ class TextScorer:
     def _exact(self, prediction: str, references: Sequence[str]) -> float | str:
         if not references:
             return unread("unicode", references)
-        letters = _letters(prediction)
-        # most answers are told apart by this alone, and faster
-        alike = [text for text in references if self._letters_of(text) == letters]
+        # most answers are told apart by how they begin alone, and faster
+        head = _letters(prediction[:_HEAD])
+        alike = [text for text in references if self._letters_of(text).startswith(head)]
         normal = normalise(prediction) if alike else ""
         return 100.0 * any(normalise(text) == normal for text in alike)
 

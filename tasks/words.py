@@ -10,6 +10,7 @@ ASCII words are stemmed as above, so English texts without accents score alike b
 
 import re
 import string
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -41,6 +42,7 @@ _UNICODE_WORD = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+",
     regex.VERSION1,
 )
+_WHITE = bytes(32 if chr(byte).isspace() else byte for byte in range(256))
 _SURROGATES = range(0xD800, 0xE000)
 _LAST = 0x10FFFF
 
@@ -81,67 +83,143 @@ class _Alphabet(dict[str, int]):
         return character
 
 
+class Numbered(NamedTuple):
+    """The words of many texts by their numbers."""
+
+    ids_W: NDArray[np.int32]
+    ends_T: NDArray[np.int64]
+    """Of each text: how many words there are up to its end."""
+
+
+class Vocabulary:
+    """Words between white space, numbered from 1 in the order they are met; for many threads at once."""
+
+    def __init__(self) -> None:
+        self._ids = _Ids()
+
+    def __len__(self) -> int:
+        """One more than the highest number."""
+        return len(self._ids.words)
+
+    def __getitem__(self, number: int) -> str:
+        return self._ids.words[number]
+
+    def numbered(self, texts: Sequence[str]) -> Numbered:
+        """Texts parted as ``str.split`` does.
+
+        Not by Arrow's kernels for white space: 26.0 reads past the end of a text that ends with some.
+        """
+        bytes_T = pa.array([_single_spaced(text) for text in texts], pa.large_string())
+        words = pc.split_pattern(bytes_T, " ")
+        told = words.flatten().dictionary_encode()
+        known = list(map(self._ids.__getitem__, told.dictionary.to_pylist()))
+        places_W = told.indices.to_numpy(zero_copy_only=False)
+        ids_W = np.array(known, dtype=np.int32)[places_W]
+        ends_T = words.offsets.to_numpy()[1:] - words.offsets[0].as_py()
+        if 0 not in known:
+            return Numbered(ids_W, ends_T)
+        kept_W = (
+            ids_W != 0
+        )  # an empty word is beside every space that stands beside another or an end
+        return Numbered(ids_W[kept_W], np.concatenate([[0], np.cumsum(kept_W)])[ends_T])
+
+
+class _Ids(dict[str, int]):
+    """Word -> number, on demand; 0: the empty word."""
+
+    def __init__(self) -> None:
+        self.words = [""]
+        self._growing = threading.Lock()
+        self[""] = 0
+
+    def __missing__(self, word: str) -> int:
+        with self._growing:
+            found = self.get(word)
+            if found is None:
+                found = len(self.words)
+                self.words.append(word)
+                self[word] = found
+        return found
+
+
 class Speller:
     """Spells texts; spellings of one speller can be compared with each other.
 
     Args:
         tokenizer: what a word is.
+        vocabulary: that numbers words; what a word between white space holds is found out once.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary | None = None) -> None:
         self.tokenizer = tokenizer
         self._alphabet = _Alphabet()
+        self._vocabulary = Vocabulary() if vocabulary is None else vocabulary
+        self._codes = np.zeros(0, dtype=np.uint32)
+        self._starts = np.zeros(0, dtype=np.int64)
+        self._counts = np.zeros(0, dtype=np.int64)
 
-    def spelled(self, texts: Sequence[str]) -> list[str]:
+    def spelled(self, texts: Sequence[str], words: Numbered | None = None) -> list[str]:
         """Each text as a string of one character a word.
+
+        Args:
+            texts: at any length.
+            words: their numbers in this speller's vocabulary, if they are known.
 
         Raises:
             Full: take a new speller.
         """
-        code = self._ascii if self.tokenizer == "rouge" else self._any
-        codes_W, ends_T = code(texts)
-        kept_W = codes_W != 0
-        places_T = np.concatenate([[0], np.cumsum(kept_W)])[ends_T].tolist()
-        whole = codes_W[kept_W].astype("<u4").tobytes().decode("utf-32-le")
-        return [whole[start:end] for start, end in pairwise([0, *places_T])]
+        if self.tokenizer == "rouge":
+            codes, ends_T = self._ascii(
+                self._vocabulary.numbered(texts) if words is None else words
+            )
+        else:
+            codes, ends_T = self._any(texts)
+        whole = codes.astype("<u4").tobytes().decode("utf-32-le")
+        return [whole[start:end] for start, end in pairwise([0, *ends_T.tolist()])]
 
-    def _ascii(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        words = parted([spaced(text) for text in texts])
-        characters = [self._alphabet[word] for word in words.known]
-        return np.array(characters, dtype=np.uint32)[words.places_W], words.ends_T
+    def _ascii(self, words: Numbered) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """What the tokenizer sees in words between white space, which part its words too."""
+        self._learn(words.ids_W)
+        counts_W = self._counts[words.ids_W]
+        ends_W = np.cumsum(counts_W)
+        shifts_W = self._starts[words.ids_W] - ends_W + counts_W
+        total = int(ends_W[-1]) if len(ends_W) else 0
+        places = np.repeat(shifts_W, counts_W) + np.arange(total)
+        return self._codes[places], np.concatenate([[0], ends_W])[words.ends_T]
+
+    def _learn(self, ids_W: NDArray[np.int32]) -> None:
+        """Characters of words that this speller has not met."""
+        more = len(self._vocabulary) - len(self._counts)
+        starts_V = np.pad(self._starts, (0, more))
+        counts_V = np.pad(self._counts, (0, more), constant_values=-1)
+        used_V = np.zeros(len(counts_V), dtype=bool)
+        used_V[ids_W] = True
+        new_K = np.flatnonzero(used_V & (counts_V < 0))
+        codes = [self._characters(self._vocabulary[number]) for number in new_K.tolist()]
+        counts_V[new_K] = counts_K = np.array([len(each) for each in codes], dtype=np.int64)
+        starts_V[new_K] = len(self._codes) + np.cumsum(counts_K) - counts_K
+        flat = np.array(list(chain.from_iterable(codes)), dtype=np.uint32)
+        self._codes = np.concatenate([self._codes, flat])
+        self._starts, self._counts = starts_V, counts_V
+
+    def _characters(self, text: str) -> list[int]:
+        found = (self._alphabet[word] for word in spaced(text).decode().split())
+        return [character for character in found if character]
 
     def _any(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         words = [_UNICODE_WORD.findall(folded(text)) for text in texts]
         codes = map(self._alphabet.__getitem__, chain.from_iterable(words))
-        return (
-            np.fromiter(codes, dtype=np.uint32),
-            np.cumsum([len(each) for each in words], dtype=np.int64),
-        )
+        codes_W = np.fromiter(codes, dtype=np.uint32)
+        kept_W = codes_W != 0
+        ends_T = np.cumsum([len(each) for each in words], dtype=np.int64)
+        return codes_W[kept_W], np.concatenate([[0], np.cumsum(kept_W)])[ends_T]
 
 
-class Parted(NamedTuple):
-    """The words of many texts, an empty one beside every space that stands beside another or an end."""
-
-    known: list[str]
-    """Different ones."""
-    places_W: NDArray[np.int64]
-    """Of each word, in order: its place in ``known``."""
-    ends_T: NDArray[np.int64]
-    """Of each text: how many words there are up to its end."""
-
-
-def parted(texts: Sequence[bytes]) -> Parted:
-    """Texts in UTF-8, parted at spaces.
-
-    Not by Arrow's kernels for white space: 26.0 reads past the end of a text that ends with some.
-    """
-    words = pc.split_pattern(pa.array(texts, pa.large_string()), " ")
-    told = words.flatten().dictionary_encode()
-    return Parted(
-        told.dictionary.to_pylist(),
-        told.indices.to_numpy(zero_copy_only=False).astype(np.int64),
-        words.offsets.to_numpy()[1:].astype(np.int64) - words.offsets[0].as_py(),
-    )
+def _single_spaced(text: str) -> bytes:
+    """A text whose white space is ASCII's one space."""
+    if text.isascii():
+        return text.encode().translate(_WHITE)
+    return " ".join(text.split()).encode("utf-8", "replace")
 
 
 def spaced(text: str) -> bytes:

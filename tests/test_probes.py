@@ -177,7 +177,7 @@ def rows() -> tuple[list[SampleRow], list[ScoreRow]]:
 def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts, "gpt2_tokenizer", lambda: None)
     samples, scores = rows()
-    report = texts.text_report([texts.Told([samples])], scores)
+    report = texts.text_report([texts.Told.of([samples])], scores)
     buckets = report["buckets"]["student"]
     assert {k: v["n"] for k, v in buckets["minillm"].items()} == {
         "[0,5]": 1,
@@ -199,7 +199,7 @@ def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch)
         return {"input_ids": [[0] * len(text) for text in texts]}
 
     monkeypatch.setattr(texts, "gpt2_tokenizer", lambda: letters)
-    papers = texts.text_report([texts.Told([samples])], scores)["buckets"]["gpt2"]
+    papers = texts.text_report([texts.Told.of([samples])], scores)["buckets"]["gpt2"]
     assert {k: v["n"] for k, v in papers["dpkd"].items()} == {
         "(0,30)": 2,
         "[30,70)": 0,

@@ -16,7 +16,7 @@ from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.progress import Progress
 from kdbench.tasks.scoring import About, Scored, TextScorer, grouped_rows
-from kdbench.tasks.words import Tokenizer
+from kdbench.tasks.words import Numbered, Tokenizer, Vocabulary
 
 BATCH = 1024
 """Answers that are scored together."""
@@ -25,6 +25,10 @@ _MOST_THREADS = 8
 _WAITING = 2
 """Batches read ahead of each thread."""
 
+Seen = Callable[[int, Sequence[SampleRow], Numbered], None]
+"""Is told some answers of one decoding seed and their words, in the order they are stored."""
+
+_Found = tuple[list[tuple[About, Scored]], Numbered]
 T = TypeVar("T")
 
 
@@ -35,7 +39,11 @@ def sample_batches(evaluation: Evaluation, seed: int) -> Iterator[list[SampleRow
 
 
 def score_stored(
-    evaluation: Evaluation, seeds: Sequence[int], tokenizer: Tokenizer, progress: Progress
+    evaluation: Evaluation,
+    seeds: Sequence[int],
+    tokenizer: Tokenizer,
+    progress: Progress,
+    seen: Seen,
 ) -> list[ScoreRow]:
     """Scores of all stored answers of an evaluation.
 
@@ -44,28 +52,36 @@ def score_stored(
         seeds: its decoding seeds.
         tokenizer: what a word of ROUGE-L is.
         progress: told how many answers are scored.
+        seen: told the answers, since they are read and their words numbered.
     """
     prompts = evaluation.generated.info().get("counts", {}).get("kept")
     total = prompts * len(seeds) if prompts else None
     scored: list[tuple[About, Scored]] = []
+    vocabulary = Vocabulary()
     with (
         progress.stage(f"score {evaluation.key}", total, unit="answer") as stage,
         ExitStack() as stack,
     ):
         threads = [
-            (stack.enter_context(ThreadPoolExecutor(1, "kdbench-score")), TextScorer(tokenizer))
+            (
+                stack.enter_context(ThreadPoolExecutor(1, "kdbench-score")),
+                TextScorer(tokenizer, vocabulary),
+            )
             for _ in range(cores())
         ]
-        waiting: list[Future[list[tuple[About, Scored]]]] = []
+        waiting: list[tuple[int, Sequence[SampleRow], Future[_Found]]] = []
 
         def collect() -> None:
-            scored.extend(waiting.pop(0).result())
+            seed, rows, future = waiting.pop(0)
+            found, words = future.result()
+            scored.extend(found)
+            seen(seed, rows, words)
             stage.update(len(scored))
 
         for seed in seeds:
             for place, rows in enumerate(sample_batches(evaluation, seed)):
                 pool, scorer = threads[place % len(threads)]
-                waiting.append(pool.submit(_scored, scorer, rows))
+                waiting.append((seed, rows, pool.submit(_scored, scorer, vocabulary, rows)))
                 while len(waiting) > _WAITING * len(threads):
                     collect()
         while waiting:
@@ -73,8 +89,10 @@ def score_stored(
     return grouped_rows(scored)
 
 
-def _scored(scorer: TextScorer, rows: Sequence[SampleRow]) -> list[tuple[About, Scored]]:
-    return [(About.of(row), values) for row, values in zip(rows, scorer(rows), strict=True)]
+def _scored(scorer: TextScorer, vocabulary: Vocabulary, rows: Sequence[SampleRow]) -> _Found:
+    words = vocabulary.numbered([row.response for row in rows])
+    scored = scorer(rows, words)
+    return [(About.of(row), values) for row, values in zip(rows, scored, strict=True)], words
 
 
 def in_threads(jobs: Sequence[Callable[[], T]], told: Callable[[int], None]) -> list[T]:

@@ -3,6 +3,7 @@
 from kdbench.harness import metrics
 from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.evaluation.many import score_stored
+from kdbench.harness.evaluation.texts import Told
 from kdbench.harness.files.records import EvaluationRecord, EvaluationScores
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import Say, content_hash
@@ -26,7 +27,7 @@ def score(
     task_files: str | None = None,
     tokenizer: Tokenizer = "rouge",
     progress: Progress | None = None,
-) -> None:
+) -> dict[int, Told]:
     """Per-prompt scores of stored samples: text in, numbers out.
 
     Args:
@@ -35,8 +36,12 @@ def score(
             that which the evaluation's record names is never read.
         tokenizer: what a word of ROUGE-L is; kept in the scorer's name.
         progress: told how far it is.
+
+    Returns:
+        By decoding seed, what was told of the answers on the way, for `describe`; maybe nothing.
     """
     record = evaluation.record.read()
+    told: dict[int, Told] = {}
     if record.source == "lm-eval":
         from kdbench.harness.evaluation.stock import score_samples
 
@@ -46,8 +51,16 @@ def score(
         added = metrics.others().items()
         cards = {name: metrics.card_of(each).model_dump(mode="json") for name, each in added}
         info = {"rouge_tokenizer": tokenizer} | ({"cards": cards} if cards else {})
-        scored = score_stored(evaluation, record.seeds, tokenizer, progress or Progress(quiet=True))
+        told = {seed: Told(seed == min(record.seeds)) for seed in record.seeds}
+        scored = score_stored(
+            evaluation,
+            record.seeds,
+            tokenizer,
+            progress or Progress(quiet=True),
+            lambda seed, rows, words: told[seed].add(rows, words),
+        )
     evaluation.keep_scores(scored, info | {"scorer": scored_as(record, tokenizer)})
+    return told
 
 
 def described(evaluation: Evaluation, heal: Say) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from kdbench.harness.errors import InputError
@@ -12,24 +12,38 @@ from kdbench.harness.files.records import Missing, SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.foreign import foreign
 from kdbench.harness.progress import Progress
-from kdbench.tasks.ngrams import NGrams
+from kdbench.tasks.ngrams import Counts, NGrams
 from kdbench.tasks.text_stats import BUCKETS, by_length, diversity
+from kdbench.tasks.words import Numbered, Vocabulary
 
 GPT2 = "openai-community/gpt2"
 
 
-def describe(evaluation: Evaluation, progress: Progress | None = None) -> None:
-    """What stored answers say by themselves, as probe ``text``; made again with every scoring."""
+def describe(
+    evaluation: Evaluation,
+    progress: Progress | None = None,
+    told: Mapping[int, "Told"] | None = None,
+) -> None:
+    """What stored answers say by themselves, as probe ``text``; made again with every scoring.
+
+    Args:
+        evaluation: scored.
+        progress: told how many decoding seeds are described.
+        told: what the answers of a seed say, where they were read already.
+    """
     scorer = evaluation.scored.info().get("scorer")
     seeds = evaluation.seeds()
     with (progress or Progress(quiet=True)).stage(
         f"describe {evaluation.key}", len(seeds), unit="seed"
     ) as stage:
 
-        def told(seed: int) -> Told:
-            return Told(sample_batches(evaluation, seed), seed == seeds[0])
+        def counted(seed: int) -> Told:
+            known = (told or {}).get(seed)
+            one = known or Told.of(sample_batches(evaluation, seed), measure=seed == seeds[0])
+            _ = one.counts  # the work of it
+            return one
 
-        found = in_threads([partial(told, seed) for seed in seeds], stage.update)
+        found = in_threads([partial(counted, seed) for seed in seeds], stage.update)
     report = text_report(found, evaluation.scores())
     evaluation.keep_probe("text", report, {"scorer": scorer})
 
@@ -38,21 +52,35 @@ class Told:
     """What the answers of one decoding seed say.
 
     Args:
-        batches: the answers.
         measure: whether to count the references' tokens too, by the papers' tokenizer.
     """
 
-    def __init__(self, batches: Iterable[Sequence[SampleRow]], measure: bool = True) -> None:
+    def __init__(self, measure: bool = True) -> None:
+        self.measure = measure
         self.answers = self.tokens = self.cut = 0
         self.lengths: dict[int, int] = {}
-        ngrams = NGrams()
+        self._ngrams = NGrams()
+
+    @classmethod
+    def of(cls, batches: Iterable[Sequence[SampleRow]], measure: bool = True) -> "Told":
+        """Of all answers of a seed, some at a time."""
+        told, vocabulary = cls(measure), Vocabulary()
         for rows in batches:
-            ngrams.add([row.response for row in rows])
-            self.answers += len(rows)
-            self.tokens += sum(row.response_tokens for row in rows)
-            self.cut += sum(not row.finished for row in rows)
-            self.lengths |= _gpt2_lengths(rows) if measure else {}
-        self.counts = ngrams.counts()
+            told.add(rows, vocabulary.numbered([row.response for row in rows]))
+        return told
+
+    def add(self, rows: Sequence[SampleRow], words: Numbered) -> None:
+        """Some more answers, and their words, all by one vocabulary."""
+        self._ngrams.add(words)
+        self.answers += len(rows)
+        self.tokens += sum(row.response_tokens for row in rows)
+        self.cut += sum(not row.finished for row in rows)
+        self.lengths |= _gpt2_lengths(rows) if self.measure else {}
+
+    @cached_property
+    def counts(self) -> dict[int, Counts]:
+        """N-grams of all answers, by length."""
+        return self._ngrams.counts()
 
 
 def text_report(told: Sequence[Told], scores: Sequence[ScoreRow]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def _score(
         evaluation.record.read()
     for evaluation in answered:
         by = cast(Tokenizer, tokenizer or _tokenizer(run, evaluation))
-        score(evaluation, task_files, by, progress)
-        describe(evaluation, progress)
+        told = score(evaluation, task_files, by, progress)
+        describe(evaluation, progress, told)
     rescored(run, to_stderr)
     return answered
 

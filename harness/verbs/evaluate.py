@@ -65,7 +65,7 @@ def evaluate(
         work = replace(work, runs_dir=run.resolve().parent)
     else:  # an evaluation uses no method's settings
         config = resolve(suite=suite, method="sft", assignments=settings, flags=flags)
-    from kdbench.harness.runner import eval_command
+    from kdbench.harness.runner.commands import eval_command
 
     raise typer.Exit(eval_command(work.request(config, model=model, teacher=teacher, run=run)))
 
@@ -116,7 +116,7 @@ def score(
     quiet: options.Quiet = False,
 ) -> None:
     """Score stored samples again, without a model or a GPU."""
-    from kdbench.harness.runner import score_command
+    from kdbench.harness.runner.score import score_command
 
     place = include_path and os.path.abspath(include_path)
     said = {"json_output": runs.json_output, "quiet": quiet}

@@ -22,7 +22,7 @@ def run(
     """
     options.calm_libraries()
     from kdbench.harness.resolve import resolve
-    from kdbench.harness.runner import run_command
+    from kdbench.harness.runner.commands import run_command
 
     flags = asked.settings() | pair.settings()
     config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
@@ -40,7 +40,7 @@ def train(
     """Train a student without evaluating it; ``run`` with the same settings goes on from there."""
     options.calm_libraries()
     from kdbench.harness.resolve import resolve
-    from kdbench.harness.runner import train_command
+    from kdbench.harness.runner.commands import train_command
 
     flags = pair.settings()
     config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
