@@ -17,6 +17,7 @@ from kdbench.tasks.text_stats import BUCKETS, by_length, diversity
 from kdbench.tasks.words import Numbered, Vocabulary
 
 GPT2 = "openai-community/gpt2"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 def describe(
@@ -145,9 +146,15 @@ def _gpt2_buckets(scores: Sequence[ScoreRow], lengths: Mapping[int, int]) -> dic
 @cache
 def gpt2_tokenizer() -> Any:
     """GPT-2's tokenizer if it is on this machine; never looked for on the network."""
-    from transformers import AutoTokenizer
+    from huggingface_hub import try_to_load_from_cache
 
     for name in (GPT2, "gpt2"):
+        if not any(
+            isinstance(try_to_load_from_cache(name, file), str) for file in _TOKENIZER_FILES
+        ):
+            continue
+        from transformers import AutoTokenizer  # seconds, and torch
+
         with contextlib.suppress(InputError), foreign(f"cannot load the tokenizer {name}"):
             return AutoTokenizer.from_pretrained(
                 name, local_files_only=True, trust_remote_code=False

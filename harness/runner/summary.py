@@ -1,7 +1,7 @@
 """summary.json, manifest.json and the student's README.md, rebuilt from what lies in a run folder."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
@@ -19,14 +19,16 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import recorded_method
-from kdbench.harness.session import Session
 from kdbench.reports.run.model_card import model_card
 from kdbench.reports.text.style import joined
-from kdbench.trainers.method import Card
+
+if TYPE_CHECKING:  # they bring torch, and a summary is made again without it
+    from kdbench.harness.session import Session
+    from kdbench.trainers.method import Card
 
 
 def write_summary(
-    session: Session, run: RunFolder, card: RunCard, learned: dict[str, float]
+    session: "Session", run: RunFolder, card: RunCard, learned: dict[str, float]
 ) -> bool:
     """summary.json.
 
@@ -116,7 +118,7 @@ def signature(config: RunConfig, card: RunCard) -> str:
 
 
 def write_manifest(
-    session: Session,
+    session: "Session",
     run: RunFolder,
     *,
     prepared: PrepareRecord,
@@ -188,6 +190,6 @@ def _facts(name: str, fingerprint: str) -> MethodFacts:
         return MethodFacts(name=name, title=name, paper="method not installed here", variant="")
 
 
-def method_facts(name: str, card: Card) -> MethodFacts:
+def method_facts(name: str, card: "Card") -> MethodFacts:
     """What a run keeps of a method's card."""
     return MethodFacts(name=name, title=card.title, paper=card.paper, variant=card.variant)
