@@ -142,7 +142,6 @@ class TextScorer:
     def _forget(self) -> None:
         self._speller = Speller(self.tokenizer, self._vocabulary)
         self._known: dict[str, str | None] = {}
-        self._letters: dict[str, bytes] = {}
         self._size = 0
 
     def _exact(self, prediction: str, references: Sequence[str]) -> float | str:
@@ -150,15 +149,9 @@ class TextScorer:
             return unread("unicode", references)
         # most answers are told apart by how they begin alone, and faster
         head = _letters(prediction[:_HEAD])
-        alike = [text for text in references if self._letters_of(text).startswith(head)]
+        alike = [text for text in references if _one_begins(head, _letters(text[:_HEAD]))]
         normal = normalise(prediction) if alike else ""
         return 100.0 * any(normalise(text) == normal for text in alike)
-
-    def _letters_of(self, reference: str) -> bytes:
-        found = self._letters.get(reference)
-        if found is None:
-            found = self._letters[reference] = _letters(reference)
-        return found
 
 
 def unread(tokenizer: Tokenizer, references: Sequence[str]) -> str:
@@ -218,6 +211,11 @@ def exact_match(prediction: str, references: str | Sequence[str]) -> float:
 def _letters(text: str) -> bytes:
     """ASCII letters and digits only: alike for texts that are alike but for case, marks and spaces."""
     return spaced(text).replace(b" ", b"")
+
+
+def _one_begins(one: bytes, other: bytes) -> bool:
+    """Whether one of two begins with the other, as the beginnings of texts that are alike do."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def normalise(text: str) -> str:

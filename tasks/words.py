@@ -42,7 +42,11 @@ _UNICODE_WORD = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+",
     regex.VERSION1,
 )
-_WHITE = bytes(32 if chr(byte).isspace() else byte for byte in range(256))
+# in ASCII only: bytes from 128 on are parts of longer characters
+_WHITE = bytes(32 if byte < 128 and chr(byte).isspace() else byte for byte in range(256))
+_WIDE_WHITE = re.compile(  # in UTF-8: all that str.isspace knows beyond ASCII
+    rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80"
+)
 _SURROGATES = range(0xD800, 0xE000)
 _LAST = 0x10FFFF
 
@@ -155,8 +159,8 @@ class Speller:
         self._alphabet = _Alphabet()
         self._vocabulary = Vocabulary() if vocabulary is None else vocabulary
         self._codes = np.zeros(0, dtype=np.uint32)
-        self._starts = np.zeros(0, dtype=np.int64)
-        self._counts = np.zeros(0, dtype=np.int64)
+        self._starts = np.zeros(0, dtype=np.int32)
+        self._counts = np.zeros(0, dtype=np.int32)
 
     def spelled(self, texts: Sequence[str], words: Numbered | None = None) -> list[str]:
         """Each text as a string of one character a word.
@@ -181,10 +185,10 @@ class Speller:
         """What the tokenizer sees in words between white space, which part its words too."""
         self._learn(words.ids_W)
         counts_W = self._counts[words.ids_W]
-        ends_W = np.cumsum(counts_W)
+        ends_W = np.cumsum(counts_W, dtype=np.int32)
         shifts_W = self._starts[words.ids_W] - ends_W + counts_W
         total = int(ends_W[-1]) if len(ends_W) else 0
-        places = np.repeat(shifts_W, counts_W) + np.arange(total)
+        places = np.repeat(shifts_W, counts_W) + np.arange(total, dtype=np.int32)
         return self._codes[places], np.concatenate([[0], ends_W])[words.ends_T]
 
     def _learn(self, ids_W: NDArray[np.int32]) -> None:
@@ -217,9 +221,8 @@ class Speller:
 
 def _single_spaced(text: str) -> bytes:
     """A text whose white space is ASCII's one space."""
-    if text.isascii():
-        return text.encode().translate(_WHITE)
-    return " ".join(text.split()).encode("utf-8", "replace")
+    found = text.encode("utf-8", "replace").translate(_WHITE)
+    return found if text.isascii() else _WIDE_WHITE.sub(b" ", found)
 
 
 def spaced(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -204,3 +205,34 @@ def test_distinct_n_is_a_mean_over_seeds() -> None:
     assert found["distinct_1"] == pytest.approx((100 * 3 / 7 + 50) / 2)
     assert found["distinct_4"] == pytest.approx(100)
     assert text_stats.diversity([counts("x x")])["distinct_4"] is None
+
+
+def test_white_space_is_what_str_split_knows() -> None:
+    spaces = "".join(c for c in map(chr, range(0x110000)) if c.isspace())
+    near = "".join(chr(ord(c) + step) for c in spaces for step in (-1, 1))
+    dice = random.Random(0)
+    texts = ["".join(dice.choices(spaces + near + "aé漢😀\ud800", k=30)) for _ in range(2000)]
+    vocabulary = words.Vocabulary()
+    numbered = vocabulary.numbered(texts)
+    places = [0, *numbered.ends_T.tolist()]
+    for text, start, end in zip(texts, places, places[1:], strict=False):
+        found = [vocabulary[number] for number in numbered.ids_W[start:end].tolist()]
+        assert found == text.replace("\ud800", "?").split(), ascii(text)
+
+
+def test_a_vocabulary_is_the_same_in_all_threads() -> None:
+    texts = [" ".join(f"w{n * step % 997}" for n in range(2000)) for step in range(1, 9)]
+    vocabulary = words.Vocabulary()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda text: vocabulary.numbered([text]), texts))
+    assert len(vocabulary) == 1 + 997
+    for text, each in zip(texts, found, strict=True):
+        assert [vocabulary[number] for number in each.ids_W.tolist()] == text.split()
+
+
+def test_a_text_that_begins_alike_is_told_apart() -> None:
+    same = "x" * 100
+    assert scoring.exact_match(f"{same}, Y.", f"{same} y") == 100.0
+    assert scoring.exact_match(f"{same} y", f"{same} z") == 0.0
+    assert scoring.exact_match("漢" * 70 + "a", "漢" * 70 + "b") == 0.0
+    assert scoring.exact_match("." * 70 + "a", "a") == 100.0

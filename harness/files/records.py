@@ -72,7 +72,9 @@ class ScoreRow(Record):
     reference_tokens: int
     seeds: list[int]
     metrics: dict[str, list[float]] = Field(description="rouge_l and exact_match in percent")
-    missing: dict[str, str] = Field({}, description="metrics that cannot measure it, and why")
+    missing: dict[str, str] = Field(
+        default_factory=dict, description="metrics that cannot measure it, and why"
+    )
 
 
 class Missing(Record):

@@ -8,12 +8,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import InputError, unfit
+from kdbench.harness.files.batches import record_batches
 from kdbench.harness.files.inside import inside, sealed
 from kdbench.harness.files.records import (
     SCHEMA,
@@ -146,7 +148,8 @@ class Evaluation:
     def scores(self) -> list[ScoreRow]:
         """Per-prompt scores, as they were written; empty if there are none."""
         self.scored.done()
-        return read_records(self.scores_file, ScoreRow)
+        batches = record_batches(self.scores_file, ScoreRow, 1024)
+        return list(chain.from_iterable(batches))
 
     def keep_scores(self, rows: Sequence[ScoreRow], info: Mapping[str, Any]) -> None:
         """Stores per-prompt scores and marks them done."""
