@@ -106,14 +106,14 @@ class Vocabulary:
         return len(self._ids.words)
 
     def __getitem__(self, number: int) -> str:
-        return self._ids.words[number]
+        return self._ids.words[number].decode()
 
     def numbered(self, texts: Sequence[str]) -> Numbered:
         """Texts parted as ``str.split`` does.
 
         Not by Arrow's kernels for white space: 26.0 reads past the end of a text that ends with some.
         """
-        bytes_T = pa.array([_single_spaced(text) for text in texts], pa.large_string())
+        bytes_T = pa.array([_single_spaced(text) for text in texts], pa.large_binary())
         words = pc.split_pattern(bytes_T, " ")
         told = words.flatten().dictionary_encode()
         known = list(map(self._ids.__getitem__, told.dictionary.to_pylist()))
@@ -128,15 +128,15 @@ class Vocabulary:
         return Numbered(ids_W[kept_W], np.concatenate([[0], np.cumsum(kept_W)])[ends_T])
 
 
-class _Ids(dict[str, int]):
-    """Word -> number, on demand; 0: the empty word."""
+class _Ids(dict[bytes, int]):
+    """Word in UTF-8 -> number, on demand; 0: the empty word."""
 
     def __init__(self) -> None:
-        self.words = [""]
+        self.words = [b""]
         self._growing = threading.Lock()
-        self[""] = 0
+        self[b""] = 0
 
-    def __missing__(self, word: str) -> int:
+    def __missing__(self, word: bytes) -> int:
         with self._growing:
             found = self.get(word)
             if found is None:

@@ -4,11 +4,12 @@ Most of the work is done in C without Python's lock. Each thread keeps its own s
 go to the same thread under every decoding seed, so that a reference is read once.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from kdbench.harness.files.batches import record_batches
@@ -104,6 +105,18 @@ def in_threads(jobs: Sequence[Callable[[], T]], told: Callable[[int], None]) -> 
             found.append(future.result())
             told(len(found))
     return found
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """Without Python's search for cycles: many rows hold none, and it would go through them again and again."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def cores() -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from kdbench.harness.errors import Damaged, InputError, unknown
+from kdbench.harness.evaluation.many import no_cycles
 from kdbench.harness.evaluation.scoring import score
 from kdbench.harness.evaluation.texts import describe
 from kdbench.harness.files.locks import RunLock
@@ -73,8 +74,9 @@ def _score(
         evaluation.record.read()
     for evaluation in answered:
         by = cast(Tokenizer, tokenizer or _tokenizer(run, evaluation))
-        told = score(evaluation, task_files, by, progress)
-        describe(evaluation, progress, told)
+        with no_cycles():
+            told = score(evaluation, task_files, by, progress)
+            describe(evaluation, progress, told)
     rescored(run, to_stderr)
     return answered
 
