@@ -109,7 +109,7 @@ def in_threads(jobs: Sequence[Callable[[], T]], told: Callable[[int], None]) -> 
 
 @contextmanager
 def no_cycles() -> Iterator[None]:
-    """Without Python's search for cycles: many rows hold none, and it would go through them again and again."""
+    """Without Python's search for cycles: many rows hold none, and it goes through them again and again."""
     searching = gc.isenabled()
     gc.disable()
     try:

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -148,8 +147,7 @@ class Evaluation:
     def scores(self) -> list[ScoreRow]:
         """Per-prompt scores, as they were written; empty if there are none."""
         self.scored.done()
-        batches = record_batches(self.scores_file, ScoreRow, 1024)
-        return list(chain.from_iterable(batches))
+        return [row for rows in record_batches(self.scores_file, ScoreRow, 1024) for row in rows]
 
     def keep_scores(self, rows: Sequence[ScoreRow], info: Mapping[str, Any]) -> None:
         """Stores per-prompt scores and marks them done."""
