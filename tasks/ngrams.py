@@ -18,7 +18,7 @@ from kdbench.tasks.words import Numbered
 LONGEST = 4
 _BITS = 16
 _COMMON = 1 << _BITS
-_WIDE = 31
+_WIDE = np.uint64(31)
 _BLOCK = 1 << 15
 
 Numbers = NDArray[np.uint64]
@@ -83,7 +83,7 @@ def _common(grams: Sequence[Numbers]) -> Numbers:
     whole = np.ones(len(packed), dtype=bool)
     for gram in grams:
         whole &= gram < _COMMON
-        packed = (packed << _BITS) | gram * whole
+        packed = (packed << np.uint64(_BITS)) | gram * whole
     return packed
 
 
@@ -114,7 +114,7 @@ def _different_rare(pairs: Sequence[tuple[Numbers, Numbers]]) -> list[int]:
         return [0] * LONGEST
     first, second = (np.concatenate(half) for half in zip(*pairs, strict=True))
     order = np.lexsort((second, first))
-    mask = (1 << _WIDE) - 1
+    mask = (np.uint64(1) << _WIDE) - np.uint64(1)
     words = list(
         chain.from_iterable((half[order] >> _WIDE, half[order] & mask) for half in (first, second))
     )
