@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -422,3 +423,30 @@ def test_unreadable_lock_is_no_lock(tmp_path: Path) -> None:
     write_text(tmp_path / "lock", "")
     with RunLock(tmp_path):
         pass
+
+
+def test_whoever_writes_in_a_folder_takes_away_what_the_dead_left(tmp_path: Path) -> None:
+    target = tmp_path / "table.tex"
+    code = (
+        "import os, sys; from pathlib import Path; from kdbench.harness.files.owners import temporary; "
+        "path = temporary(Path(sys.argv[1])); path.write_text('half'); print(path, flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        left = Path(writer.stdout.readline().strip())
+        subprocess.run([sys.executable, "-c", WRITE, str(target)], check=True)
+        assert left.exists(), "its writer lives"
+        writer.kill()
+    subprocess.run([sys.executable, "-c", WRITE, str(target)], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.tex"]
+
+
+WRITE = (
+    "import sys; from kdbench.harness.files.store import write_text; write_text(sys.argv[1], 'x')"
+)

@@ -22,13 +22,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from kdbench.harness.errors import Damaged, InputError, unfit, unknown
-from kdbench.harness.files.owners import temporary
+from kdbench.harness.files.owners import sweep, temporary
 from kdbench.harness.files.selfcheck import checked, checked_row, row_with_digest, with_digest
 
 Say = Callable[[str], None]
@@ -64,6 +65,8 @@ def reading(what: Path | str, remedy: str = "") -> Iterator[None]:
 def make_folder(path: Path | str) -> Path:
     """Creates ``path`` and its parents if needed and returns it.
 
+    What dead processes left half-written in it goes, the first time that this one asks.
+
     Raises:
         InputError: it cannot be created, is a file, or cannot be written.
     """
@@ -72,7 +75,13 @@ def make_folder(path: Path | str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {folder}: permission denied; choose a writable place")
+    _sweep_once(os.getpid(), os.path.abspath(folder))
     return folder
+
+
+@lru_cache(maxsize=4096)
+def _sweep_once(process: int, folder: str) -> None:
+    sweep(folder, deep=False)
 
 
 def write_bytes(path: Path | str, data: bytes, scratch: Path | None = None) -> None:
