@@ -63,7 +63,7 @@ def test_a_few_crash_points(stage: Stage) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-COUNTS = {"score": 60, "judge": 60, "eval": 40, "ablate": 30, "cold sft": 20, "cold seqkd": 20}
+COUNTS = {"score": 60, "judge": 60, "eval": 60, "ablate": 40, "cold sft": 20, "cold seqkd": 20}
 COUNTS |= {"run dpkd": 24} | {method: 10 for method in METHODS if method != "sft"}
 
 
