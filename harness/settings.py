@@ -3,8 +3,8 @@
 import functools
 import math
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -29,7 +29,7 @@ class Settings(BaseModel):
         if isinstance(given, Mapping):
             for name, field in cls.model_fields.items():
                 if name in given:
-                    problem = _problem(given[name], _leaves(field.annotation))
+                    problem = _problem(given[name], _leaves(cast(Hashable, field.annotation)))
                     if problem:
                         raise ValueError(f"{name} {problem}")
         return given

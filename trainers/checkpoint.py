@@ -66,9 +66,10 @@ class Checkpoints:
 
     def resume(self) -> dict[str, Any] | None:
         """Loads weights and optimiser of the newest checkpoint; returns the rest of its state."""
-        *older, newest = saved(self.folder) or [None]
-        if newest is None:
+        found = saved(self.folder)
+        if not found:
             return None
+        *older, newest = found
         try:
             return self._restored(newest)
         except InputError:

@@ -327,8 +327,7 @@ def _there(file: Path) -> bool:
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
     named = json_object(index).get("weight_map")
-    good = isinstance(named, dict) and named and all(isinstance(n, str) for n in named.values())
-    if not good:
+    if not (isinstance(named, dict) and named and all(isinstance(n, str) for n in named.values())):
         raise InputError(
             f"{index} has no weight_map from tensors to files; download or copy it again"
         )

@@ -127,7 +127,7 @@ def _loaded(ref: str, dtype: torch.dtype) -> PreTrainedModel:
     places: list[dict[str, Any]] = [{}] if ref.endswith(".gguf") else [{"device_map": META}, {}]
     for place in places:
         with foreign(f"cannot load a model from {ref!r}", LOADABLE):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **_place(ref),
                 **kinds,
                 **place,
@@ -135,6 +135,7 @@ def _loaded(ref: str, dtype: torch.dtype) -> PreTrainedModel:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are in the info, which names them
             )
+            model, info = loaded
             report = load_report(model, info, stored)
         refuse_unclean(report, config, ref)
     return model

@@ -232,7 +232,8 @@ def only(model: PreTrainedModel, layers: list[int]) -> Iterator[None]:
 def same_function(student: PreTrainedModel, model: PreTrainedModel, layers: list[int]) -> bool:
     """Whether the student computes what the model does without the other layers."""
     length = max(16, crossing(model))
-    vocab = student.get_input_embeddings().weight.shape[0]
+    embeddings: Any = student.get_input_embeddings()
+    vocab = embeddings.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(min(vocab, 1 << 20), (1, length), generator=generator)
     training, logits = model.training, _logits(ids)

@@ -65,9 +65,9 @@ def _blamed(judge: JudgeDefinition, body: str) -> str:
     places = {name: re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in sent}
     if "json_schema" in text and "response_format" in sent:
         return "response_format"
-    found = sorted((match.start(), name) for name, match in places.items() if match)
-    found = [pair for pair in found if pair[1] != "model"] or found
-    return found[0][1] if found else ""
+    said_at = sorted((match.start(), name) for name, match in places.items() if match)
+    said_at = [pair for pair in said_at if pair[1] != "model"] or said_at
+    return said_at[0][1] if said_at else ""
 
 
 def _messages(document: Any, deep: int = _DEEPEST) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Whether every id of the tokenizer has an embedding and a column of the head."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.subject import Subject
@@ -9,8 +10,9 @@ from kdbench.harness.preflight.subject import Subject
 def check(subject: Subject) -> Iterator[Finding]:
     """The tokenizer's largest id against both ends of the model."""
     ids = max(subject.tokenizer.get_vocab().values()) + 1
-    rows = subject.cut.get_input_embeddings().weight.shape[0]
-    columns = subject.cut.get_output_embeddings().weight.shape[0]
+    first: Any = subject.cut.get_input_embeddings()
+    last: Any = subject.cut.get_output_embeddings()
+    rows, columns = first.weight.shape[0], last.weight.shape[0]
     if ids > min(rows, columns):
         short, count = ("embeddings", rows) if rows < ids else ("output columns", columns)
         yield Finding(

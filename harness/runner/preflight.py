@@ -130,8 +130,8 @@ def check_pair(
         twins = partial(twins_of, rows, config, tokenizer, models[0].ref) if models else None
         rehearsal = _rehearsal(session, method_class, models, tokenizer, prepared[0])
         apart = shared == 0 and rehearsal.teacher is not None
-        words = {"twins": twins if apart else None, "shared": shared or None}
-        yield from first_steps.check(replace(rehearsal, **words))
+        rehearsal = replace(rehearsal, twins=twins if apart else None, shared=shared or None)
+        yield from first_steps.check(rehearsal)
 
     checks = {"data": data, "method": method}
     flight = fly(

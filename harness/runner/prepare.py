@@ -96,8 +96,9 @@ def prepare(session: Session) -> Prepared:
     _check_room(config, base, tokenizer)
     contents = Contents(teacher=teacher.id, student=base.id, **rows.fingerprints)
     if not world:
-        pair = {"tokenizer": tokenizer, "shared": shared, "models": (teacher, base)}
-        data = check_pair(session, method, rows=rows, **pair)
+        data = check_pair(
+            session, method, rows=rows, tokenizer=tokenizer, shared=shared, models=(teacher, base)
+        )
     say_fit(session)
     parts = run_parts(config, contents)
     run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))

@@ -55,8 +55,8 @@ def score_command(
             damaged.append(damage)
     if len(damaged) == len(runs):
         raise damaged[0]
-    for damage in damaged:
-        print(f"kdbench: left out: {damage}", file=sys.stderr)
+    for each in damaged:
+        print(f"kdbench: left out: {each}", file=sys.stderr)
     if json_output:
         print(json.dumps({"scored": done, "left_out": [str(each) for each in damaged]}))
     else:

@@ -16,6 +16,7 @@ from kdbench.harness.progress import duration
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study import tuning
 from kdbench.harness.study.command import StudyRequest, make_missing, show_results
+from kdbench.harness.study.definition import Study
 from kdbench.harness.study.plan import Plan, make_cells, make_plan
 from kdbench.harness.study.results import make_results
 from kdbench.harness.study.state import Place
@@ -98,7 +99,7 @@ def _config(request: TuneRequest, method: str) -> RunConfig:
 
 def _trial_study(
     request: TuneRequest, configs: dict[str, RunConfig], trials: Sequence[Trial]
-) -> tuning.Study:
+) -> Study:
     budgets = {m: tuning.budget_settings(c.train, request.share) for m, c in configs.items()}
     study = tuning.trial_study(request.suite, trials, (), budgets)
     return study.model_copy(update={"seeds": request.seeds[:1]})

@@ -51,9 +51,14 @@ def doctor(
 
         flags = pair.settings()
         config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
-        place = {"runs_dir": runs_dir, "data_dir": data_dir, "device": device}
-        cache = make_folder(cache_folder())
-        request = Request(config=config, cache_dir=cache, quiet=True, **place)
+        request = Request(
+            config=config,
+            cache_dir=make_folder(cache_folder()),
+            quiet=True,
+            runs_dir=runs_dir,
+            data_dir=data_dir,
+            device=device,
+        )
         checks.append(check_pair(request, pair.teacher, pair.student))
     findings: list[Finding] = []
     for check in checks:  # each is made and shown in its turn: some take seconds

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
-from kdbench.harness.files.content import RunContent
+from kdbench.harness.files.content import RunContent, State
 from kdbench.reports.text.document import Document, Paragraph, Section, Strong, Table
 
 
@@ -17,6 +18,6 @@ def content_document(runs: Sequence[RunContent]) -> Document:
         ]
         sections.append(Section(run.run, [Table(["file", "state", "reason"], rows)]))
     counts = Counter(each.state for run in runs for each in run.files)
-    states = ("sound", "damaged", "uncovered")
+    states: tuple[State, ...] = get_args(State)
     said = ", ".join(f"{counts[state]} {state}" for state in states)
     return Document("", [*sections, Section("", [Paragraph(f"{len(runs)} runs: files {said}")])])

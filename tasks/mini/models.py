@@ -2,7 +2,7 @@
 ``settings``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kdbench.tasks.mini.tokenizer import EOS, PAD, vocabulary
 
@@ -30,7 +30,7 @@ def model_config(role: str, size: str) -> "PretrainedConfig":
 
     width, layers, heads, feed_forward = MODELS[role][size]
     ids = vocabulary()
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": len(ids),
         "tie_word_embeddings": True,
         "bos_token_id": None,
@@ -38,9 +38,14 @@ def model_config(role: str, size: str) -> "PretrainedConfig":
         "pad_token_id": ids[PAD],
     }
     if role == "student-gpt2":
-        sizes = {"n_embd": width, "n_layer": layers, "n_head": heads, "n_inner": feed_forward}
-        return GPT2Config(n_positions=256, **sizes, **shared)
-    sizes = {
+        own: dict[str, Any] = {
+            "n_embd": width,
+            "n_layer": layers,
+            "n_head": heads,
+            "n_inner": feed_forward,
+        }
+        return GPT2Config(n_positions=256, **own, **shared)
+    sizes: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
@@ -48,6 +53,6 @@ def model_config(role: str, size: str) -> "PretrainedConfig":
         "max_position_embeddings": 256,
     }
     if role == "student-qwen3":
-        head = {"num_key_value_heads": 1, "head_dim": width // heads}
+        head: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": width // heads}
         return Qwen3Config(**head, **sizes, **shared)
     return LlamaConfig(num_key_value_heads=heads, **sizes, **shared)
