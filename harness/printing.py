@@ -10,6 +10,7 @@ for drawings whose words were made `printable` one by one.
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import TextIO
@@ -112,9 +113,19 @@ def guarded() -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
-                stream.flush()
+            _emptied(stream)
         sys.stdout, sys.stderr = out, error
+
+
+def _emptied(stream: TextIO) -> None:
+    """Flushes; where nobody reads any more, the rest goes nowhere instead of failing at exit."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def unguarded(stream: TextIO) -> TextIO:

@@ -728,6 +728,7 @@ def test_transformers_serve(judge: Judge, tmp_path: Path) -> None:
         options = ["--judge-base-url", f"http://127.0.0.1:{port}/v1", "--judge-model", model]
         options += ["--set", "limit_parameter=max_tokens", "--set", "max_tokens=24"]
         options += ["--set", "concurrency=2", "--set", "sanity_prompts=1"]
+        options += ["--set", "give_up_unread=99"]  # nonsense is what it answers
         code, out, err = judge(run, *options)
     finally:
         server.terminate()

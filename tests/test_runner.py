@@ -172,7 +172,8 @@ def test_students_load_without_kdbench(kdbench: Kdbench, tmp_path: Path) -> None
 
 
 def test_metrics_rows_are_complete(kdbench: Kdbench, tmp_path: Path) -> None:
-    kdbench("train", "--suite", "mini-test", "--method", "dpkd", "--runs-dir", tmp_path)
+    text = ("--set", "method.lm_coef=0.1")
+    kdbench("train", "--suite", "mini-test", "--method", "dpkd", *text, "--runs-dir", tmp_path)
     (run,) = tmp_path.glob("dpkd-*")
     rows = read_rows(run / "train" / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(rows[-1]["step"] + 1))
