@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from kdbench.trainers.sampler.decoders import Decoder, cast_copy, evaluating
 
 # What models of transformers call their memory, in outputs and in ``forward``'s arguments.
-_MEMORIES = ("past_key_values", "cache_params", "state")
+_MEMORIES = ("cache", "past_key_values", "cache_params", "state")
 
 
 class AloneDecoder(Decoder):
