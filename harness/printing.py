@@ -112,9 +112,9 @@ def guarded() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            _emptied(stream)
         sys.stdout, sys.stderr = out, error
+        for stream in (out, error):
+            _emptied(unguarded(stream))
 
 
 def _emptied(stream: TextIO) -> None:

@@ -1,6 +1,7 @@
 """The command line from outside: exit codes, sentences, streams."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -231,7 +232,11 @@ def test_second_process_on_a_run_is_refused(tmp_path: Path, spawn: Spawn) -> Non
 
 def test_broken_pipe_is_no_traceback() -> None:
     process = subprocess.Popen(
-        [KDBENCH, "ls", "suites", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [KDBENCH, "ls", "suites", "--json"],
+        # unbuffered, nothing would be left to write at exit
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None
