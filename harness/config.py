@@ -139,6 +139,17 @@ class GenerateConfig(Section):
             raise ValueError(f"temperature must be 0 (greedy) or at least {COLDEST:g}")
         return self
 
+    @property
+    def ways(self) -> "tuple[GenerateConfig, ...]":
+        """As configured, and greedily if that is asked as well.
+
+        A greedy answer is the same for every seed, so one is drawn.
+        """
+        if not self.greedy or not self.temperature:
+            return (self,)
+        greedily = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seeds": self.seeds[:1]}
+        return (self, self.model_copy(update=greedily))
+
 
 class TasksConfig(Section):
     """What students are asked."""

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kdbench.harness.config import RunConfig, TrainConfig, run_name, slug, with_precision
+from kdbench.harness.config import (
+    GenerateConfig,
+    RunConfig,
+    TrainConfig,
+    run_name,
+    slug,
+    with_precision,
+)
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.files.store import read_record, write_json
@@ -256,3 +263,12 @@ def test_malformed_method_file(tmp_path: Path, text: str, sentence: str) -> None
     path.write_text(text)
     with pytest.raises(InputError, match=sentence):
         find_method(str(path))
+
+
+def test_greedy_answers_are_a_way_of_their_own_with_one_seed() -> None:
+    drawn = GenerateConfig(temperature=0.7, top_p=0.9, top_k=5, seeds=(3, 4))
+    assert drawn.ways == (drawn,)
+    first, greedy = drawn.model_copy(update={"greedy": True}).ways
+    assert (first.temperature, first.seeds) == (0.7, (3, 4))
+    assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.seeds) == (0.0, 1.0, 0, (3,))
+    assert len(GenerateConfig(temperature=0, greedy=True).ways) == 1

@@ -148,15 +148,9 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
 def evaluation_records(
     config: RunConfig, task: PreparedTask, card: ModelRef | None
 ) -> list[EvaluationRecord]:
-    """What decides the samples of a task's evaluations: as configured, and greedily if that is asked.
-
-    A greedy answer is the same for every seed, so one is drawn.
-    """
-    drawn = _evaluation_record(config, task, card)
-    if not config.generate.greedy or drawn.decoding is None or not drawn.decoding.temperature:
-        return [drawn]
-    greedy = drawn.decoding.model_copy(update={"temperature": 0.0, "top_p": 1.0, "top_k": 0})
-    return [drawn, drawn.model_copy(update={"decoding": greedy, "seeds": drawn.seeds[:1]})]
+    """What decides the samples of a task's evaluations, one for each way of answering."""
+    asked = [config.model_copy(update={"generate": way}) for way in config.generate.ways]
+    return [_evaluation_record(each, task, card) for each in asked]
 
 
 def _evaluation_record(

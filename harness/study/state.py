@@ -54,39 +54,24 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
         if not run.marked():
             return ["training"]
         summarised = run.summary.read().scores
-        found = {
-            (e.task, how): e
-            for e in run.evaluations()
-            if e.key in summarised
-            and e.record.exists()
-            and (how := _fitting(e.record.read(), config)) is not None
-        }
+        stored = [e for e in run.evaluations() if e.key in summarised and e.record.exists()]
+        records = [(e, e.record.read()) for e in stored]
     except InputError:
         return ["summary"]
     missing: list[str] = []
     asked = tasks_of(config.tasks) if config.tasks.names else []
     texts = [task.name for task in asked if task.kind == "text"]
-    for task in asked:
-        evaluation = found.get((task.name, ""))
-        if evaluation is None or not evaluation.scored.marked():
-            missing.append(task.name)
-        elif task.name in texts:
-            missing += _unmeasured(evaluation, config, texts)
-        if task.kind in ("text", "file") and config.generate.greedy and config.generate.temperature:
-            greedy = found.get((task.name, "greedy"))
-            if greedy is None or not greedy.scored.marked():
-                missing.append(f"{task.name} greedy")
+    for way in config.generate.ways:
+        each = config.model_copy(update={"generate": way})
+        found = {e.task: e for e, record in records if _fits(record, each)}
+        first = way is config.generate
+        for task in asked if first else [t for t in asked if t.kind in ("text", "file")]:
+            evaluation = found.get(task.name)
+            if evaluation is None or not evaluation.scored.marked():
+                missing.append(task.name if first else f"{task.name} greedy")
+            elif first and task.name in texts:
+                missing += _unmeasured(evaluation, config, texts)
     return missing
-
-
-def _fitting(record: EvaluationRecord, config: RunConfig) -> str | None:
-    """Which of the evaluations that a configuration asks for this is: ``greedy`` or the first; or none."""
-    generate, greedy = config.generate, record.decoding and not record.decoding.temperature
-    if greedy and generate.greedy and generate.temperature:
-        update = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seeds": generate.seeds[:1]}
-        config = config.model_copy(update={"generate": generate.model_copy(update=update)})
-        return "greedy" if _fits(record, config) else None
-    return "" if _fits(record, config) else None
 
 
 def _fits(record: EvaluationRecord, config: RunConfig) -> bool:

@@ -13,7 +13,7 @@ from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.store import make_folder, write_json, write_text
 from kdbench.harness.progress import duration
-from kdbench.harness.resolve import resolve
+from kdbench.harness.resolve import assignment, resolve
 from kdbench.harness.study import tuning
 from kdbench.harness.study.command import StudyRequest, make_missing, show_results
 from kdbench.harness.study.definition import Study
@@ -61,7 +61,8 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     configs = {m: _config(request, m) for m in request.methods}
     metric, better = tuning.criterion(next(iter(configs.values())))
     trials = [t for m in request.methods for t in tuning.trials_of(m, configs[m], request.trials)]
-    study = _trial_study(request, configs, trials)
+    budgets = {m: tuning.budget_settings(c.train, request.share) for m, c in configs.items()}
+    study = tuning.trial_study(request.suite, trials, budgets, request.seeds[0])
     cells = make_cells(study, making.settings, where.cache)
     plan = make_plan(cells, place)
     if dry_run:
@@ -78,15 +79,8 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
         for failure in failures:
             print(f"failed: {failure.name}: {failure.reason} (log: {failure.log})")
         return 1
-    final = tuning.winners_study(
-        request.suite,
-        winners,
-        trials=request.trials,
-        share=request.share,
-        seeds=request.seeds,
-        settings=making.settings,
-    )
-    cells = make_cells(final, (), where.cache)
+    final = _winners(request, winners)
+    cells = make_cells(final, making.settings, where.cache)
     lost = make_missing(making, make_plan(cells, place), place, out)
     results = make_results(final, make_plan(cells, place), place, out, lost)
     show_results(making, results, [*failures, *lost], out)
@@ -97,26 +91,15 @@ def _config(request: TuneRequest, method: str) -> RunConfig:
     return resolve(suite=request.suite, method=method, assignments=request.making.settings)
 
 
-def _trial_study(
-    request: TuneRequest, configs: dict[str, RunConfig], trials: Sequence[Trial]
-) -> Study:
-    budgets = {m: tuning.budget_settings(c.train, request.share) for m, c in configs.items()}
-    study = tuning.trial_study(request.suite, trials, (), budgets)
-    return study.model_copy(update={"seeds": request.seeds[:1]})
+def _winners(request: TuneRequest, winners: Sequence[Trial]) -> Study:
+    tuned = tuning.how_tuned(request.trials, request.share)
+    return tuning.winners_study(request.suite, winners, tuned, request.seeds)
 
 
 def _announce(request: TuneRequest, plan: Plan, place: Place) -> None:
     """How many runs of both stages there are, and about how long they take."""
-    names = [Trial(method, 0, ()) for method in request.methods]
-    final = tuning.winners_study(
-        request.suite,
-        names,
-        trials=request.trials,
-        share=request.share,
-        seeds=request.seeds,
-        settings=request.making.settings,
-    )
-    second = make_plan(make_cells(final, (), place.where.cache), place)
+    final = _winners(request, [Trial(method, 0, ()) for method in request.methods])
+    second = make_plan(make_cells(final, request.making.settings, place.where.cache), place)
     jobs = request.making.jobs or 1
     for stage, made in (("trials", plan), ("winners (by the suite's settings)", second)):
         print(f"{stage}: {made.progress()}, about {duration(made.seconds(jobs))}, {jobs} at a time")
@@ -176,23 +159,15 @@ def _yaml(request: TuneRequest, best: dict[str, Tried | None]) -> str:
     import yaml
 
     methods: dict[str, Any] = {}
-    note = f"best of {request.trials} trials of {request.share:.0%} of the budget, dev set"
     for name, won in best.items():
         section: dict[str, Any] = {}
         for text in won.trial.settings if won else ():
-            key, _, value = text.partition("=")
+            key, value, _ = assignment(text)
             part, _, field = key.partition(".")
-            section.setdefault(part, {})[field] = _value(value)
-        methods[name] = section | {"tuning": {"trials": request.trials, "note": note}}
+            section.setdefault(part, {})[field] = value
+        methods[name] = section | {"tuning": tuning.how_tuned(request.trials, request.share)}
     text = yaml.safe_dump({"methods": methods}, sort_keys=False, allow_unicode=True)
     return f"# Found by: kdbench tune --suite {request.suite} --trials {request.trials}\n{text}"
-
-
-def _value(text: str) -> float | bool | str:
-    """A setting's value as YAML should hold it (YAML itself reads 1e-3 as a text)."""
-    with contextlib.suppress(ValueError):
-        return float(text)
-    return {"true": True, "false": False}.get(text, text)
 
 
 def trials_and_share(text: str) -> tuple[int, float]:

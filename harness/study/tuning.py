@@ -8,12 +8,13 @@ development set only.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.registry import find_method
+from kdbench.harness.resolve import BUDGET
 from kdbench.harness.study.definition import Study, StudyRow
 from kdbench.trainers.method import Dimension
 
@@ -97,38 +98,29 @@ def _said(name: str, config: RunConfig) -> float:
 
 def budget_settings(train: TrainConfig, share: float) -> tuple[str, ...]:
     """Settings that cut a training's budget to a share of it."""
-    found = []
-    for name in ("response_tokens", "steps", "epochs"):
-        value = getattr(train, name)
-        if value is not None:
-            cut = share * value
-            found.append(f"train.{name}={cut:g}" if name == "epochs" else _whole(name, cut))
-    return tuple(found)
-
-
-def _whole(name: str, value: float) -> str:
-    return f"train.{name}={max(1, round(value))}"
+    cut = {name: share * value for name in BUDGET if (value := getattr(train, name)) is not None}
+    return tuple(
+        f"train.{name}={value:g}" if name == "epochs" else f"train.{name}={max(1, round(value))}"
+        for name, value in cut.items()
+    )
 
 
 def trial_study(
-    suite: str,
-    trials: Sequence[Trial],
-    settings: Sequence[str],
-    budgets: dict[str, tuple[str, ...]],
+    suite: str, trials: Sequence[Trial], budgets: dict[str, tuple[str, ...]], seed: int
 ) -> Study:
     """The trials as a study whose students are trained and asked nothing but the development set.
 
     Args:
         suite: name or file.
         trials: of all methods.
-        settings: ``--set`` of the command.
         budgets: of a trial, by method.
+        seed: training seed of all trials.
     """
     rows = [
         StudyRow(label=t.label, method=t.method, set=(*budgets[t.method], *t.settings))
         for t in trials
     ]
-    return Study(title="Trials", suite=suite, set=tuple(settings), rows=tuple(rows), tasks=())
+    return Study(title="Trials", suite=suite, seeds=(seed,), rows=tuple(rows), tasks=())
 
 
 def criterion(config: RunConfig) -> tuple[str, int]:
@@ -167,23 +159,24 @@ def expected_best(scores: Sequence[float], better: int) -> list[float]:
     ]
 
 
-def winners_study(
-    suite: str,
-    winners: Sequence[Trial],
-    *,
-    trials: int,
-    share: float,
-    seeds: Sequence[int],
-    settings: Sequence[str],
-) -> Study:
-    """Each method's best setting at the whole budget under every training seed."""
+def how_tuned(trials: int, share: float) -> dict[str, Any]:
+    """What the configuration of a winner says of its search (`TuningConfig`)."""
     note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
-    tuned = (f"tuning.trials={trials}", f"tuning.note={note}")
-    rows = [StudyRow(label=t.method, method=t.method, set=(*t.settings, *tuned)) for t in winners]
-    return Study(
-        title=f"Tuned with {trials} trials a method",
-        suite=suite,
-        seeds=tuple(seeds),
-        set=tuple(settings),
-        rows=tuple(rows),
-    )
+    return {"trials": trials, "note": note}
+
+
+def winners_study(
+    suite: str, winners: Sequence[Trial], tuned: Mapping[str, Any], seeds: Sequence[int]
+) -> Study:
+    """Each method's best setting at the whole budget under every training seed.
+
+    Args:
+        suite: name or file.
+        winners: one a method.
+        tuned: of `how_tuned`.
+        seeds: training seeds.
+    """
+    said = tuple(f"tuning.{name}={value}" for name, value in tuned.items())
+    rows = [StudyRow(label=t.method, method=t.method, set=(*t.settings, *said)) for t in winners]
+    title = f"Tuned with {tuned['trials']} trials a method"
+    return Study(title=title, suite=suite, seeds=tuple(seeds), rows=tuple(rows))
