@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import nasty
 import own_task
 import pytest
 from lm_eval.tasks import TaskManager
@@ -22,44 +23,12 @@ from kdbench.harness.evaluation.rehearsal import rehearse
 from kdbench.harness.lm import tasks as lm_tasks
 from kdbench.harness.resolve import resolve
 
-PIECES = [
-    *(b"null", b"NaN", b"1e999", b"-1", b"{}", b"[]", b"[[", b"true", b"\\ud800", b'"', b"'"),
-    *(
-        b"\n",
-        b"\r",
-        b"\t",
-        b"\x00",
-        b"\xff",
-        b": ",
-        b"- ",
-        b"&a",
-        b"*a",
-        b"!!python/name:os.system",
-    ),
-    *(b"!function os.getcwd", b"{{", b"}}", b"{% for %}", b"9" * 400, "\u2028∞".encode(), b"# "),
-]
+PIECES = (*nasty.PIECES, b"!function os.getcwd", b"{% for %}", b"9" * 400)
 
 
 def damaged(random_: random.Random, content: bytes) -> bytes:
-    """A file after one to four accidents."""
-    text = bytearray(content)
-    for _ in range(random_.randint(1, 4)):
-        place = random_.randrange(len(text) + 1)
-        kind = random_.randrange(5)
-        if kind == 0:
-            del text[place : place + random_.randint(1, 20)]
-        elif kind == 1:
-            text[place:place] = random_.choice(PIECES)
-        elif kind == 2:
-            text[place : place + 1] = random_.randbytes(1)
-        elif kind == 3:
-            end = place + random_.randint(1, 30)
-            text[place:place] = text[place:end]
-        else:
-            lines = bytes(text).split(b"\n")
-            random_.shuffle(lines)
-            text = bytearray(b"\n".join(lines))
-    return bytes(text)
+    """A file after one to four accidents, those of task files among them."""
+    return nasty.damaged(random_, content, PIECES)
 
 
 def one_sentence(error: InputError) -> None:

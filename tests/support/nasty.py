@@ -189,7 +189,7 @@ def trial(arguments: Sequence[str]) -> Ended:
     return Ended(kind, said, time.process_time() - began)
 
 
-def damaged(random_: random.Random, content: bytes) -> bytes:
+def damaged(random_: random.Random, content: bytes, pieces: Sequence[bytes] = PIECES) -> bytes:
     """A file after one to four accidents."""
     text = bytearray(content)
     for _ in range(random_.randint(1, 4)):
@@ -198,7 +198,7 @@ def damaged(random_: random.Random, content: bytes) -> bytes:
         if kind == 0:
             del text[place : place + random_.randint(1, 20)]
         elif kind == 1:
-            text[place:place] = random_.choice(PIECES)
+            text[place:place] = random_.choice(pieces)
         elif kind == 2:
             text[place : place + 1] = random_.randbytes(1)
         elif kind == 3:
