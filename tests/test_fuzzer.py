@@ -23,6 +23,8 @@ from kdbench.harness.study.definition import Study
 
 Trial = Callable[[Path, random.Random], list[str]]
 """Prepares files in a folder; returns the command line."""
+Kind = Callable[[], Iterator[tuple[str, Trial]]]
+"""Trials of one kind by name."""
 
 TRAIN = ("train", "--suite", "mini-test", "--method", "sft", "--runs-dir", "runs")
 
@@ -202,14 +204,12 @@ def methods() -> Iterator[tuple[str, Trial]]:
         yield f"method damaged {number}", made(None)
 
 
-KINDS = (settings, documents, files, folders, methods)
-LONG = {"settings": 900, "documents": 300, "files": 400, "folders": 400, "methods": 1000}
+KINDS: tuple[Kind, ...] = (settings, documents, files, folders, methods)
+LONG = {settings: 900, documents: 300, files: 400, folders: 400, methods: 1000}
 """Trials of each kind, at most, in the long run."""
 
 
-def chosen(
-    kind: Callable[[], Iterator[tuple[str, Trial]]], count: int, seed: int
-) -> list[tuple[str, Trial]]:
+def chosen(kind: Kind, count: int, seed: int) -> list[tuple[str, Trial]]:
     """So many trials of a kind, drawn by a seed."""
     everything = list(kind())
     return random.Random(seed).sample(everything, min(count, len(everything)))
@@ -234,42 +234,36 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdbench.harness.runner.commands.train_run", nasty.accept)
 
 
+def tried(
+    kind: Kind, count: int, seed: int, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, nasty.Ended]]:
+    """How trials of a kind ended, each in a folder of its own."""
+    for number, (name, trial) in enumerate(chosen(kind, count, seed)):
+        (work := base / str(number)).mkdir()
+        monkeypatch.chdir(work)
+        yield name, attempt(name, trial, work)
+
+
 SLICE = {settings: 14, documents: 8, files: 8, folders: 6, methods: 4}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_slice(
-    kind: Callable[[], Iterator[tuple[str, Trial]]],
-    stopped: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for number, (name, trial) in enumerate(chosen(kind, SLICE[kind], seed=1)):
-        (work := tmp_path / str(number)).mkdir()
-        monkeypatch.chdir(work)
-        ended = attempt(name, trial, work)
+def test_slice(kind: Kind, stopped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, ended in tried(kind, SLICE[kind], 1, tmp_path, monkeypatch):
         assert ended.clear, (name, ended)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_all(
-    kind: Callable[[], Iterator[tuple[str, Trial]]],
-    stopped: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_all(kind: Kind, stopped: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: Counter[str] = Counter()
     wrong, slowest = [], 0.0
-    for number, (name, trial) in enumerate(chosen(kind, LONG[kind.__name__], seed=2)):
-        (work := tmp_path / str(number)).mkdir()
-        monkeypatch.chdir(work)
-        ended = attempt(name, trial, work)
+    for name, ended in tried(kind, LONG[kind], 2, tmp_path, monkeypatch):
         counts[ended.kind] += 1
         if ended.kind == "refused":
             slowest = max(slowest, ended.seconds)
         if not ended.clear:
             wrong.append((name, ended.kind, ended.said[-1500:]))
-            print("WRONG", name, ended.kind, ended.said[-1500:], flush=True)
+            print("WRONG", *wrong[-1], flush=True)
     print(f"{kind.__name__}: {dict(counts)}, slowest refusal {slowest:.1f} s, wrong {len(wrong)}")
     assert not wrong, wrong[:3]

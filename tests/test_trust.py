@@ -4,13 +4,13 @@ A real run and all verbs that read one are behind the marker ``long``; ``score``
 hand stands for them here.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import runs
+from fakes import edit
 from report_runs import trained_run
 
 from kdbench.harness import cli
@@ -79,20 +79,6 @@ def said(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return last
 
 
-def changed(folder: Path, name: str, **values: object) -> None:
-    """Sets values of a JSON document, by dotted key."""
-    path = folder / name
-    document = json.loads(path.read_text())
-    document.pop("digest", None)  # whoever means harm leaves it out
-    for dotted, value in values.items():
-        *sections, last = dotted.split("__")
-        place = document
-        for section in sections:
-            place = place[section]
-        place[last] = value
-    path.write_text(json.dumps(document))
-
-
 def verbs(run: Path, work: Path) -> dict[str, tuple[str, ...]]:
     """Command lines of the verbs that read a run."""
     place = str(run)
@@ -117,7 +103,7 @@ def test_score_runs_no_method_and_no_task_file_of_a_run(
     trace, file = tmp_path / "trace", written / "half.py"
     file.write_text(METHOD.format(trace=str(trace)))
     method = {"name": str(file), "source": str(file), "options": {}, "fingerprint": "0" * 64}
-    changed(written, "config.json", method=method)
+    edit(written / "config.json", {"method": method})
     with pytest.raises(SystemExit) as stopped:
         cli.main(["score", str(written)])
     output = capsys.readouterr()
@@ -125,7 +111,8 @@ def test_score_runs_no_method_and_no_task_file_of_a_run(
     card = (written / "train" / "student" / "README.md").read_text()
     assert "method not installed here" in card and not trace.exists()
     (evaluation,) = (written / "eval").glob("*@*")
-    changed(evaluation, "evaluation.json", task=str(file), source="lm-eval", place=str(written))
+    asked = {"task": str(file), "source": "lm-eval", "place": str(written)}
+    edit(evaluation / "evaluation.json", asked)
     assert "--include-path" in said(capsys, "score", str(written))
     assert not trace.exists()
 
@@ -148,8 +135,8 @@ def test_a_method_file_in_a_run_folder_is_never_run(
     trace, file = tmp_path / "trace", received / "half.py"
     file.write_text(METHOD.format(trace=str(trace)))
     method = {"name": name.format(file=file), "source": str(file), "options": {}, "departures": {}}
-    changed(received, "config.json", method={**method, "fingerprint": "0" * 64})
-    changed(received, "prepare.json", method=None)
+    edit(received / "config.json", {"method": {**method, "fingerprint": "0" * 64}})
+    edit(received / "prepare.json", {"method": None})
     for command in (
         *verbs(received, tmp_path).values(),
         ("ls", "runs", "--runs-dir", str(tmp_path / "runs")),
@@ -196,11 +183,12 @@ def test_task_files_are_read_from_the_command_line_only(
     (received / "evil.yaml").write_text(TASK.format(name="evil", data=data))
     (evaluation,) = (received / "eval").glob("dolly@*")
     for task in ("evil", str(received / "evil.yaml")):
-        changed(evaluation, "evaluation.json", task=task, source="lm-eval", place=str(received))
+        asked = {"task": task, "source": "lm-eval", "place": str(received)}
+        edit(evaluation / "evaluation.json", asked)
         assert "--include-path" in said(capsys, "score", str(received))
-        changed(evaluation, "evaluation.json", place="")
+        edit(evaluation / "evaluation.json", {"place": ""})
         assert "no lm-eval task is called" in said(capsys, "score", str(received))
-    changed(received, "config.json", tasks__names=["evil"], tasks__include_path=str(received))
+    edit(received / "config.json", {"tasks.names": ["evil"], "tasks.include_path": str(received)})
     assert "--include-path" in said(capsys, "eval", str(received))
     with pytest.raises(InputError, match="no lm-eval task is called"):
         load(manager_of("evil", [received]), str(received / "evil.yaml"))
@@ -280,7 +268,5 @@ def test_files_that_grow_are_no_links(tmp_path: Path) -> None:
 
 def test_a_marker_names_no_file_outside(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marker = written / "train" / "train.done"
-    changed(
-        marker.parent, marker.name, outputs={"../../../secret": {"sha256": "0" * 64, "size": 3}}
-    )
+    edit(marker, {"outputs": {"../../../secret": {"sha256": "0" * 64, "size": 3}}})
     assert "lies outside" in said(capsys, "score", str(written))

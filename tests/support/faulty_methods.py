@@ -185,13 +185,12 @@ FAULTY: dict[str, str | bytes] = {
     "window of texts": method("def window(self, ctx, step):\n    return ('a',)"),
     "window raises": method("def window(self, ctx, step):\n    raise IndexError(step)"),
     "window takes less": method("def window(self):\n    return ()"),
-    "parameters of nothing": GOOD
-    + "\n    def parameters(self, student_width, teacher_width):\n        return None\n",
-    "parameters of numbers": GOOD
-    + "\n    def parameters(self, student_width, teacher_width):\n        return {'a': 1}\n",
+    "parameters of nothing": more("parameters(self, student_width, teacher_width)", "return None"),
+    "parameters of numbers": more(
+        "parameters(self, student_width, teacher_width)", "return {'a': 1}"
+    ),
     "parameters take less": more("parameters(self)", "return {}"),
-    "after_step raises": GOOD
-    + "\n    def after_step(self, ctx, step, terms):\n        raise ValueError('after')\n",
+    "after_step raises": more("after_step(self, ctx, step, terms)", "raise ValueError('after')"),
     "after_step takes less": more("after_step(self)", "pass"),
     "remembers what is not there": GOOD + "\n    remembers = ('nothing',)\n",
     "remembers a text": GOOD + "\n    remembers = 'weight'\n",

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 from judge_server import JudgeServer, say
 
@@ -97,19 +98,13 @@ class World:
 
     def called(self, arguments: list[str]) -> tuple[int, str]:
         """Exit code and everything said of a command line, run in this process."""
-        before = os.environ.get("KDBENCH_CACHE")
-        os.environ["KDBENCH_CACHE"] = str(self.base / "cache")
         said = io.StringIO()
+        cache = mock.patch.dict(os.environ, KDBENCH_CACHE=str(self.base / "cache"))
         try:
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            with cache, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 cli.main(arguments)
         except SystemExit as end:
             return int(end.code or 0), said.getvalue()
-        finally:
-            if before is None:
-                del os.environ["KDBENCH_CACHE"]
-            else:
-                os.environ["KDBENCH_CACHE"] = before
         raise AssertionError("a command line ends with its code")
 
     def all_files(self) -> list[Path]:
