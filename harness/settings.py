@@ -2,7 +2,6 @@
 
 import functools
 import math
-import types
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_args, get_origin
 
@@ -74,7 +73,7 @@ def _leaves(annotation: Any) -> frozenset[Any]:
     origin = get_origin(annotation)
     if origin is None:
         return frozenset({annotation})
-    if origin is not types.UnionType and origin in (dict, Mapping):
+    if origin in (dict, Mapping):
         return frozenset({dict})
     parts = (part for part in get_args(annotation) if part is not ...)
     return frozenset().union(*(_leaves(p) if _is_type(p) else {type(p)} for p in parts))

@@ -167,7 +167,7 @@ def tokenise_prompts(
 
 
 def encode(
-    tokenizer: TokenizerLike, texts: Iterable[str], begin: Sequence[int] | None = ()
+    tokenizer: TokenizerLike, texts: Iterable[str], begin: Sequence[int] = ()
 ) -> list[list[int]]:
     """Token ids of each text, without special tokens but those it writes.
 
@@ -180,7 +180,7 @@ def encode(
     if not batch:
         return []
     encoded = tokenizer(batch, add_special_tokens=False, return_attention_mask=False)
-    first = list(begin or ())
+    first = list(begin)
     return [
         [*(() if ids[: len(first)] == first else first), *ids]
         for ids in map(list, encoded["input_ids"])
