@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 
 from kdbench.harness.errors import InputError, KdbenchError
+from kdbench.harness.printing import elided, shortened
 
 REASON = 200
 """Characters of a foreign message that a sentence repeats."""
@@ -36,10 +37,9 @@ def foreign(what: str, remedy: str = "") -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """What an exception says, on one line and of bounded length; its type where the text says nothing."""
-    said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    said = shortened(str(error), REASON)
     kind = type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     bare = isinstance(error, KeyError | IndexError | AssertionError | SystemExit) or len(said) < 8
-    text = f"{kind}: {said}" if bare and said else said or kind
-    return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
+    return elided(f"{kind}: {said}" if bare and said else said or kind, REASON)

@@ -37,6 +37,16 @@ def visible_json(value: object, *, indent: int | None = None) -> str:
     return "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
 
 
+def shortened(text: str, length: int) -> str:
+    """``text`` on one line, printable and of bounded length; what is invisible is left out."""
+    return elided(" ".join("".join(c if c.isprintable() else " " for c in text).split()), length)
+
+
+def elided(text: str, length: int) -> str:
+    """``text``, its end left out where it is longer."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def one_line(text: str) -> str:
     """Text on one line, safe inside a code span or a comment."""
     return " ".join(visible(text).replace("`", "'").split())

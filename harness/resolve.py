@@ -21,6 +21,7 @@ from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import departures
+from kdbench.harness.printing import elided
 from kdbench.harness.registry import (
     Found,
     check_method_name,
@@ -234,7 +235,7 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any], *, one_layer: bool = 
 def assignment(text: str, form: str = "section.key=value, for example train.lr=1e-4") -> Change:
     """One ``--set``: its key, its value as YAML, and what messages call it."""
     dotted, sign, value = text.partition("=")
-    where = f"--set {text if len(text) <= SAID else text[: SAID - 1] + '…'}"
+    where = f"--set {elided(text, SAID)}"
     if not sign or not dotted.strip():
         raise InputError(f"{where}: write {form}")
     return dotted.strip(), parse_yaml(value, where), where

@@ -11,7 +11,7 @@ from kdbench.harness.judge.budget import Budget, BudgetSpent, Meter
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.parsing import Verdict, answer_of, read
-from kdbench.harness.judge.refusals import ALWAYS, REFUSALS, remedy, said, shortened
+from kdbench.harness.judge.refusals import ALWAYS, REFUSALS, remedy, said, shown
 from kdbench.harness.judge.verdict_log import VerdictLog
 
 if TYPE_CHECKING:  # a second to import, and a replay asks nothing
@@ -158,7 +158,7 @@ def _unreadable(judge: JudgeDefinition, count: int, row: VerdictRow) -> Stop:
             else ("--judge pairwise" if judge.answer != "last_line" else "--judge pairwise-json")
         )
         remedy = f"take another --judge-model, or ask in another form ({other}, or a YAML file)"
-    answer = shortened(answer_of(row.body)) or "nothing"
+    answer = shown(answer_of(row.body)) or "nothing"
     return Stop(
         f"{count} answers in a row hold no verdict ({row.reason}); the last: {answer!r}", remedy
     )

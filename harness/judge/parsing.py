@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from kdbench.harness.files.records import VerdictState
 from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.fencing import DECORATION
-from kdbench.harness.judge.refusals import said
+from kdbench.harness.judge.refusals import parsed, said
 
 _REFUSAL = re.compile(
     r"\W*(?:i['’]?m sorry|i am sorry|sorry,|i can['’]?t|i can ?not|i won['’]?t"
@@ -52,7 +52,7 @@ def read(judge: JudgeDefinition, status: int | None, body: str) -> Verdict:
     """
     if status is None:
         return Verdict("error", reason=body.partition("\n")[0][:200] or "no response")
-    document = _document(body)
+    document = parsed(body)
     if status >= 400:
         if _is_filtered(document):
             return Verdict("refused", reason="the endpoint's content filter refused it")
@@ -67,7 +67,7 @@ def read(judge: JudgeDefinition, status: int | None, body: str) -> Verdict:
 
 def answer_of(body: str) -> str:
     """What a judge wrote, of a response; empty if it holds no message."""
-    document = _document(body)
+    document = parsed(body)
     message = _message(document)[1] if isinstance(document, dict) else {}
     return text_of(message.get("content"))
 
@@ -173,13 +173,6 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     names = [name for name, _ in pairs]
     return found | {name: None for name in found if names.count(name) > 1}
-
-
-def _document(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _usage(usage: Any) -> tuple[int | None, int | None]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdbench.harness.judge.definition import JudgeDefinition
+from kdbench.harness.printing import shortened
 
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 501})
 """Statuses that the same request will get again."""
@@ -13,21 +14,19 @@ ALWAYS = frozenset({401, 402, 403, 404})
 """Those of them that have nothing to do with one question."""
 
 _SHOWN = 300
+"""Characters of what an endpoint wrote that a sentence repeats."""
 _DEEPEST = 5
 """How deep in a body a reason is looked for."""
 
 
-def shortened(text: str, length: int = _SHOWN) -> str:
-    """``text`` on one line, printable and of bounded length."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 20 * length]).split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
+def shown(text: str) -> str:
+    """As much of what an endpoint wrote as a sentence repeats; what is beyond bounds is not read."""
+    return shortened(text[: 20 * _SHOWN], _SHOWN)
 
 
 def said(body: str) -> str:
     """The reason in the body of a refusal: the endpoint's own words, as far as it has any."""
-    return (
-        shortened("; ".join(dict.fromkeys(_messages(_document(body)))) or body) or "no reason given"
-    )
+    return shown("; ".join(dict.fromkeys(_messages(parsed(body)))) or body) or "no reason given"
 
 
 def remedy(judge: JudgeDefinition, status: int, body: str) -> str:
@@ -56,7 +55,7 @@ def _blamed(judge: JudgeDefinition, body: str) -> str:
     A field that is named as such counts before one that is only mentioned, and the first mentioned
     before later ones (the endpoint's advice: "use 'max_completion_tokens' instead").
     """
-    document = _document(body)
+    document = parsed(body)
     sent = ["model", *judge.sampling()]
     named = list(_named(document))
     if found := [name for name in sent if name in named]:
@@ -103,7 +102,8 @@ def _named(document: Any, deep: int = _DEEPEST) -> Iterator[str]:
             yield from _named(document.get(key), deep - 1)
 
 
-def _document(body: str) -> Any:
+def parsed(body: str) -> Any:
+    """The JSON of a text that nobody vouches for; None if it is none."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
