@@ -143,10 +143,9 @@ def _rows(values: Array, seeds: SeedVariance, effect: Array) -> Array:
     """Whether each row's interval holds its true mean; t intervals stand for the bootstrap's."""
     means, prompts = values.mean(axis=2), values.shape[2]
     half = stats.t_quantile(0.975, prompts - 1) * values.std(axis=2, ddof=1) / np.sqrt(prompts)
-    known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
     made = [
         stats.seed_interval(mean, mean - h, mean + h, *spread)
-        for mean, h, spread in zip(means, half, known, strict=True)
+        for mean, h, spread in zip(means, half, seeds.spreads(), strict=True)
     ]
     return np.array([row.low <= e <= row.high for row, e in zip(made, effect, strict=True)])
 

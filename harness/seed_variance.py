@@ -52,6 +52,10 @@ class SeedVariance(NamedTuple):
         """Standard deviation of one training seed, if it is the same for all rows."""
         return math.sqrt(self.variance_M.max()) if self.pooled else None
 
+    def spreads(self) -> list[tuple[float, float]]:
+        """Variance and degrees of freedom of each row, as `stats.seed_interval` takes them."""
+        return list(zip(self.variance_M.tolist(), self.df_M.tolist(), strict=True))
+
     def of(self, rows: Sequence[int]) -> "SeedVariance":
         """The same of some of the rows."""
         place = list(rows)

@@ -170,8 +170,8 @@ def _line(given: Given) -> _Line:
 def _column(lines: Sequence[_Line], column: Column, published: Published) -> list[AblationCell]:
     """One column of the table, the base first."""
     seeds = row_seeds([line.found.get(column.key, []) for line in lines], column.metric)
-    known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
-    values = [_value(line, column, *spread) for line, spread in zip(lines, known, strict=True)]
+    spreads = seeds.spreads()
+    values = [_value(line, column, *spread) for line, spread in zip(lines, spreads, strict=True)]
     effects = _effects(lines, values, column, seeds)
     name = f"{column.task}/{column.metric}"
     base, *theirs = (published.get(line.given.label, {}).get(name) for line in lines)

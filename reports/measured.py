@@ -73,12 +73,11 @@ def shown_table(
     cells = []
     for column in columns:
         entries = [row.get(column.key, []) for row in found]
-        seeds = row_seeds(entries, column.metric)
-        known = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
+        spreads = row_seeds(entries, column.metric).spreads()
         cells.append(
             [
                 cell_of(grouped, mine, column.metric, *spread)
-                for grouped, mine, spread in zip(section.rows, entries, known, strict=True)
+                for grouped, mine, spread in zip(section.rows, entries, spreads, strict=True)
             ]
         )
     return Shown(section, found, columns, cells)

@@ -185,19 +185,20 @@ def _test(claim: Claim, rival: str, key: ColumnKey, board: _Board) -> ClaimTest:
         for name in names
         if key not in board.found.get(name, {})
     ]
-    if absent:
-        numbers = _unmade(absent[0])
-    elif info(claim.metric).kind == "score":
-        seeds = _seeds(claim, names, key, board)
-        numbers = _paired(claim, names, [board.found[name][key] for name in names], seeds)
-    else:
-        seeds = _seeds(claim, names, key, board)
-        spread = zip(seeds.variance_M.tolist(), seeds.df_M.tolist(), strict=True)
-        rows = [(board.rows[name], board.found[name][key]) for name in names]
-        cells = [cell_of(*r, claim.metric, *s) for r, s in zip(rows, spread, strict=True)]
-        numbers = _unpaired(names, cells)
+    numbers = _unmade(absent[0]) if absent else _numbers(claim, names, key, board)
     where = f"{key.task}[{key.edition}]"
     return ClaimTest(pair=board.title, rival=rival, where=where, **numbers)
+
+
+def _numbers(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> dict[str, Any]:
+    """Numbers of a test of two methods that have the evaluation."""
+    seeds = _seeds(claim, names, key, board)
+    entries = [board.found[name][key] for name in names]
+    if info(claim.metric).kind == "score":
+        return _paired(claim, names, entries, seeds)
+    rows = [board.rows[name] for name in names]
+    known = zip(rows, entries, seeds.spreads(), strict=True)
+    return _unpaired(names, [cell_of(row, own, claim.metric, *s) for row, own, s in known])
 
 
 def _seeds(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> SeedVariance:
