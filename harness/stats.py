@@ -222,20 +222,6 @@ def sign_flips(prompts: int, resamples: int) -> Iterator[Array]:
         yield flips
 
 
-def count_extreme(
-    prompts: int, resamples: int, extreme: Callable[[Array], NDArray[np.int64]]
-) -> tuple[NDArray[np.int64], int, bool]:
-    """Sums ``extreme(flips_RP)`` over blocks: (counts, number of flips, whether exact)."""
-    total, drawn = None, 0
-    for flips in sign_flips(prompts, resamples):
-        counts = extreme(flips)
-        total = counts if total is None else total + counts
-        drawn += len(flips)
-    if total is None:
-        raise ValueError("a randomisation test needs at least one resample")
-    return total, drawn, prompts <= _EXACT_PROMPTS
-
-
 def randomisation_p(differences_P: ArrayLike, *, resamples: int = RESAMPLES) -> float:
     """Two-sided approximate randomisation test of mean difference 0: labels swapped per prompt.
 
@@ -243,12 +229,14 @@ def randomisation_p(differences_P: ArrayLike, *, resamples: int = RESAMPLES) -> 
     """
     values = _check(differences_P)
     observed = abs(float(values.sum())) * (1 - 1e-12)
-    counts, drawn, exact = count_extreme(
-        len(values),
-        resamples,
-        lambda flips: np.asarray([(np.abs(flips @ values) >= observed).sum()]),
-    )
-    return float(counts[0] / drawn) if exact else float((1 + counts[0]) / (1 + drawn))
+    extreme, drawn = 0, 0
+    for flips_RP in sign_flips(len(values), resamples):
+        extreme += int((np.abs(flips_RP @ values) >= observed).sum())
+        drawn += len(flips_RP)
+    if not drawn:
+        raise ValueError("a randomisation test needs at least one resample")
+    exact = len(values) <= _EXACT_PROMPTS
+    return extreme / drawn if exact else (1 + extreme) / (1 + drawn)
 
 
 def holm(p_M: ArrayLike) -> Array:
