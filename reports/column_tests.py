@@ -70,7 +70,6 @@ class Measured(NamedTuple):
     draws: comparisons.Column
     ids: list[str]
     """The rows of ``draws``: methods, then references."""
-    baseline: str
 
 
 def baseline_of(rows: Sequence[GroupedRow]) -> str:
@@ -88,8 +87,16 @@ def line_up(
     found: Sequence[Found],
     cells: Sequence[Cell | Missing],
     column: Column,
+    base: str,
 ) -> tuple[Lineup | None, list[str], list[str]]:
     """The methods of a column (the best `MAX_ROWS`), and the references behind them.
+
+    Args:
+        rows: of the table.
+        found: their evaluations.
+        cells: their cells of the column.
+        column: the column.
+        base: id of the row that methods should beat, which is never left out; empty: none is there.
 
     Returns:
         The rows on their common prompts, their ids, and notes on rows that stay out.
@@ -99,21 +106,18 @@ def line_up(
     ranked = sorted(placed, key=lambda pair: (-sign * pair[1].mean, pair[0]))
     methods = [i for i, _ in ranked if not rows[i].row.reference]
     references = [i for i, _ in ranked if rows[i].row.reference]
-    base = baseline_of(rows)
     most = methods[:MAX_ROWS] + [i for i in methods[MAX_ROWS:] if rows[i].row.id == base]
     notes = []
     if len(methods) > MAX_ROWS:
         notes.append(f"tests among the best {MAX_ROWS} methods of a column only")
-    chosen = [*most, *references]
-    entries = [found[i][column.key] for i in chosen]
-    bare = [all(e.evaluation.scores_file.is_file() for e in row) for row in entries]
-    kept = [i for i, whole in zip(chosen, bare, strict=True) if whole]
-    lacking = [i for i in most if i not in kept]
+    entries = {i: found[i][column.key] for i in (*most, *references)}
+    kept = [i for i, own in entries.items() if all(e.evaluation.scores_file.is_file() for e in own)]
     notes += [
         f"{column.heading}: {rows[i].row.label} has no per-prompt scores, so no test"
-        for i in lacking
+        for i in most
+        if i not in kept
     ]
-    made = lineup([found[i][column.key] for i in kept], column.metric)
+    made = lineup([entries[i] for i in kept], column.metric)
     ids = [rows[kept[at]].row.id for at in made.places] if made else []
     if any(rows[i].row.id not in ids for i in kept if i in most) and len(most) > 1:
         notes.append(f"{column.heading}: methods that share no prompts are not compared")
@@ -160,7 +164,7 @@ def measure(
         sft=_pairs(draws, against, [ids.index(base)] * len(against), ids) if base in ids else [],
         pairs=_pairs(own, first.tolist(), second.tolist(), ids),
     )
-    return Measured(tests, draws, list(ids), base)
+    return Measured(tests, draws, list(ids))
 
 
 def _pairs(

@@ -122,7 +122,6 @@ def field(column: Column, found: Measured, labels: Mapping[str, str], teacher: s
     """
     known = info(column.metric)
     at = {labels[row]: place for place, row in enumerate(found.ids)}
-    base = labels.get(found.baseline, "")
     guide = labels.get(teacher, "")
     return Field(
         heading=column.heading,
@@ -130,7 +129,7 @@ def field(column: Column, found: Measured, labels: Mapping[str, str], teacher: s
         scale=100 / (known.high - known.low) if math.isfinite(known.high - known.low) else 1.0,
         draws=found.draws,
         at=at,
-        baseline=base if base in at else "",
+        baseline=labels.get(found.tests.baseline, ""),
         teacher=guide if guide in at else "",
     )
 
@@ -218,14 +217,15 @@ def _gap(seen: Sequence[_Seen]) -> _Drawn | None:
 
     None where a row is missing, or the teacher is not clearly ahead of SFT.
     """
-    both = [(each, each.base, each.teacher) for each in seen]
-    whole = sum((t - b for _, b, t in both if b is not None and t is not None), np.zeros(1))
-    if any(b is None or t is None for _, b, t in both) or len(whole) < 2:
+    ends = [(e.base, e.teacher) for e in seen if e.base is not None and e.teacher is not None]
+    if len(ends) < len(seen):
         return None
+    whole = sum((teacher - base for base, teacher in ends), np.zeros(1))
     if np.quantile(whole[1:], (1 - stats.LEVEL) / 2) <= 0:
         return None
-    observed = sum((each.observed - b[0] for each, b, _ in both if b is not None), np.zeros(1))
-    drawn = sum((each.drawn_RM - b[1:, None] for each, b, _ in both if b is not None), np.zeros(1))
+    pairs = [(each, base) for each, (base, _) in zip(seen, ends, strict=True)]
+    observed = sum((each.observed - base[0] for each, base in pairs), np.zeros(1))
+    drawn = sum((each.drawn_RM - base[1:, None] for each, base in pairs), np.zeros(1))
     return 100 * observed / whole[0], 100 * drawn / whole[1:, None]
 
 

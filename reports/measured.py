@@ -132,15 +132,16 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
     rows = table.section.rows
     lines: dict[int, tuple[Lineup, list[str]]] = {}
     notes: set[str] = set()
+    base = baseline_of(rows)
     for index, column in enumerate(table.columns):
         if directed(column):
-            line, ids, problems = line_up(rows, table.found, table.cells[index], column)
+            line, ids, problems = line_up(rows, table.found, table.cells[index], column, base)
             notes.update(problems)
             if line is not None:
                 lines[index] = line, ids
     mains = [index for index in main_columns(table.columns) if index in lines]
     normals = dict(zip(mains, shared_normals([lines[i] for i in mains]), strict=True))
-    base, references = baseline_of(rows), {each.row.id for each in rows if each.row.reference}
+    references = {each.row.id for each in rows if each.row.reference}
     found: dict[int, Measured] = {}
     for index, (line, ids) in lines.items():
         methods = sum(name not in references for name in ids)
