@@ -7,7 +7,7 @@ first main score.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -326,6 +326,11 @@ def _on_front(place: Place, places: Iterable[Place], kind: str) -> bool:
     return not any(
         rival != mine and rival[0] >= mine[0] and rival[1] >= mine[1] for rival in rivals
     )
+
+
+def weighed(found: Headline) -> Literal["gap", "rank"]:
+    """Which field of its places `quality` is."""
+    return "gap" if any(isinstance(place.gap, Number) for place in found.places) else "rank"
 
 
 def quality(place: Place) -> float:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
-from kdbench.reports.column_tests import BestTest, PairTest
 from kdbench.reports.columns import Cell, Column
 from kdbench.reports.documents.headline import headline_parts, headline_rows
 from kdbench.reports.runs import grouped
@@ -133,23 +132,20 @@ def _rows(table: "Table") -> Iterator[Mapping[str, object]]:
     whose: dict[str, dict[str, object]] = {
         row.label: pair | {"row": row.label} | row.model_dump(include=WHOSE) for row in table.rows
     }
+    found: list[tuple[dict[str, float], dict[str, float]]] = [
+        ({t.row: t.p for t in tests.best}, {t.a: t.p for t in tests.sft}) if tests else ({}, {})
+        for tests in table.tests
+    ]
     for row, cells in zip(table.rows, table.cells, strict=True):
-        for column, cell, tests in zip(table.columns, cells, table.tests, strict=True):
+        for column, cell, (best, sft) in zip(table.columns, cells, found, strict=True):
             yield (
                 whose[row.label]
                 | column.model_dump(include={"task", "edition", "protocol"})
                 | {"evaluation": column.identity, "metric": column.metric}
                 | {name: getattr(cell, name, None) for name in VALUES}
-                | {"p_best": _p(tests.best, row.id) if tests else None}
-                | {"p_sft": _p(tests.sft, row.id) if tests else None}
+                | {"p_best": best.get(row.id), "p_sft": sft.get(row.id)}
                 | {"reason": reason(cell)}
                 | below
             )
     for label_, values in headline_rows(table.headline) if table.headline else ():
         yield whose[label_] | dict(values) | below
-
-
-def _p(tests: Sequence[BestTest] | Sequence[PairTest], row: str) -> float | None:
-    """The p-value of a row's test against the best, or against SFT."""
-    found = (t.p for t in tests if (t.row if isinstance(t, BestTest) else t.a) == row)
-    return next(found, None)

@@ -1,28 +1,42 @@
 """Where methods stand, and what they cost, as parts of a document."""
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from kdbench.harness.files.records import Missing
-from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place
+from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place, weighed
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed
 
-NAMES = {"gap": "gap_closed", "rank": "mean_rank", "beats": "beats_sft"}
-"""Field of a place -> what data frames call it."""
 SHORT = {"response": "trained", SECONDS: "time"}
-DIGITS = {"gap": 0, "rank": 1, "beats": 0}
+
+
+class Shown(NamedTuple):
+    """How a number of a place is shown: its head, its digits, and what data frames call it."""
+
+    head: str
+    digits: int
+    plain: str
+
+
+NUMBERS = {
+    "gap": Shown("gap closed, %", 0, "gap_closed"),
+    "rank": Shown("mean rank", 1, "mean_rank"),
+    "beats": Shown("beats SFT, %", 0, "beats_sft"),
+}
+"""By field of a place."""
 
 
 def headline_parts(found: Headline) -> list[doc.Part]:
     """Ranks first, then quality against cost where runs recorded it."""
-    head = ["method", "alike", "gap closed, %", "mean rank", "beats SFT, %"]
+    head = ["method", "alike", *(shown.head for shown in NUMBERS.values())]
     rows: list[list[doc.Cell]] = [
         [
-            p.label,
-            p.alike,
-            *(value(getattr(p, name), DIGITS[name]) for name in ("gap", "rank", "beats")),
+            place.label,
+            place.alike,
+            *(value(getattr(place, name), shown.digits) for name, shown in NUMBERS.items()),
         ]
-        for p in found.places
+        for place in found.places
     ]
     table = doc.Table(head, rows, right=(2, 3, 4))
     return [table, doc.Notes(explained(found)), *cost_parts(found)]
@@ -52,17 +66,18 @@ def cost_parts(found: Headline) -> list[doc.Part]:
     ]
     if not kinds:
         return []
-    share = any(isinstance(place.gap, Number) for place in found.places)
+    name = weighed(found)
+    shown = NUMBERS[name]
     rows: list[list[doc.Cell]] = [
         [
             place.label,
-            value(place.gap if share else place.rank, 0 if share else 1)[0],
+            value(getattr(place, name), shown.digits)[0],
             *(_cost(place, kind) for kind in kinds),
         ]
         for place in found.places
     ]
     table = doc.Table(
-        ["method", "gap closed, %" if share else "mean rank", *(SHORT.get(k, k) for k in kinds)],
+        ["method", shown.head, *(SHORT.get(k, k) for k in kinds)],
         rows,
         right=range(1, len(kinds) + 2),
         groups=["", "", *("tokens" if kind in COSTS else "training" for kind in kinds)],
@@ -104,10 +119,10 @@ def _cost(place: Place, kind: str) -> doc.Cell:
 def headline_rows(found: Headline) -> Iterator[tuple[str, Mapping[str, object]]]:
     """A row's label, and one of its numbers as plain values; the shares of the gap by column too."""
     for place in found.places:
-        for name, shown in NAMES.items():
-            yield place.label, {"metric": shown} | _plain(getattr(place, name))
+        for name, shown in NUMBERS.items():
+            yield place.label, {"metric": shown.plain} | _plain(getattr(place, name))
         for heading, share in zip(found.columns, place.gaps, strict=True):
-            yield place.label, {"metric": NAMES["gap"], "task": heading} | _plain(share)
+            yield place.label, {"metric": NUMBERS["gap"].plain, "task": heading} | _plain(share)
         for kind, number in place.cost.items():
             yield (
                 place.label,

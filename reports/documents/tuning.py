@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdbench.harness.metrics import info
 from kdbench.reports.text import document as doc
+from kdbench.reports.text.style import development_label
 
 
 class TrialRow(NamedTuple):
@@ -26,7 +26,7 @@ def tuning_document(rows: Sequence[TrialRow], metric: str, share: float) -> doc.
         metric: what they are judged by, as the training logs it.
         share: of the budget that each had.
     """
-    label = f"dev {info(metric.removeprefix('dev_')).label}"
+    label = development_label(metric)
     table = doc.Table(
         ["method", "trial", label, "settings"],
         [[row.method, str(row.number), *_cells(row)] for row in rows],

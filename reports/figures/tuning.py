@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from kdbench.harness.files.records import Missing
-from kdbench.harness.metrics import info
 from kdbench.reports.figures import Drawable, Plot, Rows, names, pick, plotting
 from kdbench.reports.figures.plotting import Figure
+from kdbench.reports.text.style import development_label
 
 
 def expected_scores(curves: Mapping[str, Sequence[float]], metric: str) -> Drawable:
@@ -22,7 +22,7 @@ def expected_scores(curves: Mapping[str, Sequence[float]], metric: str) -> Drawa
     ]
     if not rows:
         return Missing(missing="no trial has a score")
-    label = f"dev {info(metric.removeprefix('dev_')).label}"
+    label = development_label(metric)
 
     def draw(rows: Rows) -> Figure:
         return _draw(rows, label)

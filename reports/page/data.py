@@ -10,8 +10,8 @@ from kdbench.harness.metrics import info
 from kdbench.reports.column_tests import PairTest
 from kdbench.reports.columns import Cell, Column
 from kdbench.reports.documents.board import any_bold
-from kdbench.reports.documents.headline import amount, explained
-from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, quality
+from kdbench.reports.documents.headline import NUMBERS, amount, explained
+from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, quality, weighed
 from kdbench.reports.page.cards import card
 from kdbench.reports.page.samples import samples
 from kdbench.reports.rows import Row
@@ -92,17 +92,16 @@ def _headline(found: Headline) -> Json:
     return {
         "title": found.title,
         "notes": [plain(line) for line in explained(found)],
-        "quality": "gap closed, %"
-        if any(isinstance(each.gap, Number) for each in found.places)
-        else "mean rank",
+        "quality": NUMBERS[weighed(found)].head,
         "costs": [[kind, COSTS.get(kind, "seconds of training")] for kind in kinds],
         "places": [
             {
                 "label": each.label,
                 "alike": each.alike,
-                "rank": _number(each.rank, 1),
-                "gap": _number(each.gap, 0),
-                "beats": _number(each.beats, 0),
+                **{
+                    name: _number(getattr(each, name), NUMBERS[name].digits)
+                    for name in ("rank", "gap", "beats")
+                },
                 "quality": quality(each),
                 "cost": {
                     kind: [n, amount(n, kind), kind in each.front] for kind, n in each.cost.items()

@@ -49,6 +49,11 @@ def number(value: float, metric: str) -> str:
     return fixed(value, info(metric).digits)
 
 
+def development_label(metric: str) -> str:
+    """What a score on the development set is called, by its name in the log of a training."""
+    return f"dev {info(metric.removeprefix('dev_')).label}"
+
+
 def signed(value: float, metric: str) -> str:
     """A difference with its sign, a real minus."""
     text = number(value, metric)
