@@ -98,6 +98,12 @@ def open_page(browser: Any, board_file: Path) -> Iterator[Any]:
         assert set(seen) == {board_file.as_uri()}
 
 
+def unfold(page: Any, text: str, shows: str) -> None:
+    """Opens the first fold of such a summary and waits for what it draws once it is open."""
+    page.locator("summary", has_text=text).first.click()
+    page.locator(shows).first.wait_for()
+
+
 def names(page: Any) -> list[str]:
     return page.locator("section").first.locator("button.open:visible").all_text_contents()
 
@@ -115,7 +121,7 @@ def test_planted_scripts_stay_text(open_page: Any) -> None:
     for tag in ("img", "iframe", "script", "link", "a"):
         assert card.locator(tag).count() == 0
     page.keyboard.press("Escape")
-    page.locator("summary", has_text="side by side").first.click()
+    unfold(page, "side by side", ".viewer .stage")
     page.get_by_text("Choose students").first.click()
     for box in page.locator(".boxes input").all():
         box.check()
@@ -245,7 +251,7 @@ def test_a_click_anywhere_in_a_row_opens_it(open_page: Any) -> None:
 
 def test_samples_are_aligned_and_can_be_walked(open_page: Any) -> None:
     page = open_page()
-    page.locator("summary", has_text="side by side").first.click()
+    unfold(page, "side by side", ".viewer .stage")
     viewer = page.locator(".viewer").first
     asked = []
     total = int(viewer.locator(".count").inner_text().split()[-1])
@@ -278,7 +284,7 @@ def test_samples_are_aligned_and_can_be_walked(open_page: Any) -> None:
 
 def test_matrix_follows_the_visible_rows(open_page: Any) -> None:
     page = open_page(viewport={"width": 1280, "height": 900})
-    page.locator("summary", has_text="All pairs").first.click()
+    unfold(page, "All pairs", "table.matrix td")
     matrix = page.locator("table.matrix").first
     heads = matrix.locator("tbody th").all_text_contents()
     assert [head for head in heads if len(head) < 20] == ["alpha", "beta", "gamma (open)"]
@@ -312,7 +318,7 @@ def seeds_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pairs_tested_over_prompts_only_are_told_apart(browser: Any, seeds_file: Path) -> None:
     page = browser.new_page()
     page.goto(seeds_file.as_uri())
-    page.locator("summary", has_text="All pairs").first.click()
+    unfold(page, "All pairs", "table.matrix td")
     cells = page.locator("table.matrix tbody tr").first.locator("td.ahead")
     with_seeds, without = cells.all()
     assert "these students only" not in with_seeds.get_attribute("title")
