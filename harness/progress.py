@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: a live line on a terminal, else plain lines.
+"""What a person sees while a stage works: a live line on a terminal, a bar in a notebook, else plain lines.
 
 Everything goes to standard error, so that standard output is the table or the JSON document.
 """
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from kdbench.harness.notebook import Bar, in_notebook
 from kdbench.harness.printing import printable, unguarded
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
@@ -66,7 +67,7 @@ class StageLine:
             self._history.popleft()
         if now - self._shown >= self.progress.every:
             self._shown = now
-            self.progress.show(self.line())
+            self.progress.show(self.line(), self.done / self.total if self.total else None)
 
     def line(self) -> str:
         """The line as it stands: name, count, first fact, tokens/s, ETA, other facts."""
@@ -107,9 +108,12 @@ class Progress:
             file=stream or unguarded(sys.stderr), highlight=False, soft_wrap=True
         )
         self._live: Live | None = None
+        self._bar: Bar | None = None
+        self._in_notebook = stream is None and in_notebook()
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+        moving = self._on_terminal or self._in_notebook
         plain = PLAIN_FIRST, PLAIN_EVERY
-        self.first, self.every = (0.0, LIVE_EVERY) if self._on_terminal else plain
+        self.first, self.every = (0.0, LIVE_EVERY) if moving else plain
 
     @contextlib.contextmanager
     def stage(
@@ -124,7 +128,14 @@ class Progress:
                 self._live = stack.enter_context(live)
                 stack.callback(setattr, self, "_live", None)
                 self.show(stage.line())
+            if self._in_notebook and not self._quiet and self._bar is None:
+                self._bar = Bar()
+                stack.callback(setattr, self, "_bar", None)
+                self.show(stage.line(), None)
             yield stage
+            if self._bar is not None and not self._quiet:
+                self._bar.show(printable(stage.summary()), 1.0)
+                return
         if not self._quiet:
             self._console.print(Text(printable(stage.summary())))
 
@@ -137,11 +148,13 @@ class Progress:
         """A warning: always shown."""
         self._console.print(Text(f"warning: {printable(text)}"))
 
-    def show(self, line: str) -> None:
-        """Replaces the live line, or prints a plain one."""
+    def show(self, line: str, share: float | None = None) -> None:
+        """Replaces the live line or the bar (``share`` of it is done), or prints a plain line."""
         if self._quiet:
             return
-        if self._live is not None:
+        if self._bar is not None:
+            self._bar.show(printable(line), share)
+        elif self._live is not None:
             self._live.update(
                 Text(printable(line), no_wrap=True, overflow="ellipsis"), refresh=True
             )

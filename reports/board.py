@@ -131,7 +131,7 @@ def leaderboard(
     if verify and (out is None or not out.is_file()):
         raise InputError("--verify compares with an existing file; name it with --out")
     built = build(paths, **_trusted(chosen, verify))
-    text = _render(built, format, out is not None)
+    text = render(built, format, out is not None)
     if out is not None:
         _deliver({out: text}, verify)
     return text
@@ -162,7 +162,7 @@ def leaderboard_folder(
     if not files:
         raise InputError(f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}")
     built = build(paths, **_trusted(chosen, verify))
-    _deliver({file: _render(built, format, True) for format, file in files.items()}, verify)
+    _deliver({file: render(built, format, True) for format, file in files.items()}, verify)
     return list(files.values())
 
 
@@ -253,7 +253,8 @@ def _signature(
 # -- rendering ------------------------------------------------------------------------------------
 
 
-def _render(built: Built, format: str, to_file: bool) -> str:
+def render(built: Built, format: str, to_file: bool) -> str:
+    """A board as text of one format; for a terminal as wide as it is, unless it goes into a file."""
     if format == "html":
         from kdbench.reports.page.html import render_html  # jinja2 only when a page is drawn
 

@@ -1,6 +1,7 @@
 """Checks a built wheel; a script of tox's ``wheel`` environment, not a test.
 
-It must hold every module and data file of our four folders and nothing else, and put nothing but
+It must hold every module and data file of our four folders and nothing else (harness/package is the top of
+``kdbench``), and put nothing but
 ``kdbench`` and its metadata into site-packages: a top-level ``tasks`` or ``tests`` would shadow
 someone else's.
 """
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 FOLDERS = ("harness", "trainers", "tasks", "reports")
+TOP = "harness/package/"
 KINDS = {".py", ".typed", ".yaml", ".html", ".csv", ".jinja", ".css", ".js"}
 NAME = re.compile(r"kdbench(-[\w.]+\.dist-info)?")
 
@@ -35,7 +37,7 @@ def main(dist: Path) -> int:
             if path.is_file()
         }
     source = {
-        path.relative_to(root).as_posix()
+        path.relative_to(root).as_posix().removeprefix(TOP)
         for folder in FOLDERS
         for path in (root / folder).rglob("*")
         if path.is_file() and path.suffix in KINDS and "__pycache__" not in path.parts

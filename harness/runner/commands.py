@@ -1,10 +1,8 @@
-"""run, train, eval and score as lists of stages."""
+"""run, train and eval as lists of stages."""
 
-import json
-import shlex
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdbench.harness.config import Request
 from kdbench.harness.errors import InputError
@@ -16,7 +14,6 @@ from kdbench.harness.evaluation.evaluate import (
 )
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
-from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
@@ -51,8 +48,20 @@ INIT = "sft-init"
 """What tables call the student that methods start from."""
 
 
-def run_command(request: Request) -> int:
-    """Trains, evaluates the student and its references, prints the comparison; returns the exit code."""
+class Ran(NamedTuple):
+    """What a command made: the run, the reference rows beside it, and which tasks were asked.
+
+    ``is_main``: whether this process speaks; of several that share a run, one does.
+    """
+
+    run: RunFolder
+    references: list[RunFolder]
+    tasks: list[str]
+    is_main: bool
+
+
+def run_command(request: Request) -> Ran:
+    """Trains, and evaluates the student and its references."""
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
     check_task_data(request.config, request.data_dir)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
@@ -61,24 +70,18 @@ def run_command(request: Request) -> int:
     student = locate(session.config.pair.student, str(prepared.run.training.student))
     teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
     _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
-    references = evaluate_references(session, prepared)
-    if session.is_main:
-        _print_board(session, [*references, prepared.run], prepared.run)
-    return 0
+    return _ran(session, prepared.run, evaluate_references(session, prepared))
 
 
-def train_command(request: Request) -> int:
+def train_command(request: Request) -> Ran:
     """The training stage of ``run`` on its own."""
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
-    run = _trained_run(session).run
-    if session.is_main:
-        student = run.training.student
-        if request.json_output:
-            print(json.dumps({"run": str(run.path), "student": str(student)}))
-        else:
-            print(f"student: {student}")
-            print(f"next: kdbench eval {shlex.quote(str(run.path))} --tasks dolly,selfinst")
-    return 0
+    return Ran(_trained_run(session).run, [], [], session.is_main)
+
+
+def _ran(session: Session, run: RunFolder, references: list[RunFolder]) -> Ran:
+    tasks = [task.name for task in tasks_of(session.config.tasks)]
+    return Ran(run, references, tasks, session.is_main)
 
 
 def _trained_run(session: Session) -> Prepared:
@@ -315,7 +318,7 @@ def evaluate_model(
     return run
 
 
-def eval_command(request: Request) -> int:
+def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=request.teacher)
     check_task_data(request.config, request.data_dir)
@@ -329,9 +332,7 @@ def eval_command(request: Request) -> int:
         _evaluate_into(session, run, label, student, None, teacher=_against(session))
     else:
         run = _evaluate_named(session, request.model or "teacher")
-    if session.is_main:
-        _print_board(session, [run], run)
-    return 0
+    return _ran(session, run, [])
 
 
 def _evaluate_named(session: Session, name: str) -> RunFolder:
@@ -360,21 +361,3 @@ def _against(session: Session) -> Located | None:
     if "exposure" not in session.config.tasks.probes or session.request.teacher is None:
         return None
     return _named(session, session.request.teacher)
-
-
-def _print_board(session: Session, runs: list[RunFolder], run: RunFolder) -> None:
-    from kdbench.reports.board import leaderboard
-
-    as_json = session.request.json_output
-    print(
-        leaderboard(
-            [each.path for each in runs],
-            "json" if as_json else "terminal",
-            tasks=[task.name for task in tasks_of(session.config.tasks)],
-            cache=board_cache(),
-        )
-    )
-    if as_json:
-        return
-    print(f"folder: {run.path}")
-    print(f"next: kdbench leaderboard {shlex.quote(str(session.request.runs_dir))}")

@@ -55,39 +55,19 @@ def evaluate(
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
+    from kdbench.harness.api.running import eval_request, whole_config, without_task_files
     from kdbench.harness.resolve import overlay, resolve
 
     flags, settings = asked.settings(), set_ or ()
     if run is not None:  # its stored configuration with other tasks or decoding
-        stored, placed = without_task_files(stored_config(run))
+        stored, placed = without_task_files(whole_config(run))
         config = overlay(stored, settings, flags, sections=("tasks", "generate"))
         check_tasks(config, placed)
         work = replace(work, runs_dir=run.resolve().parent)
     else:  # an evaluation uses no method's settings
         config = resolve(suite=suite, method="sft", assignments=settings, flags=flags)
-    from kdbench.harness.runner.commands import eval_command
-
-    raise typer.Exit(eval_command(work.request(config, model=model, teacher=teacher, run=run)))
-
-
-def stored_config(folder: Path) -> "RunConfig":
-    """The configuration that a run was made with."""
-    from kdbench.harness.config import RunConfig
-    from kdbench.harness.files.run_folder import RunFolder
-    from kdbench.harness.files.store import Document
-
-    config = RunFolder(folder).config
-    if not config.exists():
-        raise InputError(
-            f"{folder} is no run folder (it has no {config.path.name}); see: kdbench ls runs"
-        )
-    return Document(config.path, RunConfig, config.remedy).read()
-
-
-def without_task_files(config: "RunConfig") -> tuple["RunConfig", str | None]:
-    """A stored configuration that names no folder of task files (they run code), and what it named."""
-    tasks = config.tasks.model_copy(update={"include_path": None})
-    return config.model_copy(update={"tasks": tasks}), config.tasks.include_path
+    request = work.request(config, model=model, teacher=teacher, run=run)
+    options.say_made(eval_request(request), work)
 
 
 def check_tasks(config: "RunConfig", placed: str | None) -> None:

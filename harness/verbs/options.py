@@ -7,7 +7,7 @@ configuration key that it sets, if any.
 import functools
 import inspect
 import json
-import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.api.calls import calm_libraries as calm_libraries
+from kdbench.harness.api.named import exact_run as exact_run
+from kdbench.harness.api.named import named_run as named_run
+from kdbench.harness.errors import InputError
 from kdbench.reports.text.document import Document
 
 if TYPE_CHECKING:
+    from kdbench.harness.api.results import Made
     from kdbench.harness.config import Request, RunConfig
-    from kdbench.harness.files.run_folder import RunFolder
     from kdbench.harness.study.command import StudyRequest
 
 
@@ -176,15 +179,10 @@ class Workplace(Group):
         return asdict(self)
 
     def request(self, config: "RunConfig", **more: Any) -> "Request":
-        """A runner's request; makes the folders that will be written."""
-        from kdbench.harness.config import Request
-        from kdbench.harness.files.folders import open_cache
-        from kdbench.harness.files.store import make_folder
+        """A runner's request, of the command line as typed."""
+        from kdbench.harness.api.calls import make_request
 
-        place = self.checked() | more
-        make_folder(place["runs_dir"])
-        argv = ("kdbench", *sys.argv[1:])
-        return Request(config=config, cache_dir=open_cache(), argv=argv, **place)
+        return make_request(config, argv=("kdbench", *sys.argv[1:]), **self.checked(), **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,36 +254,6 @@ def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:
 # -- what verbs do alike ----------------------------------------------------------------------------
 
 
-def exact_run(name: Path | str, runs_dir: Path) -> "RunFolder | None":
-    """A run folder by its path or whole name."""
-    from kdbench.harness.files.run_folder import RunFolder
-
-    places = (RunFolder(Path(name)), RunFolder(runs_dir / name))
-    return next((run for run in places if run.begun()), None)
-
-
-def named_run(name: Path | str, runs_dir: Path) -> "RunFolder":
-    """A run folder by path, name, or a part of its name that only one has.
-
-    Raises:
-        InputError: none, or several.
-    """
-    from kdbench.harness.files.run_folder import runs_in
-
-    if exact := exact_run(name, runs_dir):
-        return exact
-    runs = runs_in(runs_dir)
-    fitting = [run for run in runs if str(name) in run.name]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        names = ", ".join(run.name for run in fitting)
-        raise InputError(f"{name} fits several runs ({names}); give more of the name")
-    if not runs:
-        raise InputError(f"no run folder {name}, and none in {runs_dir}; see: kdbench ls runs")
-    raise unknown("run", str(name), [run.name for run in runs], f" in {runs_dir}")
-
-
 def deliver(
     document: Document,
     result: Any,
@@ -324,12 +292,11 @@ def deliver(
         typer.echo(f"wrote {out}")
 
 
-def calm_libraries() -> None:
-    """Keeps the libraries' own bars and notes off the screen; what the user set stays.
-
-    Must come before they are imported, which is why it is environment variables.
-    """
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def say_made(made: "Made", work: Workplace) -> None:
+    """The table of a run and its references, its folder, and what to type next."""
+    if not made.is_main:
+        return
+    typer.echo(made.text("json" if work.json_output else "terminal").rstrip("\n"))
+    if not work.json_output:
+        typer.echo(f"folder: {made.path}")
+        typer.echo(f"next: kdbench leaderboard {shlex.quote(str(work.runs_dir))}")

@@ -1,5 +1,7 @@
 """``kdbench run``, ``train``, ``ablate`` and ``tune``: a method, or many runs, to student or table."""
 
+import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -21,12 +23,12 @@ def run(
     The same command continues a run that was interrupted.
     """
     options.calm_libraries()
+    from kdbench.harness.api.running import run_request
     from kdbench.harness.resolve import resolve
-    from kdbench.harness.runner.commands import run_command
 
     flags = asked.settings() | pair.settings()
     config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
-    raise typer.Exit(run_command(work.request(config)))
+    options.say_made(run_request(work.request(config)), work)
 
 
 def train(
@@ -39,12 +41,17 @@ def train(
 ) -> None:
     """Train a student without evaluating it; ``run`` with the same settings goes on from there."""
     options.calm_libraries()
+    from kdbench.harness.api.running import train_request
     from kdbench.harness.resolve import resolve
-    from kdbench.harness.runner.commands import train_command
 
     flags = pair.settings()
     config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
-    raise typer.Exit(train_command(work.request(config)))
+    made = train_request(work.request(config))
+    if made.is_main and work.json_output:
+        typer.echo(json.dumps({"run": str(made.path), "student": str(made.student)}))
+    elif made.is_main:
+        typer.echo(f"student: {made.student}")
+        typer.echo(f"next: kdbench eval {shlex.quote(str(made.path))} --tasks dolly,selfinst")
 
 
 def ablate(

@@ -1,0 +1,1 @@
+"""What ``import kdbench`` offers; the command line calls the same functions."""
