@@ -23,7 +23,15 @@ from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.options import grouped
-from kdbench.harness.verbs.reports import check, claims, compare, leaderboard, ledger, report
+from kdbench.harness.verbs.reports import (
+    bundle,
+    check,
+    claims,
+    compare,
+    leaderboard,
+    ledger,
+    report,
+)
 from kdbench.harness.verbs.run import ablate, run, train, tune
 from kdbench.harness.verbs.show import show
 
@@ -56,7 +64,7 @@ VERBS = (
         compare,
         check,
     ),
-    *(ledger, claims, conform, new_method, doctor),
+    *(ledger, claims, bundle, conform, new_method, doctor),
 )
 for verb in VERBS:
     app.command("eval" if verb is evaluate else None)(grouped(verb))

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from kdbench.harness.errors import Damaged, InputError, unfit
+from kdbench.harness.files.bundle.opening import opened
 from kdbench.harness.files.records import (
     Estimate,
     EvaluationScores,
@@ -74,7 +75,9 @@ class PromptScores(NamedTuple):
 
 
 def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
-    """Finished runs among ``paths`` (run folders, or folders of run folders), by folder name.
+    """Finished runs among ``paths`` (run folders, folders of run folders, bundles), by folder name.
+
+    A run that came in a bundle and is there once more counts once, where it was evaluated most.
 
     Returns:
         The runs, and each one that was left out with the reason: not finished, or not readable.
@@ -84,14 +87,28 @@ def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     """
     places = list(paths)
     with ThreadPoolExecutor(READERS) as pool:  # hashing and reading leave Python's lock
-        found = list(pool.map(_verified, find_runs(places)))
-    runs = [run for run in found if isinstance(run, Run)]
+        found = list(pool.map(_verified, find_runs(map(opened, map(Path, places)))))
+    runs = _once([run for run in found if isinstance(run, Run)])
     left_out = [why for why in found if isinstance(why, str)]
     if not runs:
         where = ", ".join(map(str, places)) or "nothing"
         why = f" ({'; '.join(left_out)})" if left_out else ""
         raise InputError(f"no finished run in {where}{why}; make one with: kdbench run")
     return runs, left_out
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """Runs without those that came in a bundle and are there once more."""
+
+    def worth(run: Run) -> tuple[int, bool, str]:
+        whole = not run.folder.left_out.exists()
+        return len(run.summary.scores), whole, content_hash(run.folder.summary.path)
+
+    kept: list[Run] = []
+    for several in grouped(runs, lambda run: run.folder.name).values():
+        bundled = any(run.folder.left_out.exists() for run in several)
+        kept += [max(several, key=worth)] if bundled and len(several) > 1 else several
+    return kept
 
 
 def _verified(folder: RunFolder) -> Run | str:

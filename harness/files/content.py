@@ -1,11 +1,12 @@
 """Everything in a run folder, read and compared with what its markers, digests and summary say of it."""
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
 from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.files.inside import inside, sealed
-from kdbench.harness.files.records import Record
+from kdbench.harness.files.records import LeftOutFiles, Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.selfcheck import FIELD
 from kdbench.harness.files.stages import Stage, changed
@@ -30,6 +31,8 @@ class RunContent(Record):
 
     run: str
     files: list[FileState]
+    elsewhere: dict[str, LeftOutFiles] = {}
+    """Of a run that came in a bundle: what is with its maker only, and a digest of it."""
 
     @property
     def damaged(self) -> list[FileState]:
@@ -62,7 +65,15 @@ def check_content(run: RunFolder) -> RunContent:
             note(path, reason)
     for path, reason in _summarised(run):
         note(path, reason)
-    return RunContent(run=run.name, files=[found[name] for name in sorted(found)])
+    files = [found[name] for name in sorted(found)]
+    return RunContent(run=run.name, files=files, elsewhere=_elsewhere(run))
+
+
+def _elsewhere(run: RunFolder) -> dict[str, LeftOutFiles]:
+    with contextlib.suppress(InputError):  # damaged: said of the file itself
+        if left_out := run.left_out.find():
+            return left_out.what
+    return {}
 
 
 def _document(path: Path) -> tuple[str, bool]:
@@ -102,7 +113,7 @@ def _outputs(stage: Stage) -> list[tuple[Path, str]]:
 
 
 def _summarised(run: RunFolder) -> list[tuple[Path, str]]:
-    """Scores that the summary was not made of."""
+    """Scores, and whether the summary was made of them."""
     try:
         summary = run.summary.find()
     except Damaged:
@@ -112,8 +123,9 @@ def _summarised(run: RunFolder) -> list[tuple[Path, str]]:
     found = []
     for key, scores in summary.scores.items() if summary else ():
         file = run.evaluation(key).scores_file
-        if scores.scores_sha256 and file.is_file() and content_hash(file) != scores.scores_sha256:
-            found.append((file, "is not what the summary was made of"))
+        if scores.scores_sha256 and file.is_file():
+            same = content_hash(file) == scores.scores_sha256
+            found.append((file, "" if same else "is not what the summary was made of"))
     return found
 
 

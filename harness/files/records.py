@@ -21,6 +21,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     summary.json                             Summary: all that a board reads
     manifest.json                            Manifest, written last
     report/                                  what kdbench report wrote; read by nobody
+    left-out.json                            LeftOut: of a run from a bundle, what is not here
     <stage>.done                             stage markers: sha256 of the stage's outputs, what it cost
     <stage>.spent.jsonl                      StageCost, time of a stage that is not done yet, by its parts
     (every .json and .done                   carries the digest of itself; see `selfcheck`)
@@ -362,3 +363,19 @@ class Manifest(Record):
     drift: list[str] = []
     run: RunCard | None = Field(None, description="the summary's, to make that again")
     learned: dict[str, float] = Field({}, description="the summary's")
+
+
+class LeftOutFiles(Record):
+    """Files that a bundle does not hold."""
+
+    files: int
+    size: int = Field(description="bytes of all")
+    sha256: str = Field(
+        description="of their paths, hashes and sizes, as the stages' markers have them"
+    )
+
+
+class LeftOut(Record):
+    """left-out.json: what of a run is not here but with its maker."""
+
+    what: dict[str, LeftOutFiles] = Field(description="student, answers")

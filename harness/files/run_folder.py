@@ -22,6 +22,7 @@ from kdbench.harness.files.records import (
     EvaluationRecord,
     IdentityRecord,
     JudgeRecord,
+    LeftOut,
     Manifest,
     PrepareRecord,
     SampleRow,
@@ -115,12 +116,7 @@ class Evaluation:
         return Stage(self.path, "score", SCORE_AGAIN)
 
     def scored_by(self, scorer: str, heal: Say | None = None) -> bool:
-        """Whether its scores are there and are those of this version of the scorer.
-
-        Args:
-            scorer: the version.
-            heal: of `Stage.done`.
-        """
+        """Whether its scores are there and of this version of the scorer; ``heal`` is `Stage.done`'s."""
         return self.scored.done(heal) and self.scored.info().get("scorer") == scorer
 
     # -- samples and scores
@@ -283,6 +279,9 @@ class RunFolder:
 
     manifest = document("manifest.json", Manifest, AGAIN)
     """How to make the run again; written last."""
+
+    left_out = document("left-out.json", LeftOut, COPY)
+    """What of a run that came in a bundle is not here; no other run has it."""
 
     # -- what is done
 

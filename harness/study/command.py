@@ -10,10 +10,12 @@ from typing import Any
 
 from kdbench.harness.config import slug
 from kdbench.harness.contents import Circumstances
+from kdbench.harness.files.bundle.opening import opened
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.printing import visible_json
 from kdbench.harness.progress import Progress, duration
+from kdbench.harness.study.bundled import bundled_plan
 from kdbench.harness.study.definition import Cell, Study, load_study
 from kdbench.harness.study.driver import Driver, Failure
 from kdbench.harness.study.executors import make_executor
@@ -31,7 +33,7 @@ class StudyRequest:
         name: of the study, or its file.
         changes: fields of the study that are replaced.
         settings: ``--set``, over the study's own.
-        runs_dir, data_dir, device, accept_drift: as of ``kdbench run``.
+        runs_dir, data_dir, device, accept_drift: as of ``kdbench run``; runs may be in a bundle.
         executor, jobs: who runs how many at once.
         keep_going: go on after a failure.
         out: folder of tables and logs; None: named by the study.
@@ -55,20 +57,27 @@ class StudyRequest:
 
 
 def ablate_command(request: StudyRequest, *, dry_run: bool) -> int:
-    """Shows the plan, or runs it and writes the tables; returns the exit code."""
+    """Shows the plan, or runs it and writes the tables; returns the exit code.
+
+    Where the runs are in a bundle nothing is run: the tables are those of what is there.
+    """
     study = load_study(request.name)
     if request.changes:
         study = Study.model_validate(study.model_dump() | dict(request.changes))
     where = Circumstances(cache_folder(), request.device, request.data_dir)
-    place = Place(request.runs_dir, where)
+    place = Place(opened(request.runs_dir), where)
     cells = make_cells(study, request.settings, where.cache)
-    plan = make_plan(cells, place)
+    bundled = place.runs_dir != request.runs_dir
+    plan = bundled_plan(cells, place.runs_dir) if bundled else make_plan(cells, place)
     if dry_run:
         _show_plan(request, study, plan)
         return 0
     out = make_folder(request.out or _default_out(request, study))
-    failures = make_missing(request, plan, place, out)
-    results = make_results(study, make_plan(cells, place), place, out, failures)
+    failures = []
+    if not bundled:
+        failures = make_missing(request, plan, place, out)
+        plan = make_plan(cells, place)
+    results = make_results(study, plan, place, out, failures)
     show_results(request, results, failures, out)
     return 1 if failures else 0
 

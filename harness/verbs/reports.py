@@ -1,4 +1,4 @@
-"""``kdbench leaderboard``, ``compare``, ``check``, ``claims``, ``ledger``, ``report`` of runs."""
+"""``kdbench leaderboard``, ``compare``, ``check``, ``claims``, ``ledger``, ``bundle``, ``report``."""
 
 import json
 import re
@@ -104,11 +104,12 @@ def compare(
     json_output: options.Json = False,
 ) -> None:
     """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most."""
+    from kdbench.harness.files.bundle.opening import opened
     from kdbench.reports.compare import compare as make
     from kdbench.reports.documents.compare import compare_document
 
     found = make(
-        _folders(a, runs_dir),
+        _folders(a, runs_dir := opened(runs_dir)),
         _folders(b, runs_dir),
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
@@ -180,11 +181,12 @@ def check(
 
 def _check_content(runs: options.Runs) -> int:
     """Every file of every run, with its state."""
+    from kdbench.harness.files.bundle.opening import opened
     from kdbench.harness.files.content import check_content
     from kdbench.harness.files.run_folder import find_runs
     from kdbench.reports.documents.content import content_document
 
-    found = [check_content(run) for run in find_runs(runs.places)]
+    found = [check_content(run) for run in find_runs(map(opened, runs.places))]
     result = [each.model_dump(mode="json") for each in found]
     options.deliver(content_document(found), result, json_output=runs.json_output)
     return BROKEN if any(each.damaged for each in found) else 0
@@ -240,6 +242,31 @@ def ledger(
     )
     document = ledger_document(found, everything=everything or format_ != "terminal")
     options.deliver(document, found, json_output=runs.json_output, format_=format_, out=out)
+
+
+def bundle(
+    *,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    answers: Annotated[
+        bool, typer.Option(help="Keep the few answers that the page of a board shows.")
+    ] = True,
+    runs: options.Runs,
+) -> int:
+    """Put finished runs into one small file that boards, claims, comparisons and studies are made from.
+
+    It holds summaries, scores of each prompt and what runs were made of; no models, and of the answers
+    only those on the page. Every verb that reads runs takes it in the place of a folder.
+    """
+    from kdbench.reports.bundle import write_bundle
+
+    made = write_bundle(runs.places, out, answers=answers)
+    if runs.json_output:
+        typer.echo(made.model_dump_json(indent=2))
+    else:
+        typer.echo(
+            f"wrote {out}: {len(made.runs)} runs, {made.answers:,} answers, {made.size:,} bytes"
+        )
+    return _left_out(made.left_out)
 
 
 def report(

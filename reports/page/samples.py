@@ -8,7 +8,8 @@ the board changes it only if that row lacks a prompt.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
@@ -39,20 +40,45 @@ def samples(table: "Table", found: Sequence[Found], prompts: int) -> tuple[list[
         One entry a task: its heading and its prompts, each with its answers by row position; and
         the positions of the rows that have answers.
     """
-    headings: dict[ColumnKey, str] = {}
-    for column in table.columns:
-        if info(column.metric).kind != "judge":
-            headings.setdefault(column.key, column.heading)
     rows = _rows(table)
     groups, shown = [], set()
-    for key, heading in headings.items():
-        having = {place: found[place][key][0].evaluation for place in rows if key in found[place]}
-        stored = {place: evaluation for place, evaluation in having.items() if evaluation.seeds()}
+    for key, heading in _headings(table).items():
+        stored = _stored(rows, found, key)
         drawn = _prompts(stored, prompts) if prompts and stored else []
         if drawn:
             groups.append({"heading": heading, "prompts": drawn})
             shown |= {int(place) for prompt in drawn for place in prompt["answers"]}
     return groups, shown
+
+
+def shown_answers(
+    table: "Table", found: Sequence[Found], prompts: int
+) -> dict[Path, dict[str, bytes]]:
+    """The stored lines that `samples` takes: by file, then by prompt."""
+    rows = _rows(table)
+    kept: dict[Path, dict[str, bytes]] = {}
+    for key in _headings(table):
+        if stored := _stored(rows, found, key):
+            drawn = _draw(stored, prompts)
+            for place, file in drawn.files.items():
+                lines = drawn.lines[place]
+                kept[file] = {name: lines[name] for name in drawn.chosen if name in lines}
+    return kept
+
+
+def _headings(table: "Table") -> dict[ColumnKey, str]:
+    """The evaluations of a table that answers belong to."""
+    headings: dict[ColumnKey, str] = {}
+    for column in table.columns:
+        if info(column.metric).kind != "judge":
+            headings.setdefault(column.key, column.heading)
+    return headings
+
+
+def _stored(rows: Sequence[int], found: Sequence[Found], key: ColumnKey) -> dict[int, Evaluation]:
+    """Of each row the first evaluation, if answers are stored."""
+    having = {place: found[place][key][0].evaluation for place in rows if key in found[place]}
+    return {place: evaluation for place, evaluation in having.items() if evaluation.seeds()}
 
 
 def _rows(table: "Table") -> list[int]:
@@ -68,8 +94,16 @@ def _rows(table: "Table") -> list[int]:
     return sorted(range(len(table.rows)), key=order)[:MAX_ROWS]
 
 
-def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
-    """Chosen prompts with the answers of each row's first run to its first decoding seed."""
+class _Drawn(NamedTuple):
+    """Chosen prompts, and of each row the file of answers to its first decoding seed, by prompt."""
+
+    chosen: list[str]
+    files: dict[int, Path]
+    lines: dict[int, dict[str, bytes]]
+
+
+def _draw(stored: Mapping[int, Evaluation], most: int) -> _Drawn:
+    """Chooses among the prompts that most rows have."""
     files = {place: e.samples_file(e.seeds()[0]) for place, e in stored.items()}
     lines = {place: prompt_lines(file) for place, file in files.items()}
     counts = Counter(name for found in lines.values() for name in found)
@@ -77,8 +111,13 @@ def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
     everywhere = {name for name, count in counts.items() if count == highest}
     fullest = next((found for found in lines.values() if everywhere <= found.keys()), None)
     if not everywhere or fullest is None:
-        return []
-    chosen = _choose(everywhere, fullest, most)
+        return _Drawn([], files, lines)
+    return _Drawn(_choose(everywhere, fullest, most), files, lines)
+
+
+def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
+    """Chosen prompts with the answers of each row's first run to its first decoding seed."""
+    chosen, files, lines = _draw(stored, most)
     rows = {
         place: prompt_rows(
             file, SampleRow, {name: lines[place][name] for name in chosen if name in lines[place]}
