@@ -1,21 +1,27 @@
 """The ``kdbench`` command: verbs, one-sentence errors and exit codes.
 
-0 done, 1 some cell failed, 2 usage or input error, 3 a check failed, 130 interrupted. A user's
-mistake is one sentence on standard error; a bug keeps its traceback. What lay below a sentence (the
-error of a library, of somebody's method) is printed with ``--debug``, anywhere on the line, and where
-a run was being written it is in that run's ``error.log``.
+0 done, 1 some cell failed, 2 usage or input error, 3 a check failed, 130 interrupted by Ctrl-C, 143 ended by
+SIGTERM; these two stop alike, and print the command that goes on. A user's mistake is one sentence on
+standard error; a bug keeps its traceback. What lay below a sentence (the error of a library, of somebody's
+method) is printed with ``--debug``, anywhere on the line, and where a run was being written it is in that
+run's ``run.log``.
 """
 
+import contextlib
+import os
 import shlex
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from kdbench.harness.errors import KdbenchError
 from kdbench.harness.printing import guarded, printable
+from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
@@ -34,8 +40,10 @@ from kdbench.harness.verbs.reports import (
 )
 from kdbench.harness.verbs.run import ablate, run, train, tune
 from kdbench.harness.verbs.show import show
+from kdbench.harness.verbs.watch import watch
 
 INTERRUPTED = 130
+TERMINATED = 143
 DEBUG = "--debug"
 LONGEST = 1200
 """Characters of a sentence."""
@@ -61,10 +69,11 @@ VERBS = (
         report,
         ls,
         show,
+        watch,
         compare,
         check,
     ),
-    *(ledger, claims, bundle, conform, new_method, doctor),
+    *(clean, ledger, claims, bundle, conform, new_method, doctor),
 )
 for verb in VERBS:
     app.command("eval" if verb is evaluate else None)(grouped(verb))
@@ -92,11 +101,35 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: without the program's name; None: those of the process.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    with guarded():
-        sys.exit(_run(argv))
+    with guarded(), _terminable() as terminated:
+        sys.exit(_run(argv, terminated))
 
 
-def _run(argv: list[str]) -> int:
+@contextlib.contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """SIGTERM ends a command as Ctrl-C does; a second one at once. Yields the signals that came."""
+    came: list[int] = []
+    mine = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != mine:  # a forked helper has nothing to say
+            os.kill(os.getpid(), number)
+        came.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield came
+        return
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _run(argv: list[str], terminated: list[int]) -> int:
     debug = DEBUG in argv
     argv = [word for word in argv if word != DEBUG]
     try:
@@ -114,7 +147,8 @@ def _run(argv: list[str]) -> int:
         traceback.print_exception(error)
         return 1
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a verb into this code
-        print(f"\ninterrupted; continue with: {shlex.join(['kdbench', *argv])}", file=sys.stderr)
+        how, code = ("terminated", TERMINATED) if terminated else ("interrupted", code)
+        print(f"\n{how}; continue with: {shlex.join(['kdbench', *argv])}", file=sys.stderr)
     return code
 
 

@@ -1,6 +1,7 @@
 """What a person sees while a stage works: a live line on a terminal, a bar in a notebook, else plain lines.
 
-Everything goes to standard error, so that standard output is the table or the JSON document.
+Everything goes to standard error, so that standard output is the table or the JSON document; and, quiet or
+not, to the log of the folder that is being written (`kdbench.harness.files.run_log`).
 """
 
 import contextlib
@@ -15,18 +16,22 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from kdbench.harness.files.run_log import note
 from kdbench.harness.notebook import Bar, in_notebook
 from kdbench.harness.printing import printable, unguarded
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
 PLAIN_FIRST = 2.0  # seconds to the first: a shorter stage has its summary only
 LIVE_EVERY = 0.1
+LOGGED_EVERY = 60.0  # seconds between lines of a stage in a log
 WINDOW = 15.0  # seconds that the rate looks back
 
 
 @dataclass
 class StageLine:
     """One stage's line. Update it with cumulative numbers; what the line shows follows from them.
+
+    Rates and the time left are of what this process did: say by :meth:`resumed` what others did before.
 
     Args:
         progress: whose output this writes to.
@@ -47,7 +52,13 @@ class StageLine:
     def __post_init__(self) -> None:
         self._first, self._began = self.done, time.monotonic()
         self._shown = self._began + self.progress.first - self.progress.every
+        self._logged = self._began
         self._history: deque[tuple[float, int, int]] = deque([(self._began, self.done, 0)])
+
+    def resumed(self, done: int, tokens: int = 0) -> None:
+        """Says where the work goes on: so much was done and processed before, by whomever."""
+        self.done = self._first = done
+        self._history = deque([(time.monotonic(), done, tokens)])
 
     def update(self, done: int, *, tokens: int = 0, **facts: float | str) -> None:
         """Says how far the stage is.
@@ -58,8 +69,6 @@ class StageLine:
             facts: more to show, for example ``loss=1.23``.
         """
         now = time.monotonic()
-        if self._history[-1][2] > tokens:  # the count starts anew after a resume
-            self._history.clear()
         self.done, self._tokens = done, tokens
         self._facts |= facts
         self._history.append((now, done, tokens))
@@ -68,6 +77,9 @@ class StageLine:
         if now - self._shown >= self.progress.every:
             self._shown = now
             self.progress.show(self.line(), self.done / self.total if self.total else None)
+        if now - self._logged >= LOGGED_EVERY:
+            self._logged = now
+            note(self.line())
 
     def line(self) -> str:
         """The line as it stands: name, count, first fact, tokens/s, ETA, other facts."""
@@ -133,6 +145,7 @@ class Progress:
                 stack.callback(setattr, self, "_bar", None)
                 self.show(stage.line(), None)
             yield stage
+            note(stage.summary())
             if self._bar is not None and not self._quiet:
                 self._bar.show(printable(stage.summary()), 1.0)
                 return
@@ -141,11 +154,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays, unless quiet."""
+        note(text)
         if not self._quiet:
             self._console.print(Text(printable(text)))
 
     def warn(self, text: str) -> None:
         """A warning: always shown."""
+        note(f"warning: {text}")
         self._console.print(Text(f"warning: {printable(text)}"))
 
     def show(self, line: str, share: float | None = None) -> None:

@@ -191,7 +191,13 @@ cli.main(sys.argv[1:])
 """
 
 
-def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "how", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+)
+def test_a_signal_says_how_to_continue(
+    number: signal.Signals, how: str, code: int, tmp_path: Path
+) -> None:
     arguments = ["run", "--method", "sft", "--runs-dir", str(tmp_path / "my runs"), "--quiet"]
     process = subprocess.Popen(
         [sys.executable, "-c", SLEEPER, *arguments],
@@ -201,14 +207,15 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert errors.strip() == (
-        "interrupted; continue with: kdbench run --method sft "
+        f"{how}; continue with: kdbench run --method sft "
         f"--runs-dir '{tmp_path / 'my runs'}' --quiet"
     )
     assert not (tmp_path / "my runs" / "some-run" / "lock").exists()
+    assert "end: interrupted" in (tmp_path / "my runs" / "some-run" / "run.log").read_text()
 
 
 def test_second_process_on_a_run_is_refused(tmp_path: Path, spawn: Spawn) -> None:
@@ -282,8 +289,9 @@ def run_folder(tmp_path: Path) -> Path:
 def test_ls_runs_and_show(run_folder: Path, kdbench: Kdbench) -> None:
     place = ("--runs-dir", run_folder.parent)
     (row,) = json.loads(kdbench("ls", "runs", *place, "--json").stdout)
-    assert (row["method"], row["state"], row["evaluations"]) == (
+    assert (row["method"], row["state"], row["about"], row["evaluations"]) == (
         "fkd",
+        "unfinished",
         "stopped after train",
         ["dolly"],
     )
@@ -378,6 +386,20 @@ def test_progress_line_has_rate_and_time_left() -> None:
             r"train: step 110/400, loss 2, [\d,]+ tokens/s, [\d.]+ s left", stage.line()
         )
         assert stage.summary().startswith("train: 10 steps (after 100 before) in")
+
+
+def test_what_others_did_is_in_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Progress(quiet=True).stage("train", 700) as stage:
+        now += 5  # loading
+        stage.resumed(600, 601_000)
+        assert stage.line() == "train: step 600/700"
+        for step in range(601, 611):
+            now += 1.0
+            stage.update(step, tokens=601_000 + 100 * (step - 600))
+        assert stage.line() == "train: step 610/700, 100 tokens/s, 1 min 30 s left"
+        assert stage.summary() == "train: 10 steps (after 600 before) in 15 s"
 
 
 def test_quiet_progress_says_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,12 +9,9 @@ import pytest
 from fakes import make_run
 
 from kdbench.harness import cli
-from kdbench.harness.errors import InputError
-from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.store import write_json
 from kdbench.harness.printing import draw, guarded, visible_json
 from kdbench.harness.progress import Progress
-from kdbench.harness.verbs import ls
 from kdbench.reports.text.csv import csv_text, frame
 
 NASTY = "a\x1b[31m\x07\x9b\u202eb\r\nfake: line\x00\ud800\x7f"
@@ -116,25 +113,3 @@ def test_debug_shows_what_lies_below(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert stopped.value.code == 2
         assert ("Traceback" in error) == bool(options)
         assert error.splitlines()[-1].startswith("kdbench: ")
-
-
-def test_a_run_keeps_the_traceback_of_its_last_error(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
-        with RunLock(folder):
-            try:
-                raise ValueError("below")
-            except ValueError as error:
-                raise InputError("a sentence") from error
-
-    run = tmp_path / "run"
-    with pytest.raises(InputError):
-        fail(run)
-    assert list(run.iterdir()) == []  # nothing was begun there
-    write_json(run / "config.json", {})
-    with pytest.raises(InputError):
-        fail(run)
-    assert "ValueError: below" in (run / "error.log").read_text()
-    assert ls.runs(tmp_path)[0]["state"] == "begun; last command failed: InputError: a sentence"
-    with RunLock(run):
-        pass
-    assert [path.name for path in run.iterdir()] == ["config.json"]

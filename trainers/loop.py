@@ -77,6 +77,7 @@ class Loop:
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
         show: called after each step with its row.
+        resumed: called once, before the first step, with where the training goes on.
 
     Raises:
         InputError: the accelerator may shard models.
@@ -92,6 +93,7 @@ class Loop:
     out: Path
     accelerator: Accelerator
     show: Callable[[State, TrainRow], None] = lambda state, row: None
+    resumed: Callable[[State], None] = lambda state: None
     state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,7 @@ class Loop:
     def run(self) -> State:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
         self._resume()
+        self.resumed(self.state)
         if self.evaluator and self.state.step == 0:
             metrics = self._evaluate()
             self._log(TrainRow(step=0, loss=metrics.get("dev_loss", 0.0)), metrics)

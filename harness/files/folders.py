@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdbench.harness.errors import Damaged, InputError
+from kdbench.harness.files.cleaning import ABOUT, CACHE
 from kdbench.harness.files.locks import LOCK, RunLock, lock_holder
 from kdbench.harness.files.owners import sweep, temporary
 from kdbench.harness.files.stages import Stage
-from kdbench.harness.files.store import Say, make_folder, sync_path, to_stderr, writing
+from kdbench.harness.files.store import Say, make_folder, sync_path, to_stderr, write_text, writing
 
 BUILT = "built"
 """The stage of a folder that `build_once` made."""
@@ -32,6 +33,11 @@ def board_cache() -> Path:
 def open_cache() -> Path:
     """`cache_folder`, made if needed, without what dead processes left in it."""
     cache = make_folder(cache_folder())
+    about = cache / ABOUT
+    if not about.is_file():
+        lines = [f"{kind}/: {what}" for kind, what in CACHE.items()]
+        head = "What runs of kdbench share. kdbench clean --dry-run says how much it is."
+        write_text(about, "\n".join([head, "", *lines, ""]))
     for kind in [p for p in cache.iterdir() if p.is_dir()]:
         sweep(kind, deep=False)
         for lock in [*kind.glob(f"*/{LOCK}"), *kind.glob(f".*.{LOCK}")]:

@@ -18,8 +18,8 @@ import os
 import socket
 import threading
 import time
-import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from pydantic import ValidationError
@@ -28,10 +28,10 @@ from kdbench.harness.errors import InputError, RunLocked
 from kdbench.harness.files.inside import inside, sealed
 from kdbench.harness.files.owners import alive, started, sweep
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.store import make_folder, write_text, writing
+from kdbench.harness.files.run_log import RunLog
+from kdbench.harness.files.store import make_folder, writing
 
 LOCK = "lock"
-ERRORS = "error.log"
 HEARTBEAT_EVERY = 10.0
 STALE_AFTER = 120.0
 
@@ -69,6 +69,7 @@ class RunLock:
         self._descriptor = -1
         self._stop = threading.Event()
         self._began = 0.0
+        self._log: RunLog | None = None
 
     def __enter__(self) -> Self:
         make_folder(self.path.parent)
@@ -82,15 +83,18 @@ class RunLock:
         threading.Thread(target=self._beat, name="kdbench-heartbeat", daemon=True).start()
         if self.path.name == LOCK:  # of the whole folder; other names guard a part of it
             sweep(self.path.parent)
+            self._log = RunLog(self.path.parent).__enter__()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        if self.path.name == LOCK:
-            with contextlib.suppress(InputError, OSError):
-                log_error(self.path.parent, error)
+        if self._log is not None:
+            self._log.__exit__(kind, error, trace)
         # unlinked while held: a newcomer that opened this file sees that it is no longer the lock
         with _held_guard:
             with contextlib.suppress(OSError):
@@ -137,26 +141,6 @@ class RunLock:
                     self._write()
 
 
-def log_error(folder: Path, error: BaseException | None) -> None:
-    """``error.log`` of a folder that is something: the traceback of the last writer's error, if any."""
-    log = inside(folder, ERRORS)
-    if isinstance(error, Exception) and any(p.name not in (LOCK, ERRORS) for p in folder.iterdir()):
-        write_text(log, "".join(traceback.format_exception(error)))
-    elif error is None:
-        log.unlink(missing_ok=True)
-
-
-def last_error(folder: Path) -> str:
-    """What ended the last command in a folder early, in a line; empty if it ended well or was killed."""
-    log = inside(folder, ERRORS)
-    if not log.is_file():
-        return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip()]
-    # an error of ours is a sentence; of a bug, type and message
-    return said[-1].removeprefix("kdbench.harness.errors.") if said else ""
-
-
 def lock_holder(folder: Path | str, name: str = LOCK) -> Holder | None:
     """The live holder of a folder's lock, or None (for listings; never by the holding process)."""
     path = inside(Path(folder), name)
@@ -168,6 +152,11 @@ def lock_holder(folder: Path | str, name: str = LOCK) -> Holder | None:
     except OSError:
         return None
     return holder if holder is not None and _alive(holder) else None
+
+
+def was_killed(folder: Path | str, name: str = LOCK) -> bool:
+    """Whether the last holder of a folder's lock is gone without having given it back."""
+    return inside(Path(folder), name).is_file() and lock_holder(folder, name) is None
 
 
 def _refusal(path: Path, descriptor: int) -> str | None:

@@ -26,7 +26,8 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     <stage>.spent.jsonl                      StageCost, time of a stage that is not done yet, by its parts
     (every .json and .done                   carries the digest of itself; see `selfcheck`)
     lock                                     host, pid, heartbeat of the one writer
-    error.log                                traceback of the last command's error; none if it ended well
+    run.log                                  what commands did here and when, versions, warnings, tracebacks;
+                                             bounded, and read by people only
 
 `kdbench.harness.files.run_folder` is the one module that names these files. Unknown keys are refused;
 a summary of another schema is refused in a sentence.

@@ -90,13 +90,18 @@ class Stage:
         return marker.info if marker else {}
 
     def mark(
-        self, outputs: Iterable[Path | str] = (), info: Mapping[str, Any] | None = None
+        self,
+        outputs: Iterable[Path | str] = (),
+        info: Mapping[str, Any] | None = None,
+        *,
+        finished: float | None = None,
     ) -> None:
         """Says that it is done, last of all, with the hash of every output.
 
         Args:
             outputs: files or folders (all files in them), with or without the folder in front.
             info: what a later stage wants to know (cost, counts).
+            finished: when it was done, if not now.
         """
         stamps = {}
         for output in map(Path, outputs):
@@ -105,7 +110,7 @@ class Stage:
             for file in files:
                 stamp = FileStamp(sha256=content_hash(file), size=file.stat().st_size)
                 stamps[file.relative_to(self.folder).as_posix()] = stamp
-        said = {"stage": self.name, "finished": time.time(), "outputs": stamps}
+        said = {"stage": self.name, "finished": finished or time.time(), "outputs": stamps}
         write_json(self.file, StageMarker(**said, info=dict(info or {})))
 
     def unmark(self) -> None:

@@ -148,14 +148,22 @@ def undisturbed() -> Iterator[None]:
     state = random.getstate()
     logger = logging.getLogger("lm_eval")
     level, bar = logger.level, lm_eval.api.task.tqdm
+    commit = lm_eval.evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
     lm_eval.api.task.tqdm = _no_bar
+    # it asks git about whatever folder the command was started in, and git complains on the terminal
+    lm_eval.evaluator.get_git_commit_hash = _no_commit
     try:
         yield
     finally:
+        lm_eval.evaluator.get_git_commit_hash = commit
         random.setstate(state)
         logger.setLevel(level)
         lm_eval.api.task.tqdm = bar
+
+
+def _no_commit() -> None:
+    return None
 
 
 def _no_bar(items: Any, **_: Any) -> Any:

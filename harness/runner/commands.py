@@ -23,10 +23,12 @@ from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.data import prepare_data, run_overlaps, twins_of
+from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.models import (
     Located,
     end_tokens,
     locate,
+    student_of,
     world_model,
 )
 from kdbench.harness.runner.preflight import tried
@@ -67,7 +69,7 @@ def run_command(request: Request) -> Ran:
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     prepared = _trained_run(session)
     label, probes = session.config.method.name, session.config.tasks.probes
-    student = locate(session.config.pair.student, str(prepared.run.training.student))
+    student = student_of(prepared.run, session.config.pair.student)
     teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
     _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
     return _ran(session, prepared.run, evaluate_references(session, prepared))
@@ -103,6 +105,8 @@ def _trained_run(session: Session) -> Prepared:
 def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     """Teacher, init and student, and the first summary and manifest."""
     config, run = session.config, prepared.run
+    if session.is_main:  # before teacher and init are made for it
+        check_disk(run.training.path, prepared.base.card.parameters)
     run.config.write(config)
     run.identity.write(prepared.identity)
     teacher = tuned_teacher(session, prepared)
@@ -327,7 +331,7 @@ def eval_command(request: Request) -> Ran:
         run = RunFolder(request.run)
         if not run.training.stage.done():
             raise InputError(f"{run.path} has no trained student yet; finish it with kdbench run")
-        student = locate("student", str(run.training.student))
+        student = student_of(run, "student")
         label = session.config.method.name
         _evaluate_into(session, run, label, student, None, teacher=_against(session))
     else:

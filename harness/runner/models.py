@@ -15,8 +15,10 @@ from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import encode, end_of, opening
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.cleaning import lost_weights
 from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import read_json, reading
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import identity, model_id
@@ -62,8 +64,27 @@ class Located:
         return model_id(self.card)
 
     def load(self, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-        """The model in eval mode."""
+        """The model in eval mode.
+
+        Raises:
+            InputError: its weights were taken away by ``kdbench clean``.
+        """
+        if lost_weights(Path(self.ref)):
+            raise InputError(
+                f"the weights of {self.ref} were taken away by kdbench clean; what is stored of the run "
+                f"stays as it is, but to ask its student more, take {Path(self.ref).parent} away and train "
+                "it again with kdbench run and the settings of the run"
+            )
         return moved(load_model(self.ref, dtype=dtype), device=device)
+
+
+def student_of(run: RunFolder, name: str) -> Located:
+    """The student of a run; one without its weights by what the run says of it."""
+    folder = run.training.student
+    card = run.summary.read().run.student if lost_weights(folder) else None
+    if card is None:
+        return locate(name, str(folder))
+    return Located(str(folder), card.model_copy(update={"name": name}))
 
 
 def world_model(ref: str) -> tuple[str, str] | None:

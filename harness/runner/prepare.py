@@ -11,8 +11,10 @@ from kdbench.harness.contents import remember
 from kdbench.harness.errors import Damaged, DriftError
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.evaluation.stock import check_room
+from kdbench.harness.files.cleaning import HOLDS
 from kdbench.harness.files.records import DriftRecord, IdentityRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
+from kdbench.harness.files.store import write_text
 from kdbench.harness.identity import (
     VERSION,
     Contents,
@@ -179,7 +181,7 @@ def raw_teacher(session: Session) -> Located:
             out=out,
         )
 
-    return trained(session, ref, out, job)
+    return trained(session, ref, out, job, f"teacher of the generated world {size}")
 
 
 def world_data(
@@ -195,12 +197,23 @@ def world_data(
     return prepare_data(load_rows(whole, None), whole, training, tokenizer)
 
 
-def trained(session: Session, name: str, out: Training, job: Callable[[], Job]) -> Located:
-    """A shared training, run once by whoever comes first; others wait for it."""
+def trained(
+    session: Session, name: str, out: Training, job: Callable[[], Job], holds: str
+) -> Located:
+    """A shared training, run once by whoever comes first; others wait for it.
+
+    Args:
+        session: the command.
+        name: of the model.
+        out: where it is kept.
+        job: what to train.
+        holds: what it is, for people who look into the cache.
+    """
     if not session.agreed(session.is_main and _usable(out)):
         with session.writing(out.path, wait=WAIT):
             if session.is_main:
                 out.heal(session.progress.say)
+                write_text(out.path / HOLDS, f"{holds}\n")
             session.accelerator().wait_for_everyone()
             train(session, job())
     return locate(name, str(out.student))
@@ -237,6 +250,8 @@ def _shared_sft(
     if training is None:
         return start
     name = shared_id(session.config, prepared.contents, training, start.card)
+    data = session.config.data.train
+    holds = f"{label}: {start.card.name} after SFT on {data}, seed {training.seed}"
     out = Training(session.cached(f"{label}s", name))
     return trained(
         session,
@@ -252,4 +267,5 @@ def _shared_sft(
             rouge_tokenizer=session.config.tasks.rouge_tokenizer,
             out=out,
         ),
+        holds,
     )

@@ -15,6 +15,7 @@ from kdbench.harness.files.run_folder import Training
 from kdbench.harness.method_files import blaming_method
 from kdbench.harness.metrics import MOST_UNMEASURED
 from kdbench.harness.runner.data import TrainingData
+from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.session import Session
 from kdbench.tasks.scoring import TextScorer, unread
 from kdbench.tasks.words import Tokenizer, reads
@@ -118,6 +119,9 @@ def train(session: Session, job: Job) -> dict[str, Any]:
 def _run(session: Session, job: Job) -> State:
     """Trains to the end of the budget, showing progress."""
     loop = _assembled(session, job)
+    if session.is_main:
+        learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
+        check_disk(job.out.path, learning)
     total = None if job.training.response_tokens else loop.steps  # tokens may end it at any step
     with session.progress.stage(f"train {job.name}", total) as live:
 
@@ -126,6 +130,7 @@ def _run(session: Session, job: Job) -> State:
             live.update(state.step, loss=row.loss, tokens=tokens, **row.evaluation)
 
         loop.show = show
+        loop.resumed = lambda state: live.resumed(state.step, state.tokens.get("student", 0))
         return loop.run()
 
 

@@ -16,7 +16,7 @@ from kdbench.harness.files.store import make_folder
 from kdbench.harness.printing import visible_json
 from kdbench.harness.progress import Progress, duration
 from kdbench.harness.study.bundled import bundled_plan
-from kdbench.harness.study.definition import Cell, Study, load_study
+from kdbench.harness.study.definition import Cell, Study, changed, load_study
 from kdbench.harness.study.driver import Driver, Failure
 from kdbench.harness.study.executors import make_executor
 from kdbench.harness.study.plan import Plan, make_cells, make_plan, plan_document, plan_json
@@ -61,9 +61,7 @@ def ablate_command(request: StudyRequest, *, dry_run: bool) -> int:
 
     Where the runs are in a bundle nothing is run: the tables are those of what is there.
     """
-    study = load_study(request.name)
-    if request.changes:
-        study = Study.model_validate(study.model_dump() | dict(request.changes))
+    study = changed(load_study(request.name), request.changes)
     where = Circumstances(cache_folder(), request.device, request.data_dir)
     place = Place(opened(request.runs_dir), where)
     cells = make_cells(study, request.settings, where.cache)

@@ -6,8 +6,8 @@ of ``kdbench run``, so a study shares its runs with whoever else asks for them.
 """
 
 import itertools
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -125,6 +125,12 @@ def load_study(name: str) -> Study:
         InputError: no such study, not YAML, or not a study.
     """
     return STUDIES.load(name, Study)
+
+
+def changed(study: Study, changes: Mapping[str, Any]) -> Study:
+    """The study with other fields; those that are None stay."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    return Study.model_validate(study.model_dump() | given) if given else study
 
 
 def expand(study: Study, settings: Sequence[str] = ()) -> list[Cell]:

@@ -1,6 +1,5 @@
 """``kdbench ls``: what there is."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +10,6 @@ from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Document, Section, Table
 
 if TYPE_CHECKING:
-    from kdbench.harness.files.run_folder import RunFolder
     from kdbench.trainers.method import Card
 
 Rows = list[dict[str, Any]]
@@ -28,52 +26,24 @@ def ls(
     json_output: options.Json = False,
 ) -> None:
     """List runs, methods, tasks, suites or studies."""
-    others = {"methods": methods, "tasks": tasks, "suites": suites, "studies": studies}
-    rows = runs(runs_dir) if what == "runs" else others[what]()
-    if rows or json_output:
-        options.deliver(listing(rows), rows, json_output=json_output)
-    else:
-        typer.echo(f"no {what} in {runs_dir}; make one with: kdbench run --method dpkd")
+    if what == "runs":
+        _runs(runs_dir, json_output=json_output)
+        return
+    listed = {"methods": methods, "tasks": tasks, "suites": suites, "studies": studies}
+    rows = listed[what]()
+    options.deliver(listing(rows), rows, json_output=json_output)
 
 
-def runs(runs_dir: Path) -> Rows:
-    """Run folders, oldest first: method, student, suite, seed and how far each is."""
+def _runs(runs_dir: Path, *, json_output: bool) -> None:
     from kdbench.harness.files.run_folder import runs_in
+    from kdbench.reports.run.status import status_document, statuses
 
-    rows = [_run_row(run) for run in runs_in(runs_dir) if run.began()]
-    return sorted(rows, key=lambda row: row["begun"])
-
-
-def _run_row(run: "RunFolder") -> dict[str, Any]:
-    row: dict[str, Any] = {"run": run.name}
-    try:
-        config = run.config.read().tree()
-        row["method"], row["student"] = config["method"]["name"], config["pair"]["student"]
-        row["suite"], row["seed"] = config["suite"], config["train"]["seed"]
-    except (InputError, KeyError, TypeError):
-        row |= dict.fromkeys(("method", "student", "suite", "seed"))
-    if run.name.startswith("eval-"):  # an evaluation of a model that no run of ours made
-        row |= {"method": run.name.removeprefix("eval-").rpartition("-")[0], "seed": None}
-    try:
-        row["state"] = _state(run)
-        row["evaluations"] = [evaluation.task for evaluation in run.evaluations()]
-    except InputError as error:
-        row |= {"state": f"not readable: {error}", "evaluations": []}
-    row["begun"] = run.began()
-    return row
-
-
-def _state(run: "RunFolder") -> str:
-    from kdbench.harness.files.locks import last_error, lock_holder
-
-    holder, stages = lock_holder(run.path), run.stages()
-    if holder is not None:
-        return f"running (process {holder.pid} on {holder.host})"
-    state = f"stopped after {stages[-1]}" if stages else "begun"
-    if run.summary.exists():
-        state = "done"
-    error = last_error(run.path)
-    return f"{state}; last command failed: {error}" if error else state
+    found = statuses(runs_in(runs_dir))
+    if found or json_output:
+        rows = [each.plain() for each in found]
+        options.deliver(status_document(found), rows, json_output=json_output)
+    else:
+        typer.echo(f"no runs in {runs_dir}; make one with: kdbench run --method dpkd")
 
 
 def methods() -> Rows:
@@ -161,13 +131,11 @@ def studies() -> Rows:
 def listing(rows: Rows) -> Document:
     """A table with a column for each key that any row has."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(keys, [[_text(key, row.get(key)) for key in keys] for row in rows])
+    table = Table(keys, [[_text(row.get(key)) for key in keys] for row in rows])
     return Document("", [Section("", [table])])
 
 
-def _text(key: str, value: Any) -> str:
-    if key == "begun":
-        return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M")
+def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     return "" if value is None else str(value)

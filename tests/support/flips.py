@@ -34,7 +34,7 @@ from kdbench.trainers.types import Answer, Prompt, Sequence
 
 Outcome = Literal["healed", "refused", "wrong"]
 SETTINGS = ("train.steps=2", "train.eval_every=1", "train.save_every=1", "init_sft.steps=2")
-LOGS = ("metrics.jsonl", "README.md", "error.log")
+LOGS = ("metrics.jsonl", "README.md", "run.log")
 """Files that nothing is computed from."""
 
 

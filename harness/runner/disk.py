@@ -1,0 +1,42 @@
+"""Whether a disk has room for a training, before it begins."""
+
+import shutil
+from pathlib import Path
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.cleaning import size_of
+
+CHECKPOINT = 3 * 4
+"""Bytes a parameter of a checkpoint: weights and two moments in float32."""
+WEIGHTS = 4
+AT_ONCE = 2
+"""The new one stands before the old one goes."""
+
+
+def check_disk(folder: Path, parameters: int) -> None:
+    """Refuses a training that would fill the disk.
+
+    Args:
+        folder: where it is kept; what lies there already counts as had.
+        parameters: of the model that is trained.
+
+    Raises:
+        InputError: there is less room than its checkpoints, best weights and student take at most.
+    """
+    place = folder
+    while not place.exists():
+        place = place.parent
+    needed = parameters * (AT_ONCE * (CHECKPOINT + WEIGHTS) + WEIGHTS)
+    there = size_of(folder) if folder.is_dir() else 0
+    free = shutil.disk_usage(place).free
+    if needed - there > free:
+        raise InputError(
+            f"training {parameters:,} parameters takes up to {_gigabytes(needed)} in {folder} (two "
+            f"checkpoints, the best weights and the student), and its disk has {_gigabytes(free)} free; "
+            "free some space (kdbench clean --dry-run says what can go), or choose another disk with "
+            "--runs-dir and KDBENCH_CACHE"
+        )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
