@@ -3,7 +3,7 @@
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -88,7 +88,7 @@ def looks(look: Callable[[], Look], every: float, grace: float) -> Iterator[Look
 def _looker(
     what: str,
     runs_dir: Path,
-    changes: dict[str, object],
+    changes: Mapping[str, object],
     settings: tuple[str, ...],
     where: tuple[Path | None, str],
 ) -> tuple[str, Callable[[], Look]]:
@@ -111,7 +111,7 @@ def _looker(
 def _study(
     name: str,
     runs_dir: Path,
-    changes: dict[str, object],
+    changes: Mapping[str, object],
     settings: tuple[str, ...],
     where: tuple[Path | None, str],
 ) -> Callable[[], Look]:
