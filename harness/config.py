@@ -9,20 +9,19 @@ import datetime
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kdbench.harness.data.chat import DATE, BeginToken
+from kdbench.harness.data.parts import Turns, columns_given
+from kdbench.harness.data.places import is_place, stem
 from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.settings import Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 
 Edition = Literal["mini-2", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
-
-ROW_FILES = (".jsonl", ".json")
-"""Endings of files of rows that can be a task."""
 
 COLDEST = 1e-4
 """Temperature below which logits overflow."""
@@ -53,21 +52,37 @@ class PairConfig(Section):
     )
 
 
+ColumnNames = Annotated[dict[str, str], BeforeValidator(columns_given)]
+"""Part of a row -> column, also as the text ``prompt=a,response=b``."""
+
+
 class DataConfig(Section):
     """What students learn from."""
 
-    train: str = Field(description="data set name (its train split) or a JSONL file")
-    dev: str | None = Field(
-        None, description="data set name (its dev split) or a JSONL file; none: the train name's"
+    train: str = Field(
+        description="data set name (its train split), a file or folder of rows, or name:config:split of "
+        "the hub"
     )
+    dev: str | None = Field(
+        None,
+        description="the same, for its dev split; none: that of train, or of a file without one every "
+        "tenth row of it, held out",
+    )
+    columns: ColumnNames = Field(
+        {}, description="which column is what, as prompt=a,response=b; none: by convention"
+    )
+    turns: Turns = Field(
+        "every", description="which answers of a conversation are learnt: every one, or the last"
+    )
+    unique: bool = Field(False, description="drop rows that are equal to an earlier one")
     text: str | None = Field(
         None,
         description="plain text for language-model losses: a name, .txt, .jsonl or folder",
     )
     prompts: str | None = Field(
         None,
-        description="prompts that methods ask the teacher and the student, without gold answers: data "
-        "set name (its train split) or a JSONL file; none: those of train",
+        description="prompts that methods ask the teacher and the student, without gold answers: named "
+        "as train is; none: those of train",
     )
     boundary: Literal["apart", "joint"] = Field(
         "apart", description="responses tokenised on their own, or (MiniLLM) with the prompt"
@@ -163,6 +178,9 @@ class TasksConfig(Section):
     limit: int | None = Field(None, gt=0, description="first N prompts; an edition of its own")
     rouge_tokenizer: Literal["rouge", "unicode"] = Field(
         "rouge", description="what a word of ROUGE-L is: the papers' (a-z, 0-9), or of every script"
+    )
+    columns: ColumnNames = Field(
+        {}, description="which column of files is what; none: as data.columns, or by convention"
     )
     include_path: str | None = Field(None, description="folder of further lm-eval task files")
     probes: tuple[str, ...] = Field((), description="exposure, calibration, loss, truth, self_bleu")
@@ -280,11 +298,11 @@ def slug(text: str) -> str:
 
 
 def file_task(text: str) -> tuple[str, str] | None:
-    """Name and path of a task that is a file of rows (``own.jsonl``, ``name=own.jsonl``); else None."""
-    name, sign, path = text.rpartition("=")
-    if not path.endswith(ROW_FILES):
-        return None
-    return (name if sign else slug(Path(path).stem)), path
+    """Name and place of a task that is rows of a user's (``own.csv``, ``name=user/set``); else None."""
+    name, sign, place = text.partition("=")
+    if sign and place and re.fullmatch(r"[\w.-]+", name):
+        return name, place
+    return (slug(stem(text)), text) if is_place(text) else None
 
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:

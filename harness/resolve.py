@@ -16,6 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from kdbench.harness.config import FREE, RunConfig, TrainConfig, file_task
+from kdbench.harness.data.places import from_anywhere
 from kdbench.harness.errors import LISTED, InputError, unknown
 from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
@@ -40,7 +41,7 @@ SYNONYMS = {
 }
 SAID = 80
 """Characters of a setting that a sentence repeats."""
-OPEN = "data.template_arguments."
+OPEN = ("data.template_arguments.", "data.columns.", "tasks.columns.")
 """Below it, keys are the user's own."""
 SUITE_KEYS = {"extends", "methods"}
 REFUSED = {
@@ -153,7 +154,7 @@ def _settled(layers: Tree, where: str) -> RunConfig:
 
 def _from_anywhere(task: str) -> str:
     file = file_task(task)
-    return f"{file[0]}={os.path.abspath(file[1])}" if file else task
+    return f"{file[0]}={from_anywhere(file[1])}" if file else task
 
 
 def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
@@ -252,7 +253,7 @@ def _check_keys(tree: Tree, where: str) -> None:
     sections = {key.rpartition(".")[0] for key in known}
     fields = [k for k in known if k not in sections and not k.startswith("method.")]
     for dotted, value in _dotted(tree):
-        if dotted.startswith(("method.", OPEN)) or isinstance(value, Mapping):
+        if dotted.startswith(("method.", *OPEN)) or isinstance(value, Mapping):
             continue
         if dotted in REFUSED:
             raise InputError(f"{where}: {REFUSED[dotted]}")

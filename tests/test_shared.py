@@ -24,9 +24,9 @@ from kdbench.harness.identity import Contents
 from kdbench.harness.progress import Progress
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.commands import _teacher_samples
-from kdbench.harness.runner.data import Rows
 from kdbench.harness.runner.models import HUB_FILES, Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
+from kdbench.harness.runner.rows import Rows
 from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training

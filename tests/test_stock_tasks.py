@@ -86,7 +86,7 @@ def test_a_foreign_task_that_cannot_work_is_refused_before_training(
     config = resolve(suite="mini-test", method="sft", flags={"tasks.names": ["dolly", "own"]})
     tasks = TasksConfig(**{**config.tasks.model_dump(), "include_path": str(tmp_path)})
     with pytest.raises(InputError, match=said) as caught:
-        check_task_data(config.model_copy(update={"tasks": tasks}), None)
+        check_task_data(config.model_copy(update={"tasks": tasks}), None, print)
     assert "\n" not in str(caught.value)
 
 
@@ -117,4 +117,4 @@ def test_real_sets_are_looked_for_before_training(
     for name, said in (("vicuna", "no vicuna test data"), ("sst2-cal", "sst2/validation.jsonl")):
         config = resolve(suite="smollm2", method="sft", flags={"tasks.names": [name]})
         with pytest.raises(InputError, match=said):
-            check_task_data(config, tmp_path)
+            check_task_data(config, tmp_path, print)

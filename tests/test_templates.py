@@ -31,7 +31,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.identity import Contents, run_id, run_parts
 from kdbench.harness.preflight import template
 from kdbench.harness.resolve import resolve
-from kdbench.harness.runner.data import Rows, twins_of
+from kdbench.harness.runner.data import twins_of
+from kdbench.harness.runner.rows import Rows
 from kdbench.harness.runner.training import say_ends
 from kdbench.trainers.alignment import Twins, places
 from kdbench.trainers.models import Vocabulary, compare, vocabulary

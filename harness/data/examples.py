@@ -22,6 +22,9 @@ class Example:
         references: at least one answer; training uses the first.
         prompt: a ready prompt in the Alpaca wording, if the file has one.
         category: the kind of instruction, if the file says (``topic`` or ``category``).
+        turns: what was said before, as (role, text): a system's text, earlier questions and answers.
+
+    A row of plain text asks nothing: its prompt is the empty text.
     """
 
     doc_id: int
@@ -30,6 +33,17 @@ class Example:
     references: tuple[str, ...]
     prompt: str | None = None
     category: str | None = None
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is plain text, which follows no question."""
+        return self.prompt == "" and not self.instruction
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All that stands before the answer."""
+        return (*(text for _, text in self.turns), *self.question)
 
     @property
     def question(self) -> tuple[str, ...]:
@@ -136,5 +150,8 @@ def examples_sha256(examples: Iterable[Example]) -> str:
     """
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode() + b"\n")
+        parts = asdict(example)
+        if not example.turns:  # of rows that were read before there were any
+            del parts["turns"]
+        digest.update(json.dumps(parts, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

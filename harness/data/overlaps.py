@@ -41,10 +41,10 @@ def overlaps(splits: Mapping[str, Sequence[Example]]) -> dict[str, int]:
         the given order; ``"train duplicates"``: rows equal to an earlier row, answer included, for
         each split.
     """
-    questions = {name: {e.question for e in rows} for name, rows in splits.items()}
+    questions = {name: {e.asked for e in rows} for name, rows in splits.items()}
     counts = {f"{a}&{b}": len(questions[a] & questions[b]) for a, b in combinations(splits, 2)}
     for name, rows in splits.items():
-        repeats = Counter((*e.question, e.references) for e in rows)
+        repeats = Counter((*e.asked, e.references) for e in rows)
         counts[f"{name} duplicates"] = sum(repeats.values()) - len(repeats)
     return counts
 
@@ -60,7 +60,7 @@ def shared_ngrams(
         n: words of an n-gram.
     """
     vocabulary: dict[str, int] = {}
-    learned = [_words("\n".join((*row.question, *row.references))) for row in train]
+    learned = [_words("\n".join((*row.asked, *row.references))) for row in train]
     pool = np.sort(_ngrams(learned, n, vocabulary)[0])
     asked = {tuple(words) for row in train if len(words := _words(_asked(row))) < n}
     found = {}

@@ -1,6 +1,8 @@
 """Prompt templates: how an instruction becomes the text a model continues.
 
 Every template's prompt ends where the response begins, so that prompt + response is the whole text.
+Conversations are written by ``chat`` as they are; other templates put a system's text first, as a paragraph
+of its own, and refuse earlier questions. Plain text has no prompt under any template.
 To add one: a function (example, format, tokenizer) -> text and a line in `TEMPLATES`.
 """
 
@@ -11,7 +13,7 @@ from typing import Any, Self
 
 from kdbench.harness.data import chat
 from kdbench.harness.data.examples import Example
-from kdbench.harness.errors import unknown
+from kdbench.harness.errors import InputError, unknown
 
 _HEADER = "Below is an instruction that describes a task"
 _REQUEST = "Write a response that appropriately completes the request."
@@ -62,7 +64,8 @@ def _alpaca(example: Example, form: PromptFormat, tokenizer: Any) -> str:
 
 def _chat(example: Example, form: PromptFormat, tokenizer: Any) -> str:
     """One user turn in the tokenizer's own chat format, opened for the assistant's answer."""
-    messages = [{"role": "user", "content": _none(example)}]
+    messages = [{"role": role, "content": text} for role, text in example.turns]
+    messages.append({"role": "user", "content": _none(example)})
     return chat.rendered(tokenizer, messages, date=form.date, arguments=form.arguments)
 
 
@@ -96,12 +99,28 @@ def render(example: Example, form: Form, tokenizer: Any = None) -> str:
         tokenizer: a transformers tokenizer; only ``chat`` needs it.
 
     Raises:
-        InputError: unknown template, the tokenizer has no chat template, or the template fails.
+        InputError: unknown template, the tokenizer has no chat template, the template fails, or it
+            cannot write a conversation.
     """
     form = PromptFormat.of(form)
     if form.template not in TEMPLATES:
         raise unknown("prompt template", form.template, TEMPLATES)
-    return TEMPLATES[form.template](example, form, tokenizer)
+    if example.is_text:
+        return ""
+    before = "" if form.template == "chat" else _system(example, form.template)
+    return before + TEMPLATES[form.template](example, form, tokenizer)
+
+
+def _system(example: Example, template: str) -> str:
+    """A system's text as a paragraph before a prompt that has no place for it."""
+    earlier = [role for role, _ in example.turns if role != "system"]
+    if earlier:
+        raise InputError(
+            f"row {example.doc_id + 1} of the data is a conversation with {len(earlier)} turns before its "
+            f"last question, which the template {template} cannot write; use the tokenizer's chat "
+            "template (--set pair.template=chat)"
+        )
+    return "".join(f"{text}\n\n" for _, text in example.turns)
 
 
 def prompt_key(text: str) -> int:

@@ -59,13 +59,16 @@ class TokenCounts:
 
 
 class TokenRow(NamedTuple):
-    """One training row; ``response_ids`` ends with the end token unless it was cut."""
+    """One training row; ``response_ids`` ends with the end token unless it was cut. ``place`` counts
+    from 0 in the list that was given.
+    """
 
     doc_id: int
     key: int
     prompt: str
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    place: int = 0
 
 
 class TokenisedPrompt(NamedTuple):
@@ -110,12 +113,13 @@ def tokenise(
     full = encode(tokenizer, texts, begin) or None
     rows = []
     for row, (prompt, alone, joint) in enumerate(zip(kept, apart, whole, strict=True)):
-        prompt_ids = tuple(full[row]) if full is not None else prompt.ids
-        counts.boundary_different += joint != [*prompt_ids, *alone]
-        response = joint[len(prompt_ids) :] if rule.boundary == "joint" else alone
+        text = prompts[prompt.place]
+        prompt_ids = tuple(full[row]) if full is not None and text else prompt.ids
+        counts.boundary_different += bool(text) and joint != [*prompt_ids, *alone]
+        joined = rule.boundary == "joint" and bool(text)
+        response = joint[len(prompt_ids) :] if joined else alone
         room = rule.max_length - len(prompt.ids)
         counts.responses_cut += len(response) + 1 > room
-        text = prompts[prompt.place]
         rows.append(
             TokenRow(
                 doc_id=examples[prompt.place].doc_id,
@@ -123,6 +127,7 @@ def tokenise(
                 prompt=text,
                 prompt_ids=prompt.ids,
                 response_ids=(*response, end_id)[:room],
+                place=prompt.place,
             )
         )
     return rows, counts
@@ -149,7 +154,7 @@ def tokenise_prompts(
         )
     kept = []
     counts = TokenCounts(rows=len(prompts))
-    for index, ids in enumerate(encode(tokenizer, prompts, begin)):
+    for index, ids in enumerate(encoded_prompts(tokenizer, prompts, begin)):
         if not ids:
             raise InputError(f"prompt {index + 1} has no tokens; check tokenizer and template")
         if len(ids) > rule.max_prompt:
@@ -164,6 +169,21 @@ def tokenise_prompts(
             f"all {len(prompts)} prompts are longer than {rule.max_prompt} tokens; raise max_prompt"
         )
     return kept, counts
+
+
+def encoded_prompts(
+    tokenizer: Any, prompts: Iterable[str], begin: Sequence[int] = ()
+) -> list[list[int]]:
+    """Prompts as ids. That of plain text, which is empty, is the token that texts begin with, so that all
+    of the text is learnt: the begin token, or else the end token, which parts texts from each other.
+    """
+    given = list(prompts)
+    found = encode(tokenizer, given, begin)
+    if "" not in given:
+        return found
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    start = [int(token) for token in ids if token is not None][:1]
+    return [ids or (start if not text else ids) for text, ids in zip(given, found, strict=True)]
 
 
 def encode(

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
+from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.scoring import described, score, scored_as
@@ -132,7 +132,7 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
     limit, of_user = config.tasks.limit, asked.kind == "file"
     edition = "file" if of_user else config.tasks.edition
     return prepared(
-        load_jsonl(asked.place)[:limit]
+        task_rows(asked.place, config).examples[:limit]
         if of_user
         else task_examples(asked.name, edition, limit=limit, data_dir=data_dir),
         task=asked.name,

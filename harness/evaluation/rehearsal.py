@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.data.examples import load_jsonl
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import include_folders, tasks_of
+from kdbench.harness.files.store import Say
 from kdbench.harness.lm.likelihoods import evaluate_stock
 from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.labels import LABEL_TASKS
@@ -18,11 +19,12 @@ REHEARSED = 2
 """Documents that a foreign task is tried with."""
 
 
-def check_task_data(config: RunConfig, data_dir: Path | None) -> None:
+def check_task_data(config: RunConfig, data_dir: Path | None, say: Say) -> None:
     """Finds every task's data, and runs foreign tasks on two documents without a model.
 
     A task of lm-eval's or of a third party loads data and runs code of its own: whatever is wrong
-    there would otherwise come up after the training, as a traceback.
+    there would otherwise come up after the training, as a traceback. ``say`` is told what was read of
+    files, and what was dropped.
 
     Raises:
         InputError: an unknown task, data out of reach, or a task that fails; one sentence.
@@ -31,7 +33,8 @@ def check_task_data(config: RunConfig, data_dir: Path | None) -> None:
         if task.kind == "lm-eval":
             rehearse(task.name, config.tasks.include_path)
         elif task.kind == "file":
-            load_jsonl(task.place)
+            for line in task_rows(task.place, config).lines:
+                say(f"{task.name}: {line}")
         elif task.kind == "labels" and LABEL_TASKS[task.name].full:
             load_labelled(task.name.removesuffix("-cal"), data_dir)
         elif task.kind == "text" and config.tasks.edition == "full":

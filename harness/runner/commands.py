@@ -22,7 +22,7 @@ from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import prepare_data, run_overlaps, twins_of
+from kdbench.harness.runner.data import fitted, prepare_data, twins_of
 from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.models import (
     Located,
@@ -42,6 +42,7 @@ from kdbench.harness.runner.prepare import (
     tuned_teacher,
 )
 from kdbench.harness.runner.probing import Prober, check_probes, room, text_model
+from kdbench.harness.runner.rows import run_overlaps
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
 from kdbench.trainers.models import load_model, load_tokenizer
@@ -65,8 +66,9 @@ class Ran(NamedTuple):
 def run_command(request: Request) -> Ran:
     """Trains, and evaluates the student and its references."""
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
-    check_task_data(request.config, request.data_dir)
-    session = open_session(request, Progress(quiet=request.quiet or request.json_output))
+    progress = Progress(quiet=request.quiet or request.json_output)
+    check_task_data(request.config, request.data_dir, progress.say)
+    session = open_session(request, progress)
     prepared = _trained_run(session)
     label, probes = session.config.method.name, session.config.tasks.probes
     student = student_of(prepared.run, session.config.pair.student)
@@ -109,9 +111,11 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         check_disk(run.training.path, prepared.base.card.parameters)
     run.config.write(config)
     run.identity.write(prepared.identity)
+    data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
+    for line in fitted(data.facts, config.train):
+        session.progress.say(line)
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
-    data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     record = PrepareRecord(
         method=summary.method_facts(config.method.name, method.card),
@@ -325,8 +329,9 @@ def evaluate_model(
 def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=request.teacher)
-    check_task_data(request.config, request.data_dir)
-    session = open_session(request, Progress(quiet=request.quiet or request.json_output))
+    progress = Progress(quiet=request.quiet or request.json_output)
+    check_task_data(request.config, request.data_dir, progress.say)
+    session = open_session(request, progress)
     if request.run is not None:
         run = RunFolder(request.run)
         if not run.training.stage.done():

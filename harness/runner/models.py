@@ -23,7 +23,7 @@ from kdbench.harness.files.store import read_json, reading
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import identity, model_id
 from kdbench.harness.registry import METHODS, find_method
-from kdbench.harness.runner.data import WORLDS
+from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.trainers.checkpoint import storing

@@ -13,8 +13,9 @@ from kdbench.harness.preflight import first_steps
 from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.flight import Flight, fly, model_flight
 from kdbench.harness.preflight.subject import Role, Subject
-from kdbench.harness.runner.data import Rows, TrainingData, prepare_data, twins_of
+from kdbench.harness.runner.data import TrainingData, prepare_data, twins_of
 from kdbench.harness.runner.models import Located, locate, world_model
+from kdbench.harness.runner.rows import Rows
 from kdbench.harness.runner.training import check_ids
 from kdbench.harness.session import Session
 from kdbench.tasks import mini

@@ -29,7 +29,7 @@ from kdbench.harness.identity import (
 from kdbench.harness.lm.answers import most_new_tokens
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
-from kdbench.harness.runner.data import Rows, TrainingData, load_rows, prepare_data
+from kdbench.harness.runner.data import TrainingData, prepare_data
 from kdbench.harness.runner.models import (
     Located,
     base_student,
@@ -39,6 +39,7 @@ from kdbench.harness.runner.models import (
 )
 from kdbench.harness.runner.preflight import check_model, check_pair, say_fit
 from kdbench.harness.runner.probing import room
+from kdbench.harness.runner.rows import Rows, load_rows
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
@@ -86,6 +87,8 @@ def prepare(session: Session) -> Prepared:
     tasks_of(config.tasks)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     rows = load_rows(config, request.data_dir)
+    for line in rows.told:
+        session.progress.say(line)
     world = world_model(config.pair.teacher) and world_model(config.pair.student)
     data = None
     if world:

@@ -1,0 +1,24 @@
+"""A user's rows as a task: read by the same rules as training data, each question once."""
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.data.understood import Reading, Understood, understand
+from kdbench.harness.errors import InputError
+
+
+def task_rows(place: str, config: RunConfig) -> Understood:
+    """The rows of a task that is a file, a folder or a data set of the hub; of a conversation the last
+    question.
+
+    Raises:
+        InputError: nothing there, or no rows that can be asked and compared.
+    """
+    tasks, data = config.tasks, config.data
+    columns, fallback = tasks.columns or data.columns, not tasks.columns
+    found = understand(place, "test", Reading(columns=columns, fallback=fallback))
+    if found is None:
+        raise InputError(f"{place} has no split for test; name one, as in {place}::SPLIT")
+    if found.columns.kind == "plain text":
+        raise InputError(
+            f"{place} holds plain text, which asks nothing; a task needs questions and reference answers"
+        )
+    return found
