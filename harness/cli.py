@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 import typer
+import typer.main
 
 from kdbench.harness.errors import KdbenchError
 from kdbench.harness.printing import guarded, printable
@@ -25,6 +26,7 @@ from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
+from kdbench.harness.verbs.helps import Verb, Verbs
 from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
@@ -39,6 +41,7 @@ from kdbench.harness.verbs.reports import (
     report,
 )
 from kdbench.harness.verbs.run import ablate, run, train, tune
+from kdbench.harness.verbs.shorthand import answer, expanded
 from kdbench.harness.verbs.show import show
 from kdbench.harness.verbs.watch import watch
 
@@ -50,33 +53,25 @@ LONGEST = 1200
 
 app = typer.Typer(
     name="kdbench",
+    cls=Verbs,
     help="Train students by knowledge distillation, score them, and compare them honestly.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing help with rich doubles the time it takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (
-    *(
-        run,
-        train,
-        evaluate,
-        score,
-        judge,
-        ablate,
-        tune,
-        leaderboard,
-        report,
-        ls,
-        show,
-        watch,
-        compare,
-        check,
-    ),
-    *(clean, ledger, claims, bundle, conform, new_method, doctor),
-)
-for verb in VERBS:
-    app.command("eval" if verb is evaluate else None)(grouped(verb))
+VERBS = {
+    "Make runs": (run, train, evaluate, ablate, tune),
+    "Score stored answers": (score, judge),
+    "Read runs": (leaderboard, compare, show, report, check, claims, ledger, bundle),
+    "Look after runs": (ls, watch, clean),
+    "Methods and this machine": (new_method, conform, doctor),
+}
+"""By what they are for, as help lists them."""
+for title, verbs in VERBS.items():
+    for verb in verbs:
+        named = "eval" if verb is evaluate else None
+        app.command(named, cls=Verb, rich_help_panel=title)(grouped(verb))
 
 
 @app.callback(invoke_without_command=True)
@@ -133,7 +128,9 @@ def _run(argv: list[str], terminated: list[int]) -> int:
     debug = DEBUG in argv
     argv = [word for word in argv if word != DEBUG]
     try:
-        code = int(app(args=argv, prog_name="kdbench", standalone_mode=False) or 0)
+        said = expanded(argv)
+        answer(said, _options_by_verb())
+        code = int(app(args=said, prog_name="kdbench", standalone_mode=False) or 0)
     except KdbenchError as error:
         if debug:
             traceback.print_exception(error)
@@ -150,6 +147,11 @@ def _run(argv: list[str], terminated: list[int]) -> int:
         how, code = ("terminated", TERMINATED) if terminated else ("interrupted", code)
         print(f"\n{how}; continue with: {shlex.join(['kdbench', *argv])}", file=sys.stderr)
     return code
+
+
+def _options_by_verb() -> dict[str, set[str]]:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {n: {o for p in c.params for o in p.opts} for n, c in commands.items()}
 
 
 def _fail(message: str, code: int) -> int:

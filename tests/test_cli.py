@@ -21,8 +21,9 @@ from kdbench.harness import cli
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import append_rows, write_json
 from kdbench.harness.progress import Progress, duration
-from kdbench.harness.resolve import resolve
+from kdbench.harness.resolve import resolve, training_changes
 from kdbench.harness.verbs import conform, options
+from kdbench.harness.verbs.shorthand import expanded
 
 Spawn = Callable[..., subprocess.Popen[str]]
 KDBENCH = str(Path(sys.executable).with_name("kdbench"))
@@ -97,6 +98,36 @@ def test_verbs_have_at_most_16_flags() -> None:
         assert command.help, name
 
 
+def test_help_is_whole_and_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = CliRunner().invoke(cli.app, ["--help"]).output
+    assert "..." not in said.replace("[ARGS]...", "") and "\nMake runs:\n" in said
+    said = CliRunner().invoke(cli.app, ["run", "--help"]).output
+    assert "\nModels and seed:\n" in said and "--lr VALUE" in said and "..." not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_an_option_is_the_same_in_all_verbs() -> None:
+    group = typer.main.get_command(cli.app)
+    kinds: dict[str, set[tuple[str, bool]]] = {}
+    for command in group.commands.values():  # type: ignore[attr-defined]
+        for param in command.params:
+            for name in param.opts if param.param_type_name == "option" else ():
+                kinds.setdefault(name, set()).add((str(param.bare_type()), param.is_flag))
+    assert {name: found for name, found in kinds.items() if len(found) > 1} == {}
+
+
+def test_short_names_are_settings() -> None:
+    short = ["run", "--method", "sft", "--lr=1e-4", "--batch-size", "8", "--output", "there"]
+    assert expanded(short) == [
+        *("run", "--method", "sft", "--set", "train.lr=1e-4"),
+        *("--set", "train.batch_size=8", "--runs-dir", "there"),
+    ]
+    assert training_changes(expanded(short)) == ("train.batch_size=8", "train.lr=1e-4")
+    assert expanded(["tune", "--seed", "1"]) == ["tune", "--seeds", "1"]
+    assert expanded(["eval", "--batch-size", "2"]) == ["eval", "--set", "generate.batch_size=2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -112,6 +143,18 @@ def test_verbs_have_at_most_16_flags() -> None:
         ("run --method sft --data-dir nowhere", "no data folder nowhere"),
         ("run --method sft --runs-dir FILE/runs", "cannot write FILE/runs: not a directory"),
         ("run --method sft --methud x", "no such option: --methud"),
+        ("run --method sft --learning_rate 1e-4", "another tool's; here it is --lr"),
+        ("train --method sft --num_train_epochs 3", "another tool's; here it is --epochs"),
+        ("run --method sft --dataset_name x", "kdbench distill --data"),
+        ("run --method sft --batch_size 8", "--batch_size is written --batch-size here"),
+        ("run --method sft --lr", "--lr needs a value"),
+        ("run --method sft --lr fast", r"train\.lr: .*\(got 'fast'\)"),
+        ("eval --model hf --model_args pretrained=a/b,x=1", "here: kdbench eval --model a/b"),
+        ("eval --model a/b --apply_chat_template", "here it is --template chat"),
+        ("eval --model a/b --output_path x", "here it is --output"),
+        ("eval --model a/b --epochs 3", "belongs to a training"),
+        ("view logs", "another tool's word; here it is kdbench show"),
+        ("score --model_outputs x.json", "kdbench score --outputs"),
         ("run", "missing option '--method'"),
         ("ruin", "no such command 'ruin'"),
         ("eval", "give either a run folder or --model"),

@@ -4,6 +4,7 @@ Options that verbs take together are a `Group`: a new one of them is one line he
 configuration key that it sets, if any.
 """
 
+import copy
 import functools
 import inspect
 import json
@@ -12,9 +13,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from kdbench.harness.api.calls import calm_libraries as calm_libraries
 from kdbench.harness.api.named import exact_run as exact_run
@@ -89,10 +91,14 @@ class Sets(NamedTuple):
 class Group:
     """Options that verbs take together; each field is one."""
 
+    TITLE: ClassVar[str] = "Options"
+    """What help calls them."""
+
     def settings(self) -> dict[str, Any]:
         """Values by the configuration key that they set."""
         found = {}
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
+        hints = get_type_hints(type(self), include_extras=True)
+        for name, hint in ((field.name, hints[field.name]) for field in fields(self)):
             value = getattr(self, name)
             for sets in (part for part in hint.__metadata__ if isinstance(part, Sets)):
                 flag = f"--{name.replace('_', '-')}"
@@ -103,6 +109,8 @@ class Group:
 @dataclass(frozen=True, kw_only=True)
 class Runs(Group):
     """Which runs are read, and how the result is printed."""
+
+    TITLE: ClassVar[str] = "Which runs, and how they are shown"
 
     runs: Annotated[
         list[Path] | None,
@@ -120,6 +128,8 @@ class Runs(Group):
 @dataclass(frozen=True, kw_only=True)
 class Pair(Group):
     """Who is trained, and its seed."""
+
+    TITLE: ClassVar[str] = "Models and seed"
 
     teacher: Annotated[
         str | None,
@@ -139,6 +149,8 @@ class Pair(Group):
 @dataclass(frozen=True, kw_only=True)
 class Asked(Group):
     """What is asked, and how."""
+
+    TITLE: ClassVar[str] = "What is asked"
 
     tasks: Annotated[str | None, TASKS, Sets("tasks.names", name_list)] = None
     limit: Annotated[
@@ -161,6 +173,8 @@ class Asked(Group):
 @dataclass(frozen=True, kw_only=True)
 class Workplace(Group):
     """Where and how it is done; none of it changes a result."""
+
+    TITLE: ClassVar[str] = "Where and how; no result depends on it"
 
     runs_dir: RunsDir = RUNS
     data_dir: DataDir = None
@@ -188,6 +202,8 @@ class Workplace(Group):
 @dataclass(frozen=True, kw_only=True)
 class Making(Group):
     """How many runs are made: by whom, how many at once, and where their tables go."""
+
+    TITLE: ClassVar[str] = "Which runs are made, and by whom"
 
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be run, and how long it would take.")
@@ -231,7 +247,10 @@ def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:
         options = {parameter.name: (hints[parameter.name], parameter.default)}
         if group := groups.get(parameter.name):
             kinds = get_type_hints(group, include_extras=True)
-            options = {field.name: (kinds[field.name], field.default) for field in fields(group)}
+            options = {
+                field.name: (_titled(kinds[field.name], group.TITLE), field.default)
+                for field in fields(group)
+            }
         shown += [
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default
@@ -249,6 +268,17 @@ def grouped(verb: Callable[..., Any]) -> Callable[..., Any]:
 
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return run
+
+
+def _titled(kind: Any, title: str) -> Any:
+    """An annotated type whose option stands under a title in help."""
+    parts = []
+    for part in kind.__metadata__:
+        if isinstance(part, OptionInfo):
+            part = copy.copy(part)
+            part.rich_help_panel = title
+        parts.append(part)
+    return Annotated[(kind.__origin__, *parts)]
 
 
 # -- what verbs do alike ----------------------------------------------------------------------------

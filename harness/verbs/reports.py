@@ -95,7 +95,8 @@ def compare(
     a: Side,
     b: Side,
     task: Annotated[
-        str | None, typer.Option("--task", help="Tasks, comma-separated; default: all in common.")
+        str | None,
+        typer.Option("--tasks", "--task", help="Tasks, comma-separated; default: all in common."),
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: those with a direction.")

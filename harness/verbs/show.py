@@ -22,7 +22,7 @@ def show(
     sample: Annotated[
         int | None, typer.Option(help="Show the prompt with this doc_id and all its answers.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Option("--tasks", "--task", help="Only this task.")] = None,
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
 ) -> None:
