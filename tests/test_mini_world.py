@@ -14,8 +14,9 @@ import pytest
 from kdbench.tasks.mini import grammar
 from kdbench.tasks.mini.facts import build
 from kdbench.tasks.mini.kinds_reading import read_passage
-from kdbench.tasks.mini.models import model_config
+from kdbench.tasks.mini.models import model_config, tokenizer_of
 from kdbench.tasks.mini.parse import KINDS, readings, render
+from kdbench.tasks.mini.pieces import PIECES
 from kdbench.tasks.mini.tokenizer import SPECIALS, build_tokenizer, vocabulary
 from kdbench.tasks.mini.truth import NOISE, Truth
 from kdbench.tasks.mini.words import split
@@ -147,6 +148,17 @@ def test_the_tokenizer_gives_every_text_back(tokenizer):
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids) == text
         assert tokenizer.decode([*ids, tokenizer.eos_token_id], skip_special_tokens=True) == text
+
+
+def test_a_student_with_another_tokenizer_writes_the_same_texts():
+    own = tokenizer_of("student-bpe", "mini-test")
+    assert own.get_vocab() == tokenizer_of("student-bpe", "mini-test").get_vocab() != vocabulary()
+    assert model_config("student-bpe", "mini-test").vocab_size == len(own) <= PIECES
+    for row in rows("train", size="mini-test"):
+        text = render(row["instruction"], row["input"]) + row["output"]
+        ids = own(text)["input_ids"]
+        assert own.decode([*ids, own.eos_token_id], skip_special_tokens=True) == text
+        assert max(ids) < len(own)
 
 
 def test_the_tokenizer_agrees_with_the_truth(tokenizer, truth: Truth, tmp_path):

@@ -58,7 +58,8 @@ def test_zoo_has_every_method() -> None:
     study = load_study("zoo")
     assert [row.method for row in study.all_rows()][: len(METHODS)] == list(METHODS)
     cells = expand(study.model_copy(update={"methods": ("sft", "fkd")}))
-    assert [(c.label, c.seed) for c in cells[:3]] == [("sft", 10), ("fkd", 10), ("sft", 20)]
+    named = [(c.label, c.seed) for c in cells[:4]]
+    assert named == [("sft", 10), ("fkd", 10), ("fkd without CE", 10), ("sft", 20)]
     assert cells[0].config.tasks.probes == ("truth",)
 
 

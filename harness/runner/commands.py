@@ -22,7 +22,7 @@ from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import fitted, prepare_data, twins_of
+from kdbench.harness.runner.data import TrainingData, fitted, prepare_data, twins_of
 from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.models import (
     Located,
@@ -127,25 +127,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         init=init.card,
     )
     run.prepare.write(record)
-    needs_teacher = method.card.teacher_logits or method.card.teacher_samples
-    twins = partial(twins_of, prepared.rows, config, prepared.tokenizer, teacher.ref)
-    info = train(
-        session,
-        Job(
-            name=config.method.name,
-            method=method(method.Config.model_validate(config.method.options)),
-            training=config.train,
-            student=lambda: load_model(init.ref),
-            teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
-            tokenizer=prepared.tokenizer,
-            shared=prepared.shared or None,
-            twins=None if prepared.shared else twins,
-            data=data,
-            rouge_tokenizer=config.tasks.rouge_tokenizer,
-            teacher_samples=_teacher_samples(session, prepared, teacher),
-            out=run.training,
-        ),
-    )
+    info = train(session, method_job(session, prepared, teacher, init, data))
     if not session.is_main:
         return
     card = run_card(session, prepared, teacher.card, info)
@@ -157,6 +139,30 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         generation={"training": {"max_new_tokens": config.train.max_response, "temperature": 1.0}},
         extra={"method_tokens": info["tokens"], "best_step": info["best_step"]},
         drift=drift,
+    )
+
+
+def method_job(
+    session: Session, prepared: Prepared, teacher: Located, init: Located, data: TrainingData
+) -> Job:
+    """The training of the configured method."""
+    config = session.config
+    method = recorded_method(config.method.name, config.method.fingerprint).method
+    needs_teacher = method.card.teacher_logits or method.card.teacher_samples
+    twins = partial(twins_of, prepared.rows, config, prepared.tokenizer, teacher.ref)
+    return Job(
+        name=config.method.name,
+        method=method(method.Config.model_validate(config.method.options)),
+        training=config.train,
+        student=lambda: load_model(init.ref),
+        teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
+        tokenizer=prepared.tokenizer,
+        shared=prepared.shared or None,
+        twins=None if prepared.shared else twins,
+        data=data,
+        rouge_tokenizer=config.tasks.rouge_tokenizer,
+        teacher_samples=_teacher_samples(session, prepared, teacher),
+        out=prepared.run.training,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import PairConfig, RunConfig
 from kdbench.harness.contents import model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render
@@ -91,6 +91,13 @@ def world_model(ref: str) -> tuple[str, str] | None:
     """``mini-2:teacher`` as (world size, role); None for any other reference."""
     size, _, role = ref.partition(":")
     return (size, role) if size in WORLDS and role in mini.MODELS else None
+
+
+def same_world(pair: PairConfig) -> bool:
+    """Whether teacher and student are the generated world's, with its tokenizer: then they fit unseen."""
+    student = world_model(pair.student)
+    fits = student is not None and not mini.own_tokenizer(student[1])
+    return fits and world_model(pair.teacher) is not None
 
 
 def locate(name: str, ref: str) -> Located:
@@ -189,7 +196,8 @@ def _make_base(
         return model, load_tokenizer(teacher.ref)
     if world := world_model(spec):
         size, role = world
-        return initialise(mini.model_config(role, size), seed), mini.build_tokenizer()
+        tokenizer = mini.tokenizer_of(role, size)
+        return initialise(mini.model_config(role, size), seed), tokenizer
     return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)
 
 

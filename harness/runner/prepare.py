@@ -34,6 +34,7 @@ from kdbench.harness.runner.models import (
     Located,
     base_student,
     locate,
+    same_world,
     shared_tokenizer,
     world_model,
 )
@@ -89,7 +90,7 @@ def prepare(session: Session) -> Prepared:
     rows = load_rows(config, request.data_dir)
     for line in rows.told:
         session.progress.say(line)
-    world = world_model(config.pair.teacher) and world_model(config.pair.student)
+    world = same_world(config.pair)
     data = None
     if world:
         data = check_pair(session, method, rows=rows, tokenizer=mini.build_tokenizer())

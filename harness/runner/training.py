@@ -118,7 +118,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
 
 def _run(session: Session, job: Job) -> State:
     """Trains to the end of the budget, showing progress."""
-    loop = _assembled(session, job)
+    loop = assembled(session, job)
     if session.is_main:
         learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
         check_disk(job.out.path, learning)
@@ -134,7 +134,8 @@ def _run(session: Session, job: Job) -> State:
         return loop.run()
 
 
-def _assembled(session: Session, job: Job) -> Loop:
+def assembled(session: Session, job: Job) -> Loop:
+    """The training, ready to run, its models loaded."""
     student = job.student()
     teacher = job.teacher(sampling_dtype(job.training.precision)) if job.teacher else None
     twins, teacher_vocab, alike = None, None, [student]

@@ -1,8 +1,9 @@
 """What a study is: a YAML file that stands for a list of labelled runs.
 
 A study is a ``base`` and what is varied: ``rows`` (a label and what it sets), ``axes`` (all
-combinations of their choices) or ``methods``. Each row times each training seed is one command line
-of ``kdbench run``, so a study shares its runs with whoever else asks for them.
+combinations of their choices) or ``methods`` (and ``rows`` of theirs beside them). Each row times each
+training seed is one command line of ``kdbench run``, so a study shares its runs with whoever
+else asks for them.
 """
 
 import itertools
@@ -52,9 +53,9 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if sum(map(bool, (self.rows, self.axes, self.methods))) != 1:
-            raise ValueError("give one of rows, axes and methods")
-        if not self.methods and not self.method and not all(row.method for row in self.rows):
+        if sum(map(bool, (self.rows or self.methods, self.axes))) != 1:
+            raise ValueError("give rows, methods, both, or axes alone")
+        if not self.method and (self.axes or not all(row.method for row in self.rows)):
             raise ValueError("name the method")
         labels = [row.label for row in self.all_rows()]
         twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -78,11 +79,9 @@ class Study(Section):
 
     def all_rows(self) -> list[StudyRow]:
         """The rows, axes and methods written out."""
-        if self.methods:
-            names = method_names() if self.methods == "all" else self.methods
-            return [StudyRow(label=name, method=name) for name in names]
         if not self.axes:
-            return list(self.rows)
+            names = method_names() if self.methods == "all" else self.methods
+            return [*(StudyRow(label=name, method=name) for name in names), *self.rows]
         rows = []
         for choice in itertools.product(*(axis.items() for axis in self.axes.values())):
             settings = tuple(setting for _, some in choice for setting in some)

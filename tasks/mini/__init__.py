@@ -1,6 +1,6 @@
 """A small generated world with a known true answer distribution: the embedded default suite."""
 
-from kdbench.tasks.mini.models import MODELS, model_config
+from kdbench.tasks.mini.models import MODELS, model_config, own_tokenizer, tokenizer_of
 from kdbench.tasks.mini.parse import render
 from kdbench.tasks.mini.tokenizer import build_tokenizer
 from kdbench.tasks.mini.truth import Truth
@@ -13,8 +13,10 @@ __all__ = [
     "Truth",
     "build_tokenizer",
     "model_config",
+    "own_tokenizer",
     "plain_text",
     "render",
     "rows",
+    "tokenizer_of",
     "truth_of",
 ]

@@ -4,10 +4,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kdbench.tasks.mini.tokenizer import EOS, PAD, vocabulary
+from kdbench.tasks.mini.pieces import build_bpe_tokenizer
+from kdbench.tasks.mini.tokenizer import EOS, PAD, build_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 # (width, layers, heads, feed-forward width); outside the embedding the teacher has 0.95 million
 # parameters at ``mini-2``, and the student about a tenth of the teacher's
@@ -21,7 +22,19 @@ MODELS = {
     # of another architecture than the teacher's: learned positions and GELU; grouped query attention
     "student-gpt2": {"mini-2": (32, 3, 2, 384), "mini-test": (32, 1, 2, 64)},
     "student-qwen3": {"mini-2": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
+    # with a byte-pair tokenizer of its own
+    "student-bpe": {"mini-2": (32, 3, 2, 256), "mini-test": (32, 1, 2, 64)},
 }
+
+
+def own_tokenizer(role: str) -> bool:
+    """Whether a role's tokenizer is another than the world's."""
+    return role == "student-bpe"
+
+
+def tokenizer_of(role: str, size: str) -> "PreTrainedTokenizerFast":
+    """The tokenizer of a role in a world size."""
+    return build_bpe_tokenizer(size) if own_tokenizer(role) else build_tokenizer()
 
 
 def model_config(role: str, size: str) -> "PretrainedConfig":
@@ -29,7 +42,7 @@ def model_config(role: str, size: str) -> "PretrainedConfig":
     from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
     width, layers, heads, feed_forward = MODELS[role][size]
-    ids = vocabulary()
+    ids = tokenizer_of(role, size).get_vocab()
     shared: dict[str, Any] = {
         "vocab_size": len(ids),
         "tie_word_embeddings": True,

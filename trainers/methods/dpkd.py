@@ -114,7 +114,7 @@ class DPKD(Method):
         if stream.name == "text":
             return micro.sum(cross_entropy, teacher=False)
         lengths = micro.lengths()
-        q = micro.sum_by_sequence(micro.logprobs())
+        q = self.answers_logprobs(micro)
         p = micro.sum_by_sequence(micro.teacher_logprobs())
         nll = -q / lengths
         if self.config.length_norm or self.config.form == "simpo":
@@ -127,6 +127,10 @@ class DPKD(Method):
             "margin": margin.sum(),
             "slope": (self.config.beta * torch.sigmoid(-self.config.beta * margin)).sum(),
         }
+
+    def answers_logprobs(self, micro: MicroBatch) -> torch.Tensor:
+        """Log q of whole answers, chosen and rejected in turn; (2 · pairs,), in nats."""
+        return micro.sum_by_sequence(micro.logprobs())
 
     def preference(self, q: torch.Tensor, nll: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
         """The configured form, one value a pair; of ``q`` and ``nll`` chosen and rejected in turn."""
