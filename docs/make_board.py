@@ -20,14 +20,14 @@ from kdbench.reports.text.formats import write
 
 DEBIAN = Path("/usr/bin/chromium")
 PICTURES = (
-    ("desktop-light", 1280, 900, "light", ""),
-    ("desktop-dark", 1280, 900, "dark", ""),
+    ("desktop-light", 1440, 900, "light", ""),
+    ("desktop-dark", 1440, 900, "dark", ""),
     ("phone-light", 390, 844, "light", ""),
     ("phone-dark", 390, 844, "dark", ""),
-    ("card-desktop", 1280, 900, "light", "card"),
+    ("card-desktop", 1440, 900, "light", "card"),
     ("card-phone", 390, 844, "light", "card"),
-    ("matrix-desktop", 1280, 900, "light", "matrix"),
-    ("samples-desktop", 1280, 900, "light", "samples"),
+    ("matrix-desktop", 1440, 900, "light", "matrix"),
+    ("samples-desktop", 1440, 900, "light", "samples"),
 )
 """Name, width, height, colour scheme, and what is opened first."""
 
@@ -51,9 +51,11 @@ def pictures(page_file: Path, out: Path, browser: Path | None) -> list[Path]:
             page.goto(page_file.resolve().as_uri())
             if opened == "card":
                 page.locator("tr:not(.reference) button.open").first.click()
+                page.locator("#card .stage").wait_for()
             elif opened:
                 word = "significant" if opened == "matrix" else "side by side"
                 page.locator("summary", has_text=word).first.click()
+                page.locator("table.matrix td, .viewer .stage").first.wait_for()
             path = out / f"{name}.png"
             page.screenshot(path=str(path), full_page=opened != "card")
             made.append(path)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from kdbench.harness.files.bundle.packing import pack
 from kdbench.harness.files.records import Record
 from kdbench.reports.board import build
-from kdbench.reports.page.html import PROMPTS
 from kdbench.reports.page.samples import shown_answers
 from kdbench.reports.runs import damaged, finished_runs
+
+PROMPTS = 24
+"""Of each task, whose answers are kept: the page made of a bundle shows these."""
 
 
 class Bundled(Record):
@@ -34,7 +36,7 @@ def write_bundle(paths: Iterable[Path | str], out: Path, *, answers: bool = True
     Args:
         paths: run folders, folders of runs, bundles.
         out: the file.
-        answers: keep those that the page of a board of these runs shows.
+        answers: keep those that the page of a board of these runs shows first.
 
     Raises:
         InputError: no finished run, two of one name, or a file that cannot be read or written.
@@ -57,7 +59,7 @@ def _shown(places: list[Path | str]) -> _Kept:
     built = build(places)
     kept: dict[Path, dict[str, bytes]] = {}
     for table, found in zip(built.board.tables, built.found, strict=True):
-        for file, lines in shown_answers(table, found, PROMPTS[0]).items():
+        for file, lines in shown_answers(table, found, PROMPTS).items():
             kept.setdefault(file, {}).update(lines)
     answers = {
         file: b"".join(line + b"\n" for line in lines.values()) for file, lines in kept.items()

@@ -310,12 +310,22 @@ def training_cost(row: GroupedRow) -> dict[str, float]:
 
 
 def _with_fronts(places: Sequence[Place]) -> list[Place]:
-    """The places, each with the costs for which nothing is both better and cheaper."""
-    kinds = dict.fromkeys(kind for place in places for kind in place.cost)
+    """The places, each with the costs for which nothing is both better and cheaper.
+
+    Runs record the kinds of tokens that they used: where others used some, theirs are 0.
+    """
+    kinds = [k for k in (*COSTS, SECONDS) if any(k in place.cost for place in places)]
+    places = [place.model_copy(update={"cost": _complete(place.cost, kinds)}) for place in places]
     return [
         place.model_copy(update={"front": [k for k in kinds if _on_front(place, places, k)]})
         for place in places
     ]
+
+
+def _complete(cost: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float]:
+    counted = any(kind in cost for kind in COSTS)
+    zeros = {kind: 0.0 for kind in kinds if counted and kind in COSTS}
+    return {**zeros, **cost}
 
 
 def _on_front(place: Place, places: Iterable[Place], kind: str) -> bool:

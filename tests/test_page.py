@@ -1,6 +1,7 @@
 """The board's page in a real Chromium: what is planted in runs never runs; everything works."""
 
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -15,7 +16,7 @@ from kdbench.harness.files.records import ModelRef
 from kdbench.reports.board import build, leaderboard
 from kdbench.reports.page import html as page_module
 from kdbench.reports.page.data import page_data
-from kdbench.reports.page.html import script_json
+from kdbench.reports.text.html import script_json
 
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = (
@@ -112,6 +113,7 @@ def test_planted_scripts_stay_text(open_page: Any) -> None:
     page = open_page()
     page.locator("button.open", has_text="</script>").first.click()
     card = page.locator("#card")
+    card.locator(".stage").wait_for()
     for summary in card.locator("summary").all():
         if summary.locator("xpath=..").get_attribute("open") is None:
             summary.click()
@@ -159,7 +161,13 @@ def test_sorting(open_page: Any) -> None:
     page = open_page()
     first = page.locator("section").first
     head = first.locator("th[aria-sort]")
-    assert head.get_attribute("aria-sort") == "descending"  # by the first column, best first
+    assert head.inner_text().startswith("Mean rank")  # where the methods stand comes first
+    assert head.get_attribute("aria-sort") == "ascending"
+    ranked = [n for n in names(page) if len(n) < 9]
+    # without a rank a reference leads, and methods that are not in all tasks come last
+    assert ranked == ["teacher", "alpha", "gamma", "beta", "delta"]
+    first.locator("button.sort", has_text="ROUGE-L").first.click()
+    assert head.get_attribute("aria-sort") == "descending"  # best first
     order = names(page)
     assert order[0] == "teacher"
     assert [n for n in order if len(n) < 9] == ["teacher", "alpha", "beta", "gamma", "delta"]
@@ -177,11 +185,11 @@ def test_filters(open_page: Any) -> None:
     every = page.locator("#count").inner_text()
     assert every == "7 rows"
     page.get_by_label("Search").fill("ALPH")
-    assert names(page) == ["alpha"]
-    assert page.locator("#count").inner_text() == "1 of 7 rows"
+    assert names(page) == ["teacher", "alpha"]  # nothing hides a reference
+    assert page.locator("#count").inner_text() == "2 of 7 rows"
     page.get_by_label("Search").fill("")
     page.get_by_label("Division").select_option("open")
-    assert names(page) == ["gamma"]
+    assert names(page) == ["teacher", "gamma"]
     page.get_by_label("Division").select_option("")
     page.get_by_label("Task").select_option("selfinst")
     assert "beta" not in names(page)
@@ -189,7 +197,7 @@ def test_filters(open_page: Any) -> None:
     assert groups == ["selfinst[mini]", "selfinst[mini] by gpt-x"]
     page.get_by_label("Task").select_option("")
     page.get_by_label("Edition").select_option("full")
-    assert names(page) == ["delta"]
+    assert names(page) == ["teacher", "delta"]
     page.get_by_label("Edition").select_option("")
     page.locator("select[name=pair]").select_option(index=1)
     assert page.locator("section:visible").count() == 1
@@ -204,7 +212,7 @@ def test_columns_of_probes_and_judges(open_page: Any) -> None:
     assert "12.0 [10.0, 14.0]" in " ".join(alpha.inner_text().split())
     assert "31.5" in alpha.inner_text()
     beta = section.locator("tr", has=page.get_by_role("button", name="beta", exact=True))
-    cell = beta.locator("td.missing").first
+    cell = beta.locator("td.missing:not(.stand)").first
     assert cell.get_attribute("title") == "probe not run"
     letter = cell.locator("sup").inner_text()
     assert f"{letter} probe not run" in section.locator(".reasons").inner_text()
@@ -255,9 +263,9 @@ def test_samples_are_aligned_and_can_be_walked(open_page: Any) -> None:
     viewer = page.locator(".viewer").first
     asked = []
     total = int(viewer.locator(".count").inner_text().split()[-1])
-    assert total == 24
+    assert total == 30
     for prompt, answers in viewer.evaluate(
-        """(node) => [...Array(24)].map(() => {
+        """(node) => [...Array(30)].map(() => {
           const text = [...node.querySelectorAll(".passage")].map((one) => one.textContent);
           node.querySelector("button.next").click();
           return [text[0], text.slice(1)];
@@ -270,16 +278,18 @@ def test_samples_are_aligned_and_can_be_walked(open_page: Any) -> None:
         assert all(f" {number[1]} " in f"{answer} " for answer in answers)
         assert all("with seed 10" in answer for answer in answers[1:])
     assert len(set(asked)) == total
-    assert viewer.locator(".count").inner_text() == "prompt 1 of 24"
+    assert viewer.locator(".count").inner_text() == "prompt 1 of 30"
     viewer.locator("button.previous").press("Enter")
-    assert viewer.locator(".count").inner_text() == "prompt 24 of 24"
+    assert viewer.locator(".count").inner_text() == "prompt 30 of 30"
+    viewer.locator("button.previous").press("ArrowRight")
+    assert viewer.locator(".count").inner_text() == "prompt 1 of 30"
     viewer.get_by_text("Choose students").click()
     viewer.get_by_label("gamma").check()
     assert "more characters not on this page" in viewer.inner_text()
     assert "ROUGE-L" in viewer.inner_text()
     viewer.get_by_label("Task").select_option(label="selfinst[mini]")
-    assert "selfinst question" in viewer.inner_text()
-    assert viewer.locator(".count").inner_text() == "prompt 1 of 24"
+    viewer.locator(".stage", has_text="selfinst question").wait_for()
+    assert viewer.locator(".count").inner_text() == "prompt 1 of 30"
 
 
 def test_matrix_follows_the_visible_rows(open_page: Any) -> None:
@@ -350,8 +360,8 @@ def test_dark_mode_by_system_and_by_button(open_page: Any) -> None:
 def test_a_phone_scrolls_tables_and_not_the_page(open_page: Any) -> None:
     page = open_page(viewport={"width": 360, "height": 740})
     page.get_by_label("Columns").select_option("all")
-    for summary in page.locator("section").first.locator("summary").all():
-        summary.click()
+    unfold(page, "All pairs", "table.matrix td")
+    unfold(page, "side by side", ".viewer .stage")
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) == 0
     box = page.locator(".scroll.tall").first
@@ -378,7 +388,7 @@ def test_a_card_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     place = "/private/models"
     student = ModelRef(name=f"{place}/small", fingerprint="s" * 16, parameters=1)
     write_run(tmp_path / "runs", "alpha", 40, note=f"{place}/note", student=student)
-    (table,) = page_data(build([tmp_path / "runs"]), 0)["tables"]
+    (table,) = page_data(build([tmp_path / "runs"]), [[]], 1)["tables"]
     (row,) = table["rows"]
     shown = json.dumps({name: row["card"][name] for name in ("facts", "config", "provenance")})
     assert place not in shown
@@ -427,14 +437,24 @@ def test_a_page_with_too_much_text_shows_fewer_prompts(
     runs = tmp_path / "runs"
     write_run(runs, "a", 40, text="word " * 100)
     write_run(runs, "b", 30, text="word " * 100)
+    whole = len(leaderboard(runs, "html", cache=tmp_path / "cache").encode())
     sizes = []
-    for limit in (10**9, 80_000, 1):
+    for limit in (10**9, whole - 300, 1):
         monkeypatch.setattr(page_module, "MAX_BYTES", limit)
         html = leaderboard(runs, "html", cache=tmp_path / "cache")
+        assert limit == 1 or len(html.encode()) <= limit
         data = re.search(r'id="data">(.*?)</script>', html, re.S)
         assert data
-        (table,) = json.loads(data[1])["tables"]
-        sizes.append(sum(len(group["prompts"]) for group in table["samples"]))
-    assert sizes[0] == 24
-    assert 0 < sizes[1] < 24
+        board = json.loads(data[1])
+        (table,) = board["tables"]
+        (group,) = table["samples"]
+        block = re.search(r'id="block-0">(.*?)</template>', html, re.S)
+        assert block
+        text = gzip.decompress(base64.b64decode(block[1])).decode() if block[1] else "{}"
+        assert len(json.loads(text).get("prompts", [])) == group["count"]
+        assert bool(board["room"]) == (group["count"] < group["of"])
+        sizes.append(group["count"])
+    assert sizes[0] == 30
+    assert 0 < sizes[1] < 30
     assert sizes[2] == 0
+    assert "0 of 30 prompts are in it" in board["room"]

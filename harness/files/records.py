@@ -328,6 +328,9 @@ class MethodFacts(Record):
     title: str
     paper: str
     variant: str
+    objective: str = Field(
+        "", description="what it minimises, in words; by an older kdbench: empty"
+    )
 
 
 class PrepareRecord(Record):

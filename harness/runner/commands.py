@@ -118,7 +118,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     init = init_student(session, prepared)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     record = PrepareRecord(
-        method=summary.method_facts(config.method.name, method.card),
+        method=summary.method_facts(config.method.name, method),
         data=data.facts,
         overlaps=run_overlaps(prepared.rows, config, session.request.data_dir),
         tokenizer_sha256=prepared.base.card.tokenizer,

@@ -17,6 +17,7 @@ from kdbench.harness.files.records import (
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import Say, write_text
+from kdbench.harness.method_text import objective
 from kdbench.harness.provenance import code_state, hardware, versions
 from kdbench.harness.registry import recorded_method
 from kdbench.reports.run.model_card import model_card
@@ -24,7 +25,7 @@ from kdbench.reports.text.style import joined
 
 if TYPE_CHECKING:  # they bring torch, and a summary is made again without it
     from kdbench.harness.session import Session
-    from kdbench.trainers.method import Card
+    from kdbench.trainers.method import Method
 
 
 def write_summary(
@@ -185,11 +186,14 @@ def write_student_card(run: RunFolder) -> None:
 def _facts(name: str, fingerprint: str) -> MethodFacts:
     """Of a run that an earlier kdbench made, which did not keep them."""
     try:
-        return method_facts(name, recorded_method(name, fingerprint).method.card)
+        return method_facts(name, recorded_method(name, fingerprint).method)
     except InputError:  # a third party's, trained elsewhere and not installed here
         return MethodFacts(name=name, title=name, paper="method not installed here", variant="")
 
 
-def method_facts(name: str, card: "Card") -> MethodFacts:
-    """What a run keeps of a method's card."""
-    return MethodFacts(name=name, title=card.title, paper=card.paper, variant=card.variant)
+def method_facts(name: str, method: "type[Method]") -> MethodFacts:
+    """What a run keeps of what a method says of itself."""
+    card, said = method.card, objective(method.__doc__)
+    return MethodFacts(
+        name=name, title=card.title, paper=card.paper, variant=card.variant, objective=said
+    )

@@ -3,6 +3,8 @@
 Every reason for an empty or partial cell is listed once a table; cells point at it.
 """
 
+from collections.abc import Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import Missing
@@ -10,13 +12,13 @@ from kdbench.harness.metrics import info
 from kdbench.reports.column_tests import PairTest
 from kdbench.reports.columns import Cell, Column
 from kdbench.reports.documents.board import any_bold
-from kdbench.reports.documents.headline import NUMBERS, amount, explained
-from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, quality, weighed
+from kdbench.reports.documents.headline import amount
+from kdbench.reports.headline import training_cost
+from kdbench.reports.page.blocks import Packed
 from kdbench.reports.page.cards import card
-from kdbench.reports.page.samples import samples
-from kdbench.reports.rows import Row
+from kdbench.reports.page.standing import KINDS, headline_data, reference_gaps
+from kdbench.reports.rows import GroupedRow, Row
 from kdbench.reports.text.style import Footnotes, fixed, interval, number
-from kdbench.reports.text.writer import plain
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Built, Table
@@ -26,20 +28,38 @@ SHOWN = ("method", "reference", "division", "broken", "regime", "student")
 """Of a row, as it is."""
 
 
-def page_data(built: "Built", prompts: int) -> Json:
-    """All that the page's script needs.
+def page_data(built: "Built", packed: Sequence[Sequence[Packed]], most: int) -> Json:
+    """All that the page's script needs but the answers themselves.
 
     Args:
         built: the board and its runs.
-        prompts: how many prompts of each task to show answers to.
+        packed: the answers of each table; the page's blocks are numbered through.
+        most: bytes that the page may have.
     """
-    tables = [_table(built, index, prompts) for index in range(len(built.sections))]
+    blocks = count()
+    tables = [
+        _table(built, index, [e.answers.about(e.count) | {"block": next(blocks)} for e in found])
+        for index, found in enumerate(packed)
+    ]
     return {
         "summary": _summary(built),
-        "overall": [_headline(each) for each in built.board.overall],
+        "overall": [headline_data(each) for each in built.board.overall],
         "tables": tables,
         "leftOut": built.board.left_out,
+        "room": _room([each for found in packed for each in found], most),
     }
+
+
+def _room(packed: Sequence[Packed], most: int) -> str:
+    """A sentence on what was left out for want of room, or nothing."""
+    there = sum(each.count for each in packed)
+    of = sum(len(each.answers.prompts) for each in packed)
+    if there == of:
+        return ""
+    return (
+        f"This page holds at most {most / 1e6:.0f} MB, so the answers to {there:,} of {of:,} prompts are "
+        "in it, the same share of each task, chosen by the prompts' hashes; kdbench show prints the others."
+    )
 
 
 def _summary(built: "Built") -> str:
@@ -50,14 +70,17 @@ def _summary(built: "Built") -> str:
     return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
 
 
-def _table(built: "Built", index: int, prompts: int) -> Json:
+def _table(built: "Built", index: int, groups: list[Json]) -> Json:
     table, section = built.board.tables[index], built.sections[index]
     reasons = Footnotes()
     metrics = [column.metric for column in table.columns]
-    groups, shown = samples(table, built.found[index], prompts)
+    shown = {place for group in groups if group["count"] for place in group["places"]}
     lines = zip(table.rows, table.cells, section.rows, strict=True)
+    gaps = reference_gaps(table)
     rows = [
-        _row(row, cells, metrics, reasons) | {"card": card(grouped), "sampled": place in shown}
+        _row(row, cells, metrics, reasons)
+        | {"card": card(grouped), "sampled": place in shown, "cost": _cost(grouped)}
+        | ({"gap": _gap(gaps[row.label])} if row.label in gaps else {})
         for place, (row, cells, grouped) in enumerate(lines)
     ]
     at = {row.id: place for place, row in enumerate(table.rows)}
@@ -73,7 +96,8 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
         "reasons": list(reasons.letters),
         "pairs": pairs,
         "weak": [[at[row] for row in tests.students] if tests else [] for tests in table.tests],
-        "headline": _headline(table.headline) if table.headline else None,
+        "headline": headline_data(table.headline) if table.headline else None,
+        "costs": [[k, name] for k, name in KINDS.items() if any(k in row["cost"] for row in rows)],
         "legend": _legend(table),
         "mixedSeeds": len(_seeds(table)) > 1,
         "notes": table.notes,
@@ -83,41 +107,17 @@ def _table(built: "Built", index: int, prompts: int) -> Json:
     }
 
 
+def _gap(share: float) -> list[Any]:
+    return [round(share, 3), fixed(share, 0).replace("-", "−")]
+
+
+def _cost(grouped: GroupedRow) -> Json:
+    """What one training cost, by kind: the number, and how it is shown."""
+    return {kind: [n, amount(n, kind)] for kind, n in training_cost(grouped).items()}
+
+
 def _pair(pair: PairTest, a: int, b: int) -> list[float]:
     return [a, b, pair.difference, pair.p]
-
-
-def _headline(found: Headline) -> Json:
-    kinds = [kind for kind in (SECONDS, *COSTS) if any(kind in each.cost for each in found.places)]
-    return {
-        "title": found.title,
-        "notes": [plain(line) for line in explained(found)],
-        "quality": NUMBERS[weighed(found)].head,
-        "costs": [[kind, COSTS.get(kind, "seconds of training")] for kind in kinds],
-        "places": [
-            {
-                "label": each.label,
-                "alike": each.alike,
-                **{
-                    name: _number(getattr(each, name), NUMBERS[name].digits)
-                    for name in ("rank", "gap", "beats")
-                },
-                "quality": quality(each),
-                "cost": {
-                    kind: [n, amount(n, kind), kind in each.front] for kind, n in each.cost.items()
-                },
-            }
-            for each in found.places
-        ],
-    }
-
-
-def _number(found: Number | Missing, digits: int) -> Json:
-    if isinstance(found, Missing):
-        return {"missing": found.missing}
-    low, high = fixed(found.low, digits), fixed(found.high, digits)
-    texts = {"text": fixed(found.mean, digits), "range": f"[{low}, {high}]"}
-    return found.model_dump() | {name: text.replace("-", "−") for name, text in texts.items()}
 
 
 def _legend(table: "Table") -> str:
@@ -129,8 +129,8 @@ def _legend(table: "Table") -> str:
     each = f"{one} training seed{'s' * (one > 1)} a method. " if one else ""
     return (
         f"{bold}{each}Dots are means, whiskers 95% intervals, on one axis a column that spans the methods "
-        f"(its ends stand under the column's name; an arrow is a value beyond).{guide} "
-        "Italic rows are references and are not ranked."
+        f"(its ends stand under the column's name; an arrow is a value beyond).{guide} Italic rows are "
+        "references: they are not ranked, and no filter hides them."
     )
 
 
@@ -140,13 +140,10 @@ def _seeds(table: "Table") -> list[int]:
 
 
 def _sample_note(groups: list[Json], shown: int, rows: int) -> str:
-    if not groups:
+    if not any(group["count"] for group in groups):
         return ""
     most = f" Of {rows} rows, {shown} have answers here." if shown < rows else ""
-    return (
-        "Prompts are chosen by their hash, the same for all students; answers are those of the "
-        f"first training seed and the first decoding seed.{most}"
-    )
+    return f"Answers are those of the first training seed and the first decoding seed.{most}"
 
 
 def _column(column: Column) -> Json:

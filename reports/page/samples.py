@@ -1,8 +1,8 @@
-"""Stored answers for the page: a few prompts of each task, several students side by side.
+"""Stored answers for the page: the prompts of each task, all students side by side.
 
-Answers to one prompt are found by the hash of the rendered prompt. Which prompts are shown follows
-from these hashes alone, category by category, so the choice favours no method and another row on
-the board changes it only if that row lacks a prompt.
+Answers to one prompt are found by the hash of the rendered prompt. In which order prompts are shown
+follows from these hashes alone, category by category, so where the page has no room for all of them
+the choice favours no method, and another row on the board changes it only if that row lacks a prompt.
 """
 
 import re
@@ -15,54 +15,88 @@ from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.metrics import info
 from kdbench.reports.column_tests import MAX_ROWS
-from kdbench.reports.columns import Cell, ColumnKey, Found
+from kdbench.reports.columns import Cell, ColumnKey, Found, directed
 from kdbench.reports.runs import prompt_lines, prompt_rows, score_of, scores
 
 if TYPE_CHECKING:
     from kdbench.reports.board import Table
 
-ANSWER, PROMPT, REFERENCES = 900, 2000, 3
+ANSWER, PROMPT, REFERENCES = 1500, 3000, 3
 """Characters of an answer or a reference and of a prompt, and references, that are shown."""
+EXACT = "exact_match"
 
 _CATEGORY = re.compile(rb'"category": ?"([^"\\]*)"')
 Json = dict[str, Any]
 
 
-def samples(table: "Table", found: Sequence[Found], prompts: int) -> tuple[list[Json], set[int]]:
-    """Answers of at most `MAX_ROWS` rows of a table.
+class Answers(NamedTuple):
+    """All that is stored of one task, in the order in which prompts are shown."""
+
+    heading: str
+    metric: str
+    """What an answer is called better by; empty: nothing."""
+    exact: bool
+    """Whether it is known which answers are a reference word by word."""
+    prompts: list[list[Any]]
+    """Text, characters left out, category, references (text, left out), further references."""
+    answers: dict[int, list[list[Any] | None]]
+    """By row position, one a prompt: text, characters left out, finished, value, exact or None."""
+    asked: int
+    """Prompts of the task; a bundle keeps the answers to some."""
+
+    def first(self, count: int) -> Json:
+        """The first so many prompts, as the page reads them."""
+        rows = [[place, found[:count]] for place, found in self.answers.items()]
+        return {"prompts": self.prompts[:count], "answers": rows}
+
+    def about(self, count: int) -> Json:
+        """What the page says of them before they are looked at."""
+        known = info(self.metric)
+        return {
+            "heading": self.heading,
+            "metric": known.label if self.metric else "",
+            **{name: getattr(known, name) for name in ("better", "digits")},
+            "exact": self.exact,
+            "count": count,
+            "of": max(self.asked, len(self.prompts)),
+            "places": list(self.answers),
+        }
+
+
+def answers(table: "Table", found: Sequence[Found]) -> list[Answers]:
+    """Answers of at most `MAX_ROWS` rows of a table to the prompts of its tasks.
+
+    Of each row those of the first run to its first decoding seed.
 
     Args:
         table: the rows, as they stand on the board.
         found: the same rows' evaluations.
-        prompts: how many prompts of each task.
-
-    Returns:
-        One entry a task: its heading and its prompts, each with its answers by row position; and
-        the positions of the rows that have answers.
     """
     rows = _rows(table)
-    groups, shown = [], set()
+    metrics: dict[ColumnKey, str] = {}
+    for column in table.columns:
+        if directed(column) and info(column.metric).headline:
+            metrics.setdefault(column.key, column.metric)
+    made = []
     for key, heading in _headings(table).items():
         stored = _stored(rows, found, key)
-        drawn = _prompts(stored, prompts) if prompts and stored else []
-        if drawn:
-            groups.append({"heading": heading, "prompts": drawn})
-            shown |= {int(place) for prompt in drawn for place in prompt["answers"]}
-    return groups, shown
+        if stored and (answered := _answers(stored, heading, metrics.get(key, ""))):
+            made.append(answered)
+    return made
 
 
 def shown_answers(
     table: "Table", found: Sequence[Found], prompts: int
 ) -> dict[Path, dict[str, bytes]]:
-    """The stored lines that `samples` takes: by file, then by prompt."""
+    """The stored lines behind the first so many prompts of `answers`: by file, then by prompt."""
     rows = _rows(table)
     kept: dict[Path, dict[str, bytes]] = {}
     for key in _headings(table):
         if stored := _stored(rows, found, key):
-            drawn = _draw(stored, prompts)
+            drawn = _draw(stored)
             for place, file in drawn.files.items():
                 lines = drawn.lines[place]
-                kept[file] = {name: lines[name] for name in drawn.chosen if name in lines}
+                kept[file] = {name: lines[name] for name in drawn.names[:prompts] if name in lines}
     return kept
 
 
@@ -95,44 +129,48 @@ def _rows(table: "Table") -> list[int]:
 
 
 class _Drawn(NamedTuple):
-    """Chosen prompts, and of each row the file of answers to its first decoding seed, by prompt."""
+    """Prompts in order, and of each row the file of answers to its first decoding seed, by prompt."""
 
-    chosen: list[str]
+    names: list[str]
     files: dict[int, Path]
     lines: dict[int, dict[str, bytes]]
 
 
-def _draw(stored: Mapping[int, Evaluation], most: int) -> _Drawn:
-    """Chooses among the prompts that most rows have."""
-    files = {place: e.samples_file(e.seeds()[0]) for place, e in stored.items()}
+def _draw(stored: Mapping[int, Evaluation]) -> _Drawn:
+    """The prompts that most rows answered."""
+    files = {place: e.samples_file(e.seeds()[0]) for place, e in sorted(stored.items())}
     lines = {place: prompt_lines(file) for place, file in files.items()}
     counts = Counter(name for found in lines.values() for name in found)
     highest = max(counts.values(), default=0)
     everywhere = {name for name, count in counts.items() if count == highest}
     fullest = next((found for found in lines.values() if everywhere <= found.keys()), None)
-    if not everywhere or fullest is None:
-        return _Drawn([], files, lines)
-    return _Drawn(_choose(everywhere, fullest, most), files, lines)
+    return _Drawn(_order(everywhere, fullest) if fullest else [], files, lines)
 
 
-def _prompts(stored: Mapping[int, Evaluation], most: int) -> list[Json]:
-    """Chosen prompts with the answers of each row's first run to its first decoding seed."""
-    chosen, files, lines = _draw(stored, most)
-    rows = {
-        place: prompt_rows(
-            file, SampleRow, {name: lines[place][name] for name in chosen if name in lines[place]}
-        )
-        for place, file in files.items()
-    }
-    scored = {place: scores(evaluation, set(chosen)) for place, evaluation in stored.items()}
-    return [_prompt(name, rows, scored) for name in chosen]
+def _answers(stored: Mapping[int, Evaluation], heading: str, metric: str) -> Answers | None:
+    """The prompts of one task with the answers of each row's first run; None: nobody answered."""
+    names, files, lines = _draw(stored)
+    if not names:
+        return None
+    prompts: dict[str, SampleRow] = {}
+    shown: dict[int, list[list[Any] | None]] = {}
+    exact, asked = False, 0
+    for place, file in files.items():
+        mine = {name: lines[place][name] for name in names if name in lines[place]}
+        rows = prompt_rows(file, SampleRow, mine)
+        scored = scores(stored[place])
+        asked = max(asked, len(scored))
+        exact = exact or any(EXACT in row.metrics for row in scored.values())
+        shown[place] = [_answer(rows.get(name), scored.get(name), metric) for name in names]
+        for name, row in rows.items():
+            prompts.setdefault(name, row)
+    return Answers(heading, metric, exact, [_prompt(prompts[name]) for name in names], shown, asked)
 
 
-def _choose(names: Collection[str], lines: Mapping[str, bytes], most: int) -> list[str]:
-    """The smallest hashes, categories in turn."""
-    smallest = sorted(names, key=lambda name: name.partition(":")[::-1])[: 40 * most]
+def _order(names: Collection[str], lines: Mapping[str, bytes]) -> list[str]:
+    """The smallest hashes first, categories in turn."""
     categories: dict[str, list[str]] = defaultdict(list)
-    for name in smallest:  # a fair draw; no need to look at all
+    for name in sorted(names, key=lambda name: name.partition(":")[::-1]):
         match = _CATEGORY.search(lines[name])
         categories[match[1].decode(errors="replace") if match else ""].append(name)
     turns = [
@@ -140,34 +178,23 @@ def _choose(names: Collection[str], lines: Mapping[str, bytes], most: int) -> li
         for category, members in categories.items()
         for turn, name in enumerate(members)
     ]
-    return [name for _, _, name in sorted(turns)[:most]]
+    return [name for _, _, name in sorted(turns)]
 
 
-def _prompt(
-    name: str,
-    rows: Mapping[int, Mapping[str, SampleRow]],
-    scored: Mapping[int, Mapping[str, ScoreRow]],
-) -> Json:
-    given = {place: found[name] for place, found in rows.items() if name in found}
-    first = given[min(given)]
-    text, cut = _cut(first.prompt, PROMPT)
-    return {
-        "prompt": text,
-        "cut": cut,
-        "category": (first.category or "").replace("_", " "),
-        "references": [list(_cut(text, ANSWER)) for text in first.references[:REFERENCES]],
-        "more": max(0, len(first.references) - REFERENCES),
-        "answers": {
-            str(place): _answer(row, score_of(scored[place].get(name), "rouge_l", row.seed))
-            for place, row in sorted(given.items())
-        },
-    }
+def _prompt(row: SampleRow) -> list[Any]:
+    references = [list(_cut(text, ANSWER)) for text in row.references[:REFERENCES]]
+    more = max(0, len(row.references) - REFERENCES)
+    category = (row.category or "").replace("_", " ")
+    return [*_cut(row.prompt, PROMPT), category, references, more]
 
 
-def _answer(row: SampleRow, rouge: float | None) -> Json:
-    text, cut = _cut(row.response, ANSWER)
-    value = None if rouge is None else round(rouge, 2)
-    return {"text": text, "cut": cut, "finished": row.finished, "rouge": value}
+def _answer(row: SampleRow | None, scored: ScoreRow | None, metric: str) -> list[Any] | None:
+    if row is None:
+        return None
+    value = score_of(scored, metric, row.seed) if metric else None
+    exact = score_of(scored, EXACT, row.seed)
+    shown = None if value is None else round(value, 2)
+    return [*_cut(row.response, ANSWER), row.finished, shown, None if exact is None else exact > 0]
 
 
 def _cut(text: str, limit: int) -> tuple[str, int]:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 
@@ -22,6 +24,20 @@ def web(*names: str) -> str:
 def policy_hash(text: str) -> str:
     """What a Content-Security-Policy calls a style or a script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def json_text(value: object) -> str:
+    """Compact JSON that any file can hold: half a character becomes a replacement character."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def script_json(value: object) -> str:
+    """JSON that no text in it can lead out of a ``<script>`` element."""
+    text = json_text(value)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
 
 
 def write_html(document: Document, images: Mapping[str, bytes] | None = None) -> str:

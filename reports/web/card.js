@@ -27,16 +27,32 @@ function fold(title, open, ...children) {
   return el("details", { class: "fold", open }, el("summary", {}, title), ...children);
 }
 
+// What the method minimises, with links to its papers: the only links of the page, to one place, by ids.
+function methodPart(card) {
+  const { method } = card;
+  const base = document.getElementById("card").dataset.papers;
+  const ids = (method?.arxiv ?? []).filter((id) => /^(\d{4}\.\d{4,5}|[a-z-]{2,12}\/\d{7})$/.test(id));
+  const link = (id) => el("a", { href: `${base}${id}`, target: "_blank", rel: "noopener noreferrer" }, id);
+  let said = [method?.paper ?? ""];
+  for (const id of ids) said = said.flatMap((part) => (typeof part === "string" ? part.split(id).flatMap((text, i) => (i ? [link(id), text] : [text])) : [part]));
+  const paper = method?.paper ? el("p", { class: "small" }, "Paper: ", said) : null;
+  const settings = card.settings ? el("p", { class: "small" }, "Settings: ", card.settings) : null;
+  const [first, ...rest] = (method?.objective ?? "").split("\n\n").filter(Boolean);
+  return [first ? el("p", { class: "formula" }, first) : null, rest.map((text) => el("p", { class: "small meaning" }, text)), paper, settings];
+}
+
 function openCard(table, row, opener) {
   const dialog = document.getElementById("card");
   const { card } = row;
   const close = () => dialog.close();
+  const viewer = el("div");
   const title = el("h2", { id: "card-title", tabindex: -1 }, row.label);
   const parts = [
     el("div", { class: "card-head" }, title, el("button", { type: "button", class: "quiet close", onclick: close, autofocus: true }, "Close")),
+    methodPart(card),
     facts(card.facts),
     row.broken.length ? el("div", { class: "broken" }, el("p", {}, "In the open division because of:"), el("ul", {}, row.broken.map((rule) => el("li", {}, rule)))) : null,
-    row.sampled ? fold("Answers", true, sampleViewer(table, row)) : null,
+    row.sampled ? fold("Answers", true, viewer) : null,
     fold("Scores", true, cardScores(table, row)),
     card.cost.length ? fold(card.costTitle, true, grid("Cost by stage", ["stage", "time", "tokens", "peak memory"], card.cost)) : null,
     card.learned.length ? fold(`Learning${card.whose}`, false, facts(card.learned)) : null,
@@ -45,11 +61,14 @@ function openCard(table, row, opener) {
     card.command ? el("div", {}, el("h4", {}, `To reproduce${card.whose}`), el("pre", { tabindex: 0 }, card.command)) : null,
     el("p", { class: "signature" }, card.signature),
   ];
-  dialog.replaceChildren(...parts.filter(Boolean));
+  dialog.replaceChildren(...parts.flat(Infinity).filter(Boolean));
+  keep(keyOf(table, "card"), row.label);
+  if (row.sampled) openViewer(viewer, table, row);
   opener.setAttribute("aria-expanded", "true");
   dialog.addEventListener("close", () => {
     opener.setAttribute("aria-expanded", "false");
     dialog.replaceChildren();
+    keep(keyOf(table, "card"), "");
     opener.focus();
   }, { once: true });
   dialog.showModal();

@@ -35,8 +35,12 @@ function plural(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;
 }
 
+// A control with its name; the name is no parent of it, so that choices are not part of the name.
+let fields = 0;
 function field(label, control) {
-  return el("label", { class: "field" }, el("span", {}, label), control);
+  fields += 1;
+  control.id = `field-${fields}`;
+  return el("div", { class: "field" }, el("label", { for: control.id }, label), control);
 }
 
 function select(options, onchange, attributes = {}) {

@@ -49,10 +49,17 @@ function drawMatrix(table, index) {
 function matrixSection(table) {
   if (!table.pairs.some((pairs) => pairs.length)) return null;
   const place = el("div");
-  const choice = select([], () => draw());
+  const name = (i) => `${table.columns[i].heading} ${table.columns[i].label}`;
+  const choice = select([], () => {
+    keep(keyOf(table, "matrix"), name(choice.value));
+    draw();
+  });
   const draw = () => place.replaceChildren(drawMatrix(table, Number(choice.value)));
   const weak = table.weak.some((places) => places.length);
-  const details = el("details", { class: "fold", ontoggle: () => table.updateMatrix() },
+  const details = el("details", { class: "fold", ontoggle: () => {
+    table.updateMatrix();
+    keep(keyOf(table, "matrix"), details.open ? name(choice.value) : "");
+  } },
     el("summary", {}, "All pairs: which differences are significant?"),
     el("p", { class: "note" }, "Secondary to the comparisons with the best (bold) and with SFT, which have fewer tests to pay for. Row minus column, best first. ", el("span", { class: "key ahead" }, "filled"),
       " row significantly better, ", el("span", { class: "key behind" }, "outlined"),
@@ -62,11 +69,12 @@ function matrixSection(table) {
     el("div", { class: "controls" }, field("Column", choice)), place);
   table.updateMatrix = () => {
     const columns = testedColumns(table);
-    const before = choice.value;
-    choice.replaceChildren(...columns.map((i) => new Option(`${table.columns[i].heading} ${table.columns[i].label}`, i)));
-    if (columns.includes(Number(before)) && before !== "") choice.value = before;
+    choice.replaceChildren(...columns.map((i) => new Option(name(i), i)));
+    const kept = columns.find((i) => name(i) === state.get(keyOf(table, "matrix")));
+    if (kept !== undefined) choice.value = kept;
     details.hidden = !columns.length;
     if (details.open && columns.length) draw();
   };
+  table.matrix = details;
   return details;
 }
