@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from board_runs import write_run
 
-from kdbench.harness import cli
 from kdbench.harness.config import RunConfig, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.bundle import columns
@@ -63,10 +62,7 @@ def test_a_bundle_gives_the_board_of_its_runs_and_their_page(runs: Path, tmp_pat
     page = small.pop("index.html").decode()
     assert small == {name: data for name, data in whole.items() if name != "index.html"}
     assert page.count('"count":24,"of":30') == 2, "of each task the first prompts are in a bundle"
-    assert (
-        cli._run(["leaderboard", str(tmp_path / "all"), "--out", str(tmp_path / "two"), "--verify"])
-        == 0
-    )
+    assert leaderboard_folder([tmp_path / "all"], tmp_path / "two", verify=True)
 
 
 def test_the_same_runs_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
@@ -82,7 +78,8 @@ def test_bundles_add_up_and_a_run_counts_once(runs: Path, tmp_path: Path) -> Non
     write_bundle(rest[:3], tmp_path / "a")
     write_bundle(rest[1:], tmp_path / "b")
     places = [tmp_path / "a", tmp_path / "b", first]
-    assert board(places, tmp_path / "one") == board([runs], tmp_path / "two")
+    several, whole = board(places, tmp_path / "one"), board([runs], tmp_path / "two")
+    assert {several.pop("index.html") != whole.pop("index.html"), several == whole} == {True}
     assert len(finished_runs([*places, runs])[0]) == 5
 
 

@@ -18,7 +18,7 @@ class Packed(NamedTuple):
     """One task's answers as they lie in the page."""
 
     answers: Answers
-    count: int
+    held: int
     """Prompts that are in it."""
     text: str
     """Base64; empty: there was room for none."""

@@ -38,7 +38,7 @@ def page_data(built: "Built", packed: Sequence[Sequence[Packed]], most: int) -> 
     """
     blocks = count()
     tables = [
-        _table(built, index, [e.answers.about(e.count) | {"block": next(blocks)} for e in found])
+        _table(built, index, [e.answers.about(e.held) | {"block": next(blocks)} for e in found])
         for index, found in enumerate(packed)
     ]
     return {
@@ -52,7 +52,7 @@ def page_data(built: "Built", packed: Sequence[Sequence[Packed]], most: int) -> 
 
 def _room(packed: Sequence[Packed], most: int) -> str:
     """A sentence on what was left out for want of room, or nothing."""
-    there = sum(each.count for each in packed)
+    there = sum(each.held for each in packed)
     of = sum(len(each.answers.prompts) for each in packed)
     if there == of:
         return ""
