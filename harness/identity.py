@@ -176,8 +176,13 @@ def column_id(record: EvaluationRecord, scorer: str) -> str:
     Batch company is out, since answers do not depend on it but by rounding; so are the model and
     its arithmetic, which are what is compared.
     """
-    shared = departures(record, _PLACE | _COMPANY | _MODEL) or {}
+    shared = column_parts(record) if record.beside is None else record.beside
     return identity({**shared, "scorer": scorer})[:8]
+
+
+def column_parts(record: EvaluationRecord) -> dict[str, Any]:
+    """What decides the column of an evaluation, but for the scorer."""
+    return departures(record, _PLACE | _COMPANY | _MODEL) or {}
 
 
 # -- near misses ---------------------------------------------------------------------------------

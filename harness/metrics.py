@@ -72,6 +72,14 @@ METRICS: dict[str, Metric] = {
     "exact_match": _percent(
         "EM", 1, "exact match with a reference, percent", "kdbench.tasks.scoring:exact_match"
     ),
+    "chrf": _percent(
+        "chrF", 1, "chrF2 of all answers together, by sacrebleu; no mean over prompts"
+    ),
+    "bleu": _percent("BLEU", 1, "BLEU of all answers together, by sacrebleu; no mean over prompts"),
+    "chrf_prompt": _percent("chrF/prompt", 1, "chrF2 of each answer, mean; what pairs compare"),
+    "bleu_prompt": _percent(
+        "BLEU/prompt", 1, "smoothed BLEU of each answer, mean; what pairs compare"
+    ),
     "acc": Metric("acc", 1, 0.0, 1.0, headline=True, digits=3, about="accuracy"),
     "acc_norm": Metric(
         "acc_norm", 1, 0.0, 1.0, headline=True, digits=3, about="accuracy, length-normalised"

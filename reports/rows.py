@@ -24,7 +24,7 @@ class Row(Record):
     method: str
     variant: str
     regime: str
-    division: Literal["closed", "open", "reference"]
+    division: Literal["closed", "open", "reference", "outside"]
     broken: list[str] = []
     """Names of the fair-comparison rules that put the row into the open division."""
     student: str
@@ -137,6 +137,8 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
     label = f"{card.method} {card.variant}".strip()
     if card.kind == "run" and card.division == "open":
         label += " (open)"
+    if card.division == "outside":
+        label += " (outside)"
     more = ["…"] if len(card.changes) > SHOWN else []
     label = ", ".join([label, *card.changes[:SHOWN], *more])
     shared = ("kind", "method", "variant", "regime", "division", "changes")

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import ScoreRow
 from kdbench.tasks.ngrams import LONGEST, Counts
 
@@ -66,16 +65,10 @@ def self_bleu(answers: Sequence[str]) -> float | None:
 
     Returns:
         None if there are fewer than two answers.
-
-    Raises:
-        InputError: sacrebleu is not installed.
     """
     if len(answers) < 2:
         return None
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise InputError("self-BLEU needs sacrebleu: pip install 'kdbench[text]'") from error
+    from sacrebleu.metrics.bleu import BLEU
 
     bleu = BLEU(effective_order=True)
     scores = [

@@ -12,7 +12,7 @@ import re
 import string
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Literal, NamedTuple, get_args
@@ -38,6 +38,7 @@ _UNSPACED = "".join(
     rf"\p{{{script}}}"
     for script in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
 )
+_LATIN = re.compile(r"[A-Za-z]")
 _UNICODE_WORD = regex.compile(
     rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+",
     regex.VERSION1,
@@ -233,6 +234,21 @@ def spaced(text: str) -> bytes:
 def folded(text: str) -> str:
     """One form of what is written alike: compatible characters and case."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+OTHER_LETTERS = 0.01
+"""Share of letters outside ASCII above which texts need a tokenizer that knows them: English with a few
+accents stays below, other languages do not."""
+
+
+def fitting(texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer for texts in any language: the papers' for plain Latin letters, else ``unicode``."""
+    letters = others = 0
+    for text in texts:
+        known = sum(map(str.isalpha, text))
+        letters += known
+        others += 0 if text.isascii() else known - len(_LATIN.findall(text))
+    return "unicode" if others > OTHER_LETTERS * letters else "rouge"
 
 
 def reads(tokenizer: Tokenizer) -> Callable[[str], bool]:

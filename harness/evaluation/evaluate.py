@@ -33,6 +33,7 @@ from kdbench.harness.text_model import TextModel, decoding_of
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import join_edition, task_examples
 from kdbench.tasks.protocols import Protocol, get_protocol
+from kdbench.tasks.words import Tokenizer, fitting
 from kdbench.trainers.types import Prompt
 
 Answerer = Callable[[Sequence[PromptDoc], int], Iterator[list[Response]]]
@@ -284,9 +285,19 @@ def generate_and_score(
     elif not evaluation.record.sound(session.progress.say):
         evaluation.record.write(record)
     settle(evaluation.generated)
-    tokenizer = session.config.tasks.rouge_tokenizer
+    tokenizer = rouge_tokenizer(session, task)
     if not evaluation.scored_by(scored_as(record, tokenizer), session.progress.say):
         score(evaluation, record.place or None, tokenizer)
+
+
+def rouge_tokenizer(session: Session, task: PreparedTask) -> Tokenizer:
+    """What a word of ROUGE-L is: as configured, but words of all scripts where a user's references are
+    written in others than plain Latin letters.
+    """
+    asked = session.config.tasks.rouge_tokenizer
+    if task.source == "file" and asked == "rouge":
+        return fitting(text for doc in task.docs for text in doc.references)
+    return asked
 
 
 # -- samples --------------------------------------------------------------------------------------

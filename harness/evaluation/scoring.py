@@ -1,10 +1,11 @@
 """From stored samples to per-prompt scores, and from those to what a summary says. No model."""
 
 from kdbench.harness import metrics
+from kdbench.harness.evaluation import corpus
 from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.evaluation.many import score_stored
 from kdbench.harness.evaluation.texts import Told
-from kdbench.harness.files.records import EvaluationRecord, EvaluationScores
+from kdbench.harness.files.records import EvaluationRecord, EvaluationScores, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import Say, content_hash
 from kdbench.harness.identity import column_id
@@ -19,7 +20,15 @@ def scored_as(record: EvaluationRecord, tokenizer: Tokenizer = "rouge") -> str:
         from kdbench.harness.lm.tasks import SCORED_BY
 
         return SCORED_BY
-    return scorer_of(tokenizer) + metrics.versions_of_others()
+    more = corpus.scored_by() if source_of(record) == "file" else ""
+    return scorer_of(tokenizer) + more + metrics.versions_of_others()
+
+
+def source_of(record: EvaluationRecord) -> str:
+    """Whose prompts they are: of answers of another system, those that they stand beside."""
+    if record.source != "outside":
+        return record.source
+    return "file" if record.beside is None else str(record.beside.get("source", "kdbench"))
 
 
 def score(
@@ -59,8 +68,25 @@ def score(
             progress or Progress(quiet=True),
             lambda seed, rows, words: told[seed].add(rows, words),
         )
+        if source_of(record) == "file":
+            scored, more = corpus.with_corpus_metrics(evaluation, record.seeds, scored)
+            info |= more
+        if record.source == "outside":
+            scored = list(map(_of_outside, scored))
     evaluation.keep_scores(scored, info | {"scorer": scored_as(record, tokenizer)})
     return told
+
+
+UNTOLD = {
+    "response_tokens": "another system's answers: their tokens are not known",
+    "cut": "another system's answers: why they end is not known",
+}
+"""What answers that were not made here do not say."""
+
+
+def _of_outside(row: ScoreRow) -> ScoreRow:
+    kept = {name: values for name, values in row.metrics.items() if name not in UNTOLD}
+    return row.model_copy(update={"metrics": kept, "missing": row.missing | UNTOLD})
 
 
 def described(evaluation: Evaluation, heal: Say) -> bool:
@@ -97,7 +123,7 @@ def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
         metrics=scored.get("whole", {}) | evaluation_scores(evaluation.scores()),
         cards=scored.get("cards", {}),
         prompts_dropped=counts.get("dropped", 0),
-        sampled=record.decoding is not None,
+        sampled=record.decoding is not None or record.source == "outside",
         column=column_id(record, scored["scorer"]),
         scorer=scored["scorer"],
         scores_sha256=content_hash(evaluation.scores_file),

@@ -149,7 +149,9 @@ class RunCard(Record):
     teacher: ModelRef | None
     student: ModelRef | None
     training_seed: int | None
-    division: Literal["closed", "open", "reference"]
+    division: Literal["closed", "open", "reference", "outside"] = Field(
+        description="outside: answers of another system, which were not made here"
+    )
     settings: str = Field(
         "", description="digest of all that decides the student but the training seed"
     )
@@ -285,8 +287,9 @@ class EvaluationRecord(Record):
     """
 
     task: str
-    source: Literal["kdbench", "file", "lm-eval"] = Field(
-        "kdbench", description="who writes the prompts: us, a user's file, lm-eval"
+    source: Literal["kdbench", "file", "lm-eval", "outside"] = Field(
+        "kdbench",
+        description="who writes the prompts: us, a user's file, lm-eval; outside: another system's answers",
     )
     edition: str
     protocol: str
@@ -305,6 +308,9 @@ class EvaluationRecord(Record):
     chunk: int
     seeds: list[int]
     place: str = Field("", description="file or folder of task files that it came from; no content")
+    beside: dict[str, Any] | None = Field(
+        None, description="of another system's answers: what decides the column that they stand in"
+    )
 
 
 class IdentityRecord(Record):

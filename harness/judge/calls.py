@@ -70,7 +70,9 @@ def stored_answers(
         InputError: a sample file is missing or malformed, or a prompt has no reference.
     """
     record = evaluation.record.find()
-    if record is None or record.decoding is None or not evaluation.generated.done():
+    if record is None or not evaluation.generated.done():
+        return None
+    if record.decoding is None and record.source != "outside":
         return None
     seeds = record.seeds[:most_seeds]
     found: dict[tuple[int, str], Answers] = {}

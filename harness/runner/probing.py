@@ -58,7 +58,9 @@ class Prober:
         self._teacher = None
         if teacher is not None:
             self._teacher = Teacher(teacher.card, cache(partial(text_model, session, teacher)))
-        texts = [task.name for task in tasks_of(session.config.tasks) if task.kind == "text"]
+        texts = [
+            task.name for task in tasks_of(session.config.tasks) if task.kind in ("text", "file")
+        ]
         self._exposed = EXPOSURE_TASK if EXPOSURE_TASK in texts else (texts or [""])[0]
 
     def __call__(self, evaluation: Evaluation, prepared: PreparedTask) -> None:

@@ -76,7 +76,8 @@ def _score(
         by = cast(Tokenizer, tokenizer or _tokenizer(run, evaluation))
         with no_cycles():
             told = score(evaluation, task_files, by, progress)
-            describe(evaluation, progress, told)
+            if evaluation.record.read().source != "outside":  # of which no tokens are known
+                describe(evaluation, progress, told)
     rescored(run, to_stderr)
     return answered
 

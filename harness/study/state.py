@@ -60,7 +60,7 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
         return ["summary"]
     missing: list[str] = []
     asked = tasks_of(config.tasks) if config.tasks.names else []
-    texts = [task.name for task in asked if task.kind == "text"]
+    texts = [task.name for task in asked if task.kind in ("text", "file")]
     for way in config.generate.ways:
         each = config.model_copy(update={"generate": way})
         found = {e.task: e for e, record in records if _fits(record, each)}

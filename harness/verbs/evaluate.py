@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,8 +85,31 @@ def check_tasks(config: "RunConfig", placed: str | None) -> None:
         ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outside(options.Group):
+    """Answers of another system, instead of stored samples."""
+
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="Answers of another system: a JSON array of texts, or a row an answer."),
+    ] = None
+    references: Annotated[
+        str | None, typer.Option(help="What they answer: a file, folder or hub's data set of rows.")
+    ] = None
+    columns: Annotated[
+        str | None, typer.Option(help="Of the references, as prompt=a,response=b.")
+    ] = None
+    name: Annotated[
+        str | None, typer.Option(help="What tables call that system; default: the file's name.")
+    ] = None
+    beside: Annotated[
+        Path | None, typer.Option(help="A run on the same rows, whose column they stand in.")
+    ] = None
+
+
 def score(
     *,
+    outside: Outside,
     include_path: Annotated[str | None, TASK_FILES] = None,
     rouge_tokenizer: Annotated[
         str | None,
@@ -95,9 +118,18 @@ def score(
     runs: options.Runs,
     quiet: options.Quiet = False,
 ) -> None:
-    """Score stored samples again, without a model or a GPU."""
+    """Score stored samples again, without a model or a GPU; with --outputs, other systems' answers."""
+    said = {"json_output": runs.json_output, "quiet": quiet}
+    if outside.outputs is not None or outside.references is not None:
+        if outside.outputs is None or outside.references is None or runs.runs:
+            raise InputError(
+                "answers of another system need both --outputs and --references, and no run folder"
+            )
+        from kdbench.harness.runner.outside import OutsideRequest, outside_command
+
+        given = {**asdict(outside), "tokenizer": rouge_tokenizer, "runs_dir": runs.runs_dir}
+        raise typer.Exit(outside_command(OutsideRequest(**given), **said))
     from kdbench.harness.runner.score import score_command
 
     place = include_path and os.path.abspath(include_path)
-    said = {"json_output": runs.json_output, "quiet": quiet}
     raise typer.Exit(score_command(runs.places, place, rouge_tokenizer, **said))

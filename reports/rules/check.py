@@ -14,7 +14,7 @@ from kdbench.harness.files.shipped import RULES
 from kdbench.reports.runs import Evaluations, Facts, Run, Value, facts
 
 DEFAULT = "closed-v1"
-Division = Literal["closed", "open", "reference"]
+Division = Literal["closed", "open", "reference", "outside"]
 GroupKey = tuple[str, str, str]
 """Suite, teacher and student by name: runs that one table would compare."""
 TESTS = ("same", "within", "one_of", "at_most", "stated")

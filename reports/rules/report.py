@@ -55,7 +55,7 @@ def _company(runs: Sequence[Run]) -> list[Run]:
 
 def check_document(report: CheckReport) -> doc.Document:
     """A group's divisions, then what is broken."""
-    judged = [run for run in report.runs if run.division != "reference"]
+    judged = [run for run in report.runs if run.division not in ("reference", "outside")]
     groups = sorted(grouped(judged, lambda run: run.group).items())
     sections = [doc.Section(f"{report.rules}, {name}", _group(runs)) for name, runs in groups]
     left_out = "left out: " + "; ".join(report.left_out)

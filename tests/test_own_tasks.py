@@ -1,0 +1,217 @@
+"""A user's rows as a task, and answers of other systems on a board."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sacrebleu
+
+from kdbench.harness import cli
+from kdbench.harness.data.examples import Example
+from kdbench.harness.files.records import Estimate, Missing, Summary
+from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.tasks.catalogue import task_examples
+from kdbench.tasks.translation import Corpus, bleu_words
+from kdbench.tasks.words import fitting
+
+ROWS = 12
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command line in this process: its exit code and all that it printed."""
+
+    def command(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(each) for each in arguments])
+        return int(caught.value.code or 0), "".join(capsys.readouterr())
+
+    return command
+
+
+def lines(rows: list[Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def parts(example: Example) -> dict[str, Any]:
+    return {
+        "instruction": example.instruction,
+        "input": example.input,
+        "category": example.category,
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """The first rows of the world's dolly, as instructions and as chats."""
+    examples = task_examples("dolly", "mini-test", limit=ROWS)
+    own, chats = tmp_path / "own.jsonl", tmp_path / "chats.json"
+    own.write_text(lines([{**parts(e), "output": list(e.references)} for e in examples]))
+    said = [
+        [
+            {"role": "user", "content": e.instruction},
+            {"role": "assistant", "content": e.references[0]},
+        ]
+        for e in examples
+        if not e.input
+    ]
+    chats.write_text(json.dumps([{"messages": chat} for chat in said]))
+    return {"own": own, "chats": chats}
+
+
+def evaluated(run: Run, files: dict[str, Path], runs: Path, tasks: str) -> RunFolder:
+    """The truth of the world, asked a task of the suite's and files."""
+    code, said = run(
+        *("eval", "--suite", "mini-test", "--model", "truth", "--limit", ROWS, "--runs-dir", runs),
+        *("--tasks", tasks, "--set", "generate.seeds=[10,20]"),
+    )
+    assert code == 0, said
+    (folder,) = runs.glob("eval-truth-*")
+    return RunFolder(folder)
+
+
+def of_task(folder: RunFolder, task: str) -> Evaluation:
+    (found,) = (each for each in folder.evaluations() if each.task == task)
+    return found
+
+
+def metrics(summary: Summary, task: str) -> dict[str, Estimate | Missing]:
+    (found,) = (each.metrics for each in summary.scores.values() if each.task == task)
+    return found
+
+
+def test_an_own_file_scores_as_the_suites_own_task_does_to_the_digit(
+    run: Run, files: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    folder = evaluated(run, files, runs, f"dolly,{files['own']},talk={files['chats']}")
+    suite, own = of_task(folder, "dolly"), of_task(folder, "own")
+    for seed in (10, 20):
+        assert suite.samples_file(seed).read_bytes() == own.samples_file(seed).read_bytes()
+    summary = folder.summary.read()
+    theirs, mine = metrics(summary, "dolly"), metrics(summary, "own")
+    assert {name: mine[name] for name in theirs} == theirs
+    talked = {row.prompt: row.response for row in of_task(folder, "talk").samples(10)}
+    assert talked and talked.items() <= {r.prompt: r.response for r in suite.samples(10)}.items()
+    # all answers together as sacrebleu has them, and each for pairs
+    answers = of_task(folder, "own").samples(10)
+    texts = [row.response for row in answers]
+    streams = [[row.references[0] for row in answers]]
+    bleu, chrf = mine["bleu"], mine["chrf"]
+    assert isinstance(bleu, Estimate) and isinstance(chrf, Estimate)
+    if all(len(row.references) == 1 for row in answers):
+        assert bleu.per_seed[0] == pytest.approx(sacrebleu.corpus_bleu(texts, streams).score)
+        assert chrf.per_seed[0] == pytest.approx(sacrebleu.corpus_chrf(texts, streams).score)
+    assert bleu.low <= bleu.mean <= bleu.high
+    assert {"bleu_prompt", "chrf_prompt"} <= set(own.scores()[0].metrics)
+    code, said = run("leaderboard", runs, "--format", "md")
+    assert code == 0 and "chrF" in said and "own[file:12]" in said
+
+
+def test_answers_of_another_system_stand_beside_a_run_and_are_marked(
+    run: Run, files: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    folder = evaluated(run, files, runs, str(files["own"]))
+    asked = of_task(folder, "own").samples(10)
+    outs = tmp_path / "gpt.json"
+    outs.write_text(json.dumps([row.response for row in asked]))
+    base = ("score", "--references", files["own"], "--runs-dir", runs, "--beside", folder.path)
+    code, said = run(*base, "--outputs", outs)
+    assert code == 0, said
+    assert "gpt (outside)" in said and "matched by position" in said
+    (made,) = map(RunFolder, runs.glob("outside-gpt-*"))
+    summary = made.summary.read()
+    (theirs,), (mine,) = summary.scores.values(), folder.summary.read().scores.values()
+    assert theirs.column == mine.column and summary.run.division == "outside"
+    rouge, known = theirs.metrics["rouge_l"], mine.metrics["rouge_l"]
+    assert isinstance(rouge, Estimate) and isinstance(known, Estimate)
+    assert rouge.mean == pytest.approx(known.per_seed[0])
+    assert isinstance(theirs.metrics["response_tokens"], Missing)
+    # the same again, by the samples of a run; other answers need another name; scored again
+    assert run(*base, "--outputs", outs)[0] == 0
+    samples = of_task(folder, "own").samples_file(20)
+    code, said = run(*base, "--outputs", samples, "--name", "gpt")
+    assert code == 2 and "give these another --name" in said
+    code, said = run(*base, "--outputs", samples, "--name", "again")
+    assert code == 0 and "matched by id" in said
+    before = made.summary.path.read_bytes()
+    assert run("score", made.path)[0] == 0 and made.summary.path.read_bytes() == before
+    code, said = run("leaderboard", runs, "--format", "md")
+    assert code == 0 and "again (outside)" in said
+    code, said = run("compare", "gpt", "again", "--runs-dir", runs, "--task", "own")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        (["a"] * 3, "holds 3 answers, and the references are 2 rows"),
+        ([{"id": "x", "output": "a"}] * 2, "answers row 'x' twice"),
+        ([{"id": "x", "output": "a"}, {"id": "z", "output": "a"}], "answers a row 'z'"),
+        ([{"id": "x", "output": "a"}], r"no answer to 1 of 2 rows \(the first is row 2\)"),
+        (
+            [{"instruction": "B?", "output": "a"}, {"instruction": "A?", "output": "b"}],
+            "row 1, answers 'B\\?', which is not what row 1",
+        ),
+        ([{"id": "x", "output": 1}] * 2, "output must be a text, not int"),
+        ([{"left": "a"}], "none of which holds answers"),
+    ],
+)
+def test_answers_that_do_not_fit_are_one_sentence(
+    answers: list[Any], says: str, run: Run, tmp_path: Path
+) -> None:
+    outs, refs = tmp_path / "outs.json", tmp_path / "refs.jsonl"
+    outs.write_text(json.dumps(answers))
+    refs.write_text(
+        lines([{"id": i, "question": q, "answer": "a"} for i, q in (("x", "A?"), ("y", "B?"))])
+    )
+    code, said = run("score", "--outputs", outs, "--references", refs, "--runs-dir", tmp_path / "r")
+    assert code == 2
+    assert re.search(says, " ".join(said.split())), said
+
+
+def test_answers_in_other_scripts_are_scored_by_words_of_theirs(run: Run, tmp_path: Path) -> None:
+    outs, refs = tmp_path / "outs.jsonl", tmp_path / "refs.jsonl"
+    refs.write_text(lines([{"question": "你好", "answer": "红色的河流"}] * 2))
+    outs.write_text(lines([{"response": "红色的石头"}, {"response": "红色的河流"}]))
+    code, said = run(
+        *("score", "--outputs", outs, "--references", refs, "--runs-dir", tmp_path, "--json")
+    )
+    assert code == 0, said
+    (made,) = map(RunFolder, tmp_path.glob("outside-outs-*"))
+    (scores,) = made.summary.read().scores.values()
+    rouge = scores.metrics["rouge_l"]
+    assert isinstance(rouge, Estimate) and rouge.mean == pytest.approx(80.0)
+    assert "rouge_tokenizer=unicode" in scores.scorer
+    assert of_task(made, "refs").scored.info()["bleu_words"] == "zh"
+
+
+def test_corpus_values_are_sacrebleus() -> None:
+    references = [["the red house", "a red house"], ["green stone"], ["a b c d e"]]
+    answers = ["the red house", "green river", "a b c"]
+    corpus = Corpus(references)
+    streams = [["the red house", "green stone", "a b c d e"], ["a red house", None, None]]
+    counts = corpus.statistics("bleu", answers)
+    assert corpus.whole("bleu", counts) == pytest.approx(
+        sacrebleu.corpus_bleu(answers, streams).score
+    )
+    each = corpus.each("chrf", corpus.statistics("chrf", answers))
+    pairs = zip(answers, references, strict=True)
+    assert each == pytest.approx([sacrebleu.sentence_chrf(a, r).score for a, r in pairs])
+
+
+def test_words_fit_the_script() -> None:
+    assert (
+        fitting(["A café in the house, where people drink."] + ["plain words here"] * 5) == "rouge"
+    )
+    assert fitting(["Die Größe der Häuser überrascht."]) == "unicode"
+    assert fitting(["Красный камень"]) == "unicode" == fitting(["赤い石"])
+    assert [bleu_words([t]) for t in ("a b", "красный", "红色的石头", "赤い石です", "สวัสดี")] == [
+        *("13a", "13a", "zh", "char", "char")
+    ]
