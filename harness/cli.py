@@ -124,7 +124,7 @@ def _terminable() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def _run(argv: list[str], terminated: list[int]) -> int:
+def _run(argv: list[str], terminated: Sequence[int] = ()) -> int:
     debug = DEBUG in argv
     argv = [word for word in argv if word != DEBUG]
     try:

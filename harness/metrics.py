@@ -7,12 +7,12 @@ aggregation. A package adds some by the entry point
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.records import MetricCard
 from kdbench.harness.files.store import sha256_file
 
@@ -193,6 +193,32 @@ def versions_of_others() -> str:
         source = sha256_file(file)[:8] if file else "unknown"
         said.append(f" +{name}@{source}")
     return "".join(said)
+
+
+def named(wanted: Sequence[str] | None, there: Collection[str]) -> list[str] | None:
+    """Metrics by name or by the label that tables show, whatever the case; None stays None.
+
+    Args:
+        wanted: as typed.
+        there: metrics that the runs have.
+
+    Raises:
+        InputError: no such metric, or one that no run has.
+    """
+    if wanted is None:
+        return None
+    known = {**METRICS, **{name: info(name) for name in there}}
+    by_label = {metric.label.casefold(): name for name, metric in reversed(known.items())}
+    found = []
+    for text in wanted:
+        name = text if text in known else by_label.get(text.casefold(), text.casefold())
+        if name not in known:
+            raise unknown("metric", text, [info(each).label for each in there] or list(known))
+        if name not in there:
+            have = ", ".join(info(each).label for each in there) or "none"
+            raise InputError(f"no run here has the metric {text}; they have: {have}")
+        found.append(name)
+    return list(dict.fromkeys(found))
 
 
 def rank(metric: str) -> tuple[int, str]:

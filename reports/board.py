@@ -18,8 +18,9 @@ from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.metrics import info
 from kdbench.harness.printing import visible_json
 from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
-from kdbench.reports.columns import Cell, Column, Found, evaluations
+from kdbench.reports.columns import Cell, Column, Found, evaluations, named_metrics
 from kdbench.reports.documents.board import board_document
+from kdbench.reports.documents.paper import Spread, paper_document
 from kdbench.reports.headline import Headline
 from kdbench.reports.measured import Shown, TableTests, shown_table, tested
 from kdbench.reports.rows import Row, Section, sections
@@ -97,6 +98,8 @@ class Choice(TypedDict, total=False):
     """Metrics to show; None: all that any run has."""
     tasks: Sequence[str] | None
     """Tasks to show; None: all."""
+    spread: Spread | None
+    """How sure a number of LaTeX's first table is; None: ±."""
     rules: Rulebook | None
     """What divides methods into closed and open; None: the default version."""
     cache: Path | None
@@ -131,7 +134,7 @@ def leaderboard(
     if verify and (out is None or not out.is_file()):
         raise InputError("--verify compares with an existing file; name it with --out")
     built = build(paths, **_trusted(chosen, verify))
-    text = render(built, format, out is not None)
+    text = render(built, format, out is not None, chosen)
     if out is not None:
         _deliver({out: text}, verify)
     return text
@@ -162,7 +165,8 @@ def leaderboard_folder(
     if not files:
         raise InputError(f"no board in {out}; write one with: kdbench leaderboard RUNS --out {out}")
     built = build(paths, **_trusted(chosen, verify))
-    _deliver({file: render(built, format, True) for format, file in files.items()}, verify)
+    texts = {file: render(built, format, True, chosen) for format, file in files.items()}
+    _deliver(texts, verify)
     return list(files.values())
 
 
@@ -185,7 +189,8 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
             say(reason)
     made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
-    wanted = chosen.get("metrics"), chosen.get("tasks")
+    everything, tasks = [row for table in found for row in table], chosen.get("tasks")
+    wanted = named_metrics(everything, chosen.get("metrics"), tasks), tasks
     shown = [shown_table(*each, *wanted) for each in zip(made, found, strict=True)]
     tests = tested(shown, chosen.get("cache"))
     tables = [_table(*each) for each in zip(shown, tests.tables, strict=True)]
@@ -253,7 +258,7 @@ def _signature(
 # -- rendering ------------------------------------------------------------------------------------
 
 
-def render(built: Built, format: str, to_file: bool) -> str:
+def render(built: Built, format: str, to_file: bool, chosen: Choice | None = None) -> str:
     """A board as text of one format; for a terminal as wide as it is, unless it goes into a file."""
     if format == "html":
         from kdbench.reports.page.html import render_html  # jinja2 only when a page is drawn
@@ -264,7 +269,14 @@ def render(built: Built, format: str, to_file: bool) -> str:
     if format == "terminal":
         width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
         return Terminal(width).write(board_document(built.board, headline=True))
-    return write(board_document(built.board), format)
+    whole = board_document(built.board)
+    if format == "latex":  # what a paper prints comes first, then all that the board says
+        asked = chosen or {}
+        paper = paper_document(
+            built.board, spread=asked.get("spread") or "pm", metrics=asked.get("metrics")
+        )
+        whole = whole._replace(sections=[*paper.sections, *whole.sections])
+    return write(whole, format)
 
 
 def _deliver(texts: Mapping[Path, str], verify: bool) -> None:

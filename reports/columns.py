@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from kdbench.harness import stats
+from kdbench.harness.errors import unknown
 from kdbench.harness.files.records import Estimate, Missing, Record, Summary
 from kdbench.harness.files.run_folder import Evaluation
-from kdbench.harness.metrics import Kind, clamp, info, rank
+from kdbench.harness.metrics import Kind, clamp, info, named, rank
 from kdbench.reports.rows import GroupedRow
 from kdbench.reports.runs import Run
 
@@ -159,6 +160,24 @@ def columns_of(
         for key, metric in ranked
         for identity in [f"{key.digest} {key.judge}".strip()]
     ]
+
+
+def named_metrics(
+    rows: Sequence[Found], metrics: Sequence[str] | None, tasks: Sequence[str] | None
+) -> list[str] | None:
+    """Metrics as typed by their names; of the tasks only that they are there is looked at.
+
+    Raises:
+        InputError: a metric or a task that no row has.
+    """
+    places = {key for row in rows for key in row}
+    names = sorted({key.task for key in places})
+    for task in tasks or ():
+        if task not in names:
+            raise unknown("task", task, names, " in these runs")
+    entries = [entry for row in rows for each in row.values() for entry in each]
+    there = sorted({name for entry in entries for name in entry.metrics}, key=rank)
+    return named(metrics, there)
 
 
 def directed(column: Column) -> bool:

@@ -21,6 +21,7 @@ from kdbench.reports.columns import (
     columns_of,
     directed,
     evaluations,
+    named_metrics,
 )
 from kdbench.reports.headline import Headline
 from kdbench.reports.measured import shown_table, tested
@@ -135,6 +136,7 @@ def compare(
         if not row.row.reference and not one.is_in(row) and not two.is_in(row)
     ]
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
+    metrics = named_metrics([common], metrics, None) if shared else metrics
     made = []
     for column in columns_of([common], metrics, tasks):
         if metrics is None and not directed(column):

@@ -13,8 +13,8 @@ from kdbench.trainers.method import Context, MicroBatch, Stream, Sums
 
 def test_new_method_passes_its_test(tmp_path: Path) -> None:
     assert _run(["new-method", "my-kd", "--folder", str(tmp_path)]) == 0
-    found = find_method(str(tmp_path / "my_kd.py"))
-    assert found.method.__name__ == "MyKd"
+    found = find_method(str(tmp_path / "my-kd.py"))
+    assert (found.name, found.method.__name__) == ("my-kd", "MyKd")
     spec = importlib.util.spec_from_file_location("test_my_kd", tmp_path / "test_my_kd.py")
     assert spec is not None
     assert spec.loader is not None

@@ -84,6 +84,12 @@ class Board:
         frame = pd.DataFrame.from_dict(rows, orient="index")
         return frame.rename_axis(index=["suite", "student", "row"] if several else "row")
 
+    def verdict(self) -> list[str]:
+        """Lines on which of several methods is ahead, and on scores below the init's."""
+        from kdbench.reports.verdict import verdict
+
+        return verdict(self._built)
+
     def text(self, format: str = "terminal") -> str:
         """The board as ``kdbench leaderboard`` prints it: terminal, md, csv, latex, json or html.
 
@@ -146,9 +152,19 @@ class Made:
         return training.student
 
     @property
+    def trained(self) -> bool:
+        """Whether a student was trained here, its weights being there or not."""
+        return RunFolder(self.path).training.stage.marked()
+
+    @property
+    def method(self) -> str:
+        """The method, or what tables call the evaluated model."""
+        return RunFolder(self.path).summary.read().run.method
+
+    @property
     def board(self) -> Board:
         """The run beside its references."""
-        return Board((*self.references, self.path), self.tasks or None)
+        return beside([self])
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -193,6 +209,14 @@ class Made:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return self.board._repr_html_()
+
+
+def beside(made: Sequence[Made]) -> Board:
+    """Runs in one board, beside the references of all of them."""
+    references = [path for each in made for path in each.references]
+    tasks = dict.fromkeys(task for each in made for task in each.tasks)
+    places = dict.fromkeys([*references, *(each.path for each in made)])
+    return Board(tuple(places), tuple(tasks) or None)
 
 
 def _samples(evaluation: Evaluation) -> Sequence[dict[str, Any]]:

@@ -7,10 +7,11 @@ else asks for them.
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from kdbench.harness.config import RunConfig, Section
 from kdbench.harness.errors import InputError
@@ -20,6 +21,11 @@ from kdbench.harness.registry import method_names
 
 Settings = tuple[str, ...]
 Values = dict[str, float]
+
+
+def _yaml(value: Any) -> str:
+    """A value as ``--set`` writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class StudyRow(Section):
@@ -44,18 +50,37 @@ class Study(Section):
     set: Settings = Field((), description="of all rows")
     base: str | None = Field(None, description="label all others are compared with; none: a board")
     rows: tuple[StudyRow, ...] = ()
-    axes: dict[str, dict[str, Settings]] = Field({}, description="axis -> choice -> settings")
-    methods: Literal["all"] | tuple[str, ...] = Field((), description="a row for each")
+    axes: dict[str, dict[str, Settings]] = Field(
+        {},
+        description="axis -> choice -> settings; or a setting -> its values, as train.lr: [1e-4, 1e-3]",
+    )
+    methods: Literal["all"] | tuple[str, ...] = Field(
+        (), description="a row for each, under each choice of the axes"
+    )
     published: dict[str, Values] = Field(
         {}, description="label -> task/metric -> the paper's own number"
     )
     published_pair: str = Field("", description="models and tables that those numbers are of")
 
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _written_out(cls, axes: Any) -> Any:
+        """An axis that is a setting with its values, as choices."""
+        if not isinstance(axes, Mapping):
+            return axes
+        return {
+            key: {f"{key.rpartition('.')[2]}={v}": (f"{key}={_yaml(v)}",) for v in values}
+            if isinstance(values, list)
+            else values
+            for key, values in axes.items()
+        }
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if sum(map(bool, (self.rows or self.methods, self.axes))) != 1:
-            raise ValueError("give rows, methods, both, or axes alone")
-        if not self.method and (self.axes or not all(row.method for row in self.rows)):
+        if not (self.rows or self.axes or self.methods):
+            raise ValueError("give rows, methods or axes")
+        bare = bool(self.axes) and not self.methods
+        if not self.method and (bare or not all(row.method for row in self.rows)):
             raise ValueError("name the method")
         labels = [row.label for row in self.all_rows()]
         twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -78,15 +103,15 @@ class Study(Section):
         return self
 
     def all_rows(self) -> list[StudyRow]:
-        """The rows, axes and methods written out."""
-        if not self.axes:
-            names = method_names() if self.methods == "all" else self.methods
-            return [*(StudyRow(label=name, method=name) for name in names), *self.rows]
+        """Every method under every combination of the axes' choices, then the rows."""
+        methods = method_names() if self.methods == "all" else self.methods
         rows = []
-        for choice in itertools.product(*(axis.items() for axis in self.axes.values())):
-            settings = tuple(setting for _, some in choice for setting in some)
-            rows.append(StudyRow(label=", ".join(name for name, _ in choice), set=settings))
-        return rows
+        for method in methods or ((None,) if self.axes else ()):
+            for choice in itertools.product(*(axis.items() for axis in self.axes.values())):
+                settings = tuple(setting for _, some in choice for setting in some)
+                names = [*([method] if method else []), *(name for name, _ in choice)]
+                rows.append(StudyRow(label=", ".join(names), set=settings, method=method))
+        return [*rows, *self.rows]
 
 
 class Cell(Section):

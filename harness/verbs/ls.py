@@ -19,19 +19,47 @@ CARD = ("title", "variant", "policy", "needs", "cost", "paper")
 
 def ls(
     what: Annotated[
-        Literal["runs", "methods", "tasks", "suites", "studies"],
+        Literal["runs", "methods", "tasks", "suites", "studies", "settings"],
         typer.Argument(help="What to list."),
     ],
+    method: Annotated[
+        str | None,
+        typer.Argument(help="Of settings: a method, whose own fields are listed too."),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Of settings: all about one of them.")
+    ] = None,
+    suite: options.Suite = "mini",
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
 ) -> None:
-    """List runs, methods, tasks, suites or studies."""
+    """List runs (how far each is), methods, tasks, suites, studies or settings."""
+    if what == "settings" or explain is not None:
+        _settings(method, explain, suite, json_output=json_output)
+        return
+    if method is not None:
+        raise InputError(
+            f"kdbench ls {what} lists all of them; only settings are listed of a method"
+        )
     if what == "runs":
         _runs(runs_dir, json_output=json_output)
         return
     listed = {"methods": methods, "tasks": tasks, "suites": suites, "studies": studies}
     rows = listed[what]()
     options.deliver(listing(rows), rows, json_output=json_output)
+
+
+def _settings(method: str | None, explain: str | None, suite: str, *, json_output: bool) -> None:
+    options.calm_libraries()
+    from kdbench.harness.verbs import settings
+
+    rows = settings.settings(method, suite)
+    if explain is None:
+        options.deliver(settings.settings_document(rows), rows, json_output=json_output)
+    else:
+        row = settings.explained(rows, explain)
+        shown = settings.explained_document(row, suite)
+        options.deliver(shown, row, json_output=json_output)
 
 
 def _runs(runs_dir: Path, *, json_output: bool) -> None:

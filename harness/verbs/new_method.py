@@ -21,7 +21,7 @@ def new_method(
         raise InputError(
             f"{name!r} cannot be a file name of Python; use small letters, digits, - and _"
         )
-    method, test = folder / f"{stem}.py", folder / f"test_{stem}.py"
+    method, test = folder / f"{name}.py", folder / f"test_{stem}.py"  # called as it was typed
     for path in (method, test):
         if path.exists():
             raise InputError(f"{path} exists already; choose another name or --folder")

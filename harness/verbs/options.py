@@ -10,7 +10,7 @@ import inspect
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_type_hints
@@ -322,11 +322,22 @@ def deliver(
         typer.echo(f"wrote {out}")
 
 
-def say_made(made: "Made", work: Workplace) -> None:
-    """The table of a run and its references, its folder, and what to type next."""
-    if not made.is_main:
+def say_made(made: "Made | Sequence[Made]", work: Workplace) -> None:
+    """The table of runs and their references, their students, who is ahead, and what to type next."""
+    from kdbench.harness.api.results import beside
+
+    several = [made] if not isinstance(made, Sequence) else made
+    if not several[0].is_main:
         return
-    typer.echo(made.text("json" if work.json_output else "terminal").rstrip("\n"))
-    if not work.json_output:
-        typer.echo(f"folder: {made.path}")
-        typer.echo(f"next: kdbench leaderboard {shlex.quote(str(work.runs_dir))}")
+    board = beside(several)
+    typer.echo(board.text("json" if work.json_output else "terminal").rstrip("\n"))
+    if work.json_output:
+        return
+    for line in board.verdict():
+        typer.echo(line)
+    for each in several:
+        whose = f" of {each.method}" if len(several) > 1 else ""
+        typer.echo(f"folder{whose}: {each.path}")
+        if each.trained:
+            typer.echo(f"student{whose}: {each.student}")
+    typer.echo(f"next: kdbench leaderboard {shlex.quote(str(work.runs_dir))}")

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,12 @@ def leaderboard(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: all.")
     ] = None,
+    spread: Annotated[
+        Literal["pm", "interval", "none"],
+        typer.Option(
+            help="Of LaTeX's first table: ± half of the 95% interval, the interval, or none."
+        ),
+    ] = "pm",
     rules: Annotated[
         str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
     ] = "closed-v1",
@@ -66,6 +72,7 @@ def leaderboard(
         "verify": verify,
         "tasks": options.name_list(tasks, "--tasks"),
         "metrics": options.name_list(metrics, "--metrics"),
+        "spread": spread,
         "rules": rulebook(rules),
         "cache": board_cache(),
     }
@@ -132,7 +139,11 @@ def _named(name: str, runs_dir: Path) -> list[Path]:
     if exact := options.exact_run(name, runs_dir):
         return [exact.path]
     runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
-    labelled = [run.folder.path for run in runs if run.summary.run.method == name]
+    methods = {run.summary.run.method for run in runs}
+    # a file my_loss.py is a method my_loss, and people say my-loss
+    alike = [m for m in methods if m.replace("_", "-") == name.replace("_", "-")]
+    wanted = name if name in methods or len(alike) != 1 else alike[0]
+    labelled = [run.folder.path for run in runs if run.summary.run.method == wanted]
     return labelled or _row(name, runs) or [options.named_run(name, runs_dir).path]
 
 

@@ -11,7 +11,13 @@ from kdbench.harness.verbs import options
 
 def run(
     *,
-    method: options.MethodName,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="A name (kdbench ls methods) or a .py file; several, comma-separated, one after the other.",
+        ),
+    ],
     suite: options.Suite = "mini",
     asked: options.Asked,
     pair: options.Pair,
@@ -20,15 +26,29 @@ def run(
 ) -> None:
     """Train a student by a method, evaluate it and its references, and print the comparison.
 
-    The same command continues a run that was interrupted.
+    Several methods end in one table. The same command continues a run that was interrupted.
     """
     options.calm_libraries()
     from kdbench.harness.api.running import run_request
+    from kdbench.harness.errors import CellFailed
     from kdbench.harness.resolve import resolve
 
     flags = asked.settings() | pair.settings()
-    config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
-    options.say_made(run_request(work.request(config)), work)
+    names = options.name_list(method, "--method") or []
+    # all are checked before the first is trained
+    configs = [resolve(suite=suite, method=m, assignments=set_ or (), flags=flags) for m in names]
+    made, failed = [], []
+    for config in configs:
+        try:
+            made.append(run_request(work.request(config)))
+        except CellFailed as error:
+            if len(configs) == 1:
+                raise
+            failed.append(f"{config.method.name}: {error}")
+    if made:
+        options.say_made(made, work)
+    if failed:
+        raise CellFailed("; ".join(failed))
 
 
 def train(

@@ -159,7 +159,7 @@ def answer(argv: Sequence[str], own: Mapping[str, Collection[str]]) -> None:
         dashed = f"--{plain.replace('_', '-')}"
         if plain == "model_args":
             raise InputError(f"{option} is another tool's; here {_model(given)}")
-        if dashed != option and dashed in known | set(_short(verb)):
+        if dashed != option and dashed in {*known, *_short(verb)}:
             raise InputError(f"{option} is written {dashed} here")
         if plain in OTHERS:
             raise InputError(f"{option} is another tool's; here it is {OTHERS[plain]}")

@@ -56,6 +56,8 @@ class Table(NamedTuple):
     """So many of the first rows are there to compare with."""
     keys: int = 1
     """So many of the first columns name the row: they come again in each part of a table that is cut."""
+    caption: str = ""
+    """What stands above a table that is printed on its own, as in a paper; only LaTeX makes such tables."""
 
 
 class Notes(NamedTuple):

@@ -10,6 +10,8 @@ from kdbench.reports.text.writer import Marked, plain, split
 
 MOST = 6
 """Columns a tabular beside those that name a row: what a page in landscape holds."""
+FLOAT = 7
+"""Columns of a float in its usual size."""
 LONGEST = 40
 """Characters of a cell from which on its column breaks lines."""
 MARKS = {
@@ -35,11 +37,22 @@ class Latex(Marked):
         return self.cell(paragraph.content)
 
     def table(self, table: doc.Table) -> str:
-        """As many tabulars as it takes."""
+        """As many tabulars as it takes; with a caption one float."""
+        if table.caption:
+            return self._float(table)
         parts = (
             split(table, lambda part: len(part.head) - part.keys <= MOST) if table.head else [table]
         )
         return "\n\n".join(map(self._tabular, parts))
+
+    def _float(self, table: doc.Table) -> str:
+        """A whole table as a paper prints it; a wide one is set smaller."""
+        size = (
+            "\\small" if len(table.head) <= FLOAT else "\\scriptsize\\setlength{\\tabcolsep}{3pt}"
+        )
+        lines = ["\\begin{table}[t]", "\\centering", size]
+        lines += [f"\\caption{{{self.plain(table.caption)}}}", self._tabular(table)]
+        return "\n".join([*lines, "\\end{table}"])
 
     def _tabular(self, table: doc.Table) -> str:
         columns = range(len(table.head) or max((len(row) for row in table.rows), default=0))

@@ -19,6 +19,8 @@ GAP = 2
 """Blanks between columns."""
 NARROW = 14
 """Columns of the screen that text of a table keeps at least, if it is as long."""
+LABEL = 22
+"""Columns of the screen to which names of rows are broken, so that their numbers stay on it."""
 ENDLESS = 10_000
 """Width where no person looks, so that a program finds each row on one line."""
 
@@ -100,13 +102,16 @@ class Terminal(Writer):
             least: width to which text may be broken between words; 1: everything, anywhere.
         """
         heads = [[Text(name) for name in _names(table)]] if table.head else []
+        names = table.keys if table.head and len(table.head) > table.keys else 0
         for narrow in (ENDLESS, least):
             for separator in (" ", "\n"):
                 rows = [[self.cell(cell, separator) for cell in row] for row in table.rows]
                 columns = list(zip(*heads, *rows, strict=True))
-                widths = _widths(columns, table.right, narrow, self.console.width)
-                if widths is not None:
-                    return _rich(table, columns, widths)
+                for floor in (None, "words", "letters"):  # labels take more lines before numbers do
+                    floors = [floor if place < names else None for place in range(len(columns))]
+                    widths = _widths(columns, table.right, narrow, floors, self.console.width)
+                    if widths is not None:
+                        return _rich(table, columns, widths)
         return None
 
     def _printed(self, drawn: RenderableType) -> str:
@@ -122,7 +127,11 @@ def _names(table: doc.Table) -> list[str]:
 
 
 def _widths(
-    columns: Sequence[Sequence[Text]], right: Sequence[int], narrow: int, room: int
+    columns: Sequence[Sequence[Text]],
+    right: Sequence[int],
+    narrow: int,
+    floors: Sequence[str | None],
+    room: int,
 ) -> list[int] | None:
     """Widths of columns that together have no more than ``room``; None: words would break.
 
@@ -130,14 +139,17 @@ def _widths(
         columns: the cells of each.
         right: those of numbers, which are not broken.
         narrow: as ``least`` above.
+        floors: of columns that name rows, how far they may be broken: between words, or anywhere.
         room: columns of the screen.
     """
     full, widths = [], []
-    for place, column in enumerate(columns):
+    for place, (column, floor) in enumerate(zip(columns, floors, strict=True)):
         texts = [text.plain for text in column]
         full.append(max(cell_len(line) for text in texts for line in text.split("\n")))
         word = max((cell_len(word) for text in texts for word in text.split()), default=0)
         least = ENDLESS if place in right else max(narrow, word)
+        if floor is not None:
+            least = min(least, max(LABEL, word) if floor == "words" else LABEL)
         widths.append(min(full[-1], least if narrow > 1 else 1))
     spare = room - GAP * (len(widths) - 1) - sum(widths)
     while spare > 0 and (lacking := [i for i, size in enumerate(full) if widths[i] < size]):

@@ -1,0 +1,157 @@
+"""A board as papers print it: one table of main scores with their average, the best ones bold."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from kdbench.harness.files.records import Missing
+from kdbench.harness.metrics import info
+from kdbench.reports.columns import Cell, Column
+from kdbench.reports.documents.board import any_bold, label
+from kdbench.reports.headline import main_columns
+from kdbench.reports.text import document as doc
+from kdbench.reports.text.style import fixed, interval, number
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Board, Table
+
+Spread = Literal["pm", "interval", "none"]
+SPREADS: tuple[Spread, ...] = get_args(Spread)
+"""How sure a number is: ± half of its 95% interval, the interval, or nothing."""
+AVERAGE = "Avg."
+
+
+def paper_document(
+    board: "Board", *, spread: Spread = "pm", metrics: Sequence[str] | None = None
+) -> doc.Document:
+    """A table for each suite and pair of models.
+
+    Args:
+        board: the board.
+        spread: what stands behind a mean.
+        metrics: those that were asked for; None: the first main score of each task.
+    """
+    made = [_section(table, spread, metrics) for table in board.tables]
+    return doc.Document("", [section for section in made if section.parts])
+
+
+def _section(table: "Table", spread: Spread, metrics: Sequence[str] | None) -> doc.Section:
+    places = main_columns(table.columns)
+    if metrics is not None or not places:
+        places = list(range(len(table.columns)))
+    if not places:
+        return doc.Section("", [])
+    columns = [table.columns[i] for i in places]
+    averages = _averages(table, places)
+    rows = []
+    for at in _order(table, places, averages):
+        row, values = table.rows[at], [table.cells[at][i] for i in places]
+        best = [_best(table, i, at) for i in places]
+        shown = [_value(*each, spread) for each in zip(values, columns, best, strict=True)]
+        name = label(row.label, []) if _alike(table) else label(row.label, row.training_seeds)
+        rows.append([name, *shown, *_average(averages, at, table, columns)])
+    heads = [info(column.metric).label for column in columns]
+    groups = ["", *(column.task for column in columns)]
+    if len(set(heads)) == 1:  # the caption says it
+        heads, groups = groups[1:], []
+    head = ["Method", *heads, *([AVERAGE] if averages else [])]
+    made = doc.Table(
+        head,
+        rows,
+        right=range(1, len(head)),
+        groups=[*groups, *([""] if averages else [])] if groups else (),
+        references=sum(row.reference for row in table.rows),
+        caption=_caption(table, columns, spread),
+    )
+    return doc.Section(table.title, [made])
+
+
+def _averages(table: "Table", places: Sequence[int]) -> dict[int, float]:
+    """Of the rows that have all columns their mean; none where columns have several metrics, or one."""
+    if len(places) < 2 or len({table.columns[i].metric for i in places}) > 1:
+        return {}
+    found = {}
+    for at, cells in enumerate(table.cells):
+        means = [cell.mean for i in places if isinstance(cell := cells[i], Cell)]
+        if len(means) == len(places):
+            found[at] = math.fsum(means) / len(means)
+    return found
+
+
+def _order(table: "Table", places: Sequence[int], averages: dict[int, float]) -> list[int]:
+    """References as they come, then methods, the best average (else first score) first."""
+    sign = info(table.columns[places[0]].metric).better or 1
+
+    def key(at: int) -> tuple[bool, float]:
+        first = table.cells[at][places[0]]
+        value = averages.get(at, first.mean if isinstance(first, Cell) else -sign * math.inf)
+        return (not table.rows[at].reference, 0.0 if table.rows[at].reference else -sign * value)
+
+    return sorted(range(len(table.rows)), key=key)
+
+
+def _best(table: "Table", place: int, at: int) -> bool:
+    """Whether a value is bold: it may be the best, or where no test says so its mean is."""
+    cell, better = table.cells[at][place], info(table.columns[place].metric).better
+    if table.rows[at].reference or not isinstance(cell, Cell) or not better:
+        return False
+    column = [cells[place] for cells in table.cells]
+    if any(isinstance(each, Cell) and each.bold for each in column):
+        return cell.bold
+    means = [
+        each.mean
+        for row, each in zip(table.rows, column, strict=True)
+        if not row.reference and isinstance(each, Cell)
+    ]
+    return len(means) > 1 and cell.mean * better == max(mean * better for mean in means)
+
+
+def _value(cell: Cell | Missing, column: Column, best: bool, spread: Spread) -> doc.Cell:
+    if isinstance(cell, Missing):
+        return "–"
+    mean = number(cell.mean, column.metric)
+    shown: doc.Piece = doc.Strong(mean) if best else mean
+    if spread == "none" or cell.low is None or cell.high is None:
+        return shown
+    half = f"± {number((cell.high - cell.low) / 2, column.metric)}"
+    return (shown, doc.Small(half if spread == "pm" else interval(cell, column.metric)))
+
+
+def _average(
+    averages: dict[int, float], at: int, table: "Table", columns: Sequence[Column]
+) -> list[doc.Cell]:
+    if not averages:
+        return []
+    if at not in averages:
+        return ["–"]
+    known = info(columns[0].metric)
+    mean, sign = fixed(averages[at], known.digits), known.better or 1
+    ours = [value for place, value in averages.items() if not table.rows[place].reference]
+    first = not table.rows[at].reference and sign * averages[at] == max(sign * v for v in ours)
+    return [doc.Strong(mean) if first and len(ours) > 1 else mean]
+
+
+def _alike(table: "Table") -> bool:
+    """Whether all methods have as many training seeds, so that the caption says it once."""
+    return len({len(row.training_seeds) for row in table.rows if not row.reference}) == 1
+
+
+def _caption(table: "Table", columns: Sequence[Column], spread: Spread) -> str:
+    labels = dict.fromkeys(info(column.metric).label for column in columns)
+    editions = dict.fromkeys(column.edition for column in columns)
+    said = [f"{' and '.join(labels)} of students on {table.suite} ({', '.join(editions)})"]
+    said[0] += f", {table.teacher} to {table.student}."
+    seeds = {len(row.training_seeds) for row in table.rows if not row.reference}
+    if _alike(table):
+        count = seeds.pop()
+        said.append(f"Means over {count} training seed{'s' if count > 1 else ''}.")
+    else:
+        said.append("×N: N training seeds.")
+    if spread != "none":
+        half = "± is half of the 95% interval" if spread == "pm" else "In brackets the 95% interval"
+        said.append(f"{half}.")
+    if any_bold(table):
+        said.append("Bold: cannot be told from the best of its column (model confidence set, .05).")
+    else:
+        said.append("Bold: the highest of its column; no two methods can be told apart.")
+    return " ".join(said)

@@ -1,0 +1,104 @@
+"""What a run ends with: which of several methods is ahead, and what to be warned of."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.metrics import info
+from kdbench.reports.columns import Cell
+from kdbench.reports.compare import ColumnComparison, compare
+from kdbench.reports.headline import main_columns
+from kdbench.reports.rows import GroupedRow
+from kdbench.reports.text.style import number
+
+if TYPE_CHECKING:
+    from kdbench.reports.board import Built, Table
+
+ALPHA = 0.05
+TEACHER, INITS = "teacher", ("sft-init", "student-untrained")
+WHY = "docs/reading-a-run.md"
+
+
+def verdict(built: "Built") -> list[str]:
+    """Lines about each table of a board: the winner of several methods, then warnings.
+
+    A method is ahead only if no other shares a letter with it: their mean scores can then be told apart.
+    """
+    lines = []
+    for table, section in zip(built.board.tables, built.sections, strict=True):
+        lines += [*_winner(table), *_warnings(table, section.rows)]
+    return lines
+
+
+def _winner(table: "Table") -> list[str]:
+    methods = [row for row in table.rows if not row.reference]
+    if len(methods) < 2 or table.headline is None:
+        return []
+    first, *others = table.headline.places
+    alike = [place.label for place in others if set(place.alike) & set(first.alike)]
+    if not alike:
+        return [f"winner: {first.label}"]
+    return [
+        f"not distinguishable: {', '.join([first.label, *alike])}; of these {first.label} has the highest "
+        "mean score"
+    ]
+
+
+def _warnings(table: "Table", rows: Sequence[GroupedRow]) -> list[str]:
+    """A teacher that is no better than the init, and students that are worse than what they began as."""
+    references = {each.row.method: each for each in rows if each.row.reference}
+    init = next((references[name] for name in INITS if name in references), None)
+    teacher = references.get(TEACHER)
+    lines = []
+    if init is None:
+        return lines
+    if teacher is not None and (below := _below(table, rows, teacher, init)):
+        lines.append(
+            f"note: the teacher is below {init.row.label}: {below}; why that matters: {WHY}"
+        )
+    for each in rows:
+        if not each.row.reference and (below := _below(table, rows, each, init)):
+            lines.append(
+                f"note: {each.row.label} is below {init.row.label}, from which it started: {below}; what "
+                f"to look at: {WHY}"
+            )
+    return lines
+
+
+def _below(table: "Table", rows: Sequence[GroupedRow], one: GroupedRow, other: GroupedRow) -> str:
+    """By how much a row's mean over the main columns is below another's; empty where it is not."""
+    ids = [each.row.id for each in rows]
+    pairs = []
+    for place in main_columns(table.columns):
+        a, b = (table.cells[ids.index(each.row.id)][place] for each in (one, other))
+        column = table.columns[place]
+        if isinstance(a, Cell) and isinstance(b, Cell) and column.metric == _first(table):
+            pairs.append((column, a.mean, b.mean))
+    if not pairs:
+        return ""
+    metric = pairs[0][0].metric
+    means = [math.fsum(pair[i] for pair in pairs) / len(pairs) for i in (1, 2)]
+    if (means[0] - means[1]) * info(metric).better >= 0:
+        return ""
+    said = f"{info(metric).label} {number(means[0], metric)} against {number(means[1], metric)}"
+    tests = _tests(one, other, [column.task for column, *_ in pairs], metric)
+    clear = [t for t in tests if t.p < ALPHA and t.difference * info(metric).better < 0]
+    if not clear:
+        return f"{said}, which may be chance"
+    return f"{said}, clearly so on {', '.join(test.heading for test in clear)}"
+
+
+def _first(table: "Table") -> str:
+    """The main metric of the first main column; other metrics have other units."""
+    return table.columns[main_columns(table.columns)[0]].metric
+
+
+def _tests(
+    one: GroupedRow, other: GroupedRow, tasks: Sequence[str], metric: str
+) -> list[ColumnComparison]:
+    sides = ([run.folder.path for run in each.runs] for each in (one, other))
+    try:
+        return compare(*sides, tasks=tasks, metrics=[metric]).columns
+    except InputError:  # inits of several seeds are no single row
+        return []
