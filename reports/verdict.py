@@ -50,7 +50,7 @@ def _warnings(table: "Table", rows: Sequence[GroupedRow]) -> list[str]:
     references = {each.row.method: each for each in rows if each.row.reference}
     init = next((references[name] for name in INITS if name in references), None)
     teacher = references.get(TEACHER)
-    lines = []
+    lines: list[str] = []
     if init is None:
         return lines
     if teacher is not None and (below := _below(table, rows, teacher, init)):
@@ -78,10 +78,11 @@ def _below(table: "Table", rows: Sequence[GroupedRow], one: GroupedRow, other: G
     if not pairs:
         return ""
     metric = pairs[0][0].metric
-    means = [math.fsum(pair[i] for pair in pairs) / len(pairs) for i in (1, 2)]
-    if (means[0] - means[1]) * info(metric).better >= 0:
+    mine = math.fsum(mean for _, mean, _ in pairs) / len(pairs)
+    others = math.fsum(mean for *_, mean in pairs) / len(pairs)
+    if (mine - others) * info(metric).better >= 0:
         return ""
-    said = f"{info(metric).label} {number(means[0], metric)} against {number(means[1], metric)}"
+    said = f"{info(metric).label} {number(mine, metric)} against {number(others, metric)}"
     tests = _tests(one, other, [column.task for column, *_ in pairs], metric)
     clear = [t for t in tests if t.p < ALPHA and t.difference * info(metric).better < 0]
     if not clear:

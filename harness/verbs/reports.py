@@ -23,6 +23,11 @@ Side = Annotated[
     ),
 ]
 
+SpreadOption = Annotated[
+    Literal["pm", "interval", "none"],
+    typer.Option(help="Of LaTeX's first table: ± half of the 95% interval, the interval, or none."),
+]
+
 
 def leaderboard(
     *,
@@ -45,12 +50,7 @@ def leaderboard(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics, comma-separated; default: all.")
     ] = None,
-    spread: Annotated[
-        Literal["pm", "interval", "none"],
-        typer.Option(
-            help="Of LaTeX's first table: ± half of the 95% interval, the interval, or none."
-        ),
-    ] = "pm",
+    spread: SpreadOption = "pm",
     rules: Annotated[
         str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
     ] = "closed-v1",
