@@ -41,7 +41,7 @@ def board_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 level + 0.4 * seed,
                 tasks=TASKS,
                 training_seed=seed,
-                note="student",
+                note="sampled" if method == "same" else "student",
                 probes=more | probes,
                 text="one small house" if method == "gkd" else "one large house",
                 variant="=2+2" if method == "fkd" else "",
@@ -226,7 +226,9 @@ def test_pictures_lead_to_cards_and_follow_the_cost(open_page: Open) -> None:
     page.get_by_label("Cost").select_option("student")
     costs = page.get_by_role("group", name="against tokens through the student")
     points = costs.get_by_role("button")
-    assert "1k" in points.first.get_attribute("aria-label")
+    said = [point.get_attribute("aria-label") for point in points.all()]
+    assert said[0].startswith("same") and said[0].endswith(", 0"), "it used none of these tokens"
+    assert all(text.endswith(", 1k") for text in said[1:])
     assert page.evaluate("location.hash") == "#cost=student"
     costs.locator("[tabindex='0']").focus()
     before = page.evaluate("document.activeElement.getAttribute('aria-label')")

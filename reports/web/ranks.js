@@ -21,7 +21,7 @@ function rankPanels(head, room) {
 
 function rankPanel(svg, head, [name, title, low, high], left, width, height) {
   const across = (value) => left + 6 + ((width - 12) * (value - low)) / (high - low);
-  const round = ticks(low, high, Math.max(3, Math.floor(width / 60)));
+  const round = ticks(low, high, Math.max(3, Math.floor(width / 60))).filter((at) => name !== "rank" || Number.isInteger(at));
   for (const at of name === "rank" && round[0] > 2 ? [1, ...round] : round) {
     svg.append(shape("line", { x1: across(at), x2: across(at), y1: 22, y2: height - 4, class: at === 0 ? "zero" : "track" }));
     words(svg, across(at), 18, "middle", number(at, Number.isInteger(at) ? 0 : 1));

@@ -172,6 +172,10 @@ async function openViewer(place, table, clicked = null) {
     place.replaceChildren(el("p", { class: "dim" }, "This page holds no stored answers of these runs."));
     return;
   }
+  if (typeof DecompressionStream !== "function") {
+    place.replaceChildren(el("p", { class: "dim" }, "This browser cannot unpack the answers; a newer one can."));
+    return;
+  }
   place.replaceChildren(el("p", { class: "dim" }, "unpacking …"));
   place.replaceChildren(await new Viewer(table, clicked).open());
 }

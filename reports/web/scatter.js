@@ -5,19 +5,20 @@ const MARGIN = { left: 44, right: 14, top: 14, bottom: 40 };
 // The axis of costs: logarithmic where they differ much; what costs nothing stands apart at its left end.
 function costAxis(points, kind, width) {
   const costs = points.map(({ x }) => x).filter((x) => x > 0);
-  const zeros = costs.length < points.length;
   let [low, high] = costs.length ? [Math.min(...costs), Math.max(...costs)] : [1, 2];
   const log = high / low > 6;
+  const apart = log && costs.length < points.length; // nothing, where the axis has no place for it
   if (log) [low, high] = [low / 1.15, high * 1.15];
+  else if (costs.length < points.length) [low, high] = [0, high * 1.08];
   else [low, high] = [Math.max(0, low - (high - low || low) * 0.15), high + (high - low || high) * 0.15];
-  const left = MARGIN.left + (zeros ? 34 : 6);
+  const left = MARGIN.left + (apart ? 34 : 8);
   const [from, to] = log ? [Math.log(low), Math.log(high)] : [low, high];
-  const across = (x) => (x <= 0 && zeros ? MARGIN.left + 8 : left + ((width - left - MARGIN.right) * ((log ? Math.log(x) : x) - from)) / (to - from));
+  const across = (x) => (x <= 0 && apart ? MARGIN.left + 8 : left + ((width - left - MARGIN.right) * ((log ? Math.log(x) : x) - from)) / (to - from));
   let round = kind === "seconds" ? TIMES : [];
-  if (kind !== "seconds") for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) round.push(power, 2 * power, 5 * power);
+  if (kind !== "seconds" && log) for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) round.push(power, 2 * power, 5 * power);
   round = round.filter((x) => x >= low && x <= high);
   const at = log && round.length > 1 ? round : ticks(low, high, Math.max(3, width / 110));
-  return { across, marks: [...(zeros ? [[0, "0"]] : []), ...at.map((x) => [x, amount(x, kind)])] };
+  return { across, marks: [...(apart ? [[0, "0"]] : []), ...at.map((x) => [x, amount(x, kind)])] };
 }
 
 // Names beside the dots, those of the front first, where they touch nothing that is already there.
@@ -62,7 +63,7 @@ function pointButtons(svg, points, open) {
 }
 
 function drawCosts(head, kind, named, open, width) {
-  const height = Math.max(300, Math.min(540, width * 0.8));
+  const height = Math.max(220, Math.min(540, width * 0.8, 180 + head.places.length * 16));
   const bottom = height - MARGIN.bottom;
   const points = head.places.filter((place) => kind in place.cost).map((place) => ({
     label: place.label, name: named(place.label), x: place.cost[kind][0], y: place.quality, front: place.cost[kind][2],
@@ -75,7 +76,7 @@ function drawCosts(head, kind, named, open, width) {
   const title = head.costs.find(([name]) => name === kind)[1];
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, class: "figure", role: "group", "aria-label": `${head.quality} against ${title}` });
   const sign = head.quality === "mean rank" ? -1 : 1;
-  for (const y of ticks(low, high, 5)) {
+  for (const y of ticks(low, high, 5).filter((at) => sign > 0 || Number.isInteger(2 * at))) {
     svg.append(shape("line", { x1: MARGIN.left, x2: width, y1: up(y), y2: up(y), class: "track" }));
     words(svg, MARGIN.left - 6, up(y) + 4, "end", number(sign * y, Number.isInteger(y) ? 0 : 1));
   }
