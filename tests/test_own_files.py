@@ -22,6 +22,9 @@ from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import TokenRule, end_of, tokenise
 from kdbench.harness.data.understood import Reading, Understood, first_rows, held_out, understand
 from kdbench.harness.errors import InputError
+from kdbench.harness.resolve import resolve
+from kdbench.harness.runner.data import fitted
+from kdbench.harness.runner.rows import load_rows
 
 ROWS = [
     {"instruction": "Name a colour.", "input": "", "output": "Red.\r\nOr blue\u2028?"},
@@ -314,6 +317,20 @@ def test_what_is_refused_is_refused_by_name_in_one_sentence(shape: str, tmp_path
     assert "\n" not in str(caught.value)
 
 
+def test_answers_that_were_chosen_can_be_learnt_from(tmp_path: Path) -> None:
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    path = bytes_as("a.jsonl", lines([pair]))(tmp_path)
+    found = read(path, columns={"prompt": "prompt", "response": "chosen"})
+    assert found.examples[0].references == ("a",)
+    path = bytes_as("b.jsonl", lines([{"chosen": CHATS[1], "rejected": CHATS[1]}]))(tmp_path)
+    assert read(path, columns={"messages": "chosen"}).examples[0].references == ("Eelgrass\n",)
+
+
+def test_every_shape_stands_in_the_table() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "own-files.md").read_text(encoding="utf-8")
+    assert [shape for shape in (*SHAPES, *REFUSED) if f"| {shape} |" not in page] == []
+
+
 def test_what_is_dropped_is_counted_by_reason(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "output": out} for out in ("a", "", "a", None, "\ud800", "b", "  ")]
     path = bytes_as("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())(tmp_path)
@@ -411,3 +428,26 @@ def test_rows_held_out_never_part_what_asks_the_same(tmp_path: Path) -> None:
     assert (len(kept), len(back)) == (54, 6)
     assert not {e.asked for e in kept} & {e.asked for e in back}
     assert held_out(found.examples[:1]) == (found.examples[:1], [])
+
+
+def test_a_run_says_what_became_of_its_rows(tmp_path: Path) -> None:
+    rows = [{"ask": f"Say {n}", "reply": "" if n in (3, 5) else f"{n}"} for n in range(50)]
+    path = bytes_as("a.csv", separated(rows, ","))(tmp_path)  # type: ignore[arg-type]
+    settings = [f"data.train={path}", "data.columns=prompt=ask,response=reply", "data.dev=null"]
+    settings += ["data.limit=20", "data.prompts=null", "data.text=null"]
+    config = resolve(suite="mini-test", method="sft", assignments=settings)
+    found = load_rows(config, None)
+    assert found.told == [
+        f"train: {path}: CSV; columns ask (as instruction), reply (as output)",
+        "train: 50 rows read, 2 dropped: 2 with an empty answer (rows 4, 6)",
+        "dev: 4 of these rows, held out (data.dev names others)",
+        "train: 20 rows used because data.limit=20",
+    ]
+    assert (len(found.train), len(found.dev)) == (20, 4)
+    facts = {"train": {"rows": 20, "kept": 18, "dropped": 2, "responses_cut": 1}}
+    assert fitted(facts, config.train) == [
+        "train: 18 of 20 used: 2 dropped because their prompts are longer than train.max_prompt="
+        f"{config.train.max_prompt}; 1 answers cut at train.max_length={config.train.max_length}"
+    ]
+    with pytest.raises(InputError, match="no data set is called 'dooly'; did you mean dolly"):
+        load_rows(resolve(suite="mini-test", method="sft", assignments=["data.train=dooly"]), None)

@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import sacrebleu
+from chat_styles import STYLES
 
 from kdbench.harness import cli
+from kdbench.harness.data.chat import rendered
 from kdbench.harness.data.examples import Example
+from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.files.records import Estimate, Missing, Summary
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.questions import prepared
+from kdbench.harness.resolve import resolve
 from kdbench.tasks.catalogue import task_examples
+from kdbench.tasks.protocols import get_protocol
 from kdbench.tasks.translation import Corpus, bleu_words
 from kdbench.tasks.words import fitting
 
@@ -144,6 +151,8 @@ def test_answers_of_another_system_stand_beside_a_run_and_are_marked(
     assert run("score", made.path)[0] == 0 and made.summary.path.read_bytes() == before
     code, said = run("leaderboard", runs, "--format", "md")
     assert code == 0 and "again (outside)" in said
+    code, said = run("judge", made.path, folder.path, "--tasks", "own", "--dry-run")
+    assert code == 0, said
     code, said = run("compare", "gpt", "again", "--runs-dir", runs, "--task", "own")
     assert code == 0, said
 
@@ -174,6 +183,33 @@ def test_answers_that_do_not_fit_are_one_sentence(
     code, said = run("score", "--outputs", outs, "--references", refs, "--runs-dir", tmp_path / "r")
     assert code == 2
     assert re.search(says, " ".join(said.split())), said
+
+
+def test_a_chat_is_asked_by_the_students_own_template(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    chat = [("system", "Be brief."), ("user", "A?"), ("assistant", "a"), ("user", "B?")]
+    said = [{"role": role, "content": text} for role, text in (*chat, ("assistant", "b"))]
+    path.write_text(lines([{"messages": said}]))
+    config = resolve(suite="mini-test", method="sft", assignments=["tasks.limit=1"])
+    found = task_rows(str(path), config)
+    protocol = get_protocol("strict")
+    for name in ("chatml", "llama 3, with the date", "zephyr"):
+        tokenizer = STYLES[name].tokenizer()
+        task = prepared(
+            found.examples,
+            task="chats",
+            edition="file",
+            protocol=protocol,
+            tokenizer=tokenizer,
+            template="chat",
+            source="file",
+        )
+        (doc,) = task.docs
+        assert doc.prompt == rendered(tokenizer, said[:-1]) == tokenizer.decode(doc.ids)
+        assert doc.references == ("b",)
+    path.write_text(lines([{"text": "Eelgrass grows."}]))
+    with pytest.raises(InputError, match="plain text, which asks nothing"):
+        task_rows(str(path), config)
 
 
 def test_answers_in_other_scripts_are_scored_by_words_of_theirs(run: Run, tmp_path: Path) -> None:

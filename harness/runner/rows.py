@@ -46,14 +46,16 @@ def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
     data, told = config.data, list[str]()
     train, source = _found(data.train, "train", data_dir, _reading(data), told)
     train, dev = _development(data, data_dir, train, source, told)
-    train = _limited(train, data.limit, "limit", told)
-    dev = _limited(dev, data.dev_limit, "dev_limit", told)
+    train = _limited(train, data.limit, "train: ", "limit", told)
+    dev = _limited(dev, data.dev_limit, "dev: ", "dev_limit", told)
     text = _texts(data.text, data_dir, data.text_limit) if data.text else []
     prompts: list[Example] = []
     if data.prompts:
         reading = _reading(data, answers=False, fallback=True)
-        prompts, _ = _found(data.prompts, "train", data_dir, reading, told)
-        prompts = _limited(prompts, data.prompts_limit, "prompts_limit", told)
+        own: list[str] = []
+        prompts, _ = _found(data.prompts, "train", data_dir, reading, own)
+        told += [line.replace("train: ", "prompts: ", 1) for line in own]
+        prompts = _limited(prompts, data.prompts_limit, "prompts: ", "prompts_limit", told)
     fingerprints = {
         "train": examples_sha256(train),
         "dev": examples_sha256(dev),
@@ -115,12 +117,12 @@ def _development(
 
 
 def _limited(
-    examples: list[Example], limit: int | None, name: str, told: list[str]
+    examples: list[Example], limit: int | None, split: str, name: str, told: list[str]
 ) -> list[Example]:
     found = first_rows(examples, limit)
-    if told and len(found) < len(examples):
+    if any(line.startswith(split) for line in told) and len(found) < len(examples):
         count = len({example.doc_id for example in found})
-        told.append(f"{count:,} rows used because data.{name}={limit}")
+        told.append(f"{split}{count:,} rows used because data.{name}={limit}")
     return found
 
 
