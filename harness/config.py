@@ -270,6 +270,7 @@ class Request:
         teacher: for ``eval``: what exposure bias is measured against, named like ``model``.
         run: for ``eval`` of a trained run: its folder, instead of ``model``.
         argv: the command line as typed.
+        track: trackers that are told of the training, comma-separated; None: nobody is.
     """
 
     config: RunConfig
@@ -284,6 +285,7 @@ class Request:
     teacher: str | None = None
     run: Path | None = None
     argv: tuple[str, ...] = field(default=())
+    track: str | None = None
 
 
 def run_name(config: RunConfig, identifier: str) -> str:

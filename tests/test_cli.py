@@ -202,7 +202,7 @@ def test_verbs_that_evaluate_take_the_same_options() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     flags = {n: {o for p in c.params for o in p.opts} for n, c in commands.items()}
     for verb in ("run", "eval"):
-        assert {"--tasks", "--limit", "--protocol", "--template"} <= flags[verb]
+        assert {"--tasks", "--limit", "--template"} <= flags[verb]
     for verb in ("run", "train", "eval", "ablate"):
         assert {"--runs-dir", "--data-dir", "--device", "--accept-drift", "--json"} <= flags[verb]
     asked = options.Asked(tasks="dolly, own.jsonl", template="chat").settings()

@@ -115,7 +115,7 @@ class Loop:
         self.resumed(self.state)
         if self.evaluator and self.state.step == 0:
             metrics = self._evaluate()
-            self._log(TrainRow(step=0, loss=metrics.get("dev_loss", 0.0)), metrics)
+            self._log(TrainRow(step=0, loss=metrics.get("dev_loss", 0.0), evaluation=metrics))
         while self._progress() < 1.0:
             self._step()
         if self.state.best is None:  # "last", or nothing was evaluated
@@ -228,7 +228,8 @@ class Loop:
         step, done = self.state.step, self._progress() >= 1.0
         every = self.recipe.evaluation_every(len(self.ctx.train))
         due = done or (every and step % every == 0)
-        self._log(row, self._evaluate() if due else {})
+        row = row.model_copy(update={"evaluation": self._evaluate() if due else {}})
+        self._log(row)
         if self.accelerator.is_main_process:
             self.show(self.state, row)
         if done or step % self.recipe.save_every == 0:
@@ -240,9 +241,8 @@ class Loop:
             }
             self.checkpoints.save(step, state, best=self.state.best_step)
 
-    def _log(self, row: TrainRow, evaluation: dict[str, float]) -> None:
+    def _log(self, row: TrainRow) -> None:
         if self.accelerator.is_main_process:
-            row = row.model_copy(update={"evaluation": evaluation})
             append_rows(self.out / "metrics.jsonl", [row])
 
     def _evaluate(self) -> dict[str, float]:

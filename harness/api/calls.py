@@ -29,6 +29,8 @@ class Place(TypedDict, total=False):
     """Continue although code or data changed, and record it."""
     quiet: bool
     """No progress: neither lines nor, in a notebook, a bar."""
+    track: str | None
+    """Trackers that are told of a training, comma-separated: tensorboard, trackio, wandb; None: nobody."""
 
 
 def make_request(

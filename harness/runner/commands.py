@@ -1,5 +1,6 @@
 """run, train and eval as lists of stages."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ from kdbench.harness.runner.prepare import (
 )
 from kdbench.harness.runner.probing import Prober, check_probes, room, text_model
 from kdbench.harness.runner.rows import run_overlaps
+from kdbench.harness.runner.tracking import check_trackers, open_tracking
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
 from kdbench.trainers.models import load_model, load_tokenizer
@@ -68,17 +70,23 @@ def run_command(request: Request) -> Ran:
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
     progress = Progress(quiet=request.quiet or request.json_output)
     check_task_data(request.config, request.data_dir, progress.say)
+    check_trackers(request.track)
     session = open_session(request, progress)
     prepared = _trained_run(session)
     label, probes = session.config.method.name, session.config.tasks.probes
     student = student_of(prepared.run, session.config.pair.student)
     teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
     _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
+    if request.track and session.is_main:
+        with open_tracking(session, prepared.run.name) as tracking:
+            steps = prepared.run.training.stage.info().get("steps", 0)
+            tracking.scores(prepared.run.summary.read(), steps)
     return _ran(session, prepared.run, evaluate_references(session, prepared))
 
 
 def train_command(request: Request) -> Ran:
     """The training stage of ``run`` on its own."""
+    check_trackers(request.track)
     session = open_session(request, Progress(quiet=request.quiet or request.json_output))
     return Ran(_trained_run(session).run, [], [], session.is_main)
 
@@ -127,7 +135,9 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         init=init.card,
     )
     run.prepare.write(record)
-    info = train(session, method_job(session, prepared, teacher, init, data))
+    job = method_job(session, prepared, teacher, init, data)
+    with open_tracking(session, run.name) as tracking:
+        info = train(session, replace(job, told=tracking.row))
     if not session.is_main:
         return
     card = run_card(session, prepared, teacher.card, info)

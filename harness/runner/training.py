@@ -46,6 +46,7 @@ class Job:
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
         out: folder of the training; see `kdbench.trainers.loop`.
+        told: who else is told of each logged step.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Job:
     shared: int | None = None
     twins: Callable[[], Twins] | None = None
     rouge_tokenizer: Tokenizer = "rouge"
+    told: Callable[[TrainRow], None] = lambda row: None
 
 
 FALLBACK: Final = "min:dev_loss"
@@ -128,6 +130,7 @@ def _run(session: Session, job: Job) -> State:
         def show(state: State, row: TrainRow) -> None:
             tokens = state.tokens.get("student", 0)
             live.update(state.step, loss=row.loss, tokens=tokens, **row.evaluation)
+            job.told(row)
 
         loop.show = show
         loop.resumed = lambda state: live.resumed(state.step, state.tokens.get("student", 0))

@@ -25,6 +25,11 @@ TASK_FILES = typer.Option(
 class Evaluated(options.Asked):
     """What is asked, and what is measured besides."""
 
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Evaluation protocol: minillm-compat or strict."),
+        Sets("tasks.protocol"),
+    ] = None
     probes: Annotated[
         str | None,
         typer.Option(help="exposure, calibration, loss, truth, self_bleu; comma-separated."),

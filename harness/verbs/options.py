@@ -70,6 +70,13 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress lines.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        envvar="KDBENCH_TRACK",
+        help="Tell trackers of the training, comma-separated: tensorboard, trackio, wandb; default: nobody.",
+    ),
+]
 RunName = Annotated[Path, typer.Argument(help="Run folder, or its name (or a part) in --runs-dir.")]
 Format = Annotated[str, typer.Option("--format", help="terminal, md, latex, csv, html or json.")]
 Out = Annotated[Path | None, typer.Option(help="File to write.")]
@@ -157,11 +164,6 @@ class Asked(Group):
         int | None,
         typer.Option(help="Evaluate on the first N prompts of each task."),
         Sets("tasks.limit"),
-    ] = None
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="Evaluation protocol: minillm-compat or strict."),
-        Sets("tasks.protocol"),
     ] = None
     template: Annotated[
         str | None,

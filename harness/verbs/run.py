@@ -22,6 +22,7 @@ def run(
     asked: options.Asked,
     pair: options.Pair,
     set_: options.Set = None,
+    track: options.Track = None,
     work: options.Workplace,
 ) -> None:
     """Train a student by a method, evaluate it and its references, and print the comparison.
@@ -40,7 +41,7 @@ def run(
     made, failed = [], []
     for config in configs:
         try:
-            made.append(run_request(work.request(config)))
+            made.append(run_request(work.request(config, track=track)))
         except CellFailed as error:
             if len(configs) == 1:
                 raise
@@ -57,6 +58,7 @@ def train(
     suite: options.Suite = "mini",
     pair: options.Pair,
     set_: options.Set = None,
+    track: options.Track = None,
     work: options.Workplace,
 ) -> None:
     """Train a student without evaluating it; ``run`` with the same settings goes on from there."""
@@ -66,7 +68,7 @@ def train(
 
     flags = pair.settings()
     config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
-    made = train_request(work.request(config))
+    made = train_request(work.request(config, track=track))
     if made.is_main and work.json_output:
         typer.echo(json.dumps({"run": str(made.path), "student": str(made.student)}))
     elif made.is_main:
