@@ -18,6 +18,7 @@ TRAINED = {
 TRAINS = ("run", "train", "ablate", "tune")
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(TRAINS, TRAINED),
+    "run": TRAINED | {"--protocol": "tasks.protocol"},
     "doctor": {"--batch-size": "train.batch_size"},
     "eval": {"--batch-size": "generate.batch_size"},
 }
