@@ -24,6 +24,7 @@ from kdbench.harness.errors import KdbenchError
 from kdbench.harness.printing import guarded, printable
 from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
+from kdbench.harness.verbs.distill import distill
 from kdbench.harness.verbs.doctor import doctor
 from kdbench.harness.verbs.evaluate import evaluate, score
 from kdbench.harness.verbs.helps import Verb, Verbs
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = {
-    "Make runs": (run, train, evaluate, ablate, tune),
+    "Make runs": (distill, run, train, evaluate, ablate, tune),
     "Score stored answers": (score, judge),
     "Read runs": (leaderboard, compare, show, report, check, claims, ledger, bundle),
     "Look after runs": (ls, watch, clean),

@@ -16,6 +16,7 @@ from kdbench.harness.config import RunConfig, run_name, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import content_hash, file_state, read_record, write_json
+from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import DATA_NAMES, Contents, digest, run_id, run_parts
 from kdbench.harness.provenance import source_folders, tree_sha256
 from kdbench.trainers.optim import Precision
@@ -27,6 +28,9 @@ TOKENIZER_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "*.jinja", "chat_template.json",
     "additional_chat_templates/*.jinja",
 )  # fmt: skip
+
+# What is fetched of a model on the hub: weights, configurations, tokenizers, chat templates; no code.
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def model_fingerprint(path: Path | str) -> str:
@@ -50,6 +54,35 @@ def _fingerprint(path: Path, patterns: Iterable[str], what: str) -> str:
     if not found:
         raise InputError(f"{path} holds no {what}; give a Hugging Face folder or a .gguf file")
     return digest(sorted((str(file.relative_to(path)), content_hash(file)) for file in found))
+
+
+def local_copy(ref: str) -> Path:
+    """The file or folder of a model.
+
+    Raises:
+        InputError: neither a path nor a hub id that can be had.
+    """
+    path = Path(ref).expanduser()
+    if path.is_dir() or path.suffix == ".gguf":
+        return path
+    if path.exists() or path.is_symlink():
+        raise InputError(
+            f"{ref!r} is neither a model folder nor a .gguf file; give the folder that holds a model's "
+            "config.json and weights"
+        )
+    from huggingface_hub import snapshot_download
+
+    with foreign(
+        f"no model at {ref!r}: no such file or folder, and the Hugging Face hub gave none",
+        "give the path of a model folder or .gguf file, or connect to the network",
+    ):
+        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
+
+
+def from_hub(ref: str) -> bool:
+    """Whether a model is the hub's: no file or folder here, no recipe, nothing of the generated world."""
+    here = Path(ref).expanduser().exists() or ref.endswith((".gguf", ".json"))
+    return not here and ":" not in ref
 
 
 # -- what was found out ---------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """How a `RunConfig` is put together: defaults < suite < suite's method section < --set < flags.
 
+Suite ``own`` is put together by what is measured of the models and data that --set and flags name.
+
 A suite YAML is a partial RunConfig plus two keys of its own: ``extends`` (another suite to start
 from) and ``methods`` (``train``, ``method`` and ``tuning`` fields by method name). Its ``init_sft``
 and ``teacher_sft`` trainings are partial too and start from its ``train``.
@@ -22,6 +24,7 @@ from kdbench.harness.files.shipped import SUITES, parse_yaml
 from kdbench.harness.files.store import validated
 from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import departures
+from kdbench.harness.own.settings import OWN
 from kdbench.harness.printing import elided
 from kdbench.harness.registry import (
     Found,
@@ -101,8 +104,12 @@ def resolve(
     """
     check_method_name(method)
     tree = load_suite(suite)
-    methods = tree.pop("methods", None) or {}
     above = _changes(assignments, flags or {})
+    if suite == OWN:
+        from kdbench.harness.own.suite import measured_tree  # it reads tokenizers
+
+        tree = merge(tree, measured_tree(above))
+    methods = tree.pop("methods", None) or {}
     found = find_method(method)
     own = methods.get(found.name) or {}
     training = merge(tree.get("train") or {}, own.get("train") or {})

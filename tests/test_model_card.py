@@ -12,6 +12,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import read_json, write_json
 from kdbench.harness.runner.summary import write_student_card
+from kdbench.reports.run.model_card import DOLLY
 from kdbench.reports.run.parts import command
 from tests.support.report_runs import trained_run
 
@@ -105,3 +106,53 @@ def test_untrained_folders_get_no_card(run: Path) -> None:
 def test_commands_keep_names_but_no_folders(word: str, kept: str) -> None:
     argv = ["kdbench", "run", "--runs-dir", "/r", word, "--device=cuda", "--quiet"]
     assert command(argv) == ["kdbench", "run", kept]
+
+
+def told(
+    folder: Path,
+    *,
+    pair: dict[str, str],
+    data: dict[str, object],
+    hub: list[str] | None = None,
+    facts: dict[str, object] | None = None,
+) -> str:
+    """The whole card of a run with another pair and other data."""
+    config = read_json(folder / "config.json")
+    config["pair"] |= pair
+    config["data"] |= data
+    write_json(folder / "config.json", config)
+    record = read_json(folder / "prepare.json") | {"hub": hub}
+    write_json(folder / "prepare.json", record | ({"data": facts} if facts else {}))
+    write_student_card(RunFolder(folder))
+    return (folder / "train" / "student" / "README.md").read_text()
+
+
+def test_a_folder_named_like_a_model_of_the_hub_is_none(run: Path) -> None:
+    pair = {"teacher": "models/teacher", "student": "someone/small"}
+    said = told(run, pair=pair, data={}, hub=["someone/small"])
+    assert yaml.safe_load(said.split("---\n")[1])["base_model"] == ["someone/small"]
+    said = told(run, pair=pair, data={}, hub=[])
+    assert "base_model" not in yaml.safe_load(said.split("---\n")[1])
+
+
+def test_private_rows_under_a_known_name_get_neither_its_name_nor_its_licence(run: Path) -> None:
+    facts = {"rows": 60, "kept": 54}
+    private = {split: {"sha256": "f" * 64, **facts} for split in ("train", "dev")}
+    said = told(run, pair={}, data={"train": "dolly", "dev": None}, facts=private)
+    assert "MiniLLM" not in said.split("## Data")[1].split("## Scores")[0]
+    assert "datasets" not in yaml.safe_load(said.split("---\n")[1])
+    assert "as its owner states it" in said and "CC BY" not in said
+    real = {split: {"sha256": digest, **facts} for split, digest in DOLLY.items()}
+    said = told(run, pair={}, data={}, facts=real)
+    assert yaml.safe_load(said.split("---\n")[1])["datasets"] == ["MiniLLM/dolly"]
+    assert "CC BY-SA 3.0" in said
+
+
+def test_a_student_of_own_data_says_whose_rows_and_no_suite_that_others_lack(run: Path) -> None:
+    data = {"train": "/home/someone/out/data/train.jsonl", "dev": None}
+    facts: dict[str, object] = {split: {"sha256": "f" * 64} for split in ("train", "dev")}
+    pair = {"teacher": "/home/someone/t", "student": "prune:3"}
+    said = told(run, pair=pair, data=data, hub=[], facts=facts)
+    assert "/home" not in said and "someone" not in said
+    assert "train.jsonl, its dev rows or some held out" in said
+    assert not {"base_model", "datasets", "license"} & yaml.safe_load(said.split("---\n")[1]).keys()

@@ -350,6 +350,9 @@ class PrepareRecord(Record):
     teacher: ModelRef | None = None
     init: ModelRef | None = None
     notes: list[str] = []
+    hub: list[str] | None = Field(
+        None, description="which of student and teacher came from the hub; none: not recorded"
+    )
 
 
 class Manifest(Record):

@@ -4,9 +4,11 @@ What a notebook or a program calls; the command line (``kdbench``, ``python -m k
 
     import kdbench
 
+    best = kdbench.distill("my-teacher", "prune:12", "rows.jsonl")
+    best.student                    # the best student, an ordinary Hugging Face folder
+
     made = kdbench.run("fkd", suite="mini-test")
     made.table                      # a pandas DataFrame: truth, teacher, init and student
-    made.student                    # the student, an ordinary Hugging Face folder
 
 Nothing heavy is imported before the first call. A mistake of the caller raises
 `kdbench.InputError` (a ``ValueError``) with one sentence: what, where, what to do.
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdbench.harness.api.boards import leaderboard as leaderboard
     from kdbench.harness.api.boards import load_run as load_run
+    from kdbench.harness.api.distilling import Distilled as Distilled
+    from kdbench.harness.api.distilling import distill as distill
     from kdbench.harness.api.results import Board as Board
     from kdbench.harness.api.results import Made as Made
     from kdbench.harness.api.running import evaluate as evaluate
@@ -28,10 +32,12 @@ if TYPE_CHECKING:
     __version__: str
 
 PLACES = {
+    "distill": "api.distilling",
     "run": "api.running",
     "evaluate": "api.running",
     "leaderboard": "api.boards",
     "load_run": "api.boards",
+    "Distilled": "api.distilling",
     "Made": "api.results",
     "Board": "api.results",
     "InputError": "errors",

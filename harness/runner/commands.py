@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.config import Request
+from kdbench.harness.contents import from_hub
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import (
     Answering,
@@ -19,6 +20,7 @@ from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.identity import identity, shared_id
+from kdbench.harness.own.notes import foreign_note
 from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
@@ -99,6 +101,8 @@ def _ran(session: Session, run: RunFolder, references: list[RunFolder]) -> Ran:
 def _trained_run(session: Session) -> Prepared:
     """Stages prepare and train of the configured run, under its lock."""
     check_method(session.config.method)
+    if note := foreign_note(session.config):
+        session.progress.say(f"note: {note}")
     prepared = prepare(session)
     make_folder(prepared.run.path)
     with session.writing(prepared.run.path):
@@ -133,6 +137,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         template=config.pair.template,
         teacher=teacher.card,
         init=init.card,
+        hub=[name for name in (config.pair.student, config.pair.teacher) if from_hub(name)],
     )
     run.prepare.write(record)
     job = method_job(session, prepared, teacher, init, data)

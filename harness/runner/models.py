@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import PairConfig, RunConfig
-from kdbench.harness.contents import model_fingerprint, tokenizer_fingerprint
+from kdbench.harness.contents import local_copy, model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import encode, end_of, opening
@@ -20,7 +20,6 @@ from kdbench.harness.files.folders import build_once
 from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import read_json, reading
-from kdbench.harness.foreign import foreign
 from kdbench.harness.identity import identity, model_id
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.runner.rows import WORLDS
@@ -42,9 +41,6 @@ from kdbench.trainers.models import (
     verify_model,
     vocabulary,
 )
-
-# What is fetched of a model on the hub: weights, configurations, tokenizers, chat templates; no code.
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,29 +119,6 @@ def _verify(ref: str, stamps: tuple[tuple[str, int, int], ...]) -> None:
     """Whether a model and its tokenizer load and fit; remembered while its files stay the same."""
     model = verify_model(ref)
     vocabulary(load_tokenizer(ref), model)
-
-
-def local_copy(ref: str) -> Path:
-    """The file or folder of a model.
-
-    Raises:
-        InputError: neither a path nor a hub id that can be had.
-    """
-    path = Path(ref).expanduser()
-    if path.is_dir() or path.suffix == ".gguf":
-        return path
-    if path.exists() or path.is_symlink():
-        raise InputError(
-            f"{ref!r} is neither a model folder nor a .gguf file; give the folder that holds a model's "
-            "config.json and weights"
-        )
-    from huggingface_hub import snapshot_download
-
-    with foreign(
-        f"no model at {ref!r}: no such file or folder, and the Hugging Face hub gave none",
-        "give the path of a model folder or .gguf file, or connect to the network",
-    ):
-        return Path(snapshot_download(ref, allow_patterns=list(HUB_FILES)))
 
 
 def end_tokens(model: Located) -> list[Any]:

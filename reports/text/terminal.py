@@ -169,13 +169,14 @@ def _rich(table: doc.Table, columns: Sequence[Sequence[Text]], widths: list[int]
     return drawn
 
 
-def for_screen() -> Terminal:
-    """A writer for the terminal that standard output is, or as wide as ``COLUMNS`` says; else `ENDLESS`."""
+def for_screen(most: int = ENDLESS) -> Terminal:
+    """A writer for the terminal that standard output is, or as wide as ``COLUMNS`` says; else ``most``."""
     colour = sys.stdout.isatty()
     known = colour or "COLUMNS" in os.environ
-    return Terminal(shutil.get_terminal_size().columns if known else ENDLESS, colour=colour)
+    width = min(shutil.get_terminal_size().columns, most) if known else most
+    return Terminal(width, colour=colour)
 
 
-def show(document: doc.Document) -> None:
-    """Prints a document: on a terminal within its width, elsewhere a row a line."""
-    draw(for_screen().write(document))
+def show(document: doc.Document, most: int = ENDLESS) -> None:
+    """Prints a document: on a terminal within its width, elsewhere a row a line; at most ``most`` wide."""
+    draw(for_screen(most).write(document))

@@ -1,0 +1,157 @@
+"""What is measured of a pair and its rows: headers, configurations and tokenizers; no weights are read."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from kdbench.harness.contents import local_copy
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.templates import PromptFormat, render
+from kdbench.harness.data.tokens import encode, opening
+from kdbench.harness.own.settings import Facts, Lengths, template_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MEASURED = 2000
+"""Rows whose lengths are measured, evenly spread over the data."""
+ACTIVATION = 34 * 4
+"""Bytes that a layer keeps of a token and a unit of its width for the way back, in float32 (Korthikanti et
+al. 2022, arXiv:2205.05198, section 4, without attention scores, which are not kept here)."""
+_LAYER = re.compile(r"\.(?:h|layers|blocks)\.(\d+)\.")
+
+
+class Sized(NamedTuple):
+    """A model before it is loaded: its size, its layers' share of it, and what it can read."""
+
+    parameters: int
+    in_layers: int
+    layers: int
+    width: int
+    context: int | None
+
+
+def measure(teacher: str, student: str, examples: Sequence[Example], *, device: str) -> Facts:
+    """The facts of a pair and its training rows.
+
+    Args:
+        teacher: hub id, folder or .gguf file.
+        student: the same, ``prune:N`` or a model's config.json.
+        examples: of training.
+        device: cpu or cuda.
+
+    Raises:
+        InputError: a model that cannot be had, or rows that its template cannot write.
+    """
+    from kdbench.trainers.models import PRUNE, compare, load_tokenizer
+
+    big = sized(teacher)
+    tokenizer = its = load_tokenizer(str(local_copy(teacher)))
+    kind: Literal["whole", "pruned", "random"] = "whole"
+    if found := PRUNE.match(student):
+        kind, small = "pruned", pruned(big, int(found.group(1)))
+    elif student.endswith(".json"):
+        kind, small = "random", initialised(student)
+    else:
+        small, tokenizer = sized(student), load_tokenizer(str(local_copy(student)))
+    turns = any(getattr(example, "turns", ()) for example in examples)
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    template = template_of(chat=chat, turns=turns)
+    prompts, answers = _lengths(examples, tokenizer, template)
+    contexts = [each for each in (big.context, small.context) if each]
+    return Facts(
+        teacher=big.parameters,
+        student=small.parameters,
+        student_is=kind,
+        context=min(contexts, default=None),
+        chat=chat,
+        turns=turns,
+        one_tokenizer=tokenizer is its or bool(compare(tokenizer, its).shared),
+        rows=len(examples),
+        prompts=prompts,
+        answers=answers,
+        device=device,
+        activations=ACTIVATION * small.layers * small.width,
+    )
+
+
+def sized(ref: str) -> Sized:
+    """The size of a model by its headers.
+
+    Raises:
+        InputError: it cannot be had, or is none.
+    """
+    from kdbench.trainers.model_folder import inspect_folder
+    from kdbench.trainers.models import config_from
+    from kdbench.trainers.sampler.sampler import context_length
+
+    local = local_copy(ref)
+    if local.is_file():
+        shapes = _gguf_shapes(local)
+    else:
+        tensors = inspect_folder(local).tensors
+        shapes = {name: math.prod(tensor.shape) for name, tensor in tensors.items()}
+    config = config_from(str(local))
+    inside = sum(count for name, count in shapes.items() if _LAYER.search(f".{name}"))
+    return Sized(sum(shapes.values()), inside, *_shape(config), context_length(config))
+
+
+def _shape(config: Any) -> tuple[int, int]:
+    """Layers and width; 0 where a configuration has another name for them."""
+    named = config.get_text_config()
+    sizes = (getattr(named, name, 0) for name in ("num_hidden_layers", "hidden_size"))
+    layers, width = (int(size or 0) for size in sizes)
+    return layers, width
+
+
+def _gguf_shapes(file: Path) -> dict[str, int]:
+    from gguf import GGUFReader
+
+    return {
+        tensor.name.replace("blk.", "layers."): int(tensor.n_elements)
+        for tensor in GGUFReader(file).tensors
+    }
+
+
+def pruned(model: Sized, keep: int) -> Sized:
+    """The size of ``prune:keep`` of a model."""
+    layers = max(model.layers, 1)
+    inside = model.in_layers * min(keep, layers) // layers
+    parameters = model.parameters - model.in_layers + inside
+    return Sized(parameters, inside, keep, model.width, model.context)
+
+
+def initialised(file: str) -> Sized:
+    """The size of a model that a config.json describes."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from kdbench.trainers.models import config_from
+    from kdbench.trainers.sampler.sampler import context_length
+
+    config = config_from(file)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Sized(parameters, 0, *_shape(config), context_length(config))
+
+
+def _lengths(
+    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase", template: str
+) -> tuple[Lengths, Lengths]:
+    form = PromptFormat(template)
+    every = math.ceil(len(examples) / MEASURED)
+    some = examples[::every]
+    prompts = [render(example, form, tokenizer) for example in some]
+    asked = encode(tokenizer, prompts, opening(tokenizer, form))
+    answered = encode(tokenizer, [example.references[0] for example in some])
+    return _of([len(ids) for ids in asked]), _of([len(ids) + 1 for ids in answered])
+
+
+def _of(counts: list[int]) -> Lengths:
+    """Mean, what 99% have at most, and the longest."""
+    ordered = sorted(counts)
+    place = min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)
+    return Lengths(sum(ordered) / len(ordered), ordered[max(place, 0)], ordered[-1])

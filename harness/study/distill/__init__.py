@@ -1,0 +1,1 @@
+"""``kdbench distill``: from a teacher, a student and a file to the best student and a table."""

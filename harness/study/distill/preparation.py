@@ -1,0 +1,287 @@
+"""What ``distill`` understood of a request, and what it will do: everything before the first training."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.harness.config import slug
+from kdbench.harness.data.examples import Example, examples_sha256
+from kdbench.harness.data.places import from_anywhere, stem
+from kdbench.harness.data.templates import PromptFormat
+from kdbench.harness.data.understood import Reading, Understood, held_out, understand
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Record
+from kdbench.harness.files.store import read_json, write_json, write_text
+from kdbench.harness.identity import digest
+from kdbench.harness.own.facts import measure
+from kdbench.harness.own.settings import (
+    OWN,
+    Choice,
+    Facts,
+    auto_methods,
+    own_settings,
+    own_tree,
+    passes_of,
+)
+from kdbench.harness.own.suite import device_kind
+from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.resolve import load_suite, merge
+from kdbench.harness.study.command import StudyRequest
+from kdbench.harness.study.distill.budget import (
+    AFFORDABLE,
+    Budget,
+    Expected,
+    expected,
+    relative_cost,
+    speed_of,
+    tokens_of,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DECODING_SEEDS = 2
+SPLIT = "data"
+"""Folder of the rows that were held out, and of those that were left to train on."""
+CHOSEN = "distill.json"
+"""`Chosen`, in the request's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillRequest:
+    """What is asked for.
+
+    Attributes:
+        teacher, student: models, as of ``kdbench run``.
+        data: rows to learn from.
+        test: rows to judge by; None: held out of ``data``.
+        methods: which; None: chosen by the pair (`auto_methods`).
+        budget: None: by the number of rows.
+        seeds: training seeds.
+        columns: part of a row -> column; empty: by convention.
+        out: folder of all that is made.
+        making: where and by whom runs are made; its settings hold for all runs.
+        talkative: print what was understood, and the outcome.
+    """
+
+    teacher: str
+    student: str
+    data: str
+    test: str | None
+    methods: tuple[str, ...] | None
+    budget: Budget | None
+    seeds: tuple[int, ...]
+    columns: Mapping[str, str]
+    out: Path
+    making: StudyRequest
+    talkative: bool = True
+
+
+class Chosen(Record):
+    """Choices that would come out differently on a busier machine."""
+
+    asked: str
+    tokens: int | None
+    methods: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request understood.
+
+    Attributes:
+        found, tests: training and test rows as read; ``tests`` None: held out of ``found``.
+        train, test: the rows.
+        facts: of pair and data; ``choices`` follow from them.
+        methods: each with the reason.
+        costs: of the methods, relative to SFT.
+        takes: about how long.
+        tokenizer: the student's.
+        suite: all settings, as a suite.
+        chosen: what another call of the same request goes on with.
+    """
+
+    found: Understood
+    tests: Understood | None
+    train: list[Example]
+    test: list[Example]
+    facts: Facts
+    choices: list[Choice]
+    methods: list[tuple[str, str]]
+    costs: dict[str, float]
+    takes: Expected
+    tokenizer: "PreTrainedTokenizerBase"
+    suite: dict[str, Any]
+    chosen: Chosen
+
+    @property
+    def form(self) -> PromptFormat:
+        """How rows become prompts."""
+        return PromptFormat(self.suite["pair"]["template"])
+
+
+def prepare_distillation(request: DistillRequest) -> Prepared:
+    """Reads the data, looks at the models, and chooses; writes nothing.
+
+    Raises:
+        InputError: whatever cannot be had, understood or used, in one sentence.
+    """
+    from kdbench.harness.contents import local_copy
+    from kdbench.trainers.models import load_tokenizer
+
+    found = _rows(request.data, "train", request)
+    tests = _rows(request.test, "test", request) if request.test else None
+    train, test = (found.examples, tests.examples) if tests else held_out(found.examples)
+    if not test or len(train) < 2:
+        raise InputError(
+            f"{request.data} has {found.used} rows: too few to hold some back; give more, or test rows "
+            "by --eval"
+        )
+    device = request.making.device
+    device = device_kind() if device == "auto" else device.partition(":")[0]
+    facts = measure(request.teacher, request.student, train, device=device)
+    answers, seeds = len(test) * DECODING_SEEDS, len(request.seeds)
+    speed = speed_of(device)
+    asked = _asked(request, train, test)
+    before = _chosen_before(request, asked)
+    methods = before.methods if before else _methods(request, facts, answers, speed)
+    costs = _costs([name for name, _ in methods], facts)
+    tokens = (
+        before.tokens if before else tokens_of(request.budget, facts, costs, answers, seeds, speed)
+    )
+    choices = own_settings(facts, tokens)
+    trained = next(c.value for c in choices if c.key == "train.response_tokens")
+    whole = request.student if facts.student_is == "whole" else request.teacher
+    return Prepared(
+        found=found,
+        tests=tests,
+        train=train,
+        test=test,
+        facts=facts,
+        choices=choices,
+        methods=methods,
+        costs=costs,
+        takes=expected(facts, costs, trained, answers, seeds, speed),
+        tokenizer=load_tokenizer(str(local_copy(whole))),
+        suite=_suite(request, choices),
+        chosen=Chosen(asked=asked, tokens=tokens, methods=methods),
+    )
+
+
+def _asked(request: DistillRequest, train: Sequence[Example], test: Sequence[Example]) -> str:
+    """Digest of what decides the choices that depend on how fast this machine is at the moment."""
+    rows = [examples_sha256(train), examples_sha256(test)]
+    pair = [request.teacher, request.student]
+    return digest([pair, rows, request.methods, request.budget, list(request.seeds)])
+
+
+def _chosen_before(request: DistillRequest, asked: str) -> "Chosen | None":
+    """What the same request chose before, so that it goes on with that."""
+    file = request.out / CHOSEN
+    with contextlib.suppress(InputError):
+        found = Chosen.model_validate(read_json(file)) if file.is_file() else None
+        return found if found is not None and found.asked == asked else None
+    return None
+
+
+def keep_chosen(request: DistillRequest, prepared: Prepared) -> None:
+    """Keeps what was chosen, for the same request when it comes again."""
+    write_json(request.out / CHOSEN, prepared.chosen.model_dump(mode="json"))
+
+
+def _rows(place: str, split: str, request: DistillRequest) -> Understood:
+    found = understand(place, split, Reading(columns=request.columns, turns="every"))
+    if found is None:
+        raise InputError(f"{place} has no split for {split}; name one, as in {place}::SPLIT")
+    if any(example.is_text for example in found.examples):
+        raise InputError(
+            f"{place} is plain text: distill needs questions and answers; give such rows, or name their "
+            "columns by --columns prompt=a,response=b"
+        )
+    return found
+
+
+def _costs(methods: Sequence[str], facts: Facts) -> dict[str, float]:
+    passes = passes_of(facts.rows)
+    return {name: relative_cost(find_method(name).method.card, facts, passes) for name in methods}
+
+
+def _methods(
+    request: DistillRequest, facts: Facts, answers: int, speed: float
+) -> list[tuple[str, str]]:
+    """The methods asked for, or those that the pair and the budget allow."""
+    if request.methods is not None:
+        for name in request.methods:
+            find_method(name)  # says what is unknown
+        return [(name, "asked for") for name in request.methods]
+    costs = _costs(list(METHODS), facts)
+    chosen = auto_methods(facts, costs, AFFORDABLE)
+    if request.budget is not None and request.budget.kind == "seconds":
+        while len(chosen) > 1 and find_method(chosen[-1][0]).method.card.student_samples:
+            left = {name: costs[name] for name, _ in chosen}
+            tokens = tokens_of(request.budget, facts, left, answers, len(request.seeds), speed) or 0
+            if tokens >= facts.rows * facts.answers.mean:  # a whole pass for everybody
+                break
+            chosen.pop()
+    return chosen
+
+
+def _suite(request: DistillRequest, choices: list[Choice]) -> dict[str, Any]:
+    """The whole suite: what `OWN` says, what was chosen, and whose models and data it is for."""
+    tree = merge(load_suite(OWN), own_tree(choices))
+    place = from_anywhere(request.data) if request.test else str(split_file(request, "train"))
+    test = from_anywhere(request.test) if request.test else str(split_file(request, "test"))
+    columns = dict(request.columns) if request.test else {}
+    named = {
+        "pair": {"teacher": _anywhere(request.teacher), "student": _anywhere(request.student)},
+        "data": {"train": place, **({"columns": columns} if columns else {})},
+        "tasks": {"names": [f"{task_name(request)}={test}"]},
+    }
+    return merge(tree, named)
+
+
+def _anywhere(model: str) -> str:
+    """A model's folder or file, named so that it is found from anywhere; other names as they are."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() else model
+
+
+def split_file(request: DistillRequest, split: str) -> Path:
+    """Where rows of a split are written."""
+    return request.out.resolve() / SPLIT / f"{split}.jsonl"
+
+
+def task_name(request: DistillRequest) -> str:
+    """What tables call the test rows: by their file, or as those held out of the data."""
+    return slug(stem(request.test)) if request.test else f"{slug(stem(request.data))}-held-out"
+
+
+def write_split(request: DistillRequest, prepared: Prepared) -> None:
+    """Writes the rows of a split that was made here; the same rows make the same bytes."""
+    if prepared.tests is not None:
+        return
+    for split, examples in (("train", prepared.train), ("test", prepared.test)):
+        rows = [json.dumps(_row(group), ensure_ascii=False) + "\n" for group in _grouped(examples)]
+        write_text(split_file(request, split), "".join(rows))
+
+
+def _grouped(examples: Sequence[Example]) -> list[Example]:
+    """The last answer of each row: it has all that was said before."""
+    return list({example.doc_id: example for example in examples}.values())
+
+
+def _row(example: Example) -> dict[str, Any]:
+    answers = list(example.references)
+    answer = answers if len(answers) > 1 else answers[0]
+    if example.turns:
+        said = [*example.turns, ("user", "\n\n".join(filter(None, example.question)))]
+        messages = [
+            {"role": role, "content": text} for role, text in (*said, ("assistant", answers[0]))
+        ]
+        return {"messages": messages}
+    if not example.instruction:
+        return {"prompt": example.prompt, "output": answer}
+    return {"instruction": example.instruction, "input": example.input, "output": answer}

@@ -1,0 +1,135 @@
+"""What ``distill`` says before it trains: rows, three of them as they are trained, settings and why, cost."""
+
+from collections.abc import Iterator, Sequence
+
+from kdbench.harness.data.examples import Example
+from kdbench.harness.data.tokens import TokenCounts, TokenRow, TokenRule, end_of, tokenise
+from kdbench.harness.own.settings import size
+from kdbench.harness.progress import duration
+from kdbench.harness.study.distill.budget import memory_gb
+from kdbench.harness.study.distill.preparation import DistillRequest, Prepared, task_name
+from kdbench.reports.text import document as doc
+
+SHOWN = 3
+"""Rows that are shown as they are trained."""
+ASKED, ANSWERED = 240, 160
+"""Characters of a prompt, and of an answer, that are shown."""
+MICRO_TOKENS = 4096
+BEGIN, END = "»", "«"
+"""Around what is trained."""
+
+
+def understanding(request: DistillRequest, prepared: Prepared) -> doc.Document:
+    """Everything that was understood and chosen, for a person to stop at what is wrong."""
+    sections = [
+        doc.Section("Models", [doc.Notes(list(_models(request, prepared)))]),
+        doc.Section("Data", [doc.Notes(list(_data(request, prepared)))]),
+        doc.Section(
+            f"As they are trained (between {BEGIN} and {END}: what is learnt)",
+            [doc.Block(text) for text in shown(prepared)],
+        ),
+        doc.Section("Settings", [_settings(prepared)]),
+        doc.Section("Methods", [_methods(prepared)]),
+        doc.Section("Cost", [doc.Notes(list(_cost(request, prepared)))]),
+    ]
+    return doc.Document("", sections)
+
+
+def _models(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
+    facts = prepared.facts
+    yield f"teacher: {request.teacher} ({size(facts.teacher)} parameters)"
+    made = {"pruned": ", some of the teacher's layers", "random": ", random weights"}
+    yield f"student: {request.student} ({size(facts.student)}{made.get(facts.student_is, '')})"
+    alike = "one tokenizer" if facts.one_tokenizer else "two different tokenizers"
+    yield f"{alike}; context {facts.context or 'not named'}; on {facts.device}"
+
+
+def _data(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
+    yield from (f"train: {line}" for line in prepared.found.lines)
+    if prepared.tests is not None:
+        yield from (f"test: {line}" for line in prepared.tests.lines)
+    rows, tests = _rows(prepared.train), _rows(prepared.test)
+    if prepared.tests is None:
+        yield f"split: {rows:,} rows to learn from, {tests:,} held out as the test {task_name(request)}"
+    else:
+        yield f"split: {rows:,} rows to learn from, {tests:,} of {request.test} to judge by"
+    yield "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
+    _, counts = tokenised(prepared, prepared.train)
+    if counts.dropped:
+        most = prepared.suite["train"]["max_prompt"]
+        yield f"too long: {_count(counts.dropped, 'row')} dropped, with prompts of over {most} tokens"
+    if counts.responses_cut:
+        most = prepared.suite["train"]["max_length"]
+        yield f"too long: {_count(counts.responses_cut, 'answer')} cut at {most} tokens"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _rows(examples: Sequence[Example]) -> int:
+    return len({example.doc_id for example in examples})
+
+
+def tokenised(
+    prepared: Prepared, examples: Sequence[Example]
+) -> tuple[list[TokenRow], TokenCounts]:
+    """Rows as tokens, as every run makes them, and what became of them."""
+    from kdbench.trainers.models import vocabulary
+
+    train, form = prepared.suite["train"], prepared.form
+    rule = TokenRule(
+        boundary="apart",
+        over_long="drop",
+        max_prompt=train["max_prompt"],
+        max_length=train["max_length"],
+    )
+    end = vocabulary(prepared.tokenizer, end=end_of(prepared.tokenizer, form)).eos_ids[0]
+    return tokenise(examples, prepared.tokenizer, template=form, rule=rule, end_id=end)
+
+
+def shown(prepared: Prepared) -> list[str]:
+    """The first, middle and last row as text of the very tokens that are trained, shortened."""
+    rows, _ = tokenised(prepared, prepared.train)
+    places = sorted({0, len(rows) // 2, len(rows) - 1})[:SHOWN]
+    decode = prepared.tokenizer.decode
+    return [
+        f"{_short(str(decode(list(rows[i].prompt_ids))), ASKED)}"
+        f"{BEGIN}{_short(str(decode(list(rows[i].response_ids))), ANSWERED)}{END}"
+        for i in places
+    ]
+
+
+def _short(text: str, most: int) -> str:
+    """A text without its middle, if it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]} […] {text[-most // 2 :]}"
+
+
+def _settings(prepared: Prepared) -> doc.Table:
+    rows = [[c.key, str(c.value), c.why] for c in prepared.choices]
+    return doc.Table(["setting", "value", "because"], rows, keys=1)
+
+
+def _methods(prepared: Prepared) -> doc.Table:
+    rows = [
+        [
+            name,
+            why,
+            f"{prepared.costs[name]:.1f} × SFT",
+            f"about {duration(prepared.takes.each[name])}",
+        ]
+        for name, why in prepared.methods
+    ]
+    return doc.Table(["method", "because", "cost", "time"], rows, keys=1)
+
+
+def _cost(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
+    runs = len(prepared.methods) * len(request.seeds)
+    yield (
+        f"{runs} runs, about {duration(prepared.takes.total)} one at a time, of which "
+        f"{duration(prepared.takes.shared)} for the shared init and the reference rows (counted, not "
+        "measured: take it as a size)"
+    )
+    parts = memory_gb(prepared.facts, MICRO_TOKENS)
+    said = ", ".join(f"{what} {number:.1f}" for what, number in parts.items())
+    yield f"memory: about {sum(parts.values()):.1f} GB ({said})"

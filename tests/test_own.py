@@ -1,0 +1,217 @@
+"""Suite ``own``: settings by size and data, a line where another suite meets foreign models, distill."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from own_models import chat_model, chats
+
+import kdbench
+from kdbench.harness import cli
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.store import read_json
+from kdbench.harness.own.facts import pruned, sized
+from kdbench.harness.own.notes import foreign_note
+from kdbench.harness.own.settings import (
+    POLICY,
+    SAMPLED,
+    Facts,
+    Lengths,
+    auto_methods,
+    batch_of,
+    own_settings,
+    own_tree,
+    passes_of,
+)
+from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.resolve import resolve
+from kdbench.harness.study.distill import budget as costs
+
+FACTS = Facts(
+    teacher=1_500_000_000,
+    student=135_000_000,
+    student_is="whole",
+    context=2048,
+    chat=True,
+    turns=False,
+    one_tokenizer=True,
+    rows=2_600,
+    prompts=Lengths(80.0, 250, 900),
+    answers=Lengths(60.0, 300, 1500),
+    device="cpu",
+)
+
+
+def chosen(facts: Facts, tokens: int | None = None) -> dict[str, object]:
+    return {choice.key: choice.value for choice in own_settings(facts, tokens)}
+
+
+def test_settings_follow_from_size_and_data() -> None:
+    found = chosen(FACTS)
+    assert found["pair.template"] == "chat"
+    assert (found["train.max_prompt"], found["train.max_length"]) == (256, 256 + 320)
+    assert found["train.batch_size"] == 32
+    assert found["train.lr"] == 1.4e-4  # 1e-4 · sqrt(32 / 16)
+    assert found["train.response_tokens"] == 3 * 2_600 * 60
+    assert all(choice.why for choice in own_settings(FACTS))
+    # a larger model learns slower, a pruned one faster; a short context is kept
+    assert chosen(replace(FACTS, student=7_000_000_000))["train.lr"] == 2e-5
+    assert chosen(replace(FACTS, student_is="pruned"))["train.lr"] == 2.8e-4
+    short = chosen(replace(FACTS, context=256))
+    assert (short["train.max_prompt"], short["train.max_length"]) == (128, 256)
+    assert chosen(replace(FACTS, chat=False))["pair.template"] == "alpaca"
+    assert chosen(FACTS, 5_000)["train.response_tokens"] == 5_000
+    assert [batch_of(n) for n in (10, 350, 1_100, 10**6)] == [8, 8, 16, 64]
+    assert [passes_of(n) for n in (300, 50_000, 10**6)] == [3, 2, 1]
+
+
+def test_every_method_that_samples_the_student_has_a_rate_of_its_own() -> None:
+    found = own_tree(own_settings(FACTS))["methods"]
+    for name in METHODS:
+        if find_method(name).method.card.policy != "off" or name == "plad":
+            assert name in found, name
+    assert set(found) == {*SAMPLED, *POLICY}
+    assert found["minillm"]["train"]["lr"] == 1.4e-5
+
+
+def test_auto_takes_what_the_pair_and_the_budget_allow() -> None:
+    cheap, dear = {"gkd": 2.0, "distillm": 3.0}, {"gkd": 30.0, "distillm": 30.0}
+    named = [name for name, _ in auto_methods(FACTS, cheap, 4.0)]
+    assert named == ["sft", "fkd", "rkd", "gkd", "distillm"]
+    assert [name for name, _ in auto_methods(FACTS, dear, 4.0)] == ["sft", "fkd", "rkd"]
+    apart = replace(FACTS, one_tokenizer=False)
+    assert [name for name, _ in auto_methods(apart, cheap, 4.0)] == ["sft", "uld", "dskd"]
+
+
+def test_budgets_are_read_and_a_time_becomes_tokens() -> None:
+    assert costs.parse_budget("2h") == ("seconds", 7200.0)
+    assert costs.parse_budget("30m") == ("seconds", 1800.0)
+    assert costs.parse_budget("3ep") == ("passes", 3.0)
+    assert costs.parse_budget("5Mtok") == ("tokens", 5e6)
+    for wrong in ("2", "h", "0h", "3 apples"):
+        with pytest.raises(InputError, match="--budget"):
+            costs.parse_budget(wrong)
+    of = {"sft": 1.0, "fkd": 1.5}
+    tokens = costs.tokens_of(costs.parse_budget("9h"), FACTS, of, 100, 1, 5e11)
+    assert tokens is not None
+    takes = costs.expected(FACTS, of, tokens, 100, 1, 5e11).total
+    assert takes == pytest.approx(9 * 3600, rel=1e-3)
+    with pytest.raises(InputError, match="give more"):
+        costs.tokens_of(costs.parse_budget("1m"), FACTS, of, 100, 1, 5e11)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, another model, and rows."""
+    folder = tmp_path_factory.mktemp("own")
+    chat_model(folder / "teacher")
+    chats(folder / "rows.jsonl")
+    chats(folder / "test.jsonl", 8, start=100)
+    return folder
+
+
+def test_the_suite_measures_what_the_command_line_names(pair: Path) -> None:
+    with pytest.raises(InputError, match=r"add --student and --set data.train=FILE"):
+        resolve(suite="own", method="sft", flags={"pair.teacher": str(pair / "teacher")})
+    flags = {"pair.teacher": str(pair / "teacher"), "pair.student": "prune:1"}
+    data = f"data.train={pair / 'rows.jsonl'}"
+    config = resolve(suite="own", method="gkd", assignments=[data, "train.steps=7"], flags=flags)
+    assert (config.pair.template, config.suite, config.data.text) == ("chat", "own", None)
+    assert config.train.steps == 7 and config.train.response_tokens is None
+    assert config.train.max_length < 256 and config.init_sft is not None
+    world = resolve(suite="mini", method="sft").model_dump()
+    for key in ("dev", "text", "prompts"):
+        assert getattr(config.data, key) != world["data"][key]
+    assert foreign_note(config) == ""
+    whole = sized(str(pair / "teacher"))
+    assert (
+        whole.layers == 2 and pruned(whole, 1).parameters == whole.parameters - whole.in_layers // 2
+    )
+
+
+def test_one_line_says_whose_settings_a_suite_has(pair: Path) -> None:
+    theirs = {"pair.teacher": str(pair / "teacher")}
+    note = foreign_note(resolve(suite="mini", method="sft", flags=theirs))
+    assert "suite mini was made for mini-2:teacher" in note and "--suite own" in note
+    assert "template mini" in note and "text of mini-2" in note
+    mine = [f"data.train={pair / 'rows.jsonl'}"]
+    assert "rows.jsonl" in foreign_note(resolve(suite="smollm2", method="sft", assignments=mine))
+    for flags in ({}, {"pair.student": "prune:3"}, {"pair.student": "mini-2:student-large"}):
+        assert foreign_note(resolve(suite="mini", method="sft", flags=flags)) == ""
+    assert foreign_note(resolve(suite="mini", method="sft", assignments=["data.train=dolly"])) == ""
+
+
+def test_distill_from_a_file_to_the_best_student(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line = ["distill", "--teacher", str(pair / "teacher"), "--student", "prune:1"]
+    line += ["--data", str(pair / "rows.jsonl"), "--eval", str(pair / "test.jsonl")]
+    line += ["--methods", "sft,fkd", "--budget", "300tok", "--out", str(out)]
+
+    def told(*more: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*line, *more])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    dry = told("--dry-run")
+    assert not out.exists()
+    assert "60 rows read" in dry and "8 of " in dry and "2 runs, about " in dry
+    assert dry.count("»") == 4 and "train.lr" in dry and "because" in dry
+    said = told()
+    assert "push: hf upload" in said and f"page: {out / 'board' / 'index.html'}" in said
+    table = said[said.index("95% interval") : said.rindex("student: ")].splitlines()
+    assert max(map(len, table)) <= 80
+    rows = [words[0] for row in table if (words := row.split())]
+    assert rows.index("teacher") < rows.index("sft-init") < min(map(rows.index, ("sft", "fkd")))
+    assert "not distinguishable" in said or "winner: " in said
+    student = Path(said.rpartition("\nstudent: ")[2].splitlines()[0])
+    assert (student / "model.safetensors").is_file()
+    card = (student / "README.md").read_text()
+    assert str(tmp_path) not in card and str(pair) not in card and "base_model" not in card
+    # the same call finds everything done, from Python too
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    found = kdbench.distill(
+        pair / "teacher",
+        "prune:1",
+        pair / "rows.jsonl",
+        eval=pair / "test.jsonl",
+        methods=["sft", "fkd"],
+        budget="300tok",
+        out=out,
+        quiet=True,
+        say=False,
+    )
+    assert found is not None and found.student == student.resolve() and found.failures == []
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
+    assert {"teacher", "sft-init"} <= set(found.table.index) and len(found.samples) == 16
+    assert found.report().is_file() and str(found).startswith(" ") and found.best
+    assert json.loads(json.dumps(found.as_json()))["student"] == str(found.student)
+    suite = (out / "suite.yaml").read_text()
+    assert "train.lr:" in suite and not (out / "data").exists()
+    prepared = RunFolder(found.winner.path).prepare.read()
+    assert prepared.hub == [] and read_json(out / "distill.json")["tokens"] == 300
+
+
+def test_distill_says_what_is_wrong_before_anything_is_made(pair: Path, tmp_path: Path) -> None:
+    good = {"teacher": pair / "teacher", "student": "prune:1", "data": pair / "rows.jsonl"}
+    good |= {"out": tmp_path / "out", "dry_run": True, "say": False}
+    with pytest.raises(InputError, match="did you mean sft"):
+        kdbench.distill(**good, methods="sfx")
+    with pytest.raises(InputError, match="--budget"):
+        kdbench.distill(**good, budget="soon")
+    with pytest.raises(InputError, match="no model at"):
+        kdbench.distill(**good | {"teacher": tmp_path / "none"})
+    with pytest.raises(InputError, match="--columns"):
+        kdbench.distill(**good, columns="prompt")
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "Once upon a time."}\n' * 3)
+    with pytest.raises(InputError, match="plain text"):
+        kdbench.distill(**good | {"data": text})
+    one = chats(tmp_path / "one.jsonl", 1)
+    with pytest.raises(InputError, match="too few"):
+        kdbench.distill(**good | {"data": one})
+    assert not (tmp_path / "out").exists()
