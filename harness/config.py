@@ -7,6 +7,7 @@ suite < the suite's section for the method < ``--set`` < flags) is in `kdbench.h
 
 import datetime
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -206,6 +207,10 @@ class TuningConfig(Section):
 
     trials: int = Field(gt=0, description="settings tried on the development set, the kept one too")
     note: str = Field("", description="what was tried")
+    by: Literal["hand", "search"] = Field("hand", description="search: of kdbench tune")
+    share: float | None = Field(
+        None, gt=0, le=1, description="of the budget that each trial of a search had"
+    )
 
 
 class RunConfig(Section):
@@ -226,6 +231,16 @@ class RunConfig(Section):
     generate: GenerateConfig = GenerateConfig()
     tasks: TasksConfig = TasksConfig()
     tuning: TuningConfig | None = Field(None, description="none: not stated")
+
+    @property
+    def tuned(self) -> str:
+        """How the method's settings were found, as rows say it."""
+        if self.regime == "paper":
+            return "paper"
+        if self.tuning is None or self.tuning.by == "hand":
+            return "default"
+        trials = self.tuning.trials
+        return f"tuned ({trials} trial{'' if trials == 1 else 's'})"
 
     @property
     def task_template(self) -> Template:
@@ -305,6 +320,14 @@ def file_task(text: str) -> tuple[str, str] | None:
     if sign and place and re.fullmatch(r"[\w.-]+", name):
         return name, place
     return (slug(stem(text)), text) if is_place(text) else None
+
+
+def unstated(stored: Mapping[str, Any], asked: RunConfig) -> bool:
+    """Whether a search found the settings of a run whose stored configuration does not say so."""
+    if asked.tuning is None or asked.tuning.by == "hand":
+        return False
+    said = stored.get("tuning") or {}
+    return any(said.get(name) != getattr(asked.tuning, name) for name in ("by", "trials", "share"))
 
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:

@@ -18,6 +18,7 @@ from kdbench.harness import comparisons, stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.metrics import info
 from kdbench.harness.stats import Array
+from kdbench.reports.agreement import Agreement
 from kdbench.reports.column_tests import Measured
 from kdbench.reports.columns import Column, directed
 from kdbench.reports.rows import GroupedRow
@@ -73,6 +74,8 @@ class Headline(Record):
     places: list[Place]
     left_out: list[str] = []
     """Methods that are not in all columns."""
+    agreement: list[Agreement] = []
+    """Whether two sides rank methods alike: pairs of models, settings by default and tuned."""
 
 
 class Field(NamedTuple):
@@ -155,8 +158,8 @@ def headline(
     ranks = _numbers_of_ranks(seen)
     gaps = [_gap([each]) for each in seen]
     beats = [_beats(each) for each in seen]
-    score = np.mean([each.observed for each in seen], axis=0)
-    letters = _letters(score, np.mean([each.drawn_RM for each in seen], axis=0))
+    score, drawn_RM = scores_of(fields, labels)
+    letters = _letters(score, drawn_RM)
     whole_gap = _gap(seen)
     mean_beats = _mean([chance for chance in beats if chance is not None])
     bases = {each.baseline for each in fields}
@@ -181,6 +184,13 @@ def headline(
         places=_with_fronts([places[i] for i in order]),
         left_out=[name for name in methods if name not in labels],
     )
+
+
+def scores_of(fields: Sequence[Field], labels: Sequence[str]) -> tuple[Array, Array]:
+    """Mean score of rows over columns that all are in (M,), higher is better, and its draws (R, M)."""
+    seen = [_seen(each, labels) for each in fields]
+    score = np.mean([each.observed for each in seen], axis=0)
+    return np.asarray(score), np.mean([each.drawn_RM for each in seen], axis=0)
 
 
 _Drawn = tuple[Array, Array]

@@ -17,6 +17,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import Document
 from kdbench.harness.stats import Array
+from kdbench.reports.agreeing import of_pairs, of_tuning, pair_name
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed
 from kdbench.reports.headline import Field, Headline, field, headline, main_columns, training_cost
@@ -24,7 +25,7 @@ from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "2"
+VERSION = "3"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -140,7 +141,8 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
             if line is not None:
                 lines[index] = line, ids
     mains = [index for index in main_columns(table.columns) if index in lines]
-    normals = dict(zip(mains, shared_normals([lines[i] for i in mains]), strict=True))
+    students = shared_normals([lines[i] for i in mains], label=pair_name(table.section))
+    normals = dict(zip(mains, students, strict=True))
     references = {each.row.id for each in rows if each.row.reference}
     found: dict[int, Measured] = {}
     for index, (line, ids) in lines.items():
@@ -149,10 +151,13 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
     labels = {each.row.id: each.row.label for each in rows}
     guide = next((e.row.id for e in rows if e.row.reference and e.row.method == "teacher"), "")
     fields = [field(table.columns[i], found[i], labels, guide) for i in mains]
+    first = headline(fields, _methods(rows), _costs(rows))
+    if first and (both := of_tuning(rows, fields)):
+        first = first.model_copy(update={"agreement": [both]})
     return (
         TableTests(
             columns=[found[i].tests if i in found else None for i in range(len(table.columns))],
-            headline=headline(fields, _methods(rows), _costs(rows)),
+            headline=first,
             notes=sorted(notes),
         ),
         fields,
@@ -182,7 +187,8 @@ def _overall(shown: Sequence[Shown], fields: Sequence[list[Field]]) -> list[Head
         title = f"{suite}: over {len(several)} pairs of models"
         joined = [each for _, own in several for each in own]
         if found := headline(joined, methods, {}, title):
-            made.append(found)
+            sides = {pair_name(t.section): (t.section.rows, own) for t, own in several}
+            made.append(found.model_copy(update={"agreement": of_pairs(sides)}))
     return made
 
 
@@ -190,20 +196,23 @@ def _overall(shown: Sequence[Shown], fields: Sequence[list[Field]]) -> list[Head
 
 
 def shared_normals(
-    lines: Sequence[tuple[Lineup, Sequence[str]]], resamples: int = comparisons.DRAWS
+    lines: Sequence[tuple[Lineup, Sequence[str]]],
+    resamples: int = comparisons.DRAWS,
+    label: str = "",
 ) -> list[Array]:
     """Standard normal draws for each column, one a row; a row's go together as seeds' means do.
 
     Args:
         lines: the columns, and the ids of their rows.
         resamples: number of draws.
+        label: of the pair of models; students of another pair have luck of their own.
     """
     if not lines:
         return []
     root = _root(_together(lines))
     ids = dict.fromkeys(name for _, names in lines for name in names)
-    label = f"students:{len(ids)}:{len(lines)}"
-    drawn = stats.generator(label).standard_normal((len(ids), resamples, len(lines))) @ root
+    kind = ":".join(filter(None, ["students", str(len(ids)), str(len(lines)), label]))
+    drawn = stats.generator(kind).standard_normal((len(ids), resamples, len(lines))) @ root
     place = {name: at for at, name in enumerate(ids)}
     return [
         drawn[[place[name] for name in names], :, column].T

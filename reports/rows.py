@@ -9,6 +9,7 @@ from kdbench.harness.files.records import ModelRef, Record, RunCard
 from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
 from kdbench.reports.runs import Run, grouped
 
+TUNED = "tuned"
 SHOWN = 3
 """Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
@@ -30,6 +31,8 @@ class Row(Record):
     student: str
     changes: list[str] = []
     """What the command changed in its suite's training, as ``setting=value``."""
+    tuning: str = ""
+    """How its settings were found: default, paper or tuned (N trials); empty: an evaluated model."""
     training_seeds: list[int]
     runs: list[str]
     """Ids of the runs behind the row, in the order of ``training_seeds``."""
@@ -38,6 +41,16 @@ class Row(Record):
     def reference(self) -> bool:
         """Whether the row is there to compare with and takes no part in the ranking."""
         return self.kind == "eval" or self.division == "reference"
+
+    @property
+    def searched(self) -> bool:
+        """Whether its settings are what a search found (``kdbench tune``)."""
+        return self.tuning.startswith(TUNED)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its settings are those of its suite."""
+        return not self.changes
 
 
 class GroupedRow(NamedTuple):
@@ -139,8 +152,10 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         label += " (open)"
     if card.division == "outside":
         label += " (outside)"
+    tuning = _tuning(runs)
     more = ["…"] if len(card.changes) > SHOWN else []
-    label = ", ".join([label, *card.changes[:SHOWN], *more])
+    said = [tuning] if tuning.startswith(TUNED) else [*card.changes[:SHOWN], *more]
+    label = ", ".join([label, *(["paper"] if tuning == "paper" else []), *said])
     shared = ("kind", "method", "variant", "regime", "division", "changes")
     seeds = [run.summary.run.training_seed for run in runs]
     ids = [run.summary.run.id for run in runs]
@@ -149,6 +164,7 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         label=label,
         broken=list(dict.fromkeys(name for run in runs for name in run.broken)),
         student=card.student.name if card.student else "",
+        tuning=tuning,
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,
         **{name: getattr(card, name) for name in shared},
@@ -156,15 +172,25 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
     return GroupedRow(row, tuple(runs))
 
 
+def _tuning(runs: Sequence[Run]) -> str:
+    """How the settings of runs of one row were found; a search's word counts for all of them."""
+    cards = [run.summary.run for run in runs]
+    if cards[0].kind == "eval" or cards[0].division == "outside":
+        return ""
+    said = [card.tuning for card in cards if card.tuning.startswith(TUNED)]
+    return next(iter(said), "paper" if cards[0].regime == "paper" else "default")
+
+
 def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
     """Of several rows of a method those that may stand for it; one, unless they are equally plain.
 
-    A closed row before an open one, the suite's settings before changed ones, then the most training
-    seeds.
+    A closed row before an open one, what a search found before the suite's settings before changed ones,
+    then the most training seeds.
     """
 
-    def worth(each: GroupedRow) -> tuple[bool, bool, int]:
-        return (each.row.division == "closed", not each.row.changes, len(each.runs))
+    def worth(each: GroupedRow) -> tuple[bool, bool, bool, int]:
+        row = each.row
+        return (row.division == "closed", row.searched, row.plain, len(each.runs))
 
     most = max(map(worth, rows))
     return [each for each in rows if worth(each) == most]

@@ -166,7 +166,8 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
     config = stored.tree()
     train = config.get("train") or {}
     spent = run.summary.cost.get("train")
-    trials = (config.get("tuning") or {}).get("trials")
+    tuning = config.get("tuning") or {}
+    trials = tuning.get("trials")
     data = {split: of.get("sha256") for split, of in prepared.data.items()}
     found: Facts = {
         "regime": _one(config.get("regime")),
@@ -179,6 +180,7 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
         "response_tokens": _one(spent.tokens.get("response") if spent else None),
         "select": _one(train.get("select")),
         "tuning": _one(f"{trials} tried" if trials is not None else None),
+        "trials": _one(_searched(tuning)),
         "judge": {"": sorted(run.summary.judge)} if run.summary.judge else {},
         "probes": {},
         "prompts": {},
@@ -204,6 +206,13 @@ def facts(run: Run, evaluations: Evaluations | None = None) -> Facts | None:
 
 def _one(value: Value | None) -> Fact:
     return {"": [] if value in (None, "") else [value]}
+
+
+def _searched(tuning: Tree) -> str:
+    """What a search spent; nothing of settings found by hand, which differ in more than a number."""
+    if tuning.get("by") != "search":
+        return ""
+    return f"{tuning.get('trials')} trials of {tuning.get('share')} of the budget"
 
 
 def _budget(train: Tree) -> str:

@@ -52,7 +52,9 @@ BREAKERS: dict[str, Edit] = {
     "probes": {"summary.json": {"probes.DOLLY.exposure.samples": 1}},
     "test prompts in training": {"prepare.json": {"overlaps.train&dolly": 5}},
     "near copies in training": {"prepare.json": {"overlaps.train~dolly": 11}},
+    "trials": {"config.json": {"tuning": {"trials": 4, "by": "search", "share": 0.25}}},
 }
+SEARCHED: Edit = {"config.json": {"tuning": {"trials": 8, "by": "search", "share": 0.25}}}
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def change(run: Path, edits: Edit) -> None:
 
 
 def test_runs_alike_are_closed_and_references_are_not_judged(runs: Path) -> None:
-    report = check_runs([runs], "closed-v1")
+    report = check_runs([runs], "closed-v2")
     assert {run.run.split("-")[0]: run.division for run in report.runs} == {
         "dpkd": "closed",
         "fkd": "closed",
@@ -84,7 +86,7 @@ def test_runs_alike_are_closed_and_references_are_not_judged(runs: Path) -> None
     }
     text = write(check_document(report), "terminal")
     assert "4 closed, 0 open; 1 reference model is not judged" in text
-    assert text.startswith("closed-v1, fake: big → small\n")
+    assert text.startswith("closed-v2, fake: big → small\n")
 
 
 def test_every_rule_has_a_breaker() -> None:
@@ -94,11 +96,15 @@ def test_every_rule_has_a_breaker() -> None:
 @pytest.mark.parametrize("rule", BREAKERS)
 def test_a_run_that_breaks_a_rule_is_named(runs: Path, rule: str) -> None:
     (broken,) = runs.glob("fkd-*")
+    if rule == "trials":
+        for run in runs.glob("*-*"):
+            if not run.name.startswith("teacher"):
+                change(run, SEARCHED)
     change(broken, BREAKERS[rule])
     if rule == "prompts":
         (scores,) = broken.glob("eval/*/scores.jsonl")
         scores.write_text("".join(scores.read_text().splitlines(keepends=True)[1:]))
-    report = check_runs([runs], "closed-v1")
+    report = check_runs([runs], "closed-v2")
     found = {run.run: run.broken for run in report.runs if run.broken}
     assert found == {broken.name: [rule]}
     text = write(check_document(report), "terminal", width=1000)
@@ -106,11 +112,21 @@ def test_a_run_that_breaks_a_rule_is_named(runs: Path, rule: str) -> None:
     assert broken.name in line and ": found " in line and ", expected " in line
 
 
+def test_equal_searches_stand_beside_settings_found_by_hand(runs: Path) -> None:
+    for run in runs.glob("fkd-*"):
+        change(run, SEARCHED)
+    assert not check_runs([runs], "closed-v2").broken
+    (half,) = runs.glob("sft-*")
+    change(half, {"config.json": {"tuning": SEARCHED["config.json"]["tuning"] | {"share": 0.5}}})
+    (broken,) = (run for run in check_runs([runs], "closed-v2").runs if run.broken)
+    assert broken.broken == ["trials"]
+
+
 @pytest.mark.parametrize("name", ["config.json", "prepare.json"])
 def test_what_is_not_recorded_is_not_closed(runs: Path, name: str) -> None:
     (bare,) = runs.glob("sft-*")
     (bare / name).unlink()
-    judged = {run.run: run for run in check_runs([runs], "closed-v1").runs}
+    judged = {run.run: run for run in check_runs([runs], "closed-v2").runs}
     assert judged[bare.name].division == "open"
     assert sum(run.division == "closed" for run in judged.values()) == 3
 
@@ -119,7 +135,7 @@ def test_an_init_of_its_own_seed_is_no_difference(runs: Path) -> None:
     for run in runs.glob("dpkd-*"):
         if json.loads((run / "config.json").read_text())["train"]["seed"] == 2:
             change(run, BREAKERS["init"])
-    assert not check_runs([runs], "closed-v1").broken
+    assert not check_runs([runs], "closed-v2").broken
 
 
 def test_the_value_of_most_runs_counts(runs: Path) -> None:
@@ -141,7 +157,7 @@ def test_another_evaluation_of_the_same_task_does_not_hide_the_shared_one(runs: 
     summary = json.loads((run / "summary.json").read_text())
     summary["scores"]["dolly@00000000"] = summary["scores"][place.name]
     fakes.write(run / "summary.json", summary)
-    assert not check_runs([runs], "closed-v1").broken
+    assert not check_runs([runs], "closed-v2").broken
 
 
 def test_the_board_shows_division_and_broken_rules(runs: Path, tmp_path: Path) -> None:
@@ -167,7 +183,7 @@ def test_kdbench_check_exits_3_and_names_the_rule(
     document = json.loads(capsys.readouterr().out)
     assert [run["broken"] for run in document["runs"] if run["broken"]] == [["selection"]]
     assert kdbench("check", runs, "--rules", "closed-v9") == 2
-    assert "did you mean closed-v1?" in capsys.readouterr().err
+    assert "did you mean closed-v2" in capsys.readouterr().err
 
 
 def test_a_run_alone_is_compared_with_those_beside_it(
@@ -191,9 +207,9 @@ def test_rules_of_sameness_are_not_passed_by_a_run_without_others(
     out = capsys.readouterr().out
     assert "teacher and student: teacher, init, training data" in out
     assert "1 closed, 0 open; 1 compared with no other run" in out
-    (judged,) = check_runs([tmp_path / "alone"], "closed-v1").runs
+    (judged,) = check_runs([tmp_path / "alone"], "closed-v2").runs
     assert "tokens trained" in judged.untested and "regime" not in judged.untested
-    assert not any(judged.untested for judged in check_runs([runs], "closed-v1").runs)
+    assert not any(judged.untested for judged in check_runs([runs], "closed-v2").runs)
 
 
 def kdbench(*arguments: object) -> int:
@@ -273,7 +289,7 @@ def test_a_run_on_planted_data_is_open(planted: int, tmp_path: Path) -> None:
         == 0
     )
     assert kdbench("eval", *runs.glob("sft-*"), "--tasks", "dolly,vicuna", "--quiet") == 0
-    (run,) = check_runs([runs], "closed-v1").runs
+    (run,) = check_runs([runs], "closed-v2").runs
     assert run.broken == (
         ["test prompts in training", "near copies in training"] if planted else []
     )

@@ -156,6 +156,9 @@ class RunCard(Record):
         "", description="digest of all that decides the student but the training seed"
     )
     changes: list[str] = Field([], description="what departs from the suite, as ``setting=value``")
+    tuning: str = Field(
+        "", description="default, paper or tuned (N trials); empty: an evaluated model, or older"
+    )
     selection: str = Field(
         "", description="how the step was selected and why so, where not as ``train.select`` says"
     )

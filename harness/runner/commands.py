@@ -112,6 +112,7 @@ def _trained_run(session: Session) -> Prepared:
             train_run(session, prepared, drift)
         elif session.is_main:
             summary.mend(prepared.run, session.progress.say)
+            summary.restate(prepared.run, session.config)
             summary.write_student_card(prepared.run)  # a kill may have come between manifest and it
     return prepared
 
@@ -231,6 +232,7 @@ def run_card(
         division="closed" if config.regime == "matched" else "open",
         settings=prepared.settings,
         changes=list(training_changes(session.request.argv)),
+        tuning=config.tuned,
         selection=info.get("selection", ""),
     )
 

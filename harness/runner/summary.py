@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import RunConfig, unstated
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.scoring import summarised
 from kdbench.harness.files.costs import costs_of
@@ -83,6 +83,24 @@ def mend(run: RunFolder, say: Say) -> None:
     )
     if any(evaluation.judges() for evaluation in run.evaluations()):
         say(f"note: add its judges with: kdbench judge {run.path} (no question is asked twice)")
+
+
+def restate(run: RunFolder, config: RunConfig) -> None:
+    """Has a finished run say how its settings were found, where a search has found them again.
+
+    The student is the same, since how a setting was found decides nothing; a search's word counts more
+    than that of a suite.
+    """
+    stored, found = run.summary.read(), run.config.read()
+    if config.tuning is None or not unstated(found.tree(), config):
+        return
+    tuning = config.tuning.model_dump(mode="json")
+    card = stored.run.model_copy(update={"tuning": config.tuned})
+    manifest = run.manifest.read()
+    tree = manifest.config | {"tuning": tuning}
+    run.manifest.write(manifest.model_copy(update={"config": tree, "run": card}))
+    run.summary.write(stored.model_copy(update={"run": card}))
+    run.config.write(type(found).model_validate(found.tree() | {"tuning": tuning}))
 
 
 def rescored(run: RunFolder, say: Say) -> None:

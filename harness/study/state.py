@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import RunConfig, unstated
 from kdbench.harness.contents import Circumstances, Identified, recall
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import tasks_of
@@ -58,7 +58,7 @@ def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
         records = [(e, e.record.read()) for e in stored]
     except InputError:
         return ["summary"]
-    missing: list[str] = []
+    missing = ["how it was tuned"] if unstated(run.config.read().tree(), config) else []
     asked = tasks_of(config.tasks) if config.tasks.names else []
     texts = [task.name for task in asked if task.kind in ("text", "file")]
     for way in config.generate.ways:

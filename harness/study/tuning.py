@@ -162,7 +162,7 @@ def expected_best(scores: Sequence[float], better: int) -> list[float]:
 def how_tuned(trials: int, share: float) -> dict[str, Any]:
     """What the configuration of a winner says of its search (`TuningConfig`)."""
     note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
-    return {"trials": trials, "note": note}
+    return {"trials": trials, "by": "search", "share": share, "note": note}
 
 
 def winners_study(

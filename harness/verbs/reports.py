@@ -53,7 +53,7 @@ def leaderboard(
     spread: SpreadOption = "pm",
     rules: Annotated[
         str, typer.Option(help="What divides methods into closed and open: a version, or a file.")
-    ] = "closed-v1",
+    ] = "closed-v2",
     runs: options.Runs,
 ) -> int:
     """Compare finished runs: means, intervals, and which differences are significant.
@@ -168,7 +168,7 @@ def check(
     *,
     rules: Annotated[
         str, typer.Option(help="Rules: a version that comes with kdbench, or a YAML file.")
-    ] = "closed-v1",
+    ] = "closed-v2",
     content: Annotated[
         bool,
         typer.Option(

@@ -84,15 +84,18 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
 
     Of several rows of a method the plainest is taken (`kdbench.reports.rows.standing`), or none if
-    several are.
+    several are. Where all methods of a claim were searched (``kdbench tune``), what the search found is
+    compared; else the other rows, as far as there are any.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
     book = book or claim_book()
-    boards = [board for board in map(_board, sections(finished_runs(paths)[0])) if board.rows]
+    made = [section for section in sections(finished_runs(paths)[0]) if _methods(section)]
+    kinds = [tuple(_board(section, searched) for searched in (True, False)) for section in made]
     judged = []
     for claim in book.claims:
+        boards = [_of_one_kind(claim, *both) for both in kinds]
         if claim.pairs > 1:
             judged.append(_judge(claim, boards, "across pairs of models"))
         else:
@@ -100,8 +103,21 @@ def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> 
     return ClaimsReport(version=book.version, claims=judged)
 
 
-def _board(section: Section) -> _Board:
-    trained = [each for each in section.rows if not each.row.reference]
+def _methods(section: Section) -> list[GroupedRow]:
+    return [each for each in section.rows if not each.row.reference]
+
+
+def _of_one_kind(claim: Claim, searched: _Board, others: _Board) -> _Board:
+    return searched if set(claim.methods) <= searched.rows.keys() else others
+
+
+def _board(section: Section, searched: bool) -> _Board:
+    """What claims are about: rows that a search found, or the others."""
+    own = [each for each in _methods(section) if each.row.searched == searched]
+    # a method whose only row a search found has no other to show
+    there = {each.row.method for each in own}
+    alone = [each for each in _methods(section) if each.row.method not in there]
+    trained = own if searched else [*own, *alone]
     candidates = grouped(trained, lambda each: each.row.method)
     best = {method: standing(several) for method, several in candidates.items()}
     rows = {method: kept[0] for method, kept in best.items() if len(kept) == 1}

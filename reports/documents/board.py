@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BLOCKS = (("score", True), ("score", False), ("judge", False), ("probe", False))
 """Kind of a metric, and whether it is a main score, in the order of the tables."""
-WHOSE = {"kind", "method", "variant", "regime", "division", "training_seeds", "runs"}
+WHOSE = {"kind", "method", "variant", "regime", "tuning", "division", "training_seeds", "runs"}
 VALUES = ("mean", "low", "high", "n_prompts", "n_runs", "decoding_seeds", "bold")
 """Fields of a row and of a cell that data frames have."""
 
@@ -69,7 +69,7 @@ def _section(table: "Table", headline: bool) -> doc.Section:
     bold: doc.Cell = "[95% interval]"
     if any_bold(table):
         bold = (doc.Strong("bold", "*"), ": may be the best of its column; [95% interval]")
-    notes = doc.Notes([bold, *table.notes, *_open_rows(table)], table.signature)
+    notes = doc.Notes([bold, *_tuning(table), *table.notes, *_open_rows(table)], table.signature)
     first = headline_parts(table.headline) if table.headline else []
     return doc.Section(table.title, [*first, *drawn, notes])
 
@@ -113,6 +113,14 @@ def _blocks(table: "Table", headline: bool) -> list[list[int]]:
         known = info(table.columns[i].metric)
         blocks[known.kind, known.kind == "score" and known.headline].append(i)
     return [block for block in blocks.values() if block] or [[]]
+
+
+def _tuning(table: "Table") -> list[str]:
+    """How settings were found, where not all are the suite's."""
+    kinds = {row.tuning for row in table.rows if not row.reference}
+    if kinds <= {"default"}:
+        return []
+    return ["settings: the suite's (default) where a row does not say paper or tuned"]
 
 
 def _open_rows(table: "Table") -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from kdbench.harness.files.records import Missing
+from kdbench.reports.agreement import Agreement
 from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place, weighed
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed
@@ -54,9 +55,20 @@ def explained(found: Headline) -> list[doc.Cell]:
             f"gap closed: of the way from SFT ({found.baseline}) to the teacher. beats SFT: how likely one "
             "training makes a better student than one of SFT"
         )
+    lines += map(agreed, found.agreement)
     if found.left_out:
         lines.append(f"not in all of these columns: {', '.join(found.left_out)}")
     return lines
+
+
+def agreed(found: Agreement) -> str:
+    """Whether two sides rank methods alike, in a sentence."""
+    tau, low, high = (fixed(n, 2) for n in (found.tau, found.low, found.high))
+    return (
+        f"rank agreement of {found.between}: Kendall's tau {tau} [{low}, {high}] over "
+        f"{len(found.methods)} methods (1: the same order; of the true scores; as measured "
+        f"{fixed(found.measured, 2)})"
+    )
 
 
 def cost_parts(found: Headline) -> list[doc.Part]:

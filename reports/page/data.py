@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kdbench.reports.board import Built, Table
 
 Json = dict[str, Any]
-SHOWN = ("method", "reference", "division", "broken", "regime", "student")
+SHOWN = ("method", "reference", "division", "broken", "regime", "tuning", "student")
 """Of a row, as it is."""
 
 

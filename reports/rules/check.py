@@ -13,7 +13,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import RULES
 from kdbench.reports.runs import Evaluations, Facts, Run, Value, facts
 
-DEFAULT = "closed-v1"
+DEFAULT = "closed-v2"
 Division = Literal["closed", "open", "reference", "outside"]
 GroupKey = tuple[str, str, str]
 """Suite, teacher and student by name: runs that one table would compare."""
@@ -51,6 +51,8 @@ class Rulebook(Record):
     """A division's rules."""
 
     version: str
+    extends: str | None = None
+    """A version all of whose rules hold too, before these."""
     rules: list[Rule]
 
 
@@ -60,7 +62,11 @@ def rulebook(name: str = DEFAULT) -> Rulebook:
     Raises:
         InputError: no such version or file, or it is no rulebook.
     """
-    return RULES.load(name, Rulebook)
+    book = RULES.load(name, Rulebook)
+    if book.extends is None:
+        return book
+    base = RULES.load(book.extends, Rulebook)
+    return book.model_copy(update={"rules": [*base.rules, *book.rules]})
 
 
 class Finding(Record):

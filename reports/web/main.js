@@ -99,7 +99,7 @@ function drawSection(table, at) {
   table.letters = table.headline ? lettersOf(table.headline) : [];
   table.rows.forEach((row, index) => {
     row.place = index;
-    row.search = `${table.title} ${row.label} ${row.student} ${row.regime}`.toLowerCase();
+    row.search = `${table.title} ${row.label} ${row.student} ${row.regime} ${row.tuning}`.toLowerCase();
   });
   table.element = el("table");
   const id = `board-${at}`;

@@ -1,0 +1,95 @@
+"""Rank agreement on made data, where the true ranks are known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from board_runs import write_run
+
+from kdbench.harness.files.records import ModelRef
+from kdbench.harness.stats import Array
+from kdbench.reports.agreement import Agreement, agreement, kendall
+from kdbench.reports.board import build
+from kdbench.reports.documents.board import board_document
+from kdbench.reports.text.formats import write
+
+
+def measured(true_2M: Array, noise: float, rng: np.random.Generator) -> Agreement:
+    score = true_2M + noise * rng.standard_normal(true_2M.shape)
+    draws = score[:, None] + noise * rng.standard_normal((2, 400, true_2M.shape[1]))
+    found = agreement("a and b", [f"m{i}" for i in range(true_2M.shape[1])], score, draws)
+    assert found is not None
+    return found
+
+
+def test_tau_counts_pairs() -> None:
+    up = np.arange(5.0)
+    assert kendall(up, up) == 1
+    assert kendall(up, -up) == -1
+    assert kendall(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])) == pytest.approx(1 / 3)
+    tied = np.array([1.0, 1, 2, 3])  # tau-b: 5 of sqrt(5 * 6) pairs
+    assert kendall(tied, np.arange(4.0)) == pytest.approx(5 / np.sqrt(30))
+    assert kendall(np.zeros(4), np.arange(4.0)) == 0
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_the_interval_holds_the_tau_of_the_true_scores(alike: float, noise: float) -> None:
+    rng = np.random.default_rng(7)
+    trials, methods, held = 20, 10, 0
+    for _ in range(trials):
+        one, other = rng.standard_normal((2, methods))
+        true = np.stack([one, alike * one + np.sqrt(1 - alike**2) * other])
+        found = measured(true, noise, rng)
+        held += found.low <= kendall(true[0], true[1]) <= found.high
+    assert held >= 0.8 * trials  # of 95%: three standard errors
+
+
+def test_sides_that_agree_wholly_are_not_called_apart_by_noise() -> None:
+    rng = np.random.default_rng(3)
+    true = np.stack([np.linspace(0, 3, 12)] * 2)
+    found = [measured(true, 0.5, rng) for _ in range(10)]
+    assert max(each.measured for each in found) < 1
+    assert sum(each.high > 0.97 for each in found) >= 9
+    assert all(each.low > 0 for each in found)
+
+
+def test_without_noise_it_is_what_is_seen_and_few_methods_have_none() -> None:
+    score = np.array([[1.0, 2, 3, 4, 5], [1.0, 2, 4, 3, 5]])
+    found = agreement("a and b", list("abcde"), score, np.repeat(score[:, None], 9, axis=1))
+    assert found is not None and (found.low, found.tau, found.high) == (0.8, 0.8, 0.8)
+    assert agreement("a and b", list("abc"), score[:, :3], score[:, None, :3]) is None
+    flat = np.stack([score[0], np.zeros(5)])
+    assert agreement("a and b", list("abcde"), flat, flat[:, None]) is None
+
+
+def test_a_board_says_how_rows_were_tuned_and_whether_sides_agree(tmp_path: Path) -> None:
+    methods = {"sft": 20.0, "fkd": 25.0, "gkd": 31.0, "rkd": 38.0}
+    for student in ("small", "other"):
+        model = ModelRef(name=student, fingerprint=student * 4, parameters=9)
+        for method, level in methods.items():
+            for tuned in (False, True) if student == "small" else (False,):
+                found = {"tuning": "tuned (8 trials)", "changes": ["train.lr=1e-3"]}
+                write_run(
+                    tmp_path / "runs",
+                    method,
+                    level + 4 * tuned,
+                    student=model,
+                    settings=f"{method}{student}{tuned}",
+                    **(found if tuned else {"tuning": "default"}),
+                )
+    board = build([tmp_path / "runs"]).board
+    (first,) = [table for table in board.tables if table.student == "small"]
+    labels = {row.label: row.tuning for row in first.rows}
+    assert labels["gkd"] == "default" and labels["gkd, tuned (8 trials)"] == "tuned (8 trials)"
+    assert first.headline is not None
+    (by_tuning,) = first.headline.agreement
+    assert by_tuning.methods == sorted(methods) and by_tuning.tau > 0.9
+    (overall,) = board.overall
+    (pairs,) = overall.agreement
+    assert pairs.between == "big → other and big → small" and pairs.tau > 0.9
+    text = write(board_document(board), "md")
+    assert "rank agreement of default and tuned settings: Kendall's tau 1.00" in text
+    assert "a row does not say paper or tuned" in text
+    # SFT that was searched is what all must beat
+    assert first.headline.baseline == "sft, tuned (8 trials)"
