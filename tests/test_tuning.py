@@ -64,7 +64,13 @@ def test_the_expected_best_is_the_mean_of_maxima_over_all_draws() -> None:
 
 def test_what_cannot_be_judged_or_tried_is_said() -> None:
     with pytest.raises(InputError, match=r"--set train.select=max:dev_rouge_l"):
-        tuning.criterion(make("sft", "train.select=last"))
+        tuning.criterion({"fkd": make("fkd"), "sft": make("sft", "train.select=last")})
+    loss = make("sft", "train.select=min:dev_loss")
+    with pytest.raises(
+        InputError, match="selects by max:dev_rouge_l for fkd and min:dev_loss for sft"
+    ):
+        tuning.criterion({"fkd": make("fkd"), "sft": loss})
+    assert tuning.criterion({"sft": loss}) == ("dev_loss", -1)
     assert trials_and_share("8") == (8, 0.25)
     assert trials_and_share("3:1") == (3, 1.0)
     for bad in ("0", "8:2", "8:0", "many", "8:x", ""):

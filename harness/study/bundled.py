@@ -11,7 +11,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import RunFolder, runs_in
 from kdbench.harness.identity import DATA_NAMES, Contents, run_id, run_parts
 from kdbench.harness.study.definition import Cell
-from kdbench.harness.study.plan import Estimate, Plan, PlannedCell
+from kdbench.harness.study.estimates import Estimate
+from kdbench.harness.study.plan import Plan, PlannedCell
 from kdbench.harness.study.state import State
 
 _NONE = Estimate(0.0, "a bundle makes no runs")

@@ -2,36 +2,22 @@
 
 import contextlib
 import os
-import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.run_folder import runs_in
 from kdbench.harness.files.store import write_bytes
 from kdbench.harness.identity import digest
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
 from kdbench.harness.registry import METHODS
 from kdbench.harness.study.definition import CELLS, Cell, Study, expand
+from kdbench.harness.study.estimates import Estimate, Estimates
 from kdbench.harness.study.state import Place, State, state_of
 from kdbench.reports.text.document import Document, Notes, Section, Table
 
-TOKENS_PER_SECOND = 2_000.0
-"""Trained response tokens a second where nothing was measured: a small pair on one core."""
-START_S = 20.0
-"""Seconds of such a run that are not training: imports, loading, a few answers."""
-TOKENS_PER_ROW = 20
-
-
-class Estimate(NamedTuple):
-    """Seconds of one run, and what they were read from."""
-
-    seconds: float
-    source: str
+DONE = Estimate(0.0, "it is done")
 
 
 class PlannedCell(NamedTuple):
@@ -89,7 +75,13 @@ def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]
 def make_plan(cells: Sequence[Cell], place: Place) -> Plan:
     """How far each cell is; nothing is written and no model is loaded."""
     estimates = Estimates(place.runs_dir)
-    return Plan([PlannedCell(c, state_of(c, place), estimates.of(c)) for c in cells])
+    states = [state_of(cell, place) for cell in cells]
+    return Plan(
+        [
+            PlannedCell(cell, state, DONE if state.done else estimates.of(cell))
+            for cell, state in zip(cells, states, strict=True)
+        ]
+    )
 
 
 def plan_document(study: Study, plan: Plan, jobs: int) -> Document:
@@ -129,47 +121,3 @@ def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
             for cell, state, estimate in plan.cells
         ],
     }
-
-
-# -- how long a run takes: read from runs that are there; where none are, a guess that says so ---------
-
-
-class Estimates:
-    """Times of finished runs below a folder.
-
-    Args:
-        runs_dir: folder of run folders.
-    """
-
-    def __init__(self, runs_dir: Path) -> None:
-        self._times: dict[tuple[str, str], list[float]] = defaultdict(list)
-        """By suite and method; those of a suite's every method under no method's name."""
-        for run in runs_in(runs_dir):
-            with contextlib.suppress(InputError):
-                summary = run.summary.read()
-                card, cost = summary.run, sum(stage.wall_s for stage in summary.cost.values())
-                if card.kind == "run" and summary.scores and cost:
-                    self._times[card.suite, card.method].append(cost)
-                    self._times[card.suite, ""].append(cost)
-
-    def of(self, cell: Cell) -> Estimate:
-        """The mean of finished runs of the method and suite; else of the suite; else a guess."""
-        suite, method = cell.config.suite, cell.config.method.name
-        for name, whose in ((method, "the method"), ("", f"other methods on {suite}")):
-            if times := self._times.get((suite, name)):
-                runs = f"{len(times)} finished run{'' if len(times) == 1 else 's'}"
-                return Estimate(statistics.fmean(times), f"mean of {runs} of {whose}")
-        tokens = _budget_tokens(cell.config)
-        if tokens is None:
-            return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
-        source = f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND:,.0f} a second"
-        return Estimate(START_S + tokens / TOKENS_PER_SECOND, source)
-
-
-def _budget_tokens(config: RunConfig) -> float | None:
-    """The smaller one where steps and tokens are given: the first reached ends a training."""
-    train = config.train
-    budgets = [float(train.response_tokens)] if train.response_tokens is not None else []
-    if train.steps is not None:
-        budgets.append(float(train.steps * train.batch_size * TOKENS_PER_ROW))
-    return min(budgets, default=None)

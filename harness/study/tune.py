@@ -59,7 +59,7 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     where = Circumstances(cache_folder(), making.device, making.data_dir)
     place = Place(making.runs_dir, where)
     configs = {m: _config(request, m) for m in request.methods}
-    metric, better = tuning.criterion(next(iter(configs.values())))
+    metric, better = tuning.criterion(configs)
     trials = [t for m in request.methods for t in tuning.trials_of(m, configs[m], request.trials)]
     budgets = {m: tuning.budget_settings(c.train, request.share) for m, c in configs.items()}
     study = tuning.trial_study(request.suite, trials, budgets, request.seeds[0])

@@ -123,19 +123,33 @@ def trial_study(
     return Study(title="Trials", suite=suite, seeds=(seed,), rows=tuple(rows), tasks=())
 
 
-def criterion(config: RunConfig) -> tuple[str, int]:
-    """The development metric that trials are judged by, and its better direction.
+_JUDGES = {"max:dev_rouge_l": ("dev_rouge_l", 1), "min:dev_loss": ("dev_loss", -1)}
+
+
+def criterion(configs: Mapping[str, RunConfig]) -> tuple[str, int]:
+    """The development metric that the trials of all methods are judged by, and its better direction.
+
+    Args:
+        configs: a run of each method as the suite says.
 
     Raises:
-        InputError: the training measures none that chooses a step.
+        InputError: the training of a method measures none that chooses a step, or methods' differ.
     """
-    found = {"max:dev_rouge_l": ("dev_rouge_l", 1), "min:dev_loss": ("dev_loss", -1)}
-    if config.train.select not in found:
+    remedy = "add --set train.select=max:dev_rouge_l"
+    chosen = {name: config.train.select for name, config in configs.items()}
+    for name, select in chosen.items():
+        if select not in _JUDGES:
+            raise InputError(
+                f"the suite selects the step {select!r} for {name}, so its trials have no score on the "
+                f"development set; {remedy}"
+            )
+    by_select = {select: name for name, select in chosen.items()}
+    if len(by_select) > 1:
+        said = " and ".join(f"{select} for {name}" for select, name in by_select.items())
         raise InputError(
-            f"the suite selects the step {config.train.select!r}, so trials have no score on the "
-            "development set; add --set train.select=max:dev_rouge_l"
+            f"trials are judged by one number, and the suite selects by {said}; {remedy}"
         )
-    return found[config.train.select]
+    return _JUDGES[next(iter(by_select))]
 
 
 def winner(tried: Sequence[Tried], better: int) -> Tried | None:

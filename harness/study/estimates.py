@@ -1,0 +1,142 @@
+"""How long a run takes: by the method's own past runs, else by its card, and by a guess that says so."""
+
+import contextlib
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.run_folder import runs_in
+from kdbench.harness.registry import find_method
+from kdbench.harness.resolve import BUDGET
+from kdbench.harness.study.definition import Cell
+from kdbench.trainers.method import Card
+
+TOKENS_PER_SECOND = 8_000.0
+"""Trained response tokens a second of SFT where nothing was measured: a small pair on one core."""
+START_S = 20.0
+"""Seconds of such a run that are not training: imports, loading, a few answers."""
+TOKENS_PER_ROW = 20
+# what a training does beside SFT's step, in such steps: rounded from the costs in docs/method-zoo.md
+TEACHER, SAMPLING, TEXT = 1.2, 1.2, 1.5
+
+
+class Estimate(NamedTuple):
+    """Seconds of one run, and what they were read from."""
+
+    seconds: float
+    source: str
+
+
+class _Past(NamedTuple):
+    """A finished training: its method, seconds, and budget; and seconds of all that came after."""
+
+    method: str
+    train_s: float
+    budget: Mapping[str, Any]
+    asked_s: float | None
+    """None: nothing was asked of the student."""
+
+
+class Estimates:
+    """Times of finished runs below a folder.
+
+    Args:
+        runs_dir: folder of run folders.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._past: dict[str, list[_Past]] = {}
+        """By suite."""
+        for run in runs_in(runs_dir):
+            with contextlib.suppress(InputError):
+                summary = run.summary.read()
+                spent = {name: cost.wall_s for name, cost in summary.cost.items()}
+                train_s = spent.pop("train", 0.0)
+                stored = run.config.find() if summary.run.kind == "run" and train_s else None
+                if stored is not None:
+                    asked_s = sum(spent.values()) if summary.scores else None
+                    budget = stored.tree().get("train") or {}
+                    past = _Past(summary.run.method, train_s, budget, asked_s)
+                    self._past.setdefault(summary.run.suite, []).append(past)
+
+    def of(self, cell: Cell) -> Estimate:
+        """By past runs of the method on the suite; else of others, by what the cards say; else a guess.
+
+        Either way for the cell's own budget. Nothing is averaged over methods as if they cost the same.
+        """
+        config = cell.config
+        past = self._past.get(config.suite, [])
+        own = [each for each in past if each.method == config.method.name]
+        asked = (_asked(own) or _asked(past)) if config.tasks.names else 0.0
+        if trained := [each.train_s * share for each in own if (share := _share(config, each))]:
+            source = f"mean of {_runs(trained)} of the method"
+            return Estimate(statistics.fmean(trained) + asked, f"{source}{_budgets(config, own)}")
+        weight = _weight(config.method.name)
+        steps = [
+            each.train_s * share / other
+            for each in past
+            if (share := _share(config, each)) and (other := _weight(each.method))
+        ]
+        if steps and weight:
+            source = f"{_runs(steps)} of other methods, each weighed by what its card says it costs"
+            return Estimate(weight * statistics.median(steps) + asked, source)
+        return _guess(config, weight or 1.0)
+
+
+def relative_cost(card: Card) -> float:
+    """Roughly how long a training takes, SFT being 1, by what a card says of it."""
+    forwards = re.match(r"\d+", card.cost)
+    parts = (TEACHER * card.teacher_logits, SAMPLING * card.student_samples, TEXT * card.plain_text)
+    return float(forwards[0] if forwards else 1) + sum(parts)
+
+
+def _weight(method: str) -> float | None:
+    """`relative_cost` of a method; None of one that is not here any more."""
+    with contextlib.suppress(InputError):
+        return relative_cost(find_method(method).method.card)
+    return None
+
+
+def _share(config: RunConfig, past: _Past) -> float | None:
+    """The cell's budget over a past run's; None where they are stated in other units."""
+    asked = config.train.model_dump()
+    both = [name for name in BUDGET if asked.get(name) is not None and past.budget.get(name)]
+    return min((float(asked[name]) / float(past.budget[name]) for name in both), default=None)
+
+
+def _budgets(config: RunConfig, own: Sequence[_Past]) -> str:
+    shares = {share for each in own if (share := _share(config, each))}
+    return "" if shares <= {1.0} else ", for this budget"
+
+
+def _asked(past: Sequence[_Past]) -> float:
+    """Seconds for asking a student, which differ little between methods."""
+    return statistics.fmean([each.asked_s for each in past if each.asked_s is not None] or [0.0])
+
+
+def _runs(times: Sequence[float]) -> str:
+    return f"{len(times)} finished run{'' if len(times) == 1 else 's'}"
+
+
+def _guess(config: RunConfig, weight: float) -> Estimate:
+    tokens = _budget_tokens(config)
+    if tokens is None:
+        return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
+    source = (
+        f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND / weight:,.0f} a second, as "
+        "the method's card says"
+    )
+    return Estimate(START_S + weight * tokens / TOKENS_PER_SECOND, source)
+
+
+def _budget_tokens(config: RunConfig) -> float | None:
+    """The smaller one where steps and tokens are given: the first reached ends a training."""
+    train = config.train
+    budgets = [float(train.response_tokens)] if train.response_tokens is not None else []
+    if train.steps is not None:
+        budgets.append(float(train.steps * train.batch_size * TOKENS_PER_ROW))
+    return min(budgets, default=None)
