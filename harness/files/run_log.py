@@ -42,7 +42,7 @@ LOOKED = 65_536
 End = Literal["done", "failed", "interrupted"]
 _LINE = re.compile(r"^(\S+ \S+) (begin|end): ?(.*)$")
 _SECRET = re.compile(
-    r"TOKEN(?!I)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE
+    r"TOKEN(?!I)|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|_KEY$", re.IGNORECASE
 )
 _TOKENS = re.compile(
     r"\b(?:hf_|sk-|ghp_|github_pat_|xox[abp]-|AKIA)[A-Za-z0-9_\-]{12,}"

@@ -275,7 +275,7 @@ def step_text(status: Status) -> str:
 
 def left_text(status: Status) -> str:
     """About how long the training goes on."""
-    return "" if status.left_s is None else duration(status.left_s)
+    return duration(status.left_s) if status.left_s else ""
 
 
 def settings_text(status: Status) -> str:
