@@ -188,19 +188,23 @@ class _Noting(logging.Handler):
             note(f"{record.levelname.lower()}: {record.name}: {record.getMessage()}")
 
 
+LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "lm_eval", "torch", "transformers")
+"""Whose loggers we listen to: a handler at the root would keep others from setting up logging there."""
 _handler = _Noting(logging.WARNING)
 _shown: list[Any] = []
 """What showed warnings before we listened."""
 
 
 def _listen() -> None:
-    logging.getLogger().addHandler(_handler)
+    for name in LIBRARIES:
+        logging.getLogger(name).addHandler(_handler)
     _shown.append(warnings.showwarning)
     warnings.showwarning = _noted
 
 
 def _stop_listening() -> None:
-    logging.getLogger().removeHandler(_handler)
+    for name in LIBRARIES:
+        logging.getLogger(name).removeHandler(_handler)
     shown = _shown.pop()
     if warnings.showwarning is _noted:
         warnings.showwarning = shown
