@@ -32,6 +32,7 @@ from kdbench.harness.verbs.judge import judge
 from kdbench.harness.verbs.ls import ls
 from kdbench.harness.verbs.new_method import new_method
 from kdbench.harness.verbs.options import grouped
+from kdbench.harness.verbs.plan import plan
 from kdbench.harness.verbs.reports import (
     bundle,
     check,
@@ -66,7 +67,7 @@ VERBS = {
     "Score stored answers": (score, judge),
     "Read runs": (leaderboard, compare, show, report, check, claims, ledger, bundle),
     "Look after runs": (ls, watch, clean),
-    "Methods and this machine": (new_method, conform, doctor),
+    "Methods and this machine": (new_method, conform, doctor, plan),
 }
 """By what they are for, as help lists them."""
 for title, verbs in VERBS.items():

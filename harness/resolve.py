@@ -103,20 +103,10 @@ def resolve(
         InputError: an unknown name or key (nearest offered) or a value that does not fit.
     """
     check_method_name(method)
-    tree = load_suite(suite)
-    above = _changes(assignments, flags or {})
-    if suite == OWN:
-        from kdbench.harness.own.suite import measured_tree  # it reads tokenizers
-
-        tree = merge(tree, measured_tree(above))
-    methods = tree.pop("methods", None) or {}
+    load_suite(suite)  # what is wrong with it is said before the method is imported
     found = find_method(method)
-    own = methods.get(found.name) or {}
-    training = merge(tree.get("train") or {}, own.get("train") or {})
-    tuning = own.get("tuning", tree.get("tuning"))
-    layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
-    options = _method_config(found, merge(own.get("method") or {}, above.get("method") or {}))
-    layers["suite"] = tree.get("suite") or re.sub(r"\.ya?ml$", "", Path(suite).name)
+    layers, own = _layers(suite, found.name, _changes(assignments, flags or {}))
+    options = _method_config(found, own)
     layers["method"] = {
         "name": found.name,
         "source": found.source,
@@ -124,8 +114,46 @@ def resolve(
         "options": options.model_dump(mode="json"),
         "departures": departures(options),
     }
-    layers |= _stages(tree, methods, layers, above)
     return _settled(layers, suite)
+
+
+def outline(
+    *,
+    suite: str,
+    method: str,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The same without the method's code, which brings torch: to plan with, not to run.
+
+    The method's own fields are as they were written, neither checked nor completed.
+
+    Raises:
+        InputError: as ``resolve``, or a method that is a file.
+    """
+    check_method_name(method)
+    if method.endswith(".py"):
+        raise InputError(f"a method in a file cannot be outlined, got {method!r}; name one of ours")
+    layers, own = _layers(suite, method, _changes(assignments, flags or {}))
+    layers["method"] = {"name": method, "options": own}
+    return _settled(layers, suite)
+
+
+def _layers(suite: str, method: str, above: Tree) -> tuple[Tree, Tree]:
+    """All sections but the method's, and the method's own fields as the suite and ``above`` write them."""
+    tree = load_suite(suite)
+    if suite == OWN:
+        from kdbench.harness.own.suite import measured_tree  # it reads tokenizers
+
+        tree = merge(tree, measured_tree(above))
+    methods = tree.pop("methods", None) or {}
+    own = methods.get(method) or {}
+    training = merge(tree.get("train") or {}, own.get("train") or {})
+    tuning = own.get("tuning", tree.get("tuning"))
+    layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
+    layers["suite"] = tree.get("suite") or re.sub(r"\.ya?ml$", "", Path(suite).name)
+    layers |= _stages(tree, methods, layers, above)
+    return layers, merge(own.get("method") or {}, above.get("method") or {})
 
 
 def overlay(

@@ -104,6 +104,7 @@ class Loop:
                 "(accelerate launch --multi_gpu) or one GPU"
             )
         self.student = self.module.student
+        self.teacher = self.module.teacher
         self.steps = self.recipe.steps_of(len(self.ctx.train))
         optimizer = adamw(self.module, self.recipe)
         self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)

@@ -186,6 +186,12 @@ class StudentModule(torch.nn.Module):
         self._teacher = [teacher]
         self._head = [head_of(student, vocab)]
 
+    @property
+    def teacher(self) -> PreTrainedModel | None:
+        """The frozen teacher."""
+        (side,) = self._teacher
+        return None if side is None else side.model
+
     def forward(self, packed: Packed, loss: Callable[[MicroBatch], Sums]) -> tuple[Sums, int]:
         """What ``loss`` makes of the micro-batch, and about how many tokens it asked the teacher."""
         micro = MicroBatch(packed, self.student, self._head[0], self._teacher[0], self.tile)

@@ -90,7 +90,7 @@ def _of_evaluation(evaluation: Evaluation) -> dict[str, StageCost]:
 
 def _cost(info: dict[str, Any], tokens: dict[str, int]) -> StageCost:
     # a marker of another hand need not say what its stage cost
-    said = {"wall_s": 0.0, "peak_mb": 0.0, **info, "tokens": tokens}
+    said = {"wall_s": 0.0, "peak_mb": 0.0, "planned_mb": 0.0, **info, "tokens": tokens}
     fields = {name: said[name] for name in StageCost.model_fields}
     return validated(StageCost, fields, "what a stage's marker says of its cost")
 
@@ -100,4 +100,6 @@ def _total(before: StageCost | None, more: StageCost) -> StageCost:
         return more
     tokens = before.tokens | {k: before.tokens.get(k, 0) + n for k, n in more.tokens.items()}
     peak = max(before.peak_mb, more.peak_mb)
-    return StageCost(wall_s=before.wall_s + more.wall_s, tokens=tokens, peak_mb=peak)
+    planned = max(before.planned_mb, more.planned_mb)
+    wall_s = before.wall_s + more.wall_s
+    return StageCost(wall_s=wall_s, tokens=tokens, peak_mb=peak, planned_mb=planned)

@@ -242,6 +242,9 @@ class StageCost(Record):
     wall_s: float
     tokens: dict[str, int] = Field({}, description="student, teacher, sampled, text … tokens")
     peak_mb: float = 0.0
+    planned_mb: float = Field(
+        0.0, description="peak by `kdbench plan`'s arithmetic; 0: not planned"
+    )
 
 
 class Summary(Record):

@@ -16,6 +16,7 @@ from kdbench.harness.method_files import blaming_method
 from kdbench.harness.metrics import MOST_UNMEASURED
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.runner.disk import check_disk
+from kdbench.harness.runner.planned import planned_mb, resident_mb
 from kdbench.harness.session import Session
 from kdbench.tasks.scoring import TextScorer, unread
 from kdbench.tasks.words import Tokenizer, reads
@@ -99,7 +100,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
             job = replace(job, training=job.training.model_copy(update={"select": FALLBACK}))
         accelerator = session.accelerator(job.training)
         with blaming_method(job.method):
-            state = _run(session, job)
+            state, planned = _run(session, job)
         accelerator.free_memory()  # student, teacher and optimiser would stay until the command ends
         if session.is_main:
             info = {
@@ -110,6 +111,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "tokens": state.tokens,
                 "wall_s": state.wall_s,
                 "peak_mb": session.peak_mb(),
+                "planned_mb": planned,
             }
             stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
         accelerator.wait_for_everyone()
@@ -118,9 +120,11 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     return stage.info()
 
 
-def _run(session: Session, job: Job) -> State:
-    """Trains to the end of the budget, showing progress."""
+def _run(session: Session, job: Job) -> tuple[State, float]:
+    """Trains to the end of the budget, showing progress; also says what was planned, see `planned_mb`."""
+    before = resident_mb()
     loop = assembled(session, job)
+    planned = planned_mb(loop, job.training, session.config.generate.batch_size, before)
     if session.is_main:
         learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
         check_disk(job.out.path, learning)
@@ -134,7 +138,7 @@ def _run(session: Session, job: Job) -> State:
 
         loop.show = show
         loop.resumed = lambda state: live.resumed(state.step, state.tokens.get("student", 0))
-        return loop.run()
+        return loop.run(), planned
 
 
 def assembled(session: Session, job: Job) -> Loop:

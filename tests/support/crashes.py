@@ -20,7 +20,17 @@ from typing import Any, NamedTuple, Self
 HERE = Path(__file__).parent
 HOW = ("before", "after", "torn")
 # and what holds times or numbers of files, or is the digest of what does
-CLOCKS = {"wall_s", "finished", "peak_mb", "asked", "latency_s", "seconds", "digest", "stamps"}
+CLOCKS = {
+    "wall_s",
+    "finished",
+    "peak_mb",
+    "planned_mb",
+    "asked",
+    "latency_s",
+    "seconds",
+    "digest",
+    "stamps",
+}
 KILLED = -9
 
 

@@ -1,0 +1,323 @@
+"""Bytes of one process at the moments of a training where they are highest.
+
+Nothing here was measured on a GPU. What is in use when, as the loop has it:
+
+* between forward and backward of a step's last micro-batch, while the heads' tiles run: weights, moments,
+  gradients of earlier micro-batches, all the forward pass kept, the teacher, a tile, the head's gradient;
+* at the end of backward: weights, moments, all gradients, and the embedding's gradient a second time;
+* while sampling: weights, moments, the teacher, the decoder's copy of the weights, keys and values;
+* on a CPU while loading, and while a checkpoint is cloned (on a GPU both are the host's).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from kdbench.harness.plan import activations
+from kdbench.harness.plan.activations import Pass
+from kdbench.harness.plan.hardware import WHOLE, Machine, Scaling
+from kdbench.harness.plan.shapes import Shape
+from kdbench.harness.plan.work import Work
+from kdbench.trainers.optim import Recipe
+
+TILE_ELEMENTS = 1 << 24
+"""Logits a tile and model; `kdbench.trainers.head.tiles`."""
+SPARE = 8
+"""Slots of the cache for prompts that are read ahead; `kdbench.trainers.sampler.sampler`."""
+GROUP = 2048
+"""Tokens of prompts read together."""
+DRAWING = 4
+"""Float32 copies of a step's logits while a token is drawn."""
+
+Parts = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Tokens of a training row, on average: of the prompt, of the response, of a row of plain text."""
+
+    prompt: float
+    response: float
+    text: float
+
+    @property
+    def row(self) -> float:
+        """Prompt and response."""
+        return self.prompt + self.response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training on one machine.
+
+    Attributes:
+        student: the model that is trained.
+        teacher: the frozen one, if the method has it in memory.
+        recipe: with its precision resolved.
+        work: what a step does.
+        lengths: of the rows.
+        decode_rows: answers written together.
+    """
+
+    student: Shape
+    teacher: Shape | None
+    recipe: Recipe
+    work: Work
+    lengths: Lengths
+    decode_rows: int
+    machine: Machine
+    scaling: Scaling = WHOLE
+
+    @property
+    def vocab(self) -> int:
+        """Columns that are compared: those both models have."""
+        return min(s.vocab for s in (self.student, self.teacher) if s)
+
+    @property
+    def ranks(self) -> int:
+        """Processes among which a step's sequences are dealt."""
+        return self.machine.count
+
+    @property
+    def full(self) -> int:
+        """Bytes of a master weight."""
+        return 8 if self.recipe.precision == "fp64" else 4
+
+    @property
+    def half(self) -> bool:
+        """Under autocast to bfloat16."""
+        return self.recipe.precision == "bf16"
+
+    @property
+    def trained(self) -> int:
+        """Parameters with a gradient."""
+        width = self.teacher.hidden if self.teacher else 0
+        extra = self.work.extra(self.student.hidden, width)
+        rank = self.scaling.lora_rank
+        if rank:
+            return self.student.adapters(rank, self.scaling.lora_targets) + extra
+        return self.student.parameters + extra
+
+    @property
+    def streams(self) -> list[tuple[float, float]]:
+        """(tokens, targets) of each stream of a step, on one rank."""
+        rows = ceil(self.recipe.batch_size / self.ranks)
+        mean, trained = self.lengths, rows * self.work.trained
+        found = [(trained * mean.row, trained * mean.response)]
+        if self.work.text:
+            found.append((rows * mean.text, rows * (mean.text - 1)))
+        return found
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes of a rank's step."""
+        return sum(max(1, ceil(t / self.recipe.micro_tokens)) for t, _ in self.streams)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Tokens and targets of the largest micro-batch."""
+        limit = self.recipe.micro_tokens
+        cut = [(min(t, limit), n * min(1.0, limit / t)) for t, n in self.streams]
+        return round(max(t for t, _ in cut)), round(max(n for _, n in cut))
+
+    def forward(self) -> Pass:
+        """The student's pass over the largest micro-batch."""
+        tokens, cpu = self.largest[0], self.machine.cpu
+        row = min(tokens, round(self.lengths.row) if cpu else self.recipe.max_length)
+        laid = tokens if cpu else ceil(tokens / row) * row
+        return Pass(
+            tokens=laid,
+            row=row,
+            half=self.half,
+            wide=self.full == 8,
+            cpu=cpu,
+            amx=self.machine.amx,
+            dropout=self.recipe.dropout,
+            checkpoint=self.scaling.checkpoint_activations,
+        )
+
+
+def resident(job: Job) -> dict[str, int]:
+    """What lies in memory between steps."""
+    shares = job.scaling.share(job.machine.count)
+    student, full = job.student, job.full
+    if job.scaling.lora_rank:  # what is frozen needs no more than the arithmetic reads
+        weights = (2 if job.half else full) * student.parameters + full * job.trained
+    else:
+        weights = full * job.trained
+    parts = {"weights": weights // shares, "Adam": 2 * full * job.trained // shares}
+    parts["frozen copies"] = job.work.copies * full * student.parameters // shares
+    if job.teacher is not None:
+        size = _answering(job)
+        parts["teacher"] = size * job.teacher.parameters // job.scaling.teacher_share(job.ranks)
+        if job.half and job.machine.cpu and not job.machine.amx:
+            parts["teacher"] += 4 * job.teacher.head
+    return parts
+
+
+def _answering(job: Job) -> int:
+    """Bytes of a weight of a model that is only read."""
+    return {"bf16": 2, "fp64": 8}.get(job.recipe.precision, 4)
+
+
+def stepping(job: Job) -> Parts:
+    """While the heads run over a step's last micro-batch."""
+    run, parts = job.forward(), resident(job)
+    more = job.micro_batches > 1
+    parts["gradients"] = _gradients(job) if more else _buckets(job)
+    # what is gathered of sharded weights is cast as it is read: both belong to the pass
+    parts["activations"] = activations.kept(job.student, run)
+    parts["half-precision weights"] = activations.cast_weights(job.student, run)
+    parts["gathered"] = _gathered(job)
+    teaching = 0
+    if job.teacher is not None and job.work.teacher:
+        teaching = activations.transient(job.teacher, run)
+    inside = activations.transient(job.student, run) // 4  # of the layer that runs last
+    parts["head"] = max(head(job), teaching, inside)
+    return parts
+
+
+def stepped(job: Job) -> Parts:
+    """At the end of a step's last backward pass."""
+    parts, more = resident(job), job.micro_batches > 1
+    parts["gradients"] = _gradients(job)
+    if not job.scaling.lora_rank:  # an embedding's gradient is dense; a tied head's waits for it
+        times = (1 if job.student.tied else 0) + (1 if more else 0)
+        parts["head"] = times * job.full * job.student.head
+    parts["gathered"] = _gathered(job)
+    return parts
+
+
+def _gradients(job: Job) -> int:
+    return job.full * job.trained // job.scaling.share(job.machine.count) + _buckets(job)
+
+
+def _buckets(job: Job) -> int:
+    """DistributedDataParallel's copies of all gradients."""
+    several = job.machine.count > 1 and job.scaling.shard == "none"
+    return job.full * job.trained if several else 0
+
+
+def _gathered(job: Job) -> int:
+    """Whole weights that a sharded pass has at once: all outside the layers, and two layers."""
+    found = 0
+    if job.scaling.shard == "fsdp2" and job.machine.count > 1:
+        frozen = bool(job.scaling.lora_rank)
+        size = 2 if frozen and job.half else job.full
+        found += size * (job.student.root + 2 * job.student.layer)
+        found += 0 if frozen else job.full * (job.student.root + job.student.layer)
+    if job.teacher is not None and job.scaling.teacher == "sharded" and job.machine.count > 1:
+        found += _answering(job) * (job.teacher.root + 2 * job.teacher.layer)
+    return found
+
+
+def head(job: Job) -> int:
+    """The heads' tiles, what is cast and kept for them, and the gradients they give."""
+    targets, student, run = job.largest[1], job.student, job.forward()
+    fast = not (run.cpu and run.half and not run.amx)
+    size = run.size if fast else 4
+    cast = 0
+    if run.half and not job.scaling.lora_rank:
+        cast = 2 * student.head if fast else 6 * student.head
+    gradient = 0 if job.scaling.lora_rank else run.full * student.head
+    gradient += 2 * student.head if run.half and fast and not job.scaling.lora_rank else 0
+    rows = targets * student.embed * (run.full + size)
+    if job.teacher is not None:
+        rows += targets * job.teacher.embed * (_answering(job) + size)
+    logits = job.work.kept_logits * targets * job.vocab * 4
+    return cast + gradient + rows + logits + head_tiles(job, targets, size)
+
+
+def head_tiles(job: Job, targets: int, size: int) -> int:
+    """Logits of a tile: raw, of both models, and what the objective makes of them in float32 or wider."""
+    rows = min(targets, max(16, TILE_ELEMENTS // job.vocab))
+    models = 2 if job.teacher is not None and (job.work.teacher or job.work.copies) else 1
+    models = 2 if job.work.copies else models
+    apart = size != job.full
+    if job.work.buffers:  # counted with raw logits of full size, which are the wide ones, too
+        return rows * job.vocab * (job.work.buffers * job.full + models * size * apart)
+    # in place; on a CPU block by block, else in float32 whatever the products are in
+    wide = 0 if job.machine.cpu else (models + 1) * job.full * apart + job.full
+    return rows * job.vocab * (models * size + wide)
+
+
+def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) -> dict[str, int]:
+    """A decoder's copy of the weights, keys and values, and logits; beside what is resident.
+
+    Args:
+        job: whose student samples, at its sampling precision.
+        longest: tokens of prompt and answer.
+        teacher: whether it decodes as well.
+        held: bytes of an element of the model's weights, where that is not the trained one.
+    """
+    size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
+    if held is None:
+        held = 2 if job.half and job.scaling.lora_rank else job.full
+    whole = job.scaling.shard == "fsdp2" and job.machine.count > 1
+    copies = decoder_copy(job.student, held, size, whole=whole, cpu=job.machine.cpu)
+    slots = job.decode_rows + SPARE
+    cache = slots * longest * 2 * job.student.keys * job.student.layers * size
+    logits = job.decode_rows * job.student.vocab * (size + DRAWING * max(4, size))
+    if teacher and job.teacher is not None:
+        apart = job.scaling.teacher == "sharded" and job.machine.count > 1
+        copies += decoder_copy(job.teacher, _answering(job), size, whole=apart, cpu=job.machine.cpu)
+        cache += slots * longest * 2 * job.teacher.keys * job.teacher.layers * size
+        logits *= 2
+    reading = activations.transient(job.student, Pass(tokens=GROUP, row=GROUP, half=size == 2))
+    return {"decoder": copies, "keys and values": cache, "logits": logits + reading}
+
+
+def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) -> int:
+    """Bytes of weights that a decoder makes for itself.
+
+    Args:
+        shape: whose.
+        held: bytes of an element as the model has it.
+        size: as the decoder wants it.
+        whole: the model's own weights are shares, so that a copy is made anyway.
+        cpu: products are laid out there.
+    """
+    stacked = shape.family in ("llama", "qwen2")
+    layers = shape.layers * shape.layer_matrices
+    if size != held or whole:
+        return size * shape.parameters + (size * layers if cpu and stacked else 0)
+    if not stacked:
+        return 0
+    if cpu:
+        return size * (layers + shape.head)
+    joined = [w for n, w in shape.linears.items() if n not in ("o_proj", "down_proj")]
+    return size * shape.layers * sum(a * b for a, b in joined)
+
+
+def moments(job: Job) -> dict[str, Parts]:
+    """Every moment of a training that may be its highest, by name; bytes by part of one process."""
+    found = {"forward and heads": stepping(job), "end of backward": stepped(job)}
+    if job.machine.cpu:
+        found["checkpoint"] = resident(job) | {"clones": 3 * job.full * job.trained}
+        if job.teacher is not None:
+            there = {"weights": job.full * job.student.parameters}
+            size = _answering(job) + 4
+            found["loading"] = there | {"teacher": size * job.teacher.parameters}
+    return found
+
+
+def everything(job: Job) -> dict[str, Parts]:
+    """`moments`, and those at which the training samples or answers the development set."""
+    found, longest = moments(job), job.recipe.max_length
+    if job.recipe.select == "max:dev_rouge_l":
+        drawn = sampling(job, longest=longest, teacher=False)
+        found["answers to the development set"] = resident(job) | drawn
+    if job.work.sampled or job.work.taught:
+        both = job.work.mixed or job.work.taught
+        found["sampling"] = resident(job) | sampling(job, longest=longest, teacher=both)
+    return found
+
+
+def highest(job: Job) -> int:
+    """Bytes of one process at the highest moment of a training, its sampling included."""
+    return max(total(parts) for parts in everything(job).values())
+
+
+def total(parts: Parts) -> int:
+    """Bytes of all parts."""
+    return sum(parts.values())

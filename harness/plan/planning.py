@@ -1,0 +1,348 @@
+"""A plan put together: the phases of a run, what each needs, and whether it fits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from kdbench.harness.config import RunConfig, TrainConfig, with_precision
+from kdbench.harness.plan import times
+from kdbench.harness.plan.hardware import NODE, WHOLE, Machine, Scaling
+from kdbench.harness.plan.known import find_shape
+from kdbench.harness.plan.memory import Job, Parts, everything, sampling, total
+from kdbench.harness.plan.rows import Rows, rows_of, task_prompts
+from kdbench.harness.plan.shapes import Shape
+from kdbench.harness.plan.times import Spent
+from kdbench.harness.plan.work import SFT, Work
+
+CHECKPOINT, WEIGHTS, AT_ONCE = 12, 4, 2
+"""Bytes a parameter on disk of a checkpoint and of an export, and how many stand at once."""
+
+
+class Models(NamedTuple):
+    """The pair."""
+
+    teacher: Shape
+    student: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One phase of a run.
+
+    Attributes:
+        name: ``teacher fine-tuning``, ``SFT init``, ``training``, ``sampling`` or ``evaluation``.
+        moment: when its memory is highest.
+        parts: bytes of one card at that moment.
+        moments: all moments, bytes of all parts.
+        host: bytes of main memory on the fullest machine.
+        spent: tokens, FLOPs, seconds.
+    """
+
+    name: str
+    moment: str
+    parts: Parts
+    moments: Mapping[str, int]
+    host: int
+    spent: Spent
+
+    @property
+    def peak(self) -> int:
+        """Bytes of one card, or of one process of a CPU."""
+        return total(self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run needs on a machine.
+
+    Attributes:
+        models, machine, scaling: what was asked.
+        phases: in their order.
+        disk: bytes by what they are.
+        notes: what was assumed.
+    """
+
+    models: Models
+    machine: Machine
+    scaling: Scaling
+    phases: tuple[Phase, ...]
+    disk: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the fullest card in the phase that needs most."""
+        return max(phase.peak for phase in self.phases)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every phase has room."""
+        return self.machine.cpu or self.peak <= self.machine.usable
+
+    @property
+    def spent(self) -> Spent:
+        """Of all phases."""
+        return times.added([phase.spent for phase in self.phases])
+
+    @property
+    def card_hours(self) -> tuple[float, float]:
+        """Hours of all cards together, at least and at most."""
+        slow, fast = self.spent.seconds
+        return fast * self.machine.count / 3600, slow * self.machine.count / 3600
+
+
+def models_of(config: RunConfig) -> Models:
+    """The pair of a run, from configurations alone.
+
+    Raises:
+        InputError: none is there.
+    """
+    teacher = find_shape(config.pair.teacher)
+    return Models(teacher, find_shape(config.pair.student, teacher))
+
+
+def plan(
+    config: RunConfig,
+    models: Models,
+    work: Work,
+    machine: Machine,
+    scaling: Scaling = WHOLE,
+    *,
+    rows: int | None = None,
+) -> Plan:
+    """What a run needs.
+
+    Args:
+        config: the run; ``auto`` precisions become bf16 on cards and fp32 on a CPU.
+        models: its pair.
+        work: what a step of its method does.
+        machine: where.
+        scaling: how it is spread over it.
+        rows: of the training set, where it is not known.
+    """
+    config = with_precision(config, "fp32" if machine.cpu else "bf16")
+    data = rows_of(config, config.train, rows)
+    phases = [*_before(config, models, machine, scaling, data)]
+    job = _job(config, config.train, models.student, models.teacher, work, machine, scaling, data)
+    phases += training_phases("training", job, config, data)
+    phases.append(_evaluation(config, models, machine, job))
+    notes = [note for note in (data.note, *map(_counted, models)) if note]
+    disk = _disk(config, models, job)
+    return Plan(
+        models=models,
+        machine=machine,
+        scaling=scaling,
+        phases=tuple(phases),
+        disk=disk,
+        notes=tuple(notes),
+    )
+
+
+def _counted(shape: Shape) -> str:
+    return "" if shape.exact else f"{shape.name}: {shape.family} is counted as a Llama of its sizes"
+
+
+def _job(
+    config: RunConfig,
+    recipe: TrainConfig,
+    student: Shape,
+    teacher: Shape | None,
+    work: Work,
+    machine: Machine,
+    scaling: Scaling,
+    data: Rows,
+) -> Job:
+    return Job(
+        student=student,
+        teacher=teacher if work.loaded else None,
+        recipe=recipe,
+        work=work,
+        lengths=data.lengths,
+        decode_rows=config.generate.batch_size,
+        machine=machine,
+        scaling=scaling,
+    )
+
+
+def _before(
+    config: RunConfig, models: Models, machine: Machine, scaling: Scaling, data: Rows
+) -> list[Phase]:
+    """Fine-tuning of the teacher, and the init."""
+    found = []
+    for name, recipe, model in (
+        ("teacher fine-tuning", config.teacher_sft, models.teacher),
+        ("SFT init", config.init_sft, models.student),
+    ):
+        if recipe is not None:
+            job = _job(config, recipe, model, None, SFT, machine, scaling, data)
+            found += training_phases(name, job, config, data)
+    return found
+
+
+def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[Phase]:
+    """A training, and apart from it what it samples with its models in memory."""
+    recipe = job.recipe
+    found = everything(job)
+    own = found.pop("sampling", None)
+    spent = times.training_time(job, data)
+    looks = times.evaluations(job, data)
+    size = 2 if recipe.sample_precision == "bf16" else 4
+
+    def answers(model: Shape, count: float, ranks: int) -> Spent:
+        return times.sampling_time(
+            model,
+            job.machine,
+            answers=count,
+            longest=recipe.max_response,
+            rows=job.decode_rows,
+            size=size,
+            ranks=ranks,
+        )
+
+    if recipe.select == "max:dev_rouge_l":  # on the main process, while the others wait
+        spent = times.added([spent, answers(job.student, looks * data.dev, 1)])
+    phases = [_phase(name, job, found, spent)]
+    if own is not None:
+        fresh = spent.steps * recipe.batch_size * job.work.sampled
+        parts = [answers(job.student, fresh, job.ranks)]
+        if job.teacher is not None and job.work.mixed:
+            parts.append(answers(job.teacher, fresh, job.ranks))
+        if job.teacher is not None and job.work.taught:
+            parts.append(answers(job.teacher, data.prompts, job.ranks))
+        phases.append(_phase("sampling", job, {"sampling": own}, times.added(parts)))
+    return phases
+
+
+def _phase(name: str, job: Job, found: Mapping[str, Parts], spent: Spent) -> Phase:
+    moment = max(found, key=lambda key: total(found[key]))
+    return Phase(
+        name=name,
+        moment=moment,
+        parts={part: size for part, size in found[moment].items() if size},
+        moments={key: total(parts) for key, parts in found.items()},
+        host=host_memory(job),
+        spent=spent,
+    )
+
+
+def host_memory(job: Job) -> int:
+    """Main memory of the fullest machine: loading on every rank, or a checkpoint on the first.
+
+    Models are loaded there in the precision that they run in before they go to a card. A checkpoint is
+    gathered whole and cloned; sharded, every rank has its share.
+    """
+    ranks, cards = min(NODE, job.machine.count), job.machine.count
+    share, apart = job.scaling.share(cards), job.scaling.teacher_share(cards)
+    loading = job.full * job.student.parameters // share
+    if job.teacher is not None:
+        loading += 2 * job.teacher.parameters // apart
+    kept = 0
+    if job.teacher is not None and job.work.teacher:
+        kept = round(job.recipe.teacher_memory_gb * 2**30)
+    saving = 2 * 3 * job.full * job.trained // share * (ranks if share > 1 else 1)
+    return max(ranks * loading, saving) + ranks * kept
+
+
+def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -> Phase:
+    """Answers of the student and of the reference rows, one model at a time."""
+    precision = config.answer_precision
+    size = {"bf16": 2, "fp64": 8}.get(precision, 4)
+    generate, prompts = config.generate, task_prompts(config)
+    longest = config.train.max_prompt + generate.max_new_tokens
+    asked = [models.student, models.teacher]
+    asked += [models.student] * (1 + (config.init_sft is not None))
+    best: tuple[str, Parts] = ("", {})
+    spent = []
+    for model in asked:
+        one = replace(job, student=model, teacher=None, work=SFT, scaling=WHOLE)
+        recipe = one.recipe.model_copy(update={"sample_precision": precision})
+        one = replace(one, recipe=recipe, decode_rows=generate.batch_size)
+        drawn = sampling(one, longest=longest, teacher=False, held=size)
+        parts: Parts = {"weights": size * model.parameters, **drawn}
+        if total(parts) > total(best[1]):
+            best = (f"answers of {model.name}", parts)
+        spent.append(
+            times.sampling_time(
+                model,
+                machine,
+                answers=prompts * sum(len(way.seeds) for way in generate.ways),
+                longest=generate.max_new_tokens,
+                rows=generate.batch_size,
+                size=size,
+                ranks=1,
+            )
+        )
+    host = size * max(model.parameters for model in asked)
+    whole = {best[0]: total(best[1])}
+    parts = {part: bytes_ for part, bytes_ in best[1].items() if bytes_}
+    return Phase(
+        name="evaluation",
+        moment=best[0],
+        parts=parts,
+        moments=whole,
+        host=host,
+        spent=times.added(spent),
+    )
+
+
+def _disk(config: RunConfig, models: Models, job: Job) -> dict[str, int]:
+    """Bytes while each training runs, and what stays."""
+    student, teacher = models.student.parameters, models.teacher.parameters
+    trained = job.trained if job.scaling.lora_rank else student
+    found = {
+        "checkpoints and best weights (while training)": AT_ONCE * (CHECKPOINT + WEIGHTS) * trained,
+        "student": WEIGHTS * student,
+    }
+    if config.init_sft is not None:
+        found["init (cache)"] = WEIGHTS * student
+    if config.teacher_sft is not None:
+        found["teacher's checkpoints (while it is fine-tuned)"] = (
+            AT_ONCE * (CHECKPOINT + WEIGHTS) * teacher
+        )
+        found["fine-tuned teacher (cache)"] = WEIGHTS * teacher
+    prompts = task_prompts(config) * sum(len(way.seeds) for way in config.generate.ways)
+    found["answers"] = prompts * 2048
+    return found
+
+
+def facts(made: Plan) -> dict[str, Any]:
+    """A plan as plain data; bytes, seconds, FLOPs."""
+    return {
+        "teacher": {"name": made.models.teacher.name, "parameters": made.models.teacher.parameters},
+        "student": {"name": made.models.student.name, "parameters": made.models.student.parameters},
+        "machine": {
+            "card": made.machine.name,
+            "count": made.machine.count,
+            "memory_gb": None if made.machine.cpu else made.machine.memory_gb,
+            "usable": None if made.machine.cpu else made.machine.usable,
+        },
+        "scaling": {
+            "shard": made.scaling.shard,
+            "teacher": made.scaling.teacher,
+            "checkpoint_activations": made.scaling.checkpoint_activations,
+            "lora_rank": made.scaling.lora_rank,
+        },
+        "fits": made.fits,
+        "peak": made.peak,
+        "phases": [
+            {
+                "name": phase.name,
+                "peak": phase.peak,
+                "moment": phase.moment,
+                "parts": dict(phase.parts),
+                "moments": dict(phase.moments),
+                "host": phase.host,
+                "steps": phase.spent.steps,
+                "tokens": {
+                    "trained": round(phase.spent.trained),
+                    "read": round(phase.spent.read),
+                    "sampled": [round(phase.spent.sampled.fast), round(phase.spent.sampled.slow)],
+                },
+                "flops": phase.spent.flops,
+                "seconds": [phase.spent.seconds.fast, phase.spent.seconds.slow],
+            }
+            for phase in made.phases
+        ],
+        "disk": dict(made.disk),
+        "notes": list(made.notes),
+    }

@@ -1,0 +1,219 @@
+"""The planner's arithmetic against the libraries that it foresees, and what it advises."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+from typer.testing import CliRunner
+
+from kdbench.harness.cli import app
+from kdbench.harness.errors import InputError
+from kdbench.harness.plan.activations import Pass, a_token, cast_weights
+from kdbench.harness.plan.fit import remedy
+from kdbench.harness.plan.hardware import Scaling, machine_of
+from kdbench.harness.plan.known import find_shape, known_configs
+from kdbench.harness.plan.planning import models_of, plan
+from kdbench.harness.plan.shapes import shape_of
+from kdbench.harness.plan.work import WORKS, work_of
+from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.resolve import outline, resolve
+from kdbench.tasks.mini.models import model_config
+
+ROWS, WIDTH = 2, 32
+SIZES: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_attention_heads": 4}
+WIDE: dict[str, Any] = {**SIZES, "intermediate_size": 168, "num_key_value_heads": 2}
+ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(**WIDE, head_dim=24),
+    "qwen2": Qwen2Config(**WIDE),
+    "qwen3": Qwen3Config(**WIDE, head_dim=24),
+    "gpt2": GPT2Config(vocab_size=300, n_embd=64, n_head=4, n_inner=168, **ENDS),
+    "opt": OPTConfig(**SIZES, ffn_dim=168, word_embed_proj_dim=64),
+}
+
+
+def kept_by_autograd(config: PretrainedConfig, layers: int, *, half: bool, dropout: bool) -> int:
+    """Bytes that a forward pass in rows with a mask keeps for backward, nothing computed."""
+    own: dict[str, Any] = {"num_hidden_layers": layers, "layer_types": None}
+    if not dropout:
+        own |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout"), 0.0)
+    own = {k: v for k, v in own.items() if k == "num_hidden_layers" or hasattr(config, k)}
+    config = type(config)(**{**config.to_diff_dict(), **own})
+    config._attn_implementation = "sdpa"
+    seen: dict[int, int] = {}
+    alive = []
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train(dropout)
+        weights = {p.untyped_storage()._cdata for p in model.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                seen[storage._cdata] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=half),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
+            model.base_model(
+                input_ids=torch.zeros(ROWS, WIDTH, dtype=torch.long),
+                attention_mask=torch.ones(ROWS, 1, WIDTH, WIDTH, dtype=torch.bool),
+                position_ids=torch.arange(WIDTH).expand(ROWS, WIDTH),
+                use_cache=False,
+            )
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_activations_are_those_autograd_keeps(family: str, half: bool) -> None:
+    config = CONFIGS[family]
+    shape = shape_of(config.to_dict(), family)
+    run = Pass(tokens=ROWS * WIDTH, row=WIDTH, half=half)
+    one, two = (kept_by_autograd(config, n, half=half, dropout=False) for n in (1, 2))
+    casts = cast_weights(replace(shape, layers=1), run)
+    assert two - one == run.tokens * a_token(shape, run) + casts
+
+
+def test_attention_with_dropout_has_no_kernel_on_a_cpu() -> None:
+    shape = shape_of(CONFIGS["gpt2"].to_dict(), "gpt2")
+    run = Pass(tokens=ROWS * WIDTH, row=WIDTH, half=False, cpu=True, dropout=True)
+    one, two = (kept_by_autograd(CONFIGS["gpt2"], n, half=False, dropout=True) for n in (1, 2))
+    assert two - one == run.tokens * a_token(shape, run)
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, "tied", "half-width", "mini"])
+def test_parameters(family: str) -> None:
+    others = {
+        "tied": LlamaConfig(**WIDE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
+        "half-width": OPTConfig(**SIZES, ffn_dim=168, word_embed_proj_dim=32),
+        "mini": model_config("teacher", "mini-2"),
+    }
+    config = others.get(family) or CONFIGS[family]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert shape_of(config.to_dict(), family).parameters == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_notes_of_models() -> None:
+    for name in ("mini-2", "mini-test"):
+        for role in ("teacher", "student"):
+            noted = find_shape(f"{name}:{role}")
+            assert noted == shape_of(model_config(role, name).to_dict(), noted.name)
+    billions = {name: shape_of(c, name).parameters / 1e9 for name, c in known_configs().items()}
+    public = {
+        "openai-community/gpt2": 0.124,
+        "openai-community/gpt2-xl": 1.558,
+        "facebook/opt-13b": 12.85,
+        "huggyllama/llama-7b": 6.738,
+        "Qwen/Qwen2.5-7B": 7.616,
+        "HuggingFaceTB/SmolLM2-135M-Instruct": 0.1345,
+    }
+    for name, size in public.items():
+        assert billions[name] == pytest.approx(size, rel=1e-3), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_work_is_what_the_card_says(method: str) -> None:
+    found = find_method(method).method
+    card, work = found.card, work_of(method, found.Config().model_dump())
+    assert WORKS.keys() == METHODS.keys()
+    assert work_of(method, {}) == work
+    assert work.loaded == (card.teacher_logits or card.teacher_samples)
+    assert work.text == card.plain_text
+    assert bool(work.sampled) == (card.student_samples and method != "plad")
+    if not card.teacher_logits:
+        assert not work.teacher
+
+
+def test_an_outline_is_the_run_without_its_method() -> None:
+    asked: dict[str, Any] = {"suite": "minillm-llama-7b", "assignments": ["train.lr=1e-6"]}
+    for method in ("minillm", "sft"):
+        whole, outlined = resolve(method=method, **asked), outline(method=method, **asked)
+        assert outlined.model_copy(update={"method": whole.method}) == whole
+    with pytest.raises(InputError, match="did you mean"):
+        outline(suite="mini", method="fkd", assignments=["train.lrr=1"])
+
+
+def test_each_setting_takes_memory_away() -> None:
+    config = outline(suite="minillm-llama-7b", method="minillm")
+    models, work = models_of(config), work_of("minillm", config.method.options)
+    cards = machine_of("8x80")
+
+    def peak(scaling: Scaling, phase: str = "training") -> int:
+        made = plan(config, models, work, cards, scaling)
+        return next(each.peak for each in made.phases if each.name == phase)
+
+    whole, sharded = Scaling(), Scaling(shard="fsdp2")
+    assert peak(whole) > peak(sharded) > peak(replace(sharded, teacher="sharded"))
+    assert peak(sharded) > peak(replace(sharded, checkpoint_activations=True))
+    assert peak(whole) > peak(Scaling(lora_rank=16))
+    assert peak(whole, "sampling") > peak(sharded, "sampling")
+    found = remedy(config, models, work, cards, whole)
+    assert found is not None and found.plan.fits and found.same
+    assert "parallel.shard=fsdp2" in found.settings
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    arguments = ["plan", "--suite", "minillm-opt-6.7b", "--method", "fkd", "--price", "2", "--json"]
+    done = CliRunner().invoke(app, [*arguments, "--gpus", "8x80"])
+    found = json.loads(done.stdout)
+    assert not found["fits"] and "parallel.shard=fsdp2" in found["verdict"]
+    assert [phase["name"] for phase in found["phases"]] == [
+        "teacher fine-tuning",
+        "training",
+        "evaluation",
+    ]
+    for phase in found["phases"]:
+        assert phase["peak"] == sum(phase["parts"].values()) > 0 and phase["flops"] > 0
+    low, high = found["cost"]
+    assert 0 < low < high
+    own = tmp_path / "config.json"
+    own.write_text(json.dumps(known_configs()["openai-community/gpt2"]))
+    pair = ["--teacher", "openai-community/gpt2-xl", "--student", str(own), "--gpus", "1x40"]
+    done = CliRunner().invoke(app, ["plan", "--suite", "minillm-gpt2-120m", *pair])
+    assert "gpt2-xl (1.56B) → " in done.stdout and "fits on 1 × 40 GiB" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--teacher", "nobody/nothing"], "no configuration of 'nobody/nothing'"),
+        (["--gpus", "8x"], "says no hardware"),
+        (["--gpus", "8xb52"], "names no card"),
+        (["--gpus", "cpu", "--devices", "2"], "are of cards"),
+        (["--student", "prune:99"], "the teacher has 3 layers"),
+    ],
+)
+def test_mistakes_are_sentences(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["plan", "--suite", "mini", *arguments])
+    assert isinstance(done.exception, InputError) and said in str(done.exception)
+
+
+def test_nothing_heavy_is_loaded() -> None:
+    code = (
+        "import sys; from kdbench.harness.cli import app; "
+        "app(['plan', '--suite', 'mini'], standalone_mode=False); "
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
