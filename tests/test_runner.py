@@ -85,6 +85,7 @@ def test_run_prints_the_comparison_and_leaves_a_whole_folder(
     assert summary.learned["dev_loss_last"] < summary.learned["dev_loss_before"]
     manifest = read_record(run / "manifest.json", Manifest)
     assert manifest.init is not None and manifest.data["train"]["kept"] > 0
+    assert manifest.cost["train"].planned_mb > 1.0  # beside peak_mb
 
     for reference in tmp_path.glob("eval-*"):
         assert "train_seed" not in read_record(reference / "summary.json", Summary).signature

@@ -1,8 +1,9 @@
 """The change that makes a run fit: of all that would, the one that changes least."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.plan.hardware import Machine, Scaling
@@ -12,6 +13,14 @@ from kdbench.harness.plan.work import Work
 LORA_RANK = 16
 FEWEST_ROWS = 8
 """Answers written together, at least."""
+
+
+class Run(NamedTuple):
+    """A run to plan: its configuration, its pair, and what a step of its method does."""
+
+    config: RunConfig
+    models: Models
+    work: Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +39,13 @@ class Change:
         said: as one would set it.
         apply: gives what is asked with it; None where it changes nothing here.
         same: the student stays the same to rounding.
+        aside: what else is to be done.
     """
 
     said: str
     apply: Callable[[Asked, Machine], Asked | None]
     same: bool = True
+    aside: str = ""
 
 
 def _smaller_pass(asked: Asked, machine: Machine) -> Asked | None:
@@ -95,7 +106,10 @@ CHANGES = (
     Change("parallel.teacher=sharded", _teacher),
     Change(f"generate.batch_size={FEWEST_ROWS}", _fewer_rows),
     Change(
-        "teacher_sft=null with a teacher that is fine-tuned already", _tuned_teacher, same=False
+        "teacher_sft=null",
+        _tuned_teacher,
+        same=False,
+        aside="give a teacher that is fine-tuned already",
     ),
     Change(f"student.lora.r={LORA_RANK}", _lora, same=False),
 )
@@ -104,38 +118,47 @@ CHANGES = (
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What makes a run fit: the settings, and the plan with them."""
+    """What makes runs fit: the settings, the plan of the run that needs most with them.
+
+    ``same`` says whether students stay as they are; ``aside`` what else is to be done.
+    """
 
     settings: tuple[str, ...]
     plan: Plan
     same: bool
+    aside: str
 
 
 def remedy(
-    config: RunConfig,
-    models: Models,
-    work: Work,
-    machine: Machine,
-    scaling: Scaling,
-    *,
-    rows: int | None = None,
+    runs: Sequence[Run], machine: Machine, scaling: Scaling, *, rows: int | None = None
 ) -> Remedy | None:
-    """The fewest changes with which a run fits; None if not even all of them do.
+    """The fewest changes with which all of these runs fit; None if not even all changes do.
 
     Changes that leave the student as it is are preferred to fewer ones that make another.
     """
-    start = Asked(config, scaling)
     for changes in _subsets():
-        asked: Asked | None = start
-        for change in changes:
-            asked = None if asked is None else change.apply(asked, machine)
-        if asked is None:
+        found = [_changed(Asked(run.config, scaling), changes, machine) for run in runs]
+        asked = [each for each in found if each is not None]
+        if len(asked) < len(runs):
             continue
-        made = plan(asked.config, models, work, machine, asked.scaling, rows=rows)
-        if made.fits:
-            said = tuple(c.said.format(length=config.train.max_length) for c in changes)
-            return Remedy(said, made, all(change.same for change in changes))
+        made = [
+            plan(each.config, run.models, run.work, machine, each.scaling, rows=rows)
+            for each, run in zip(asked, runs, strict=True)
+        ]
+        if all(each.fits for each in made):
+            length = runs[0].config.train.max_length
+            said = tuple(change.said.format(length=length) for change in changes)
+            aside = "; ".join(change.aside for change in changes if change.aside)
+            most = max(made, key=lambda each: each.peak)
+            return Remedy(said, most, all(change.same for change in changes), aside)
     return None
+
+
+def _changed(asked: Asked, changes: Iterable[Change], machine: Machine) -> Asked | None:
+    found: Asked | None = asked
+    for change in changes:
+        found = None if found is None else change.apply(found, machine)
+    return found
 
 
 def _subsets() -> Iterator[tuple[Change, ...]]:
@@ -146,12 +169,11 @@ def _subsets() -> Iterator[tuple[Change, ...]]:
         yield from (s for s in combinations(CHANGES, count) if not all(c.same for c in s))
 
 
-def fewest_cards(
-    config: RunConfig, models: Models, work: Work, machine: Machine, *, rows: int | None = None
-) -> int | None:
-    """Cards of this kind on which the run fits sharded, with activation checkpointing; up to 64."""
+def fewest_cards(run: Run, machine: Machine, *, rows: int | None = None) -> int | None:
+    """Cards of this kind on which a run fits sharded, with activation checkpointing; up to 64."""
     spread = Scaling(shard="fsdp2", teacher="sharded", checkpoint_activations=True)
     for count in (1, 2, 4, 8, 16, 32, 64):
-        if plan(config, models, work, replace(machine, count=count), spread, rows=rows).fits:
+        cards = replace(machine, count=count)
+        if plan(run.config, run.models, run.work, cards, spread, rows=rows).fits:
             return count
     return None

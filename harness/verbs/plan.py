@@ -1,7 +1,7 @@
 """``kdbench plan``: what a run would need, before anything is loaded."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -12,45 +12,80 @@ from kdbench.reports.text.document import Document, Notes, Paragraph, Section, T
 if TYPE_CHECKING:
     from kdbench.harness.config import RunConfig
     from kdbench.harness.plan.fit import Remedy
-    from kdbench.harness.plan.hardware import Machine
+    from kdbench.harness.plan.hardware import Machine, Scaling
     from kdbench.harness.plan.planning import Phase, Plan
     from kdbench.harness.plan.work import Work
 
 GIB = 2**30
 
 
-def plan(
-    suite: options.Suite = "mini",
-    method: options.MethodName = "fkd",
+@dataclass(frozen=True, kw_only=True)
+class Hardware(options.Group):
+    """On which cards, and how a run is spread over them."""
+
+    TITLE: ClassVar[str] = "On which cards, and how"
+
     gpus: Annotated[
         str, typer.Option(help="Cards: 8x80 (of 80 GiB), 8xh100, 1x24; cpu for none.")
-    ] = "1x80",
+    ] = "1x80"
     memory: Annotated[
         float | None, typer.Option(min=1.0, help="GiB of a card, instead of --gpus.")
-    ] = None,
+    ] = None
     devices: Annotated[
         int | None, typer.Option(min=1, help="Number of cards, instead of that in --gpus.")
-    ] = None,
+    ] = None
     price: Annotated[
         float | None, typer.Option(min=0.0, help="Price of a card's hour; adds a cost.")
-    ] = None,
+    ] = None
     shard: Annotated[
         Literal["none", "fsdp2"],
-        typer.Option(help="Student's state: whole on each card, or shared."),
-    ] = "none",
+        typer.Option(help="The student's state: whole on each card, or shared."),
+    ] = "none"
     shard_teacher: Annotated[
         bool, typer.Option("--shard-teacher", help="The teacher is shared among the cards, too.")
-    ] = False,
+    ] = False
     checkpoint_activations: Annotated[
         bool,
         typer.Option("--checkpoint-activations", help="Layers are computed again in backward."),
-    ] = False,
-    lora: Annotated[int, typer.Option(min=0, help="Rank of LoRA adapters; 0: all weights.")] = 0,
+    ] = False
+    lora: Annotated[int, typer.Option(min=0, help="Rank of LoRA adapters; 0: all weights.")] = 0
+
+    def machine(self) -> "Machine":
+        """The cards that --gpus, --memory and --devices describe together."""
+        from kdbench.harness.plan.hardware import CPU, machine_of, of_memory
+
+        if self.gpus.strip().lower() == "cpu":
+            if self.memory is not None or self.devices is not None:
+                raise InputError(
+                    "--memory and --devices are of cards; leave them out with --gpus cpu"
+                )
+            return CPU
+        found = machine_of(self.gpus)
+        if self.memory is not None:
+            found = of_memory(self.memory, found.count)
+        return found if self.devices is None else replace(found, count=self.devices)
+
+    def scaling(self) -> "Scaling":
+        """How the run is spread over them."""
+        from kdbench.harness.plan.hardware import Scaling
+
+        return Scaling(
+            shard=self.shard,
+            teacher="sharded" if self.shard_teacher else "whole",
+            checkpoint_activations=self.checkpoint_activations,
+            lora_rank=self.lora,
+        )
+
+
+def plan(
+    suite: options.Suite = "mini",
+    method: options.MethodName = "fkd",
     rows: Annotated[
         int | None, typer.Option(min=1, help="Training rows, where kdbench does not know them.")
     ] = None,
     *,
     pair: options.Pair,
+    hardware: Hardware,
     set_: options.Set = None,
     json_output: options.Json = False,
 ) -> None:
@@ -58,44 +93,24 @@ def plan(
 
     From configurations alone: no weights, no network, no GPU. Calculated, not measured.
     """
-    from kdbench.harness.plan.fit import fewest_cards, remedy
-    from kdbench.harness.plan.hardware import Scaling
+    from kdbench.harness.plan.fit import Run, fewest_cards, remedy
     from kdbench.harness.plan.planning import facts, models_of
     from kdbench.harness.plan.planning import plan as made_plan
 
-    machine = machine_for(gpus, memory, devices)
-    scaling = Scaling(
-        shard=shard,
-        teacher="sharded" if shard_teacher else "whole",
-        checkpoint_activations=checkpoint_activations,
-        lora_rank=lora,
-    )
+    machine, scaling, price = hardware.machine(), hardware.scaling(), hardware.price
     config, work = asked_of(suite, method, set_ or [], pair.settings())
     models = models_of(config)
     made = made_plan(config, models, work, machine, scaling, rows=rows)
     found, cards = None, None
     if not made.fits:
-        found = remedy(config, models, work, machine, scaling, rows=rows)
-        cards = fewest_cards(config, models, work, machine, rows=rows) if found is None else None
+        run = Run(config, models, work)
+        found = remedy([run], machine, scaling, rows=rows)
+        cards = fewest_cards(run, machine, rows=rows) if found is None else None
     said = verdict(made, found, cards)
     result = {"suite": config.suite, "method": config.method.name, **facts(made), "verdict": said}
     if price is not None:
         result["cost"] = [hours * price for hours in made.card_hours]
     options.deliver(document(made, config, said, price), result, json_output=json_output)
-
-
-def machine_for(gpus: str, memory: float | None, devices: int | None) -> "Machine":
-    """The machine that --gpus, --memory and --devices describe together."""
-    from kdbench.harness.plan.hardware import CPU, machine_of, of_memory
-
-    if gpus.strip().lower() == "cpu":
-        if memory is not None or devices is not None:
-            raise InputError("--memory and --devices are of cards; leave them out with --gpus cpu")
-        return CPU
-    found = machine_of(gpus)
-    if memory is not None:
-        found = of_memory(memory, found.count)
-    return found if devices is None else replace(found, count=devices)
 
 
 def asked_of(
@@ -126,7 +141,7 @@ def verdict(made: "Plan", found: "Remedy | None", cards: int | None) -> str:
     if found is None:
         more = f"; sharded it fits on {cards} cards" if cards else ""
         return f"{need}, and no change of settings makes it fit{more}"
-    other = "" if found.same else " (another student)"
+    other = "" if found.same else f" (another student{found.aside and f'; {found.aside}'})"
     return (
         f"{need}; with {' and '.join(found.settings)} it fits{other}, "
         f"{gigabytes(found.plan.peak)} GiB a card"
