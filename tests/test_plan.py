@@ -189,16 +189,16 @@ def test_the_verb(tmp_path: Path) -> None:
     assert 0 < low < high
     own = tmp_path / "config.json"
     own.write_text(json.dumps(known_configs()["openai-community/gpt2"]))
-    pair = ["--teacher", "openai-community/gpt2-xl", "--student", str(own), "--gpus", "1x40"]
+    pair = ["--teacher", "openai-community/gpt2-xl", "--student", str(own), "--gpus", "1x80"]
     done = CliRunner().invoke(app, ["plan", "--suite", "minillm-gpt2-120m", *pair])
-    assert "gpt2-xl (1.56B) → " in done.stdout and "fits on 1 × 40 GiB" in done.stdout
+    assert "gpt2-xl (1.56B) → " in done.stdout and "fits on 1 × 80 GiB" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--teacher", "nobody/nothing"], "no configuration of 'nobody/nothing'"),
-        (["--gpus", "8x"], "says no hardware"),
+        (["--gpus", "eight cards"], "says no hardware"),
         (["--gpus", "8xb52"], "names no card"),
         (["--gpus", "cpu", "--devices", "2"], "are of cards"),
         (["--student", "prune:99"], "the teacher has 3 layers"),

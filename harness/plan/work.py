@@ -108,6 +108,10 @@ def _mrkd(o: Options) -> Work:
     return replace(SFT, copies=copies, scored=1.0, buffers=9)
 
 
+def _cr_ild(student: int, teacher: int) -> int:
+    return student * teacher
+
+
 def _dskd(student: int, teacher: int) -> int:
     between = 2 * student * teacher + student + teacher
     return between + 4 * student * teacher + 2 * teacher
@@ -139,9 +143,7 @@ WORKS: dict[str, Callable[[Options], Work]] = {
     "plad": lambda o: Work(trained=2.0, taught=True, buffers=3),
     "rlkd": _responses(KD),
     "sinkd": lambda o: replace(KD, buffers=0),
-    "cr-ild": lambda o: replace(
-        KD, trained=1.5, buffers=0, extra=lambda student, teacher: student * teacher
-    ),
+    "cr-ild": lambda o: replace(KD, trained=1.5, buffers=0, extra=_cr_ild),
     "lsrkd": _responses(replace(SFT, buffers=9)),
     "mrkd": _mrkd,
     "uld": lambda o: replace(KD, buffers=3),
