@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from kdbench.harness.cli import app
 from kdbench.harness.errors import InputError
+from kdbench.harness.plan import memory, times
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
 from kdbench.harness.plan.fit import Run, remedy
 from kdbench.harness.plan.hardware import Scaling, machine_of
@@ -33,6 +34,8 @@ from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
+from kdbench.trainers.head import tiles
+from kdbench.trainers.sampler import decoders, draw, sampler
 
 ROWS, WIDTH = 2, 32
 SIZES: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_attention_heads": 4}
@@ -143,6 +146,12 @@ def test_work_is_what_the_card_says(method: str) -> None:
     assert bool(work.sampled) == (card.student_samples and method != "plad")
     if not card.teacher_logits:
         assert not work.teacher
+
+
+def test_what_is_known_of_other_rooms_holds() -> None:
+    assert memory.TILE_ELEMENTS == tiles._TILE_ELEMENTS
+    assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
+    assert times.NOISE_TILE == draw._TILE
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig, TrainConfig, with_precision
-from kdbench.harness.plan import times
+from kdbench.harness.plan import disk, times
 from kdbench.harness.plan.hardware import NODE, WHOLE, Machine, Scaling
 from kdbench.harness.plan.known import find_shape
 from kdbench.harness.plan.memory import Job, Parts, everything, sampling, total
@@ -13,9 +13,6 @@ from kdbench.harness.plan.rows import Rows, rows_of, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import Spent
 from kdbench.harness.plan.work import SFT, Work
-
-CHECKPOINT, WEIGHTS, AT_ONCE = 12, 4, 2
-"""Bytes a parameter on disk of a checkpoint and of an export, and how many stand at once."""
 
 
 class Models(NamedTuple):
@@ -127,13 +124,12 @@ def plan(
     phases += training_phases("training", job, config, data)
     phases.append(_evaluation(config, models, machine, job))
     notes = [note for note in (data.note, *map(_counted, models)) if note]
-    disk = _disk(config, models, job)
     return Plan(
         models=models,
         machine=machine,
         scaling=scaling,
         phases=tuple(phases),
-        disk=disk,
+        disk=disk.of_run(config, models.teacher, job),
         notes=tuple(notes),
     )
 
@@ -283,26 +279,6 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
         host=host,
         spent=times.added(spent),
     )
-
-
-def _disk(config: RunConfig, models: Models, job: Job) -> dict[str, int]:
-    """Bytes while each training runs, and what stays."""
-    student, teacher = models.student.parameters, models.teacher.parameters
-    trained = job.trained if job.scaling.lora_rank else student
-    found = {
-        "checkpoints and best weights (while training)": AT_ONCE * (CHECKPOINT + WEIGHTS) * trained,
-        "student": WEIGHTS * student,
-    }
-    if config.init_sft is not None:
-        found["init (cache)"] = WEIGHTS * student
-    if config.teacher_sft is not None:
-        found["teacher's checkpoints (while it is fine-tuned)"] = (
-            AT_ONCE * (CHECKPOINT + WEIGHTS) * teacher
-        )
-        found["fine-tuned teacher (cache)"] = WEIGHTS * teacher
-    prompts = task_prompts(config) * sum(len(way.seeds) for way in config.generate.ways)
-    found["answers"] = prompts * 2048
-    return found
 
 
 def facts(made: Plan) -> dict[str, Any]:

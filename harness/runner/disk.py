@@ -5,12 +5,7 @@ from pathlib import Path
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.cleaning import size_of
-
-CHECKPOINT = 3 * 4
-"""Bytes a parameter of a checkpoint: weights and two moments in float32."""
-WEIGHTS = 4
-AT_ONCE = 2
-"""The new one stands before the old one goes."""
+from kdbench.harness.plan.disk import training
 
 
 def check_disk(folder: Path, parameters: int) -> None:
@@ -26,7 +21,7 @@ def check_disk(folder: Path, parameters: int) -> None:
     place = folder
     while not place.exists():
         place = place.parent
-    needed = parameters * (AT_ONCE * (CHECKPOINT + WEIGHTS) + WEIGHTS)
+    needed = training(parameters)
     there = size_of(folder) if folder.is_dir() else 0
     free = shutil.disk_usage(place).free
     if needed - there > free:

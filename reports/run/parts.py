@@ -100,7 +100,10 @@ def costs(booked: Sequence[Mapping[str, StageCost]]) -> list[list[str]]:
         ]
         peak = max(cost.peak_mb for cost in those)
         seconds = sum(cost.wall_s for cost in those) / len(those)
-        found.append([stage, _time(seconds), ", ".join(tokens), f"{peak:,.0f} MB" if peak else ""])
+        planned = max(cost.planned_mb for cost in those)
+        memory = f"{peak:,.0f} MB" if peak else ""
+        memory += f" ({planned:,.0f} planned)" if peak and planned else ""
+        found.append([stage, _time(seconds), ", ".join(tokens), memory])
     return found
 
 

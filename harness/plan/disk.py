@@ -1,0 +1,41 @@
+"""Bytes on disk: of a training while it runs, and of a run when it is done."""
+
+from kdbench.harness.config import RunConfig
+from kdbench.harness.plan.memory import Job
+from kdbench.harness.plan.rows import task_prompts
+from kdbench.harness.plan.shapes import Shape
+
+CHECKPOINT = 3 * 4
+"""Bytes a parameter of a checkpoint: weights and two moments in float32."""
+WEIGHTS = 4
+AT_ONCE = 2
+"""The new one stands before the old one goes."""
+ANSWER = 2048
+"""Bytes of a stored answer with its scores, about."""
+
+
+def checkpoints(parameters: int) -> int:
+    """Bytes that the checkpoints and best weights of a training take at most."""
+    return AT_ONCE * (CHECKPOINT + WEIGHTS) * parameters
+
+
+def training(parameters: int) -> int:
+    """Bytes that a training takes at most, its student included."""
+    return checkpoints(parameters) + WEIGHTS * parameters
+
+
+def of_run(config: RunConfig, teacher: Shape, job: Job) -> dict[str, int]:
+    """Bytes while each training runs, and what stays."""
+    student = job.student.parameters
+    found = {
+        "checkpoints and best weights (while training)": checkpoints(job.trained),
+        "student": WEIGHTS * student,
+    }
+    if config.init_sft is not None:
+        found["init (cache)"] = WEIGHTS * student
+    if config.teacher_sft is not None:
+        found["teacher's checkpoints (while it is fine-tuned)"] = checkpoints(teacher.parameters)
+        found["fine-tuned teacher (cache)"] = WEIGHTS * teacher.parameters
+    drawn = sum(len(way.seeds) for way in config.generate.ways)
+    found["answers"] = task_prompts(config) * drawn * ANSWER
+    return found
