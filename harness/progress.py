@@ -123,9 +123,10 @@ class Progress:
         self._bar: Bar | None = None
         self._in_notebook = stream is None and in_notebook()
         self._on_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
-        moving = self._on_terminal or self._in_notebook
+        self.moving = self._on_terminal or self._in_notebook
+        """Whether a line can be replaced: what only counts is then worth one."""
         plain = PLAIN_FIRST, PLAIN_EVERY
-        self.first, self.every = (0.0, LIVE_EVERY) if moving else plain
+        self.first, self.every = (0.0, LIVE_EVERY) if self.moving else plain
 
     @contextlib.contextmanager
     def stage(

@@ -223,7 +223,7 @@ def _budget(train: Tree) -> str:
 def _evaluation(
     run: Run, key: str, scores: EvaluationScores, known: Evaluations | None
 ) -> dict[str, Value]:
-    """What was evaluated how; ``ours``: a generation task of kdbench."""
+    """What was evaluated how; ``ours``: a generation task of kdbench, or a file of rows."""
     name, known = f"{key} {scores.scorer}", {} if known is None else known
     if name in known:
         return known[name]
@@ -235,7 +235,7 @@ def _evaluation(
             "decoding": json.dumps(decoding, sort_keys=True),
             "test_data": record.data_sha256,
             "scorer": scores.scorer,
-            "ours": scores.sampled and record.source == "kdbench",
+            "ours": scores.sampled and record.source in ("kdbench", "file"),
         }
     known[name] = found
     return found

@@ -1,8 +1,12 @@
 """Suite ``own``: settings by size and data, a line where another suite meets foreign models, distill."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_models import chat_model, chats
@@ -28,6 +32,8 @@ from kdbench.harness.own.settings import (
 from kdbench.harness.registry import METHODS, find_method
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.distill import budget as costs
+from kdbench.harness.study.distill.preparation import _check_methods
+from kdbench.reports.runs import facts, finished_runs
 
 FACTS = Facts(
     teacher=1_500_000_000,
@@ -83,6 +89,13 @@ def test_auto_takes_what_the_pair_and_the_budget_allow() -> None:
     assert [name for name, _ in auto_methods(FACTS, dear, 4.0)] == ["sft", "fkd", "rkd"]
     apart = replace(FACTS, one_tokenizer=False)
     assert [name for name, _ in auto_methods(apart, cheap, 4.0)] == ["sft", "uld", "dskd"]
+
+
+def test_methods_that_the_tokenizers_forbid_are_refused_at_once() -> None:
+    _check_methods(["sft", "fkd"], FACTS)
+    _check_methods(["sft", "uld"], replace(FACTS, one_tokenizer=False))
+    with pytest.raises(InputError, match=r"--methods fkd,gkd: .* choose from sft, "):
+        _check_methods(["sft", "fkd", "gkd"], replace(FACTS, one_tokenizer=False))
 
 
 def test_budgets_are_read_and_a_time_becomes_tokens() -> None:
@@ -144,9 +157,9 @@ def test_one_line_says_whose_settings_a_suite_has(pair: Path) -> None:
 
 
 def test_distill_from_a_file_to_the_best_student(
-    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pair: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
+    out = pair / "out"  # the notebook goes on with it
     line = ["distill", "--teacher", str(pair / "teacher"), "--student", "prune:1"]
     line += ["--data", str(pair / "rows.jsonl"), "--eval", str(pair / "test.jsonl")]
     line += ["--methods", "sft,fkd", "--budget", "300tok", "--out", str(out)]
@@ -171,7 +184,7 @@ def test_distill_from_a_file_to_the_best_student(
     student = Path(said.rpartition("\nstudent: ")[2].splitlines()[0])
     assert (student / "model.safetensors").is_file()
     card = (student / "README.md").read_text()
-    assert str(tmp_path) not in card and str(pair) not in card and "base_model" not in card
+    assert str(pair) not in card and "base_model" not in card
     # the same call finds everything done, from Python too
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     found = kdbench.distill(
@@ -193,6 +206,8 @@ def test_distill_from_a_file_to_the_best_student(
     suite = (out / "suite.yaml").read_text()
     assert "train.lr:" in suite and not (out / "data").exists()
     prepared = RunFolder(found.winner.path).prepare.read()
+    (run,), _ = finished_runs([found.winner.path])
+    assert (facts(run) or {})["dev_overlap"]["test"], "whether rows of the file were trained on"
     assert prepared.hub == [] and read_json(out / "distill.json")["tokens"] == 300
 
 
@@ -215,3 +230,64 @@ def test_distill_says_what_is_wrong_before_anything_is_made(pair: Path, tmp_path
     with pytest.raises(InputError, match="too few"):
         kdbench.distill(**good | {"data": one})
     assert not (tmp_path / "out").exists()
+
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "own-data.ipynb"
+
+
+def executed(folder: Path, first: str) -> list[dict[str, Any]]:
+    """The outputs of the notebook's cells in a real kernel, the first cell replaced."""
+    nbclient = pytest.importorskip("nbclient", reason="pip install 'kdbench[test]'")
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    codes = [cell for cell in book.cells if cell.cell_type == "code"]
+    codes[0].source = first
+    client = nbclient.NotebookClient(book, timeout=3600, resources={"metadata": {"path": folder}})
+    client.execute()
+    return [output for cell in codes for output in cell.outputs]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs_on_a_tiny_pair(pair: Path, tmp_path: Path) -> None:
+    first = f"TEACHER, STUDENT = {str(pair / 'teacher')!r}, 'prune:1'\n"
+    first += f"DATA, TEST = {str(pair / 'rows.jsonl')!r}, {str(pair / 'test.jsonl')!r}\n"
+    first += f"BUDGET, OUT = '300tok', {str(pair / 'out')!r}"
+    outputs = executed(tmp_path, first)
+    shown = [output["data"] for output in outputs if "data" in output]
+    assert any("<table" in data.get("text/html", "") for data in shown)
+    assert any("index.html" in data["text/plain"] for data in shown)
+    said = "".join(output["text"] for output in outputs if "text" in output)
+    assert "60 rows read" in said and "push: hf upload" in said
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs_on_the_real_pair(data_dir: Path, tmp_path: Path) -> None:
+    teacher = os.environ.get("KDBENCH_SMOLLM2")
+    if not teacher:
+        pytest.skip("the real pair is not here: KDBENCH_SMOLLM2 names no folder")
+    page = (NOTEBOOK.parent / "own-data.md").read_text()
+    (tmp_path / "make_chat.py").write_text(page.split("```python\n")[1].split("```")[0])
+    made = [sys.executable, "make_chat.py", str(data_dir / "dolly" / "train.jsonl")]
+    subprocess.run(made, cwd=tmp_path, check=True)
+    first = f"TEACHER, STUDENT = {teacher!r}, 'prune:6'\n"
+    first += "DATA, TEST, BUDGET, OUT = 'support.jsonl', 'questions.jsonl', '1ktok', 'best'"
+    outputs = executed(tmp_path, first)
+    assert any("<progress" in o["data"].get("text/html", "") for o in outputs if "data" in o)
+    assert (tmp_path / "best" / "board" / "index.html").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_progress_is_a_bar_in_a_notebook() -> None:
+    nbclient = pytest.importorskip("nbclient", reason="pip install 'kdbench[test]'")
+    nbformat = pytest.importorskip("nbformat")
+    code = (
+        "from kdbench.harness.progress import Progress\n"
+        "with Progress().stage('train', 4) as live:\n"
+        "    live.update(3, loss=1.5)\n"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(book, timeout=300).execute()
+    (output,) = book.cells[0].outputs
+    assert 'value="1.0000"' in output.data["text/html"]
+    assert output.data["text/plain"].startswith("train: 3 steps in")

@@ -112,7 +112,12 @@ def make_missing(request: StudyRequest, plan: Plan, place: Place, out: Path) -> 
 
     arguments = partial(worker_arguments, place=place, accept_drift=request.accept_drift)
     driver = Driver(place, executor, arguments, progress.say, request.keep_going)
-    return driver.run([planned.cell for planned in todo], make_folder(out / "logs").resolve())
+    cells, logs = [planned.cell for planned in todo], make_folder(out / "logs").resolve()
+    if not progress.moving:  # the driver's own lines say as much
+        return driver.run(cells, logs)
+    with progress.stage("study", len(cells), unit="run") as live:
+        driver.ended = live.update
+        return driver.run(cells, logs)
 
 
 def worker_arguments(cell: Cell, *, place: Place, accept_drift: bool) -> list[str]:

@@ -63,6 +63,7 @@ class Driver:
         arguments: a cell -> the command line that makes its run.
         say: prints a line.
         keep_going: go on after a failure.
+        ended: told how many runs have ended, again and again.
     """
 
     place: Place
@@ -70,6 +71,7 @@ class Driver:
     arguments: Callable[[Cell], list[str]]
     say: Callable[[str], None]
     keep_going: bool = False
+    ended: Callable[[int], None] = lambda count: None
     failures: list[Failure] = field(default_factory=list)
     _waiting: list[Work] = field(default_factory=list)
     _running: list[Work] = field(default_factory=list)
@@ -214,6 +216,7 @@ class Driver:
     def _tell(self) -> None:
         """Says now and then what goes on."""
         now = time.monotonic()
+        self.ended(self._total - len(self._waiting) - len(self._running))
         if now - self._spoke < TELL_EVERY:
             return
         self._spoke = now

@@ -214,8 +214,7 @@ def _methods(
 ) -> list[tuple[str, str]]:
     """The methods asked for, or those that the pair and the budget allow."""
     if request.methods is not None:
-        for name in request.methods:
-            find_method(name)  # says what is unknown
+        _check_methods(request.methods, facts)
         return [(name, "asked for") for name in request.methods]
     costs = _costs(list(METHODS), facts)
     chosen = auto_methods(facts, costs, AFFORDABLE)
@@ -227,6 +226,18 @@ def _methods(
                 break
             chosen.pop()
     return chosen
+
+
+def _check_methods(methods: Sequence[str], facts: Facts) -> None:
+    """Refuses unknown methods, and those that a pair with two tokenizers cannot be compared by."""
+    cards = {name: find_method(name).method.card for name in methods}
+    unfit = [name for name, card in cards.items() if card.same_tokenizer]
+    if unfit and not facts.one_tokenizer:
+        able = [name for name in METHODS if not find_method(name).method.card.same_tokenizer]
+        raise InputError(
+            f"--methods {','.join(unfit)}: compared token by token, but teacher and student have different "
+            f"tokenizers; choose from {', '.join(able)}, or auto"
+        )
 
 
 def _suite(request: DistillRequest, choices: list[Choice]) -> dict[str, Any]:

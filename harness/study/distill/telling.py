@@ -53,6 +53,10 @@ def _data(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
         yield f"split: {rows:,} rows to learn from, {tests:,} held out as the test {task_name(request)}"
     else:
         yield f"split: {rows:,} rows to learn from, {tests:,} of {request.test} to judge by"
+    known = {example.asked for example in prepared.train}
+    twice = sum(example.asked in known for example in prepared.test)
+    if twice:
+        yield f"warning: {_count(twice, 'test row')} asked in training too: scores will flatter"
     yield "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
     _, counts = tokenised(prepared, prepared.train)
     if counts.dropped:
