@@ -157,7 +157,8 @@ def test_unknown_names_offer_the_nearest(suite: str, method: str, sentence: str)
         resolve(suite=suite, method=method)
 
 
-@pytest.mark.parametrize("name", SUITES.names())
+# own chooses its settings by a pair and data, of which test_own has some
+@pytest.mark.parametrize("name", [name for name in SUITES.names() if name != "own"])
 def test_every_suite_resolves_for_every_method(name: str) -> None:
     assert load_suite(name)["suite"] == name
     assert set(load_suite(name).get("methods", {})) <= set(METHODS)

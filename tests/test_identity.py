@@ -239,7 +239,9 @@ def test_a_near_miss_is_said_in_one_line() -> None:
         parts = run_parts(config, CONTENTS)
         return near_miss(mine, IdentityRecord(version=version, parts=parts), "run-x")
 
-    assert said(make("train.lr=5e-4")) == "run-x differs in train.lr only: 0.0005 there, 0.01 here"
+    lr = make().train.lr
+    told = said(make("train.lr=5e-4"))
+    assert told == f"run-x differs in train.lr only: 0.0005 there, {lr} here"
     assert "differs in method.options.kd_ratio only: 0.3 there, the default here" in said(
         make("method.kd_ratio=0.3")
     )
