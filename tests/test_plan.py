@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,17 @@ def test_the_verb(tmp_path: Path) -> None:
 def test_mistakes_are_sentences(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["plan", "--suite", "mini", *arguments])
     assert isinstance(done.exception, InputError) and said in str(done.exception)
+
+
+def test_the_page_is_the_planners() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    spec = spec_from_file_location("make_plan", docs / "make_plan.py")
+    assert spec is not None and spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    cell = made.cell(made.cases("minillm-llama-7b"), "8x80")
+    again = "run python docs/make_plan.py"
+    assert cell in (docs / "plan.md").read_text(encoding="utf-8"), again
 
 
 def test_nothing_heavy_is_loaded() -> None:

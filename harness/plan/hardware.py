@@ -56,9 +56,8 @@ CARDS = {
     "h200": Machine(name="h200", memory_gb=141, half=989, single=67, bandwidth=4.8),
     "l40s": Machine(name="l40s", memory_gb=48, half=362, single=91, bandwidth=0.86),
     "rtx4090": Machine(name="rtx4090", memory_gb=24, half=165, single=83, bandwidth=1.01),
-    "v100": Machine(name="v100", memory_gb=32, half=112, single=15.7, bandwidth=0.9),
 }
-BY_MEMORY = {24: "rtx4090", 32: "v100", 40: "a100-40", 48: "l40s", 80: "a100", 141: "h200"}
+BY_MEMORY = {24: "rtx4090", 40: "a100-40", 48: "l40s", 80: "a100", 141: "h200"}
 CPU = Machine(name="cpu", memory_gb=float("inf"), cpu=True)
 
 
