@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from kdbench.harness.contents import local_copy
 from kdbench.harness.data.examples import Example
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 MEASURED = 2000
 """Rows whose lengths are measured, evenly spread over the data."""
-ACTIVATION = 34 * 4
-"""Bytes that a layer keeps of a token and a unit of its width for the way back, in float32 (Korthikanti et
-al. 2022, arXiv:2205.05198, section 4, without attention scores, which are not kept here)."""
 _LAYER = re.compile(r"\.(?:h|layers|blocks)\.(\d+)\.")
 
 
@@ -29,7 +26,6 @@ class Sized(NamedTuple):
     parameters: int
     in_layers: int
     layers: int
-    width: int
     context: int | None
 
 
@@ -73,7 +69,6 @@ def measure(teacher: str, student: str, examples: Sequence[Example], *, device: 
         prompts=prompts,
         answers=answers,
         device=device,
-        activations=ACTIVATION * small.layers * small.width,
     )
 
 
@@ -95,15 +90,8 @@ def sized(ref: str) -> Sized:
         shapes = {name: math.prod(tensor.shape) for name, tensor in tensors.items()}
     config = config_from(str(local))
     inside = sum(count for name, count in shapes.items() if _LAYER.search(f".{name}"))
-    return Sized(sum(shapes.values()), inside, *_shape(config), context_length(config))
-
-
-def _shape(config: Any) -> tuple[int, int]:
-    """Layers and width; 0 where a configuration has another name for them."""
-    named = config.get_text_config()
-    sizes = (getattr(named, name, 0) for name in ("num_hidden_layers", "hidden_size"))
-    layers, width = (int(size or 0) for size in sizes)
-    return layers, width
+    layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0) or 0)
+    return Sized(sum(shapes.values()), inside, layers, context_length(config))
 
 
 def _gguf_shapes(file: Path) -> dict[str, int]:
@@ -120,7 +108,7 @@ def pruned(model: Sized, keep: int) -> Sized:
     layers = max(model.layers, 1)
     inside = model.in_layers * min(keep, layers) // layers
     parameters = model.parameters - model.in_layers + inside
-    return Sized(parameters, inside, keep, model.width, model.context)
+    return Sized(parameters, inside, keep, model.context)
 
 
 def initialised(file: str) -> Sized:
@@ -135,7 +123,7 @@ def initialised(file: str) -> Sized:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     parameters = sum(p.numel() for p in model.parameters())
-    return Sized(parameters, 0, *_shape(config), context_length(config))
+    return Sized(parameters, 0, 0, context_length(config))
 
 
 def _lengths(

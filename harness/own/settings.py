@@ -65,7 +65,6 @@ class Facts:
         rows: of training.
         prompts: their lengths in the student's tokens; ``answers`` likewise.
         device: cpu or cuda.
-        activations: bytes that the student keeps of a token for the way back.
     """
 
     teacher: int
@@ -79,7 +78,6 @@ class Facts:
     prompts: Lengths
     answers: Lengths
     device: str
-    activations: int = 0
 
 
 class Choice(NamedTuple):

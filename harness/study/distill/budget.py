@@ -7,10 +7,18 @@ rules of thumb: the numbers are "about". Once runs of the suite are there, their
 
 import re
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.own.settings import DEV_ROWS, EVALUATIONS, PASSES, Facts
+from kdbench.harness.plan.hardware import CPU, Machine
+from kdbench.harness.plan.known import find_shape
+from kdbench.harness.plan.memory import Job, Lengths, highest
+from kdbench.harness.plan.work import work_of
+from kdbench.harness.registry import find_method
+from kdbench.trainers.optim import Precision
 
 if TYPE_CHECKING:
     from kdbench.trainers.method import Card
@@ -167,11 +175,38 @@ def tokens_of(
     return round(tokens)
 
 
-def memory_gb(facts: Facts, micro_tokens: int) -> dict[str, float]:
-    """About how much memory a training takes, in GB, by what it is for."""
-    teacher = 2 if facts.device == "cuda" else 4
-    return {
-        "student with gradients and Adam": 16 * facts.student / 1e9,
-        "teacher": teacher * facts.teacher / 1e9,
-        "a micro-batch": facts.activations * micro_tokens / 1e9,
-    }
+def memory_gb(
+    pair: tuple[str, str], cards: Mapping[str, "Card"], suite: Mapping[str, Any], facts: Facts
+) -> tuple[float, str] | None:
+    """Peak memory of the neediest training by `kdbench.harness.plan`, in GB, and which method's it is.
+
+    None where the planner does not know the kind of model.
+
+    Args:
+        pair: teacher and student as named.
+        cards: of the methods.
+        suite: its settings.
+        facts: of pair and data.
+    """
+    recipe = TrainConfig(**suite["train"])
+    precision: Precision = "fp32" if facts.device == "cpu" else "bf16"
+    auto = {"precision": precision, "sample_precision": precision}
+    machine = CPU if facts.device == "cpu" else Machine(name="cuda", memory_gb=80.0)
+    found = []
+    try:
+        teacher = find_shape(pair[0])
+        student = find_shape(pair[1], teacher)
+    except InputError:
+        return None
+    for name, card in cards.items():
+        job = Job(
+            student=student,
+            teacher=teacher if card.teacher_logits or card.teacher_samples else None,
+            recipe=recipe.model_copy(update=auto),
+            work=work_of(name, find_method(name).method.Config().model_dump(), card),
+            lengths=Lengths(prompt=facts.prompts.mean, response=facts.answers.mean, text=0.0),
+            decode_rows=suite["generate"]["batch_size"],
+            machine=machine,
+        )
+        found.append((highest(job) / 1e9, name))
+    return max(found)

@@ -6,6 +6,7 @@ from kdbench.harness.data.examples import Example
 from kdbench.harness.data.tokens import TokenCounts, TokenRow, TokenRule, end_of, tokenise
 from kdbench.harness.own.settings import size
 from kdbench.harness.progress import duration
+from kdbench.harness.registry import find_method
 from kdbench.harness.study.distill.budget import memory_gb
 from kdbench.harness.study.distill.preparation import DistillRequest, Prepared, task_name
 from kdbench.reports.text import document as doc
@@ -14,7 +15,6 @@ SHOWN = 3
 """Rows that are shown as they are trained."""
 ASKED, ANSWERED = 240, 160
 """Characters of a prompt, and of an answer, that are shown."""
-MICRO_TOKENS = 4096
 BEGIN, END = "»", "«"
 """Around what is trained."""
 
@@ -134,6 +134,8 @@ def _cost(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
         f"{duration(prepared.takes.shared)} for the shared init and the reference rows (counted, not "
         "measured: take it as a size)"
     )
-    parts = memory_gb(prepared.facts, MICRO_TOKENS)
-    said = ", ".join(f"{what} {number:.1f}" for what, number in parts.items())
-    yield f"memory: about {sum(parts.values()):.1f} GB ({said})"
+    cards = {name: find_method(name).method.card for name, _ in prepared.methods}
+    needed = memory_gb((request.teacher, request.student), cards, prepared.suite, prepared.facts)
+    if needed is not None:
+        gb, name = needed
+        yield f"memory: about {gb:.1f} GB for tensors at most (training {name}; kdbench plan says more)"
