@@ -30,7 +30,7 @@ from kdbench.harness.own.settings import (
     passes_of,
 )
 from kdbench.harness.registry import METHODS, find_method
-from kdbench.harness.resolve import resolve
+from kdbench.harness.resolve import load_suite, merge, resolve
 from kdbench.harness.study.distill import budget as costs
 from kdbench.harness.study.distill.preparation import _check_methods
 from kdbench.reports.runs import facts, finished_runs
@@ -113,6 +113,18 @@ def test_budgets_are_read_and_a_time_becomes_tokens() -> None:
     assert takes == pytest.approx(9 * 3600, rel=1e-3)
     with pytest.raises(InputError, match="give more"):
         costs.tokens_of(costs.parse_budget("1m"), FACTS, of, 100, 1, 5e11)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_of_every_method_is_planned(pair: Path, device: str) -> None:
+    facts = replace(FACTS, device=device)
+    suite = merge(load_suite("own"), own_tree(own_settings(facts)))
+    teacher = str(pair / "teacher")
+    for name in METHODS:
+        found = costs.memory_gb(
+            (teacher, "prune:1"), {name: find_method(name).method.card}, suite, facts
+        )
+        assert found is not None and found[0] > 0, name
 
 
 @pytest.fixture(scope="module")

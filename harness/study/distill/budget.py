@@ -203,10 +203,17 @@ def memory_gb(
             student=student,
             teacher=teacher if card.teacher_logits or card.teacher_samples else None,
             recipe=recipe.model_copy(update=auto),
-            work=work_of(name, find_method(name).method.Config().model_dump(), card),
-            lengths=Lengths(prompt=facts.prompts.mean, response=facts.answers.mean, text=0.0),
+            work=work_of(name, _options(name, suite), card),
+            lengths=Lengths(prompt=facts.prompts.mean, response=facts.answers.mean, text=1.0),
             decode_rows=suite["generate"]["batch_size"],
             machine=machine,
         )
         found.append((highest(job) / 1e9, name))
     return max(found)
+
+
+def _options(name: str, suite: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's own fields under the suite; it has no plain text, so none is read for a loss."""
+    options = find_method(name).method.Config().model_dump()
+    own = (suite.get("methods") or {}).get(name) or {}
+    return options | own.get("method", {}) | ({"lm_coef": 0.0} if "lm_coef" in options else {})
