@@ -5,7 +5,7 @@ import inspect
 from importlib.util import find_spec
 from pathlib import Path
 
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 
 LONGEST = 900
 """Characters of such a text that are kept."""

@@ -12,14 +12,8 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
-
-PACKAGES = (
-    "kdbench", "torch", "transformers", "accelerate", "lm-eval", "datasets", "tokenizers",
-    "safetensors", "numpy", "scipy", "rapidfuzz", "nltk", "rouge-score", "pydantic",
-)  # fmt: skip
 
 
 class Code(NamedTuple):
@@ -37,15 +31,6 @@ class Code(NamedTuple):
     def diff_sha256(self) -> str | None:
         """Hash of the uncommitted changes; None outside git."""
         return None if self.diff is None else hashlib.sha256(self.diff.encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a number may depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 @functools.cache

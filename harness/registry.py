@@ -18,42 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.foreign import foreign
+from kdbench.harness.own_methods import METHODS
 
 if TYPE_CHECKING:
     from kdbench.harness.config import MethodConfig
     from kdbench.trainers.method import Method
 
 ENTRY_POINTS = "kdbench.methods"
-
-METHODS = {
-    "sft": "kdbench.trainers.methods.sft:SFT",
-    "fkd": "kdbench.trainers.methods.fkd:ForwardKD",
-    "seqkd": "kdbench.trainers.methods.seqkd:SeqKD",
-    "minillm": "kdbench.trainers.methods.minillm:MiniLLM",
-    "minillm-code": "kdbench.trainers.methods.minillm_code:MiniLLMCode",
-    "dpkd": "kdbench.trainers.methods.dpkd:DPKD",
-    "dpkd-token": "kdbench.trainers.methods.dpkd_token:DPKDToken",
-    "rkd": "kdbench.trainers.methods.rkd:ReverseKD",
-    "jsd": "kdbench.trainers.methods.jsd:JSD",
-    "tvd": "kdbench.trainers.methods.tvd:TVD",
-    "sym-kl": "kdbench.trainers.methods.sym_kl:SymmetricKL",
-    "akl": "kdbench.trainers.methods.akl:AdaptiveKL",
-    "taid": "kdbench.trainers.methods.taid:TAID",
-    "imitkd": "kdbench.trainers.methods.imitkd:ImitKD",
-    "gkd": "kdbench.trainers.methods.gkd:GKD",
-    "opd": "kdbench.trainers.methods.opd:OPD",
-    "distillm": "kdbench.trainers.methods.distillm:DistiLLM",
-    "distillm2": "kdbench.trainers.methods.distillm2:DistiLLM2",
-    "plad": "kdbench.trainers.methods.plad:PLaD",
-    "rlkd": "kdbench.trainers.methods.rlkd:RLKD",
-    "sinkd": "kdbench.trainers.methods.sinkd:SinKD",
-    "cr-ild": "kdbench.trainers.methods.cr_ild:CRILD",
-    "lsrkd": "kdbench.trainers.methods.lsrkd:LsrKD",
-    "mrkd": "kdbench.trainers.methods.mrkd:MrKD",
-    "uld": "kdbench.trainers.methods.uld:ULD",
-    "dskd": "kdbench.trainers.methods.dskd:DSKD",
-}
-
 
 _given: dict[str, "Found"] = {}
 """Method files that this command line named, by the sha256 of their content."""

@@ -25,7 +25,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.inside import inside
 from kdbench.harness.files.store import write_bytes
 from kdbench.harness.printing import visible
-from kdbench.harness.provenance import versions
+from kdbench.harness.versions import versions
 
 NAME = "run.log"
 MOST = 1 << 20

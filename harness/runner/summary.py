@@ -18,8 +18,9 @@ from kdbench.harness.files.records import (
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.method_text import objective
-from kdbench.harness.provenance import code_state, hardware, versions
+from kdbench.harness.provenance import code_state, hardware
 from kdbench.harness.registry import recorded_method
+from kdbench.harness.versions import versions
 from kdbench.reports.run.model_card import model_card
 from kdbench.reports.text.style import joined
 

@@ -79,7 +79,8 @@ def doctor_document(findings: Sequence[Finding]) -> Document:
 
 def check_versions() -> Iterator[Finding]:
     """Installed versions, and the state of our own code."""
-    from kdbench.harness.provenance import code_state, versions
+    from kdbench.harness.provenance import code_state
+    from kdbench.harness.versions import versions
 
     found = versions()
     yield Finding("versions", ", ".join(f"{k} {v}" for k, v in found.items()))
