@@ -47,7 +47,15 @@ SAID = 80
 OPEN = ("data.template_arguments.", "data.columns.", "tasks.columns.")
 """Below it, keys are the user's own."""
 SUITE_KEYS = {"extends", "methods"}
+QLORA = (
+    "adapters on a quantised base (QLoRA) are not supported: the student that is kept is the base with its "
+    "adapters merged, in plain weights, and so is what it is trained on; leave it out"
+)
 REFUSED = {
+    f"{section}.lora.{key}": QLORA
+    for section in ("train", "init_sft", "teacher_sft")
+    for key in ("load_in_4bit", "load_in_8bit", "bits", "quantization_config")
+} | {
     "pair.trust_remote_code": "kdbench runs no code that comes with a model; choose one whose "
     "architecture is in transformers",
 }

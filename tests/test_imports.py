@@ -37,6 +37,7 @@ DOORS = {
     "lm_eval": "harness.lm",
     "httpcore2": "harness.judge.transport",
     "openai": "harness.judge.client",
+    "peft": "trainers.lora.adapters",
     "matplotlib": "reports.figures.plotting",
 }
 """Which module, or package, of ours meets a library that is large or moves."""

@@ -20,6 +20,7 @@ from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import LoadedModel, Services, reference_loss
 from kdbench.trainers.head.head import head_of, takes_apart, width_of
 from kdbench.trainers.loop import Evaluator, Loop
+from kdbench.trainers.lora.adapters import Base, adapt
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
@@ -39,7 +40,8 @@ class Parts:
     Attributes:
         recipe: budget, rates, limits, precision (resolved).
         method: fresh instance.
-        student: model to train, float32.
+        student: model to train, float32; with adapters, in the precision that it runs in.
+        base: what adapters are merged into at the end; None: the student as it is given.
         teacher: frozen, in the precision it runs in; or None.
         vocabulary: the student's.
         teacher_vocab: real tokens of a teacher with a tokenizer of its own; None: the student's.
@@ -60,6 +62,7 @@ class Parts:
     recipe: Recipe
     method: Method
     student: PreTrainedModel
+    base: Base | None = None
     teacher: PreTrainedModel | None
     vocabulary: Vocabulary
     teacher_vocab: int | None = None
@@ -84,12 +87,14 @@ def assemble(parts: Parts) -> Loop:
     """A training ready to run.
 
     Raises:
-        InputError: the accelerator may shard models.
+        InputError: the accelerator may shard models, or adapters do not fit the student.
     """
     device = parts.accelerator.device
     student = parts.student.to(device)
     if parts.recipe.precision == "fp64":
         student = student.double()
+    lora = parts.recipe.lora
+    adapted = adapt(student, lora, seed=parts.recipe.seed, base=parts.base) if lora else None
     teacher = None if parts.teacher is None else parts.teacher.to(device)
     parts = replace(parts, student=student, teacher=teacher)
     layout = _layout(parts)
@@ -98,15 +103,17 @@ def assemble(parts: Parts) -> Loop:
         head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
         alike = parts.teacher_vocab is None
         side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
+    drawn = sampling_dtype(parts.recipe.sample_precision)
     engine = LoadedModel(
         model=student,
         vocabulary=parts.vocabulary,
         batch_size=parts.decode_rows,
         chunk=parts.decode_chunk,
-        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
+        sampling_dtype=drawn,
         layout=layout,
         micro_tokens=parts.recipe.micro_tokens,
         autocast=parts.accelerator.autocast,
+        writer=partial(adapted.merged, drawn) if adapted else None,
     )
     return Loop(
         recipe=parts.recipe,
@@ -118,6 +125,7 @@ def assemble(parts: Parts) -> Loop:
         evaluator=_evaluator(parts, engine) if parts.dev else None,
         out=parts.out,
         accelerator=parts.accelerator,
+        adapted=adapted,
     )
 
 
@@ -133,7 +141,7 @@ def _layout(parts: Parts) -> Layout:
 
 
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
-    """The method's own modules, initialised from the training's seed, in the student's precision."""
+    """The method's own modules, initialised from the training's seed, in the precision that is trained."""
     student, teacher = parts.student, parts.teacher
     if type(parts.method).parameters is not Method.parameters:
         _refuse_dense(parts.method, *filter(None, (student, teacher)))
@@ -141,7 +149,8 @@ def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parts.recipe.seed)
         made = parts.method.parameters(*widths)
-    return {name: module.to(student.device, student.dtype) for name, module in made.items()}
+    dtype = torch.promote_types(student.dtype, torch.float32)  # a frozen base may be bfloat16
+    return {name: module.to(student.device, dtype) for name, module in made.items()}
 
 
 def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
@@ -159,7 +168,7 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
     recipe, accelerator = parts.recipe, parts.accelerator
     teacher = None
     if side is not None and parts.teacher_vocab is None:
-        teacher = replace(engine, model=side.model, read=side.hidden)
+        teacher = replace(engine, model=side.model, read=side.hidden, writer=None)
     meter: Counter[str] = Counter()
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)

@@ -8,7 +8,7 @@ unsharded tensors by plain names whether the module is bare or wrapped; the main
 
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,13 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import new_folder
 from kdbench.harness.files.store import read_json, write_json
 from kdbench.harness.foreign import foreign
+from kdbench.trainers.lora.adapters import write_adapter
+from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.types import Sequence
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-# not strict: of tied tensors only one name is stored
+TRAINED = replace(WHOLE, ignore_frozen_params=True)
+# not strict: of tied tensors only one name is stored, of a model with adapters only these
 LOAD = StateDictOptions(full_state_dict=True, strict=False)
 ANEW = "take the folder checkpoints away; the training then begins anew"
 
@@ -44,6 +47,7 @@ class Checkpoints:
     module: torch.nn.Module
     optimizer: Any
     out: Path
+    adapted: Adapted | None = None
 
     @property
     def folder(self) -> Path:
@@ -101,11 +105,20 @@ class Checkpoints:
             set_model_state_dict(self._bare, weights, options=LOAD)
 
     def export(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        """``student/``: an ordinary Hugging Face folder of the trained model."""
-        prefix = "student."
-        weights = _whole_weights(self._bare)
-        mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        """``student/``: an ordinary Hugging Face folder of the trained model.
+
+        With adapters these are merged into it, and kept beside it in ``adapter/``.
+        """
+        mine: dict[str, torch.Tensor] | None = None
+        if self.adapted is None:
+            prefix = "student."
+            weights = _whole_weights(self._bare)
+            mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         if self.accelerator.is_main_process:
+            if self.adapted is not None:
+                with storing(self.out / "adapter"):
+                    write_adapter(self.adapted, self.out / "adapter")
+                student = self.adapted.student()
             place = self.out / "student"
             with storing(place), new_folder(place) as path:
                 student.save_pretrained(path, state_dict=mine)
@@ -118,7 +131,15 @@ class Checkpoints:
         return self.accelerator.unwrap_model(self.module)
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return _untied(_whole_weights(self._bare))
+        """What changes in training: of a student with adapters not its base."""
+        if self.adapted is None:
+            return _untied(_whole_weights(self._bare))
+        extra = self._bare.get_submodule("extra").state_dict()
+        own = {f"extra.{name}": value.cpu() for name, value in extra.items()}
+        named = self._bare.named_parameters(remove_duplicate=False)
+        frozen = {name for name, p in named if not p.requires_grad}  # tied ones by all their names
+        learnt = _whole_weights(self._bare, TRAINED)
+        return {name: value for name, value in learnt.items() if name not in frozen} | own
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}"
@@ -205,9 +226,11 @@ def _unpacked(state: dict[str, Any]) -> list[Sequence]:
     ]
 
 
-def _whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All weights of a module, unsharded, on the CPU of the main rank."""
-    state = get_model_state_dict(module, options=WHOLE)
+def _whole_weights(
+    module: torch.nn.Module, options: StateDictOptions = WHOLE
+) -> dict[str, torch.Tensor]:
+    """All weights of a module, or those that are trained, unsharded, on the CPU of the main rank."""
+    state = get_model_state_dict(module, options=options)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

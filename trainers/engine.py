@@ -100,6 +100,8 @@ class LoadedModel:
         autocast: entered around such a forward pass.
         read: hidden states of rows, where something else than the model's forward gives them (a
             memory of them).
+        writer: the model that writes answers, for as long as it does, where that is another (the
+            same with its adapters merged).
     """
 
     model: PreTrainedModel
@@ -111,6 +113,7 @@ class LoadedModel:
     micro_tokens: int = 4096
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     read: Callable[[Packed], Tensor] | None = None
+    writer: Callable[[], AbstractContextManager[PreTrainedModel]] | None = None
 
     @property
     def max_length(self) -> int | None:
@@ -142,19 +145,20 @@ class LoadedModel:
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[list[Answer]]:
         """See ``Engine``."""
-        return generate(
-            self.model,
-            prompts,
-            decoding,
-            eos_ids=frozenset(self.vocabulary.eos_ids),
-            pad_id=self.vocabulary.pad_id,
-            vocab=self.vocabulary.size,
-            batch_size=self.batch_size,
-            chunk=chunk or self.chunk,
-            mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
-            dtype=self.sampling_dtype,
-            on_progress=on_progress,
-        )
+        with self.writer() if self.writer else nullcontext(self.model) as model:
+            yield from generate(
+                model,
+                prompts,
+                decoding,
+                eos_ids=frozenset(self.vocabulary.eos_ids),
+                pad_id=self.vocabulary.pad_id,
+                vocab=self.vocabulary.size,
+                batch_size=self.batch_size,
+                chunk=chunk or self.chunk,
+                mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
+                dtype=self.sampling_dtype,
+                on_progress=on_progress,
+            )
 
     def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """See ``Engine``. Sequences that differ in their last token only share a forward pass."""

@@ -8,6 +8,7 @@ On disk, in the folder it is given::
     metrics.jsonl               TrainRow, one a logged step
     checkpoints/step-<n>/       newest resumable state
     checkpoints/best-<n>/       weights of the best evaluation so far
+    adapter/                    of a training by LoRA: the selected adapters, a PEFT folder
     student/                    the selected student, an ordinary Hugging Face folder; written last
 
 Who marks the training as done then drops ``checkpoints/`` (`kdbench.trainers.checkpoint`).
@@ -32,6 +33,7 @@ from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
 from kdbench.trainers.batching import Layout, Piece, Stream, pieces
 from kdbench.trainers.checkpoint import Checkpoints
+from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.method import Context, Method, checked_sums
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.optim import Recipe, adamw
@@ -76,6 +78,7 @@ class Loop:
         evaluator: the student's development-set metrics at a step; None evaluates nothing.
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
+        adapted: the student with its adapters, if only they are trained.
         show: called after each step with its row.
         resumed: called once, before the first step, with where the training goes on.
 
@@ -92,6 +95,7 @@ class Loop:
     evaluator: Evaluator | None
     out: Path
     accelerator: Accelerator
+    adapted: Adapted | None = None
     show: Callable[[State, TrainRow], None] = lambda state, row: None
     resumed: Callable[[State], None] = lambda state: None
     state: State = field(default_factory=State)
@@ -108,7 +112,9 @@ class Loop:
         self.steps = self.recipe.steps_of(len(self.ctx.train))
         optimizer = adamw(self.module, self.recipe)
         self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)
-        self.checkpoints = Checkpoints(self.accelerator, self.module, self.optimizer, self.out)
+        self.checkpoints = Checkpoints(
+            self.accelerator, self.module, self.optimizer, self.out, self.adapted
+        )
 
     def run(self) -> State:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""

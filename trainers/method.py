@@ -111,7 +111,7 @@ class Context:
         meter: counts tokens by kind: "sampled", "teacher" …
         taught: training examples whose teacher answer was asked for so far; checkpointed.
         copy_student: the student as it is now, or with weights it had, frozen, for `MicroBatch.sum`;
-            its ``model.state_dict()`` are such weights.
+            its ``weights()`` are such weights.
         keep: announces rows whose teacher outputs will be needed several times (see
             `kdbench.trainers.teacher.TeacherMemory.keep`).
         twin: a sequence in the teacher's tokens (see `kdbench.trainers.alignment`); None if the two

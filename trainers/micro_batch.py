@@ -182,9 +182,9 @@ class StudentModule(torch.nn.Module):
         self.student = student
         self.extra = torch.nn.ModuleDict(extra)
         self.tile = tile
-        # in lists, so that neither becomes a sub-module or a parameter of this module
+        self.vocab = vocab
+        # in a list, so that it becomes no sub-module of this one
         self._teacher = [teacher]
-        self._head = [head_of(student, vocab)]
 
     @property
     def teacher(self) -> PreTrainedModel | None:
@@ -194,5 +194,7 @@ class StudentModule(torch.nn.Module):
 
     def forward(self, packed: Packed, loss: Callable[[MicroBatch], Sums]) -> tuple[Sums, int]:
         """What ``loss`` makes of the micro-batch, and about how many tokens it asked the teacher."""
-        micro = MicroBatch(packed, self.student, self._head[0], self._teacher[0], self.tile)
+        # anew each time: with an adapter on it, the head's weight is computed from others
+        head = head_of(self.student, self.vocab)
+        micro = MicroBatch(packed, self.student, head, self._teacher[0], self.tile)
         return loss(micro), micro.teacher_tokens

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from kdbench.harness.settings import Settings
+from kdbench.trainers.lora.settings import Lora
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +64,7 @@ class Recipe(Settings):
     select: Literal["max:dev_rouge_l", "min:dev_loss", "last"] = Field(
         "max:dev_rouge_l", description="which evaluated step becomes the student"
     )
+    lora: Lora | None = Field(None, description="train adapters only; none: all weights")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -26,11 +26,20 @@ Key = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(slots=True)
 class TeacherSide:
-    """A frozen model with its head; ``memory`` may save its forward pass."""
+    """A frozen model with its head.
+
+    ``memory`` may save its forward pass; ``shared`` names weights of the model that it shares with
+    the student, since they never change.
+    """
 
     model: PreTrainedModel
     head: Head
     memory: "TeacherMemory | None" = None
+    shared: frozenset[str] = frozenset()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What it takes to make a copy of the student again; see `frozen_copy`."""
+        return {n: t for n, t in self.model.state_dict().items() if n not in self.shared}
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:
@@ -58,11 +67,16 @@ def teacher_side(
 def frozen_copy(
     student: PreTrainedModel, vocab: int, weights: dict[str, torch.Tensor] | None = None
 ) -> TeacherSide:
-    """A copy of the student as its own teacher; with ``weights``, of what it was at some time."""
-    model = copy.deepcopy(student).eval().requires_grad_(False)
+    """A copy of the student as its own teacher; with ``weights``, of what it was at some time.
+
+    What the student does not train is not copied.
+    """
+    frozen = {name: p for name, p in student.named_parameters() if not p.requires_grad}
+    model = copy.deepcopy(student, {id(p): p for p in frozen.values()})
+    model.eval().requires_grad_(False)
     if weights is not None:
-        model.load_state_dict(weights)
-    return TeacherSide(model, head_of(model, vocab))
+        model.load_state_dict(weights, strict=not frozen)
+    return TeacherSide(model, head_of(model, vocab), shared=frozenset(frozen))
 
 
 @dataclass(eq=False)

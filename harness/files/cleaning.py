@@ -107,7 +107,12 @@ def _forget(training: Training) -> None:
     marker = stage.marker()
     if marker is None:
         return
-    weights = {n: s for n, s in marker.outputs.items() if Path(n).suffix in WEIGHTS}
+    whole = training.student.name  # an adapter stays
+    weights = {
+        n: s
+        for n, s in marker.outputs.items()
+        if Path(n).suffix in WEIGHTS and Path(n).parent.name == whole
+    }
     gone = {name: stamp.model_dump() for name, stamp in weights.items()}
     if not gone:
         return

@@ -53,8 +53,9 @@ def check_content(run: RunFolder) -> RunContent:
                 file=name, state=state, reason=reason or ("" if covered else UNCOVERED)
             )
 
+    foreign = (run.training.student, run.training.adapter)  # written by other libraries
     for path in sorted(p for p in sealed(run.path).rglob("*") if p.is_file()):
-        if path.suffix in (".json", ".done") and path.parent != run.training.student:
+        if path.suffix in (".json", ".done") and path.parent not in foreign:
             note(path, *_document(path))
         elif path.suffix == ".jsonl":
             note(path, *_rows(path))

@@ -8,6 +8,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     prepare.json                             PrepareRecord
     train/metrics.jsonl                      TrainRow, one an optimiser step that was logged
     train/checkpoints/                       resumable state, newest kept; gone once the student is written
+    train/adapter/                           of a training by LoRA: the adapters, a PEFT folder
     train/student/                           an ordinary Hugging Face folder (safetensors), with
                                              the model card, README.md
     eval/<task>@<hash8>/evaluation.json      EvaluationRecord: what the hash stands for
@@ -162,6 +163,7 @@ class RunCard(Record):
     selection: str = Field(
         "", description="how the step was selected and why so, where not as ``train.select`` says"
     )
+    trained_parameters: int = Field(0, description="of adapters, where only they are; 0: all")
 
 
 VerdictState = Literal["ok", "unparsed", "refused", "truncated", "error"]

@@ -19,9 +19,9 @@ def checkpoints(parameters: int) -> int:
     return AT_ONCE * (CHECKPOINT + WEIGHTS) * parameters
 
 
-def training(parameters: int) -> int:
-    """Bytes that a training takes at most, its student included."""
-    return checkpoints(parameters) + WEIGHTS * parameters
+def training(trained: int, student: int = 0) -> int:
+    """Bytes that a training takes at most, its student included, which has more parameters with LoRA."""
+    return checkpoints(trained) + WEIGHTS * max(trained, student)
 
 
 def of_run(config: RunConfig, teacher: Shape, job: Job) -> dict[str, int]:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
-from kdbench.harness.errors import CellFailed
+from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.preflight.finding import Finding
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.assemble import Parts, assemble
@@ -60,6 +60,12 @@ def check(rehearsal: Rehearsal) -> Iterator[Finding]:
     """Three steps, up to half of the budget, optimiser included."""
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         loop = assembled(rehearsal, Path(scratch))
+        if loop.adapted is not None and not loop.adapted.agrees():
+            raise InputError(
+                f"LoRA on {', '.join(loop.adapted.lora.targets)} of {type(loop.student).__name__} does not "
+                "compute what its merged weights do, since some layers are read past their adapters; choose "
+                "other train.lora.targets"
+            )
         losses = []
         loop.show = lambda state, row: losses.append(row.loss)
         try:

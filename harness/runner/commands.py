@@ -121,7 +121,8 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     """Teacher, init and student, and the first summary and manifest."""
     config, run = session.config, prepared.run
     if session.is_main:  # before teacher and init are made for it
-        check_disk(run.training.path, prepared.base.card.parameters)
+        size = prepared.base.card.parameters
+        check_disk(run.training.path, 0 if config.train.lora else size, size)
     run.config.write(config)
     run.identity.write(prepared.identity)
     data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
@@ -170,7 +171,8 @@ def method_job(
         name=config.method.name,
         method=method(method.Config.model_validate(config.method.options)),
         training=config.train,
-        student=lambda: load_model(init.ref),
+        student=lambda dtype: load_model(init.ref, dtype=dtype),
+        base=init.content_name,
         teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
         tokenizer=prepared.tokenizer,
         shared=prepared.shared or None,
@@ -234,6 +236,7 @@ def run_card(
         changes=list(training_changes(session.request.argv)),
         tuning=config.tuned,
         selection=info.get("selection", ""),
+        trained_parameters=info.get("trained_parameters", 0),
     )
 
 

@@ -8,12 +8,13 @@ from kdbench.harness.files.cleaning import size_of
 from kdbench.harness.plan.disk import training
 
 
-def check_disk(folder: Path, parameters: int) -> None:
+def check_disk(folder: Path, trained: int, student: int = 0) -> None:
     """Refuses a training that would fill the disk.
 
     Args:
         folder: where it is kept; what lies there already counts as had.
-        parameters: of the model that is trained.
+        trained: parameters that are trained, all or those of adapters.
+        student: parameters of the student that is kept, if those are more.
 
     Raises:
         InputError: there is less room than its checkpoints, best weights and student take at most.
@@ -21,12 +22,12 @@ def check_disk(folder: Path, parameters: int) -> None:
     place = folder
     while not place.exists():
         place = place.parent
-    needed = training(parameters)
+    needed = training(trained, student)
     there = size_of(folder) if folder.is_dir() else 0
     free = shutil.disk_usage(place).free
     if needed - there > free:
         raise InputError(
-            f"training {parameters:,} parameters takes up to {_gigabytes(needed)} in {folder} (two "
+            f"training {trained or student:,} parameters takes up to {_gigabytes(needed)} in {folder} (two "
             f"checkpoints, the best weights and the student), and its disk has {_gigabytes(free)} free; "
             "free some space (kdbench clean --dry-run says what can go), or choose another disk with "
             "--runs-dir and KDBENCH_CACHE"

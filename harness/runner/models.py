@@ -26,6 +26,7 @@ from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.trainers.checkpoint import storing
+from kdbench.trainers.lora.adapters import refuse_unfit
 from kdbench.trainers.method import Card
 from kdbench.trainers.model_folder import inspect_folder
 from kdbench.trainers.models import (
@@ -58,6 +59,11 @@ class Located:
     def id(self) -> str:
         """The model by content; see `kdbench.harness.identity.model_id`."""
         return model_id(self.card)
+
+    @property
+    def content_name(self) -> str:
+        """The model by name and content, for an adapter that is trained on it."""
+        return f"{self.card.name}@sha256:{self.card.fingerprint}"
 
     def load(self, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
         """The model in eval mode.
@@ -159,6 +165,28 @@ def base_student(session: Session, config: RunConfig, teacher: Located) -> Locat
         spec, str(build_once(session.cached("base", name), build, say=session.progress.say))
     )
     return replace(base, recipe=recipe if seeded else "")
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Refuses adapters that a model of the run cannot have, before anything is made for it.
+
+    Raises:
+        InputError: says which setting does not fit.
+    """
+    trainings = {
+        "train": config.train,
+        "init_sft": config.init_sft,
+        "teacher_sft": config.teacher_sft,
+    }
+    for section, training in trainings.items():
+        if training is not None and training.lora is not None:
+            spec = config.pair.teacher if section == "teacher_sft" else config.pair.student
+            # pruned, it has the layers of what it is pruned from, in fewer blocks
+            spec = config.pair.teacher if PRUNE.match(spec) else spec
+            world = world_model(spec)
+            place = str(Path(spec).expanduser()) if spec.startswith("~") else spec
+            model = mini.model_config(world[1], world[0]) if world else config_from(place)
+            refuse_unfit(model, training.lora, f"{section}.lora")
 
 
 def _make_base(

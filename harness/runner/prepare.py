@@ -33,6 +33,7 @@ from kdbench.harness.runner.data import TrainingData, prepare_data
 from kdbench.harness.runner.models import (
     Located,
     base_student,
+    check_adapters,
     locate,
     same_world,
     shared_tokenizer,
@@ -45,7 +46,7 @@ from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
-from kdbench.trainers.models import initialise, load_model
+from kdbench.trainers.models import initialise, load_model, moved
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
@@ -86,6 +87,7 @@ def prepare(session: Session) -> Prepared:
     """
     config, request = session.config, session.request
     tasks_of(config.tasks)
+    check_adapters(config)
     method = recorded_method(config.method.name, config.method.fingerprint).method
     rows = load_rows(config, request.data_dir)
     for line in rows.told:
@@ -179,7 +181,9 @@ def raw_teacher(session: Session) -> Located:
             name="teacher",
             method=_sft(),
             training=training,
-            student=lambda: initialise(mini.model_config("teacher", size), training.seed),
+            student=lambda dtype: moved(
+                initialise(mini.model_config("teacher", size), training.seed), dtype=dtype
+            ),
             tokenizer=tokenizer,
             data=world_data(session.config, size, training, tokenizer),
             out=out,
@@ -265,7 +269,8 @@ def _shared_sft(
             name=label,
             method=_sft(),
             training=training,
-            student=lambda: load_model(start.ref),
+            student=lambda dtype: load_model(start.ref, dtype=dtype),
+            base=start.content_name,
             tokenizer=prepared.tokenizer,
             data=prepare_data(prepared.rows, session.config, training, prepared.tokenizer),
             rouge_tokenizer=session.config.tasks.rouge_tokenizer,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.checkpoint import drop_checkpoints
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.loop import Loop, State
+from kdbench.trainers.lora.adapters import Base, parameters_in
 from kdbench.trainers.method import Method
 from kdbench.trainers.models import Vocabulary, vocabulary
 from kdbench.trainers.types import Answer
@@ -38,7 +40,8 @@ class Job:
         name: shown in progress lines.
         method: fresh instance.
         training: budget, rates and limits.
-        student: loads the model to train (float32).
+        student: loads the model to train in the given dtype.
+        base: names that model by content.
         teacher: loads the frozen teacher in the given dtype, or None.
         tokenizer: the student's.
         shared: ids that student and teacher share, if that is not all of the student's.
@@ -53,10 +56,11 @@ class Job:
     name: str
     method: Method
     training: TrainConfig
-    student: Callable[[], PreTrainedModel]
+    student: Callable[[torch.dtype], PreTrainedModel]
     tokenizer: PreTrainedTokenizerBase
     data: TrainingData
     out: Training
+    base: str = ""
     teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
     teacher_samples: Path | None = None
     shared: int | None = None
@@ -113,11 +117,19 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "peak_mb": session.peak_mb(),
                 "planned_mb": planned,
             }
-            stage.mark(sorted(p for p in job.out.student.iterdir() if p.is_file()), info)
+            if job.training.lora:
+                info["trained_parameters"] = parameters_in(job.out.adapter)
+            stage.mark(_outputs(job.out, adapter=job.training.lora is not None), info)
         accelerator.wait_for_everyone()
     if session.is_main:
         drop_checkpoints(job.out.path)
     return stage.info()
+
+
+def _outputs(out: Training, *, adapter: bool) -> list[Path]:
+    """What a finished training left."""
+    folders = [out.adapter, out.student] if adapter else [out.student]
+    return [p for folder in folders for p in sorted(folder.iterdir()) if p.is_file()]
 
 
 def _run(session: Session, job: Job) -> tuple[State, float]:
@@ -127,7 +139,8 @@ def _run(session: Session, job: Job) -> tuple[State, float]:
     planned = planned_mb(loop, job.training, session.config.generate.batch_size, before)
     if session.is_main:
         learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
-        check_disk(job.out.path, learning)
+        whole = sum(p.numel() for p in loop.student.parameters())
+        check_disk(job.out.path, learning, whole)
     total = None if job.training.response_tokens else loop.steps  # tokens may end it at any step
     with session.progress.stage(f"train {job.name}", total) as live:
 
@@ -143,8 +156,10 @@ def _run(session: Session, job: Job) -> tuple[State, float]:
 
 def assembled(session: Session, job: Job) -> Loop:
     """The training, ready to run, its models loaded."""
-    student = job.student()
-    teacher = job.teacher(sampling_dtype(job.training.precision)) if job.teacher else None
+    dtype = sampling_dtype(job.training.precision)
+    # what is frozen needs no more precision than it is used in
+    student = job.student(dtype if job.training.lora else torch.float32)
+    teacher = job.teacher(dtype) if job.teacher else None
     twins, teacher_vocab, alike = None, None, [student]
     if teacher is not None and job.twins is not None:
         twins = job.twins()
@@ -168,6 +183,7 @@ def assembled(session: Session, job: Job) -> Loop:
             recipe=job.training,
             method=job.method,
             student=student,
+            base=Base(load=partial(job.student, torch.float32), name=job.base),
             teacher=teacher,
             vocabulary=words,
             teacher_vocab=teacher_vocab,

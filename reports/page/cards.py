@@ -35,7 +35,7 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
         "facts": [
             ["division", f"{row.division} (regime {row.regime})"],
             *([["settings", row.tuning]] if row.tuning else []),
-            [f"student{whose[0]}", _text(parts.model(first.run.student))],
+            [f"student{whose[0]}", _text(parts.student(first.run))],
             ["teacher", _text(parts.model(first.run.teacher))],
             ["training seeds", ", ".join(map(str, row.training_seeds)) or "none"],
             ["runs", ", ".join(ids)],

@@ -109,7 +109,8 @@ def _training(
         ["settings of the method", options or "none"],
         ["teacher", parts.model(summary.run.teacher)],
         ["student before training", parts.model(prepare.init)],
-        ["student", parts.model(summary.run.student)],
+        ["student", parts.student(summary.run)],
+        *([["trained weights", _lora(lora)]] if (lora := train.get("lora")) else []),
         ["budget", ", ".join(f"{k} {train[k]}" for k in budget if train.get(k) is not None)],
         ["tokens", spent.get("train") or "not booked"],
         ["selection", summary.run.selection or selected],
@@ -117,6 +118,16 @@ def _training(
         ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],
     ]
     return doc.Table([], rows)
+
+
+def _lora(lora: dict[str, Any]) -> str:
+    """What was trained of a student by LoRA."""
+    alpha = 2 * lora["r"] if lora.get("alpha") is None else lora["alpha"]
+    dropout = f", dropout {lora['dropout']:g}" if lora.get("dropout") else ""
+    targets = ", ".join(lora.get("targets") or ["all-linear"])
+    return (
+        f"adapters only, merged (LoRA): r {lora['r']}, alpha {alpha:g}, targets {targets}{dropout}"
+    )
 
 
 def _data(config: dict[str, Any], prepare: PrepareRecord) -> doc.Table:

@@ -11,6 +11,7 @@ from kdbench.harness.files.records import (
     Manifest,
     Missing,
     ModelRef,
+    RunCard,
     StageCost,
     Summary,
 )
@@ -37,7 +38,7 @@ def origin(summary: Summary) -> Table:
     rows: list[list[Cell]] = [
         ["run", (Code(run.id), f" ({run.kind}, regime {run.regime})")],
         ["teacher", model(run.teacher)],
-        ["student", model(run.student)],
+        ["student", student(run)],
         ["training seed", "none" if run.training_seed is None else str(run.training_seed)],
     ]
     return Table([], rows)
@@ -49,11 +50,17 @@ def model_name(name: str) -> str:
     return path.name if path.is_absolute() or len(path.parts) > 2 else name
 
 
-def model(ref: ModelRef | None) -> Cell:
-    """A model by name, size and content."""
+def student(run: RunCard) -> Cell:
+    """The student of a run by name, size and content, and how much of it was trained if not all."""
+    return model(run.student, run.trained_parameters)
+
+
+def model(ref: ModelRef | None, trained: int = 0) -> Cell:
+    """A model by name, size and content; ``trained``: parameters of adapters, if only they were."""
     if ref is None:
         return "none"
     size = f"{ref.parameters / 1e6:.4g}M parameters" if ref.parameters else "no parameters"
+    size += f", {trained / 1e6:.4g}M trained" if trained else ""
     return (f"{model_name(ref.name)} ({size}, ", Code(ref.fingerprint[:12]), ")")
 
 

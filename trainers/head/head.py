@@ -12,6 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
 from kdbench.trainers import cpu
+from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.types import Packed
 
 
@@ -103,7 +104,7 @@ def _whole_head(model: PreTrainedModel, vocab: int) -> Head:
     scale = float(getattr(text, "logit_scale", None) or 1.0)  # Cohere multiplies,
     scale /= float(getattr(text, "logits_scaling", None) or 1.0)  # Granite divides.
     softcap = getattr(text, "final_logit_softcapping", None)
-    weight: Tensor = embedding.weight
+    weight = weight_of(embedding)
     if weight.shape[0] < vocab:
         raise ValueError(f"the head has {weight.shape[0]} columns for {vocab} tokens")
     return Head(weight, getattr(embedding, "bias", None), scale, softcap, vocab)

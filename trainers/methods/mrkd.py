@@ -59,7 +59,7 @@ class MrKD(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """Weights of the copies."""
-        return {"memory": [m.model.state_dict() for m in self.memory] or self._stored}
+        return {"memory": [m.weights() for m in self.memory] or self._stored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keeps the weights until the next window makes models of them."""

@@ -1,0 +1,132 @@
+"""Where an adapter and its layer become one weight: for the head, for sampling, for the exported student.
+
+The layers are PEFT's; here only what they offer is used, so nothing of PEFT is imported.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdbench.trainers.lora.settings import Lora
+
+ADAPTER = "default"
+"""PEFT's name of the adapter; a model has one."""
+
+
+def is_adapted(layer: nn.Module) -> bool:
+    """Whether a layer carries an adapter."""
+    return hasattr(layer, "get_delta_weight")
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight that a linear layer multiplies by, its adapter included; differentiable."""
+    if not is_adapted(layer):
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        return weight
+    return _sum(_base(layer).weight, layer)
+
+
+def _base(layer: Any) -> nn.Linear:
+    return layer.get_base_layer()
+
+
+def _sum(weight: Tensor, layer: Any) -> Tensor:
+    """A base's weight plus the adapter, in the wider of their precisions."""
+    with torch.autocast(weight.device.type, enabled=False):  # weights are not activations
+        delta: Tensor = layer.get_delta_weight(ADAPTER)
+        return weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta.to(weight.device)
+
+
+@dataclass(eq=False, kw_only=True)
+class Adapted:
+    """A model with adapters, and the same model without them.
+
+    Attributes:
+        model: is trained; all but its adapters is frozen.
+        plain: has the layers that the adapters are on, and shares every weight with ``model``.
+        lora: what was asked for.
+        load_base: the model as its files are, in float32; the exported student is made of it.
+        base_name: names it by content, in the adapter's folder.
+    """
+
+    model: PreTrainedModel
+    plain: PreTrainedModel
+    lora: Lora
+    load_base: Callable[[], PreTrainedModel]
+    base_name: str
+
+    def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """Layers with an adapter, by the names that they have in ``plain``."""
+        return ((name, m) for name, m in self.model.named_modules() if is_adapted(m))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The adapters' matrices, named as PEFT names them in files."""
+        return {
+            f"base_model.model.{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight.detach()
+            for name, layer in self.layers()
+            for part in ("lora_A", "lora_B")
+        }
+
+    @contextmanager
+    def merged(self, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
+        """``plain`` with today's adapters in its weights, those in ``dtype``, while the context lasts.
+
+        Adding and subtracting would wear the weights of ``model`` off, so these are others.
+        """
+        before: list[tuple[Any, nn.Parameter]] = []
+        try:
+            for name, layer in self.layers():
+                place: Any = self.plain.get_submodule(name)
+                before.append((place, place.weight))
+                with torch.no_grad():
+                    merged = weight_of(layer).to(dtype)
+                place.weight = nn.Parameter(merged, requires_grad=False)
+            yield self.plain
+        finally:
+            for place, weight in before:
+                place.weight = weight
+
+    @torch.no_grad()
+    def agrees(self) -> bool:
+        """Whether the adapters do what their merged weights do, tried with random ones.
+
+        Code that reads a layer's weight past the layer would train as if there were no adapter.
+        """
+        ids = torch.arange(1, 9, device=self.model.device)[None]
+        generator = torch.Generator().manual_seed(0)
+        matrices: list[Tensor] = [
+            layer.lora_B[ADAPTER].weight  # type: ignore[index, union-attr]
+            for _, layer in self.layers()
+        ]
+        kept = [matrix.clone() for matrix in matrices]
+        training = self.model.training
+        self.model.eval()
+        try:
+            before = self.model(input_ids=ids, use_cache=False).logits
+            for matrix in matrices:
+                matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.02)
+            beside = self.model(input_ids=ids, use_cache=False).logits
+            with self.merged(self.model.dtype) as plain:
+                inside = plain(input_ids=ids, use_cache=False).logits
+        finally:
+            self.model.train(training)
+            for matrix, values in zip(matrices, kept, strict=True):
+                matrix.copy_(values)
+        moved = float((beside - before).abs().max())
+        return float((beside - inside).abs().max()) <= 0.2 * moved
+
+    @torch.no_grad()
+    def student(self) -> PreTrainedModel:
+        """The base as its files are with the adapters merged into it: an ordinary model."""
+        base = self.load_base()
+        for name, layer in self.layers():
+            place: Any = base.get_submodule(name)
+            merged = _sum(place.weight.to(_base(layer).weight.device), layer)
+            place.weight = nn.Parameter(merged.to(place.weight.device, place.weight.dtype))
+        base.generation_config = self.model.generation_config
+        return base
