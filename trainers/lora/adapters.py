@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kdbench.harness.errors import LISTED, InputError
 from kdbench.harness.files.folders import new_folder
-from kdbench.trainers.lora.merging import Adapted
+from kdbench.trainers.lora.merging import ADAPTER, Adapted, weight_of
 from kdbench.trainers.lora.settings import ALL, Lora
 
 LINEAR = (nn.Linear, Conv1D)
@@ -122,7 +122,7 @@ def _refuse_layer(
                 f"{setting}.dropout cannot be had on the head {name}, whose logits are computed in tiles; "
                 "leave the head out of the targets, or the dropout"
             )
-    smaller = min(layer.weight.shape)  # type: ignore[union-attr]
+    smaller = min(weight_of(layer).shape)
     if lora.r > smaller:
         raise InputError(
             f"{setting}.r is {lora.r}, but {name} has only {smaller} units on one side, so an adapter would "
@@ -163,7 +163,7 @@ def adapt(model: PreTrainedModel, lora: Lora, *, seed: int, base: Base | None = 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of layers stored the other way, which PEFT sees by itself
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, model, adapter_name="default")
+        peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     model.train(training)
     for parameter in model.parameters():
         own = id(parameter) not in shared
@@ -204,7 +204,8 @@ def _peft() -> Any:
 
 def write_adapter(adapted: Adapted, place: Path) -> None:
     """An adapter as PEFT loads it: safetensors and ``adapter_config.json``, equal bytes for equal ones."""
-    config = adapted.model.peft_config["default"].to_dict() | {
+    made: Any = adapted.model.peft_config
+    config = made[ADAPTER].to_dict() | {
         "base_model_name_or_path": adapted.base_name or None,
         "inference_mode": True,
         "task_type": "CAUSAL_LM",
