@@ -9,8 +9,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     train/metrics.jsonl                      TrainRow, one an optimiser step that was logged
     train/checkpoints/                       resumable state, newest kept; gone once the student is written
     train/adapter/                           of a training by LoRA: the adapters, a PEFT folder
-    train/student/                           an ordinary Hugging Face folder (safetensors), with
-                                             the model card, README.md
+    train/student/                           an ordinary Hugging Face folder with its model card
     eval/<task>@<hash8>/evaluation.json      EvaluationRecord: what the hash stands for
     eval/<task>@<hash8>/samples.seed<k>.jsonl  SampleRow, appended one generation chunk at a time
     eval/<task>@<hash8>/scores.jsonl         ScoreRow, one a prompt
@@ -27,8 +26,7 @@ A run folder ``<runs-dir>/<method>-<student>-<id12>/`` holds::
     <stage>.spent.jsonl                      StageCost, time of a stage that is not done yet, by its parts
     (every .json and .done                   carries the digest of itself; see `selfcheck`)
     lock                                     host, pid, heartbeat of the one writer
-    run.log                                  what commands did here and when, versions, warnings, tracebacks;
-                                             bounded, and read by people only
+    run.log                                  what commands did here; bounded, for people only
 
 `kdbench.harness.files.run_folder` is the one module that names these files. Unknown keys are refused;
 a summary of another schema is refused in a sentence.

@@ -211,13 +211,11 @@ class Training:
         """Takes a damaged training away, so that it is made again; for shared ones, under the lock."""
         begun = self.stage.file.exists()
         if begun and not self.stage.done(say):
-            for folder in (self.student, self.adapter):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.student, ignore_errors=True)
             self.log_file.unlink(missing_ok=True)
 
     student = InFolder("student", sealed)
     """The trained model, an ordinary Hugging Face folder."""
-
     adapter = InFolder("adapter", sealed)
     """Of a training by LoRA: its adapters, a PEFT folder; they are merged into the student."""
 
