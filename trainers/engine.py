@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -145,20 +146,20 @@ class LoadedModel:
         on_progress: Callable[[int], None] | None = None,
     ) -> Iterator[list[Answer]]:
         """See ``Engine``."""
-        with self.writer() if self.writer else nullcontext(self.model) as model:
-            yield from generate(
-                model,
-                prompts,
-                decoding,
-                eos_ids=frozenset(self.vocabulary.eos_ids),
-                pad_id=self.vocabulary.pad_id,
-                vocab=self.vocabulary.size,
-                batch_size=self.batch_size,
-                chunk=chunk or self.chunk,
-                mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
-                dtype=self.sampling_dtype,
-                on_progress=on_progress,
-            )
+        write = partial(
+            generate,
+            prompts=prompts,
+            decoding=decoding,
+            eos_ids=frozenset(self.vocabulary.eos_ids),
+            pad_id=self.vocabulary.pad_id,
+            vocab=self.vocabulary.size,
+            batch_size=self.batch_size,
+            chunk=chunk or self.chunk,
+            mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
+            dtype=self.sampling_dtype,
+            on_progress=on_progress,
+        )
+        return write(self.model) if self.writer is None else _written(self.writer(), write)
 
     def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """See ``Engine``. Sequences that differ in their last token only share a forward pass."""
@@ -210,6 +211,14 @@ class LoadedModel:
     @property
     def _tile(self) -> int | None:
         return self.layout.tile if self.layout else None
+
+
+def _written(
+    writer: AbstractContextManager[PreTrainedModel],
+    write: Callable[[PreTrainedModel], Iterator[list[Answer]]],
+) -> Iterator[list[Answer]]:
+    with writer as model:
+        yield from write(model)
 
 
 def in_process(engine: Engine, purpose: str) -> LoadedModel:

@@ -110,13 +110,14 @@ def _training(
         ["teacher", parts.model(summary.run.teacher)],
         ["student before training", parts.model(prepare.init)],
         ["student", parts.student(summary.run)],
-        *([["trained weights", _lora(lora)]] if (lora := train.get("lora")) else []),
         ["budget", ", ".join(f"{k} {train[k]}" for k in budget if train.get(k) is not None)],
         ["tokens", spent.get("train") or "not booked"],
         ["selection", summary.run.selection or selected],
         ["training seed", str(summary.run.training_seed)],
         ["suite", f"{summary.run.suite} (regime {summary.run.regime})"],
     ]
+    if lora := train.get("lora"):
+        rows.insert(5, ["trained weights", _lora(lora)])
     return doc.Table([], rows)
 
 
