@@ -5,7 +5,9 @@
 Made-up models of 25 to 90 million parameters, random weights and rows, the real loop: two steps are taken
 and their highest resident memory is read; then a checkpoint and the student are written, and the highest of
 all is read. Each cell is a fork of a process that has loaded torch and transformers: its resident memory
-before the models are made is the baseline and is subtracted, for a plan does not know of it.
+before the models are made is the baseline and is subtracted, for a plan does not know of it. With
+``MALLOC_MMAP_THRESHOLD_=262144`` in the environment glibc returns large tensors at once; without, it keeps
+some.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Writes docs/plan.md: ``python docs/make_plan.py [MEASURED.json]``.
+"""Writes docs/plan.md: ``python docs/make_plan.py``.
 
-The table of fit is made by the arithmetic of ``kdbench plan``; ``MEASURED.json`` is the last line that
-``benchmarks/plan.py --json`` prints, kept as docs/plan-measured.json.
+The table of fit is made by the arithmetic of ``kdbench plan``; docs/plan-measured.json is the last line that
+``benchmarks/plan.py --json`` printed, docs/plan-measured-returned.json the same with
+``MALLOC_MMAP_THRESHOLD_=262144``.
 """
 
 import json
-import shutil
-import sys
 from pathlib import Path
+from typing import Any
 
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.plan.fit import Run, remedy
@@ -19,6 +19,7 @@ from kdbench.harness.verbs.plan import gigabytes, millions
 
 HERE = Path(__file__).resolve().parent
 MACHINES = ("1x80", "8x80", "16x80")
+Measured = dict[str, Any]
 
 
 def cases(suite: str) -> dict[str, Run]:
@@ -68,15 +69,20 @@ def table_of_fit() -> list[str]:
     return lines
 
 
-def table_of_ratios(found: list[dict[str, dict[str, float]]]) -> list[str]:
-    """Planned over measured on a CPU."""
-    head = ("training", "steps: planned", "measured", "ratio", "with checkpoint: planned")
-    lines = ["| " + " | ".join((*head, "measured", "ratio")) + " |", "|---|" + "---:|" * 6]
-    for each in found:
+def table_of_ratios(plain: list[Measured], returned: list[Measured]) -> list[str]:
+    """Planned over measured on a CPU, with the allocator as it is and with one that returns memory."""
+    head = ("training", "steps: planned", "measured", "ratio", "returned", "ratio")
+    more = ("with checkpoint: planned", "measured", "ratio", "returned", "ratio")
+    lines = ["| " + " | ".join((*head, *more)) + " |", "|---|" + "---:|" * 10]
+    again = {each["cell"]: each for each in returned}
+    for each in plain:
         cells = [f"`{each['cell']}`"]
         for what in ("steps", "whole"):
-            planned, measured = each["planned"][what], each["measured"][what]
-            cells += [f"{planned:,.0f}", f"{measured:,.0f}", f"{planned / measured:.2f}"]
+            planned = each["planned"][what]
+            cells.append(f"{planned:,.0f}")
+            for found in (each, again.get(each["cell"])):
+                got = found["measured"][what] if found else float("nan")
+                cells += [f"{got:,.0f}", f"{planned / got:.2f}"] if found else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -84,13 +90,14 @@ def table_of_ratios(found: list[dict[str, dict[str, float]]]) -> list[str]:
 def page() -> str:
     """The whole page."""
     notes = (HERE / "plan-notes.md").read_text(encoding="utf-8")
-    measured = json.loads((HERE / "plan-measured.json").read_text(encoding="utf-8"))
+    measured = (
+        json.loads((HERE / f"plan-{name}.json").read_text(encoding="utf-8"))
+        for name in ("measured", "measured-returned")
+    )
     return notes.replace("TABLE OF FIT", "\n".join(table_of_fit())).replace(
-        "TABLE OF RATIOS", "\n".join(table_of_ratios(measured))
+        "TABLE OF RATIOS", "\n".join(table_of_ratios(*measured))
     )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        shutil.copyfile(sys.argv[1], HERE / "plan-measured.json")
     (HERE / "plan.md").write_text(page(), encoding="utf-8")

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from kdbench.harness.cli import app
 from kdbench.harness.errors import InputError
+from kdbench.harness.own_methods import METHODS
 from kdbench.harness.plan import memory, times
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
 from kdbench.harness.plan.fit import Run, remedy
@@ -32,7 +33,7 @@ from kdbench.harness.plan.known import find_shape, known_configs
 from kdbench.harness.plan.planning import models_of, plan
 from kdbench.harness.plan.shapes import shape_of
 from kdbench.harness.plan.work import WORKS, work_of
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
 from kdbench.trainers.head import tiles

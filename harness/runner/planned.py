@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
+from kdbench.harness.own_methods import METHODS
 from kdbench.harness.plan.hardware import CPU, GIB, Machine
 from kdbench.harness.plan.memory import Job, Lengths, highest
 from kdbench.harness.plan.shapes import Shape, shape_of
 from kdbench.harness.plan.work import work_of
-from kdbench.harness.registry import METHODS
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.types import Sequence
 
