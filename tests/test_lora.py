@@ -1,6 +1,7 @@
 """LoRA: only adapters learn and are kept, merged they are the student, and nothing forgets them."""
 
 import json
+import random
 from pathlib import Path
 
 import forks
@@ -13,10 +14,12 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.registry import METHODS
 from kdbench.harness.resolve import resolve
+from kdbench.harness.runner.models import check_adapters
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.loop import Loop
-from kdbench.trainers.lora.adapters import refuse_unfit
+from kdbench.trainers.lora.adapters import Base, adapt, refuse_unfit
 from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.lora.settings import Lora
 from kdbench.trainers.models import Vocabulary, load_model
@@ -128,25 +131,40 @@ def test_head_in_tiles_gives_its_adapter_the_gradient_of_plain_autograd(tmp_path
     assert torch.allclose(weight_of(head) @ torch.ones(32), head(torch.ones(32)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mrkd", "dskd", "minillm", "distillm2", "plad", "taid"])
-def test_methods_that_copy_project_or_sample_resume_exactly(name: str, tmp_path: Path) -> None:
-    build(name, tmp_path / "whole", dtype=torch.float64).run()
-    killed = build(name, tmp_path / "parts", dtype=torch.float64)
+# a few drawn in every test run, and those that copy the student or add modules; the rest by -m long
+SLICE = {"mrkd", "dskd", *random.Random(14).sample(sorted(METHODS), 3)}
+EVERY = [n if n in SLICE else pytest.param(n, marks=pytest.mark.long) for n in METHODS]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_method_trains_adapters_as_it_trains_models(name: str, tmp_path: Path) -> None:
+    """Cut up differently the gradient is the same; a kill changes no byte, of few in its checkpoint."""
+    kind = "llama, head too" if len(name) % 2 else "llama, tied"
+    found = []
+    for options, micro_tokens in (({}, 10_000), ({"packed": False, "tile": 7}, 60)):
+        loop = build(name, tmp_path, kind, dtype=torch.float64, **options)
+        generator = torch.Generator().manual_seed(1)
+        for part, parameter in loop.student.named_parameters():
+            if "lora_B" in part:  # as after some steps
+                parameter.data.normal_(std=0.05, generator=generator)
+        found.append(zoo.gradient(loop, micro_tokens)[0])
+    assert zoo.relative(found[1], found[0]) <= 1e-5
+
+    build(name, tmp_path / "whole", kind, dtype=torch.float64).run()
+    killed = build(name, tmp_path / "parts", kind, dtype=torch.float64)
     for _ in range(3):
         killed._step()
-    for stored in tmp_path.glob("parts/checkpoints/*/state.safetensors"):
-        assert not [n for n in tensors(stored) if "base_layer" in n or "embed" in n]
-    build(name, tmp_path / "parts", dtype=torch.float64).run()
-    found = [files(tmp_path / p / "student", tmp_path / p / "adapter") for p in ("whole", "parts")]
-    assert found[0] == found[1]
+    (stored,) = tmp_path.glob("parts/checkpoints/*/state.safetensors")
+    assert not [n for n in tensors(stored) if "base_layer" in n or "embed" in n]
+    build(name, tmp_path / "parts", kind, dtype=torch.float64).run()
+    kept = [files(tmp_path / p / "student", tmp_path / p / "adapter") for p in ("whole", "parts")]
+    assert kept[0] == kept[1]
 
 
 def test_half_precision_base_is_merged_into_the_weights_of_its_files(tmp_path: Path) -> None:
     """The frozen base is rounded while it is used, not in the student that is kept."""
     loop = build("dskd", tmp_path)
     student = tiny.model("llama", seed=1).bfloat16()
-    from kdbench.trainers.lora.adapters import Base, adapt
-
     base = Base(load=lambda: tiny.model("llama", seed=1), name="it@sha256:1")
     adapted = adapt(student, Lora(r=2), seed=1, base=base)
     assert {p.dtype for p in student.parameters() if p.requires_grad} == {torch.float32}
@@ -191,6 +209,14 @@ def test_quantised_bases_and_names_that_mean_nothing() -> None:
             resolve(suite="mini-test", method="fkd", assignments=[assignment])
     one = resolve(suite="mini-test", method="fkd", assignments=["train.lora.r=4"])
     assert one.train.lora == Lora(r=4) and one.init_sft.lora is None
+    for section in ("train", "init_sft", "teacher_sft"):
+        run = resolve(
+            suite="mini-test", method="fkd", assignments=[f"{section}.lora={{r: 4, targets: c_fc}}"]
+        )
+        with pytest.raises(
+            InputError, match=rf"{section}\.lora\.targets: llama has no linear layer"
+        ):
+            check_adapters(run)  # before anything is made
 
 
 def test_adapters_that_a_model_reads_past_are_noticed(tmp_path: Path) -> None:
