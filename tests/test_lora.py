@@ -82,10 +82,11 @@ def test_resumed_merged_and_beside_its_base_it_is_one_student(kind: str, tmp_pat
     assert not list(tmp_path.rglob("*.bin"))
 
 
-@pytest.mark.parametrize("kind", ["llama, tied", "llama, head too"])
+@pytest.mark.parametrize("kind", ["llama, tied", "llama, head too", "gpt2"])
 def test_answers_while_it_trains_are_the_merged_students(kind: str, tmp_path: Path) -> None:
     loop = build("sft", tmp_path, kind, lr=0.05, dtype=torch.float64)
-    untrained = tiny.model("llama", seed=1, tied=KINDS[kind][1])
+    family, tied, _ = KINDS[kind]
+    untrained = tiny.model(family, seed=1, tied=tied)
     prompts = [Prompt(tuple(range(i, i + 5)), i) for i in range(2, 12)]
     decoding = Decoding(max_new_tokens=12, seed=3)
 
@@ -104,8 +105,8 @@ def test_answers_while_it_trains_are_the_merged_students(kind: str, tmp_path: Pa
     found = [a.ids for a in loop.ctx.answer(prompts, decoding)]
     loop.run()
     assert found == plainly(AutoModelForCausalLM.from_pretrained(tmp_path / "student")) != first
-    # without its adapters it is left as it was, and the quick decoder reads it
-    assert not is_plain_llama(loop.student) and is_plain_llama(loop.adapted.plain)
+    # the quick decoder reads adapters as well; whatever did, the base is left as it was
+    assert is_plain_llama(loop.student) == (family == "llama")
     assert all(map(torch.equal, loop.adapted.plain.parameters(), untrained.parameters()))
 
 
@@ -168,7 +169,7 @@ def test_half_precision_base_is_merged_into_the_weights_of_its_files(tmp_path: P
     base = Base(load=lambda: tiny.model("llama", seed=1), name="it@sha256:1")
     adapted = adapt(student, Lora(r=2), seed=1, base=base)
     assert {p.dtype for p in student.parameters() if p.requires_grad} == {torch.float32}
-    with adapted.merged(torch.bfloat16) as plain:
+    with adapted.merged() as plain:
         assert {p.dtype for p in plain.parameters()} == {torch.bfloat16}
     merged = adapted.student()  # B is zero still
     assert all(map(torch.equal, merged.parameters(), tiny.model("llama", seed=1).parameters()))

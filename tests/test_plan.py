@@ -27,7 +27,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.plan import memory, times
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
-from kdbench.harness.plan.fit import Run, remedy
+from kdbench.harness.plan.fit import Run, remedy, with_lora
 from kdbench.harness.plan.hardware import Scaling, machine_of
 from kdbench.harness.plan.known import find_shape, known_configs
 from kdbench.harness.plan.planning import models_of, plan
@@ -177,11 +177,13 @@ def test_each_setting_takes_memory_away() -> None:
     whole, sharded = Scaling(), Scaling(shard="fsdp2")
     assert peak(whole) > peak(sharded) > peak(replace(sharded, teacher="sharded"))
     assert peak(sharded) > peak(replace(sharded, checkpoint_activations=True))
-    assert peak(whole) > peak(Scaling(lora_rank=16))
     assert peak(whole, "sampling") > peak(sharded, "sampling")
     found = remedy([Run(config, models, work)], cards, whole)
     assert found is not None and found.plan.fits and found.same
     assert "parallel.shard=fsdp2" in found.settings
+    all_weights = peak(whole)
+    config = with_lora(config, 16)
+    assert all_weights > peak(whole)
 
 
 def test_the_verb(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.teacher import TeacherSide, frozen_copy, teacher_side
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
@@ -103,17 +104,17 @@ def assemble(parts: Parts) -> Loop:
         head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
         alike = parts.teacher_vocab is None
         side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
-    drawn = sampling_dtype(parts.recipe.sample_precision)
     engine = LoadedModel(
         model=student,
         vocabulary=parts.vocabulary,
         batch_size=parts.decode_rows,
         chunk=parts.decode_chunk,
-        sampling_dtype=drawn,
+        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
         layout=layout,
         micro_tokens=parts.recipe.micro_tokens,
         autocast=parts.accelerator.autocast,
-        writer=partial(adapted.merged, drawn) if adapted else None,
+        # the quick decoder reads adapters with their layers' weights; what others do with them is slow
+        writer=adapted.merged if adapted and not is_plain_llama(student) else None,
     )
     return Loop(
         recipe=parts.recipe,

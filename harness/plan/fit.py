@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.plan.hardware import Machine, Scaling
 from kdbench.harness.plan.planning import Models, Plan, plan
 from kdbench.harness.plan.work import Work
+from kdbench.trainers.lora.settings import Lora
 
 LORA_RANK = 16
 FEWEST_ROWS = 8
@@ -94,9 +95,18 @@ def _tuned_teacher(asked: Asked, machine: Machine) -> Asked | None:
 
 
 def _lora(asked: Asked, machine: Machine) -> Asked | None:
-    if asked.scaling.lora_rank:
-        return None
-    return replace(asked, scaling=replace(asked.scaling, lora_rank=LORA_RANK))
+    config = with_lora(asked.config, LORA_RANK)
+    return None if config == asked.config else replace(asked, config=config)
+
+
+def with_lora(config: RunConfig, rank: int) -> RunConfig:
+    """The same run with adapters of a rank in each of its trainings that trains whole models."""
+    changed = {}
+    for name in ("train", "init_sft", "teacher_sft"):
+        training: TrainConfig | None = getattr(config, name)
+        if training is not None and training.lora is None:
+            changed[name] = training.model_copy(update={"lora": Lora(r=rank)})
+    return config.model_copy(update=changed)
 
 
 CHANGES = (
@@ -111,7 +121,12 @@ CHANGES = (
         same=False,
         aside="give a teacher that is fine-tuned already",
     ),
-    Change(f"student.lora.r={LORA_RANK}", _lora, same=False),
+    Change(
+        f"train.lora.r={LORA_RANK}",
+        _lora,
+        same=False,
+        aside="init_sft.lora.r and teacher_sft.lora.r alike",
+    ),
 )
 """In the order in which they are preferred."""
 

@@ -87,21 +87,17 @@ def of_memory(gigabytes: float, count: int) -> Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """How a run is spread: settings ``parallel`` and ``student.lora``.
+    """How a run is spread: settings ``parallel``.
 
     Attributes:
         shard: every rank holds all weights, or its share of weights, gradients and optimiser state.
         teacher: every rank holds all of the teacher, or its share.
         checkpoint_activations: layers are computed again in backward.
-        lora_rank: of adapters; 0: all weights are trained.
-        lora_targets: products that get adapters; none: all of a layer.
     """
 
     shard: Literal["none", "fsdp2"] = "none"
     teacher: Literal["whole", "sharded"] = "whole"
     checkpoint_activations: bool = False
-    lora_rank: int = 0
-    lora_targets: tuple[str, ...] = ()
 
     def share(self, count: int) -> int:
         """Among how many ranks the student's state is divided."""

@@ -93,10 +93,15 @@ class Job:
         """Parameters with a gradient."""
         width = self.teacher.hidden if self.teacher else 0
         extra = self.work.extra(self.student.hidden, width)
-        rank = self.scaling.lora_rank
-        if rank:
-            return self.student.adapters(rank, self.scaling.lora_targets) + extra
+        lora = self.recipe.lora
+        if lora is not None:
+            return self.student.adapters(lora.r, lora.targets) + extra
         return self.student.parameters + extra
+
+    @property
+    def frozen(self) -> bool:
+        """Whether all but adapters is."""
+        return self.recipe.lora is not None
 
     @property
     def streams(self) -> list[tuple[float, float]]:
@@ -141,12 +146,13 @@ def resident(job: Job) -> dict[str, int]:
     """What lies in memory between steps."""
     shares = job.scaling.share(job.machine.count)
     student, full = job.student, job.full
-    if job.scaling.lora_rank:  # what is frozen needs no more than the arithmetic reads
+    if job.frozen:  # what is frozen needs no more than the arithmetic reads
         weights = (2 if job.half else full) * student.parameters + full * job.trained
     else:
         weights = full * job.trained
     parts = {"weights": weights // shares, "Adam": 2 * full * job.trained // shares}
-    parts["frozen copies"] = job.work.copies * full * student.parameters // shares
+    copied = job.trained if job.frozen else student.parameters  # what is frozen is shared
+    parts["frozen copies"] = job.work.copies * full * copied // shares
     if job.teacher is not None:
         size = _answering(job)
         parts["teacher"] = size * job.teacher.parameters // job.scaling.teacher_share(job.ranks)
@@ -181,7 +187,7 @@ def stepped(job: Job) -> Parts:
     """At the end of a step's last backward pass."""
     parts, more = resident(job), job.micro_batches > 1
     parts["gradients"] = _gradients(job)
-    if not job.scaling.lora_rank:  # an embedding's gradient is dense; a tied head's waits for it
+    if not job.frozen:  # an embedding's gradient is dense; a tied head's waits for it
         times = (1 if job.student.tied else 0) + (1 if more else 0)
         parts["head"] = times * job.full * job.student.head
     parts["gathered"] = _gathered(job)
@@ -202,7 +208,7 @@ def _gathered(job: Job) -> int:
     """Whole weights that a sharded pass has at once: all outside the layers, and two layers."""
     found = 0
     if job.scaling.shard == "fsdp2" and job.machine.count > 1:
-        frozen = bool(job.scaling.lora_rank)
+        frozen = job.frozen
         size = 2 if frozen and job.half else job.full
         found += size * (job.student.root + 2 * job.student.layer)
         found += 0 if frozen else job.full * (job.student.root + job.student.layer)
@@ -217,10 +223,10 @@ def head(job: Job) -> int:
     fast = not (run.cpu and run.half and not run.amx)
     size = run.size if fast else 4
     cast = 0
-    if run.half and not job.scaling.lora_rank:
+    if run.half and not job.frozen:
         cast = 2 * student.head if fast else 6 * student.head
-    gradient = 0 if job.scaling.lora_rank else run.full * student.head
-    gradient += 2 * student.head if run.half and fast and not job.scaling.lora_rank else 0
+    gradient = 0 if job.frozen else run.full * student.head
+    gradient += 2 * student.head if run.half and fast and not job.frozen else 0
     rows = targets * student.embed * (run.full + size)
     if job.teacher is not None:
         rows += targets * job.teacher.embed * (_answering(job) + size)
@@ -242,7 +248,7 @@ def head_tiles(job: Job, targets: int, size: int) -> int:
 
 
 def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) -> dict[str, int]:
-    """A decoder's copy of the weights, keys and values, and logits; beside what is resident.
+    """A decoder's copy of the weights, merged adapters, keys and values, logits; beside what is resident.
 
     Args:
         job: whose student samples, at its sampling precision.
@@ -252,7 +258,7 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
     """
     size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
     if held is None:
-        held = 2 if job.half and job.scaling.lora_rank else job.full
+        held = 2 if job.half and job.frozen else job.full
     whole = job.scaling.shard == "fsdp2" and job.machine.count > 1
     copies = decoder_copy(job.student, held, size, whole=whole, cpu=job.machine.cpu)
     slots = job.decode_rows + SPARE
@@ -264,7 +270,13 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         cache += slots * longest * 2 * job.teacher.keys * job.teacher.layers * size
         logits *= 2
     reading = activations.transient(job.student, Pass(tokens=GROUP, row=GROUP, half=size == 2))
-    return {"decoder": copies, "keys and values": cache, "logits": logits + reading}
+    parts = {"decoder": copies, "keys and values": cache, "logits": logits + reading}
+    if job.recipe.lora is not None:
+        stacked = decoder_copy(job.student, size, size, whole=False, cpu=job.machine.cpu)
+        merged = size * job.student.adapted(job.recipe.lora.targets)
+        # of what the decoder stacks for itself, it reads merged weights that are not kept
+        parts["merged weights"] = max(0, merged - stacked)
+    return parts
 
 
 def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) -> int:

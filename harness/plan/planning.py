@@ -57,6 +57,7 @@ class Plan:
         phases: in their order.
         disk: bytes by what they are.
         notes: what was assumed.
+        lora_rank: of the student's adapters; 0: all weights are trained.
     """
 
     models: Models
@@ -65,6 +66,7 @@ class Plan:
     phases: tuple[Phase, ...]
     disk: Mapping[str, int]
     notes: tuple[str, ...]
+    lora_rank: int = 0
 
     @property
     def peak(self) -> int:
@@ -131,6 +133,7 @@ def plan(
         phases=tuple(phases),
         disk=disk.of_run(config, models.teacher, job),
         notes=tuple(notes),
+        lora_rank=config.train.lora.r if config.train.lora else 0,
     )
 
 
@@ -296,7 +299,7 @@ def facts(made: Plan) -> dict[str, Any]:
             "shard": made.scaling.shard,
             "teacher": made.scaling.teacher,
             "checkpoint_activations": made.scaling.checkpoint_activations,
-            "lora_rank": made.scaling.lora_rank,
+            "lora_rank": made.lora_rank,
         },
         "fits": made.fits,
         "peak": made.peak,

@@ -1,10 +1,11 @@
 """The sizes of a language model, from its config.json, and how many parameters follow from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdbench.harness.errors import InputError
+from kdbench.trainers.lora.settings import ALL
 
 Config = Mapping[str, Any]
 
@@ -114,10 +115,23 @@ class Shape:
         """All of them; tied ones once."""
         return self.root + self.layers * self.layer
 
-    def adapters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Parameters of LoRA adapters of this rank on the named products of every layer; none: on all."""
-        named = {n: s for n, s in self.linears.items() if not targets or n in targets}
-        return self.layers * sum(rank * (a + b) for a, b in named.values())
+    def adapters(self, rank: int, targets: Collection[str]) -> int:
+        """Parameters of LoRA adapters of this rank on the named products."""
+        return sum(rank * (a + b) * times for a, b, times in self._targets(targets))
+
+    def adapted(self, targets: Collection[str]) -> int:
+        """Parameters of the products that get adapters."""
+        return sum(a * b * times for a, b, times in self._targets(targets))
+
+    def _targets(self, targets: Collection[str]) -> Iterator[tuple[int, int, int]]:
+        """(in, out) of what `kdbench.trainers.lora` puts adapters on, and how often the model has it."""
+        if "lm_head" in targets:
+            yield self.embed, self.vocab, 1
+        blocks = {"c_proj": "attn.c_proj", "c_proj_ffn": "mlp.c_proj"} if self.fused else {}
+        for name, (a, b) in self.linears.items():
+            path = f".{blocks.get(name, name)}"
+            if any(t == ALL or path.endswith(f".{t}") or t.endswith(path) for t in targets):
+                yield a, b, self.layers
 
 
 def shape_of(config: Config, name: str) -> Shape:

@@ -48,7 +48,9 @@ class Hardware(options.Group):
         bool,
         typer.Option("--checkpoint-activations", help="Layers are computed again in backward."),
     ] = False
-    lora: Annotated[int, typer.Option(min=0, help="Rank of LoRA adapters; 0: all weights.")] = 0
+    lora: Annotated[
+        int, typer.Option(min=0, help="Rank of LoRA adapters in every training; 0: as configured.")
+    ] = 0
 
     def machine(self) -> "Machine":
         """The cards that --gpus, --memory and --devices describe together."""
@@ -73,7 +75,6 @@ class Hardware(options.Group):
             shard=self.shard,
             teacher="sharded" if self.shard_teacher else "whole",
             checkpoint_activations=self.checkpoint_activations,
-            lora_rank=self.lora,
         )
 
 
@@ -93,12 +94,13 @@ def plan(
 
     From configurations alone: no weights, no network, no GPU. Calculated, not measured.
     """
-    from kdbench.harness.plan.fit import Run, fewest_cards, remedy
+    from kdbench.harness.plan.fit import Run, fewest_cards, remedy, with_lora
     from kdbench.harness.plan.planning import facts, models_of
     from kdbench.harness.plan.planning import plan as made_plan
 
     machine, scaling, price = hardware.machine(), hardware.scaling(), hardware.price
     config, work = asked_of(suite, method, set_ or [], pair.settings())
+    config = with_lora(config, hardware.lora) if hardware.lora else config
     models = models_of(config)
     made = made_plan(config, models, work, machine, scaling, rows=rows)
     found, cards = None, None

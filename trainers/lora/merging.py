@@ -25,14 +25,14 @@ def is_adapted(layer: nn.Module) -> bool:
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight that a linear layer multiplies by, its adapter included; differentiable."""
-    if not is_adapted(layer):
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        return weight
-    return _sum(_base(layer).weight, layer)
+    weight: Tensor = layer_of(layer).weight  # type: ignore[assignment]
+    return _sum(weight, layer) if is_adapted(layer) else weight
 
 
-def _base(layer: Any) -> nn.Linear:
-    return layer.get_base_layer()
+def layer_of(layer: nn.Module) -> nn.Module:
+    """The layer that an adapter is on; a layer without one itself."""
+    adapted: Any = layer
+    return adapted.get_base_layer() if is_adapted(layer) else layer
 
 
 def _sum(weight: Tensor, layer: Any) -> Tensor:
@@ -73,8 +73,8 @@ class Adapted:
         }
 
     @contextmanager
-    def merged(self, dtype: torch.dtype) -> Iterator[PreTrainedModel]:
-        """``plain`` with today's adapters in its weights, those in ``dtype``, while the context lasts.
+    def merged(self) -> Iterator[PreTrainedModel]:
+        """``plain`` with today's adapters in its weights, in its precision, while the context lasts.
 
         Adding and subtracting would wear the weights of ``model`` off, so these are others.
         """
@@ -84,7 +84,7 @@ class Adapted:
                 place: Any = self.plain.get_submodule(name)
                 before.append((place, place.weight))
                 with torch.no_grad():
-                    merged = weight_of(layer).to(dtype)
+                    merged = weight_of(layer).to(place.weight.dtype)
                 place.weight = nn.Parameter(merged, requires_grad=False)
             yield self.plain
         finally:
@@ -111,7 +111,7 @@ class Adapted:
             for matrix in matrices:
                 matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.02)
             beside = self.model(input_ids=ids, use_cache=False).logits
-            with self.merged(self.model.dtype) as plain:
+            with self.merged() as plain:
                 inside = plain(input_ids=ids, use_cache=False).logits
         finally:
             self.model.train(training)
@@ -126,7 +126,7 @@ class Adapted:
         base = self.load_base()
         for name, layer in self.layers():
             place: Any = base.get_submodule(name)
-            merged = _sum(place.weight.to(_base(layer).weight.device), layer)
+            merged = _sum(place.weight.to(self.model.device), layer)
             place.weight = nn.Parameter(merged.to(place.weight.device, place.weight.dtype))
         base.generation_config = self.model.generation_config
         return base

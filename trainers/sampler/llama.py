@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from kdbench.trainers import cpu
+from kdbench.trainers.lora.merging import layer_of, weight_of
 from kdbench.trainers.sampler.decoders import KeyValues, SlotDecoder, Step
 
 # Rotary variants whose angles depend on the position alone, so that one table serves all steps.
@@ -28,14 +29,14 @@ _WIDEN_FROM = 128
 def is_plain_llama(model: PreTrainedModel) -> bool:
     """Whether ``LlamaDecoder`` computes exactly what ``model.forward`` does.
 
-    By exact type, with ordinary linear layers only: a subclass, an adapter or a quantised layer may
-    compute something else.
+    By exact type, with ordinary linear layers only: a subclass or a quantised layer may compute
+    something else. A LoRA adapter on one is read as part of its weight.
     """
     if type(model) not in (LlamaForCausalLM, Qwen2ForCausalLM):
         return False
     config = model.config
     named = model.named_modules()
-    linear = {type(module) for name, module in named if name.endswith(("_proj", "lm_head"))}
+    linear = {type(layer_of(m)) for name, m in named if name.endswith(("_proj", "lm_head"))}
     return (
         linear == {nn.Linear}
         and config.hidden_act == "silu"
@@ -110,7 +111,7 @@ class LlamaDecoder(SlotDecoder):
 
     def _product(self, role: str, linears: list[nn.Linear], rows: int | None = None) -> AnyProduct:
         """The (first ``rows`` rows of) layers stacked, in the decoder's precision."""
-        weights = [linear.weight.detach()[:rows].to(self.dtype) for linear in linears]
+        weights = [weight_of(linear).detach()[:rows].to(self.dtype) for linear in linears]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(linears, rows)
         laid_out = self.device.type == "cpu" and cpu.worth_laying_out(weight)
@@ -127,7 +128,7 @@ class LlamaDecoder(SlotDecoder):
             self._wide_weights[role] = torch.empty(shape, device=self.device)
         weight = self._wide_weights[role]
         for part, linear in zip(weight.split(sizes), linears, strict=True):
-            part.copy_(linear.weight.detach().to(self.dtype))
+            part.copy_(weight_of(linear).detach().to(self.dtype))
         bias = self._bias(linears, None)
         return Product(weight, None if bias is None else bias.float())
 
