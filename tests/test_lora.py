@@ -59,13 +59,13 @@ def test_resumed_merged_and_beside_its_base_it_is_one_student(kind: str, tmp_pat
     # with dropout, whose draws must be the same after a kill
     settings = {"dropout": True, "lora": Lora(r=4, targets=KINDS[kind][2], dropout=0.1)}
     settings = settings if "head" not in kind else {}
-    build("gkd", tmp_path / "whole", kind, **settings).run()
-    killed = build("gkd", tmp_path / "parts", kind, **settings)
+    build("fkd", tmp_path / "whole", kind, **settings).run()
+    killed = build("fkd", tmp_path / "parts", kind, **settings)
     for _ in range(3):
         killed._step()
     (stored,) = tmp_path.glob("parts/checkpoints/*/state.safetensors")
     assert all("lora_" in name for name in tensors(stored))
-    build("gkd", tmp_path / "parts", kind, **settings).run()
+    build("fkd", tmp_path / "parts", kind, **settings).run()
     folders = [(tmp_path / p / "student", tmp_path / p / "adapter") for p in ("whole", "parts")]
     assert files(*folders[0]) == files(*folders[1])
 
@@ -232,16 +232,21 @@ def test_adapters_that_a_model_reads_past_are_noticed(tmp_path: Path) -> None:
 
 def test_a_killed_run_ends_in_the_same_bytes_and_says_what_was_trained(tmp_path: Path) -> None:
     lora = "{r: 2, alpha: 8, targets: [q_proj, v_proj]}"
-    command = ["train", "--suite", "mini-test", "--method", "gkd"]
-    for change in (f"train.lora={lora}", "init_sft.lora.r=2", "train.save_every=4"):
+    command = ["train", "--suite", "mini-test", "--method", "fkd"]
+    for change in (
+        f"train.lora={lora}",
+        "init_sft.lora.r=2",
+        "train.steps=10",
+        "train.save_every=2",
+    ):
         command += ["--set", change]
     command.append("--runs-dir")
     forks.finish(*command, tmp_path / "whole")
-    (whole,) = (tmp_path / "whole").glob("gkd-*")
+    (whole,) = (tmp_path / "whole").glob("fkd-*")
     killed = tmp_path / "killed" / whole.name
     metrics = killed / "train" / "metrics.jsonl"
     process = forks.start(*command, tmp_path / "killed")
-    assert forks.kill_when(process, lambda: runs.lines(metrics) >= 10), "ended before the kill"
+    assert forks.kill_when(process, lambda: runs.lines(metrics) >= 6), "ended before the kill"
     forks.finish(*command, tmp_path / "killed")
     assert runs.results(killed) == runs.results(whole)
     assert files(killed / "train" / "adapter") == files(whole / "train" / "adapter")
