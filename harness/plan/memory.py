@@ -257,6 +257,7 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         held: bytes of an element of the model's weights, where that is not the trained one.
     """
     size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
+    lora = job.recipe.lora if held is None else None  # a trained student is merged
     if held is None:
         held = 2 if job.half and job.frozen else job.full
     whole = job.scaling.shard == "fsdp2" and job.machine.count > 1
@@ -271,9 +272,9 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         logits *= 2
     reading = activations.transient(job.student, Pass(tokens=GROUP, row=GROUP, half=size == 2))
     parts = {"decoder": copies, "keys and values": cache, "logits": logits + reading}
-    if job.recipe.lora is not None:
+    if lora is not None:
         stacked = decoder_copy(job.student, size, size, whole=False, cpu=job.machine.cpu)
-        merged = size * job.student.adapted(job.recipe.lora.targets)
+        merged = size * job.student.adapted(lora.targets)
         # of what the decoder stacks for itself, it reads merged weights that are not kept
         parts["merged weights"] = max(0, merged - stacked)
     return parts
