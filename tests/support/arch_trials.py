@@ -193,7 +193,7 @@ def train(name: str, folder: Path) -> None:
         name=name,
         method=lambda: method(method.Config()),
         recipe=TrainConfig(**recipe, max_length=64, max_prompt=32),
-        student=lambda dtype: load_model(str(folder), dtype=dtype),
+        student=lambda: load_model(str(folder)),
         teacher=lambda: load_model(str(folder)),
         tokenizer=tokenizer(),
         twins=None,
