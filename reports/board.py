@@ -25,7 +25,7 @@ from kdbench.reports.headline import Headline
 from kdbench.reports.measured import Shown, TableTests, shown_table, tested
 from kdbench.reports.rows import Row, Section, sections
 from kdbench.reports.rules.check import Rulebook, pair_title
-from kdbench.reports.runs import damaged, finished_runs
+from kdbench.reports.runs import damaged, finished_runs, without_unasked
 from kdbench.reports.text.formats import FILE_WIDTH, write
 from kdbench.reports.text.style import interval_text, signature
 from kdbench.reports.text.terminal import Terminal
@@ -187,6 +187,7 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
     if say := chosen.get("say"):
         for reason in damaged(left_out):
             say(reason)
+    runs, unasked = without_unasked(runs)
     made = sections(runs, chosen.get("rules"))
     found = [[evaluations(grouped) for grouped in section.rows] for section in made]
     everything, tasks = [row for table in found for row in table], chosen.get("tasks")
@@ -194,7 +195,7 @@ def build(paths: Iterable[Path | str] | Path | str, **chosen: Unpack[Choice]) ->
     shown = [shown_table(*each, *wanted) for each in zip(made, found, strict=True)]
     tests = tested(shown, chosen.get("cache"))
     tables = [_table(*each) for each in zip(shown, tests.tables, strict=True)]
-    board = Board(tables=tables, overall=tests.overall, left_out=left_out)
+    board = Board(tables=tables, overall=tests.overall, left_out=[*left_out, *unasked])
     return Built(board, made, found)
 
 

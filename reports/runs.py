@@ -34,6 +34,7 @@ PromptRow = TypeVar("PromptRow", SampleRow, ScoreRow)
 _LINE = re.compile(rb'^\{"doc_id": ?(-?\d+), ?"prompt_hash": ?"([^"\\]*)".*$', re.MULTILINE)
 """A line of samples or of scores, by how it begins."""
 UNFINISHED = ": not finished"
+UNASKED = ": trained, and nothing was asked (kdbench eval RUN asks)"
 READERS = 8
 """Threads that read and hash run folders."""
 _REMEDY = "run: kdbench score, or kdbench eval"
@@ -140,7 +141,24 @@ def _verified(folder: RunFolder) -> Run | str:
 
 def damaged(left_out: Iterable[str]) -> list[str]:
     """Those of `finished_runs`' reasons that are no mere lack of an end."""
-    return [reason for reason in left_out if not reason.endswith(UNFINISHED)]
+    return [reason for reason in left_out if not reason.endswith((UNFINISHED, UNASKED))]
+
+
+def without_unasked(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Runs without those that were trained only, such as the trials of a search: rows of nothing.
+
+    Returns:
+        The others, and a line on how many there are; all of them where no run was asked anything.
+    """
+    asked = [run for run in runs if _asked(run.summary)]
+    count = len(runs) - len(asked)
+    if not count or not asked:
+        return list(runs), []
+    return asked, [f"{count} run{'s' if count > 1 else ''}{UNASKED}"]
+
+
+def _asked(known: Summary) -> bool:
+    return bool(known.scores or known.probes or known.judge)
 
 
 # -- facts ----------------------------------------------------------------------------------------

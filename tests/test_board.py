@@ -423,6 +423,15 @@ def test_each_pair_and_suite_has_its_table(make: Make, board_of: Callable[..., B
     ]
 
 
+def test_runs_that_were_only_trained_are_one_line_and_no_rows(make: Make, runs: Path) -> None:
+    make("a")
+    for trial in (1, 2):
+        make("a", tasks=(), settings=f"rate {trial}")
+    board = build_board(runs)
+    assert [row.label for table in board.tables for row in table.rows if not row.reference] == ["a"]
+    assert board.left_out == ["2 runs: trained, and nothing was asked (kdbench eval RUN asks)"]
+
+
 def test_unfinished_runs_are_named_and_errors_are_sentences(make: Make, runs: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         build_board(runs)
