@@ -1,39 +1,40 @@
-"""Writes docs/board/ from a folder of runs: every format, the claims, and pictures of the page.
+"""Writes docs/board/ from runs: a bundle of them, the board and the claims made of it, and pictures.
 
-    python docs/make_board.py RUNS [--out docs/board] [--no-pictures]
+    python docs/make_board.py RUNS … [--out docs/board] [--no-pictures]
 
-The formats are those of ``kdbench leaderboard RUNS --out DIR``, the claims those of ``kdbench claims
-RUNS --format md``; the pictures need playwright and a
-Chromium (``--browser``, else the one of Debian, else playwright's own) and are made of the page as
-it opens from disk, with no network. ``kdbench leaderboard RUNS --out DIR --verify`` checks the text
-formats afterwards.
+The bundle is what ``kdbench bundle`` makes, and the board is verified from a clone by ::
+
+    kdbench leaderboard docs/board/mini-2.bundle --format md --out docs/board/board.md --verify
+
+Trainings of which nothing was asked, such as the trials of a search, are left out. The pictures need
+playwright and a Chromium (``--browser``, else the one of Debian, else playwright's own) and are made of
+the page as it opens from disk, with no network.
 """
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
-from kdbench.reports.board import leaderboard_folder
+from kdbench.reports.board import leaderboard
+from kdbench.reports.bundle import write_bundle
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
+from kdbench.reports.runs import finished_runs, without_unasked
 from kdbench.reports.text.formats import write
 
 DEBIAN = Path("/usr/bin/chromium")
+BUNDLE = "mini-2.bundle"
 PICTURES = (
     ("desktop-light", 1440, 900, "light", ""),
-    ("desktop-dark", 1440, 900, "dark", ""),
-    ("phone-light", 390, 844, "light", ""),
     ("phone-dark", 390, 844, "dark", ""),
     ("card-desktop", 1440, 900, "light", "card"),
-    ("card-phone", 390, 844, "light", "card"),
-    ("matrix-desktop", 1440, 900, "light", "matrix"),
-    ("samples-desktop", 1440, 900, "light", "samples"),
 )
 """Name, width, height, colour scheme, and what is opened first."""
 
 
 def pictures(page_file: Path, out: Path, browser: Path | None) -> list[Path]:
-    """Screenshots of the page into ``out``; whole pages, cards as the window shows them."""
+    """Screenshots of the page into ``out``, as a window of that size shows it."""
     from playwright.sync_api import sync_playwright
 
     made = []
@@ -57,7 +58,7 @@ def pictures(page_file: Path, out: Path, browser: Path | None) -> list[Path]:
                 page.locator("summary", has_text=word).first.click()
                 page.locator("table.matrix td, .viewer .stage").first.wait_for()
             path = out / f"{name}.png"
-            page.screenshot(path=str(path), full_page=opened != "card")
+            page.screenshot(path=str(path), full_page=False)
             made.append(path)
             context.close()
         chromium.close()
@@ -67,20 +68,26 @@ def pictures(page_file: Path, out: Path, browser: Path | None) -> list[Path]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of runs")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders, folders of runs, bundles")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "board")
     parser.add_argument("--browser", type=Path, default=DEBIAN if DEBIAN.is_file() else None)
     parser.add_argument("--no-pictures", action="store_true")
     arguments = parser.parse_args()
-    files = leaderboard_folder(arguments.runs, arguments.out)
-    claims = arguments.out / "claims.md"
-    document = claims_document(judge_claims(arguments.runs))
-    claims.write_text(write(document, "md"), encoding="utf-8")
-    files.append(claims)
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    runs, _ = without_unasked(finished_runs(arguments.runs)[0])
+    write_bundle([run.folder.path for run in runs], out / BUNDLE)
+    leaderboard(out / BUNDLE, "md", out=out / "board.md")
+    claims = write(claims_document(judge_claims([out / BUNDLE])), "md")
+    (out / "claims.md").write_text(claims, encoding="utf-8")
+    files = [out / name for name in (BUNDLE, "board.md", "claims.md")]
     if not arguments.no_pictures:
-        files += pictures(arguments.out / "index.html", arguments.out, arguments.browser)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder) / "index.html"
+            leaderboard(out / BUNDLE, "html", out=page)
+            files += pictures(page, out, arguments.browser)
     for file in files:
-        print(file)
+        print(f"{file.stat().st_size:>9,} {file}")
     return 0
 
 
