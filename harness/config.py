@@ -317,7 +317,7 @@ def slug(text: str) -> str:
 def file_task(text: str) -> tuple[str, str] | None:
     """Name and place of a task that is rows of a user's (``own.csv``, ``name=user/set``); else None."""
     name, sign, place = text.partition("=")
-    if sign and place and re.fullmatch(r"[\w.-]+", name):
+    if sign and place and "/" not in name:
         return name, place
     return (slug(stem(text)), text) if is_place(text) else None
 

@@ -6,7 +6,7 @@ import pytest
 
 from kdbench.harness.files.records import RunCard, StageCost, Summary
 from kdbench.harness.files.run_folder import Config, RunFolder
-from kdbench.harness.registry import find_method
+from kdbench.harness.plan.work import work_of
 from kdbench.harness.study.definition import Cell, Study, StudyRow, expand
 from kdbench.harness.study.estimates import Estimates, relative_cost
 
@@ -51,13 +51,13 @@ def test_a_method_takes_what_it_took_and_a_trial_its_share_of_it(tmp_path: Path)
     assert trial.source == "mean of 1 finished run of the method, for this budget"
 
 
-def test_a_method_without_a_past_is_weighed_by_its_card(tmp_path: Path) -> None:
+def test_a_method_without_a_past_is_weighed_by_what_it_does(tmp_path: Path) -> None:
     past(tmp_path, "sft", 100)
     found = Estimates(tmp_path).of(cell("minillm", asked=False))
-    weight = relative_cost(find_method("minillm").method.card)
-    assert weight > 4
+    weight = relative_cost(work_of("minillm", {}))
+    assert weight > 3
     assert found.seconds == pytest.approx(100 * weight)
-    assert found.source.endswith("each weighed by what its card says it costs")
+    assert found.source.endswith("each weighed by what a step of it does")
     nothing = Estimates(tmp_path / "empty").of(cell("minillm", asked=False))
     plain = Estimates(tmp_path / "empty").of(cell("sft", asked=False))
     assert nothing.seconds > plain.seconds and nothing.source.startswith("guess")

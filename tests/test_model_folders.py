@@ -65,7 +65,13 @@ def command(number: int, odd: Path, whole: Path, runs: Path) -> list[str]:
 
 def left(*folders: Path) -> set[str]:
     """What lies there, but for what was found out about whole models."""
-    found = {p for folder in folders if folder.exists() for p in folder.rglob("*")}
+    found = {
+        path
+        for folder in folders
+        if folder.exists()
+        for path in folder.rglob("*")
+        if path != folder / ABOUT  # what a cache says of itself
+    }
     return {str(p) for p in found if "preflight" not in p.parts}
 
 

@@ -73,12 +73,12 @@ def test_training_is_out_of_memory_before_the_evaluation(
 def test_run_prints_the_comparison_and_leaves_a_whole_folder(
     kdbench: Kdbench, tmp_path: Path
 ) -> None:
-    code, out, _ = kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)
+    code, out, _ = kdbench("run", *MINI, "--method", "jsd", "--runs-dir", tmp_path)
     assert code == 0
-    for row in ("truth", "teacher", "sft-init", "fkd"):
+    for row in ("truth", "teacher", "sft-init", "jsd"):
         assert row in out
     assert "dolly[mini-test:8]" in out and "signature:" in out and "next: kdbench" in out
-    (run,) = tmp_path.glob("fkd-*")
+    (run,) = tmp_path.glob("jsd-*")
     summary = read_record(run / "summary.json", Summary)
     (scores,) = summary.scores.values()
     assert scores.task == "dolly" and scores.edition == "mini-test:8"
@@ -96,13 +96,13 @@ def test_run_prints_the_comparison_and_leaves_a_whole_folder(
 
     before, as_written = runs.results(run), written()
     assert len(as_written) == 12
-    assert kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)[0] == 0
+    assert kdbench("run", *MINI, "--method", "jsd", "--runs-dir", tmp_path)[0] == 0
     assert runs.results(run) == before  # the same command is the same run, already done
     assert written() == as_written  # nor does it sign what others evaluated
 
     for name in ("summary.json", "manifest.json"):  # as if killed before it could write them
         (run / name).unlink()
-    assert kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)[0] == 0
+    assert kdbench("run", *MINI, "--method", "jsd", "--runs-dir", tmp_path)[0] == 0
     costs = read_record(run / "summary.json", Summary).cost
     for stage, cost in summary.cost.items():
         assert (costs[stage].wall_s, costs[stage].tokens) == (cost.wall_s, cost.tokens)
@@ -120,9 +120,9 @@ def test_run_prints_the_comparison_and_leaves_a_whole_folder(
     }
 
     code, out, _ = kdbench("leaderboard", tmp_path, "--format", "csv")
-    assert code == 0 and "fkd" in out
+    assert code == 0 and "jsd" in out
     code, out, _ = kdbench("show", run)
-    assert code == 0 and "fkd" in out
+    assert code == 0 and "jsd" in out
     code, out, _ = kdbench("show", run, "--sample", "1")
     assert code == 0 and "seed 20" in out
 

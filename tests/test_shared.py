@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from kdbench.harness.config import Request, TrainConfig
-from kdbench.harness.contents import TOKENIZER_FILES, tokenizer_fingerprint
+from kdbench.harness.contents import HUB_FILES, TOKENIZER_FILES, tokenizer_fingerprint
 from kdbench.harness.files.records import IdentityRecord, ModelRef
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import append_rows, read_rows, write_json
@@ -24,7 +24,7 @@ from kdbench.harness.identity import Contents
 from kdbench.harness.progress import Progress
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.commands import _teacher_samples
-from kdbench.harness.runner.models import HUB_FILES, Located, base_student
+from kdbench.harness.runner.models import Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
 from kdbench.harness.runner.rows import Rows
 from kdbench.harness.session import Session, open_session
@@ -241,7 +241,7 @@ session = test_shared.session_of(Path(sys.argv[2]))
 out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 if session.is_main:  # the other does not see it yet
     Stage(out, "train").mark()
-print(trained(session, "shared", Training(out), None).card.name)
+print(trained(session, "shared", Training(out), None, "").card.name)
 try:
     session.accelerator(test_shared.in_precision("bf16"))
 except InputError as error:

@@ -101,9 +101,9 @@ def _ran(session: Session, run: RunFolder, references: list[RunFolder]) -> Ran:
 def _trained_run(session: Session) -> Prepared:
     """Stages prepare and train of the configured run, under its lock."""
     check_method(session.config.method)
+    prepared = prepare(session)
     if note := foreign_note(session.config):
         session.progress.say(f"note: {note}")
-    prepared = prepare(session)
     make_folder(prepared.run.path)
     with session.writing(prepared.run.path):
         # the manifest comes last: a kill just before it left a training without its summary

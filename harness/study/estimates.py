@@ -1,7 +1,6 @@
-"""How long a run takes: by the method's own past runs, else by its card, and by a guess that says so."""
+"""How long a run takes: by the method's own past runs, else by what a step of it does, else a guess."""
 
 import contextlib
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.run_folder import runs_in
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.plan.work import Work, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import BUDGET
 from kdbench.harness.study.definition import Cell
-from kdbench.trainers.method import Card
 
 TOKENS_PER_SECOND = 8_000.0
 """Trained response tokens a second of SFT where nothing was measured: a small pair on one core."""
@@ -22,6 +22,8 @@ START_S = 20.0
 TOKENS_PER_ROW = 20
 # what a training does beside SFT's step, in such steps: rounded from the costs in docs/method-zoo.md
 TEACHER, SAMPLING, TEXT = 1.2, 1.2, 1.5
+BACKWARD = 3
+"""A forward pass alone is a third of a training step."""
 
 
 class Estimate(NamedTuple):
@@ -64,7 +66,7 @@ class Estimates:
                     self._past.setdefault(summary.run.suite, []).append(past)
 
     def of(self, cell: Cell) -> Estimate:
-        """By past runs of the method on the suite; else of others, by what the cards say; else a guess.
+        """By past runs of the method on the suite; else of others, by what a step does; else a guess.
 
         Either way for the cell's own budget. Nothing is averaged over methods as if they cost the same.
         """
@@ -82,22 +84,25 @@ class Estimates:
             if (share := _share(config, each)) and (other := _weight(each.method))
         ]
         if steps and weight:
-            source = f"{_runs(steps)} of other methods, each weighed by what its card says it costs"
+            source = f"{_runs(steps)} of other methods, each weighed by what a step of it does"
             return Estimate(weight * statistics.median(steps) + asked, source)
         return _guess(config, weight or 1.0)
 
 
-def relative_cost(card: Card) -> float:
-    """Roughly how long a training takes, SFT being 1, by what a card says of it."""
-    forwards = re.match(r"\d+", card.cost)
-    parts = (TEACHER * card.teacher_logits, SAMPLING * card.student_samples, TEXT * card.plain_text)
-    return float(forwards[0] if forwards else 1) + sum(parts)
+def relative_cost(work: Work) -> float:
+    """Roughly how long a trained token takes, SFT's being 1, by what a step of a method does."""
+    sampling = SAMPLING * work.sampled * (2 if work.mixed else 1)
+    scoring = (work.scored + TEACHER * work.scored_teacher) / BACKWARD
+    step = work.trained * (1 + TEACHER * work.teacher) + sampling + scoring + TEXT * work.text
+    return step / work.trained
 
 
 def _weight(method: str) -> float | None:
     """`relative_cost` of a method; None of one that is not here any more."""
+    if method in METHODS:
+        return relative_cost(work_of(method, {}))  # without torch, which a card needs
     with contextlib.suppress(InputError):
-        return relative_cost(find_method(method).method.card)
+        return relative_cost(work_of(method, {}, find_method(method).method.card))
     return None
 
 
@@ -127,8 +132,8 @@ def _guess(config: RunConfig, weight: float) -> Estimate:
     if tokens is None:
         return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
     source = (
-        f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND / weight:,.0f} a second, as "
-        "the method's card says"
+        f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND / weight:,.0f} a second, by "
+        "what a step of the method does"
     )
     return Estimate(START_S + weight * tokens / TOKENS_PER_SECOND, source)
 

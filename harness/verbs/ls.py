@@ -125,9 +125,9 @@ def suites() -> Rows:
             {
                 "suite": name,
                 "regime": suite["regime"],
-                "teacher": suite["pair"]["teacher"],
-                "student": suite["pair"]["student"],
-                "data": suite["data"]["train"],
+                "teacher": suite.get("pair", {}).get("teacher", "yours"),
+                "student": suite.get("pair", {}).get("student", "yours"),
+                "data": suite.get("data", {}).get("train", "yours"),
                 "tasks": suite["tasks"]["names"],
                 "edition": suite["tasks"]["edition"],
             }
