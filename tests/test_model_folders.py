@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from kdbench.harness import cli
+from kdbench.harness.files.cleaning import ABOUT
 from kdbench.tasks import mini
 from kdbench.trainers.models import load_model
 
