@@ -28,7 +28,8 @@ generated; `tests/test_policy.py` and `tests/test_objectives_proof.py` prove the
 
 def page() -> str:
     """The whole page."""
-    from kdbench.harness.registry import METHODS, find_method
+    from kdbench.harness.own_methods import METHODS
+    from kdbench.harness.registry import find_method
     from kdbench.harness.verbs.ls import needs
 
     keys = ("title", "variant", "policy", "cost", "paper")

@@ -14,7 +14,7 @@ import yaml
 from kdbench.harness.files.records import Missing, Summary
 from kdbench.harness.files.store import read_record
 from kdbench.harness.metrics import info
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 from kdbench.reports.board import Table, build
 from kdbench.reports.rows import Row
 from kdbench.reports.text.markdown import escape

@@ -12,7 +12,7 @@ from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import ModelRef
 from kdbench.harness.metrics import METRICS
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 from kdbench.reports.claims.book import claim_book
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import JudgedClaim, judge_claims

@@ -18,7 +18,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.files.store import read_record, write_json
 from kdbench.harness.identity import Contents, run_parts
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import dotted_keys, load_suite, merge, overlay, resolve
 
 CONTENTS = Contents(teacher="t", student="s", train="d", dev="", text="")

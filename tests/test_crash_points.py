@@ -9,7 +9,7 @@ from crash_scenes import Stage, verdict
 from crashes import Crash, Nursery, Scene
 from judge_server import JudgeServer
 
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 
 SEED = 20261129
 

@@ -17,7 +17,8 @@ from report_runs import reference_run, trained_run
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import dotted_keys
 from kdbench.harness.study.definition import Study
 

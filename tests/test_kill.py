@@ -6,7 +6,7 @@ import forks
 import pytest
 import runs
 
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 
 MINI = ("run", "--suite", "mini-test", "--tasks", "dolly", "--set", "train.save_every=4")
 

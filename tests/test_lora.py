@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.models import check_adapters
 from kdbench.trainers.engine import LoadedModel

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.verbs import ls
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -11,7 +11,7 @@ import tiny
 import torch
 import zoo
 
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 from kdbench.trainers import proof
 from kdbench.trainers.method import Stream
 

@@ -29,7 +29,8 @@ from kdbench.harness.own.settings import (
     own_tree,
     passes_of,
 )
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import load_suite, merge, resolve
 from kdbench.harness.study.distill import budget as costs
 from kdbench.harness.study.distill.preparation import _check_methods

@@ -18,7 +18,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import RunLock, lock_holder
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import STUDIES
-from kdbench.harness.registry import METHODS
+from kdbench.harness.own_methods import METHODS
 from kdbench.harness.study import driver as driving
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared

@@ -21,7 +21,8 @@ from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import read_json, reading
 from kdbench.harness.identity import identity, model_id
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import write_bytes
 from kdbench.harness.identity import digest
+from kdbench.harness.own_methods import METHODS
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
-from kdbench.harness.registry import METHODS
 from kdbench.harness.study.definition import CELLS, Cell, Study, expand
 from kdbench.harness.study.estimates import Estimate, Estimates
 from kdbench.harness.study.state import Place, State, state_of

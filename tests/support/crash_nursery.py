@@ -58,9 +58,10 @@ def warm() -> None:
     import torch
 
     from kdbench.harness import provenance
+    from kdbench.harness.own_methods import METHODS
     from kdbench.harness.probes import PROBES
     from kdbench.harness.probes.subject import find_probe
-    from kdbench.harness.registry import METHODS, find_method
+    from kdbench.harness.registry import find_method
     from kdbench.tasks import mini
 
     torch.set_num_threads(1)

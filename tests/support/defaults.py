@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from kdbench.harness.config import NOT_HASHED, DataConfig, TrainConfig
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.identity import VERSION
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 
 FILE = Path(__file__).parents[1] / "identity_defaults.yaml"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import tiny
 import torch
 
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
 from kdbench.trainers.proof import gradient

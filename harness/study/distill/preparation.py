@@ -27,7 +27,8 @@ from kdbench.harness.own.settings import (
     passes_of,
 )
 from kdbench.harness.own.suite import device_kind
-from kdbench.harness.registry import METHODS, find_method
+from kdbench.harness.own_methods import METHODS
+from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import load_suite, merge
 from kdbench.harness.study.command import StudyRequest
 from kdbench.harness.study.distill.budget import (
