@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdbench.harness.files.placeless import command, placeless
 from kdbench.harness.files.records import MethodFacts
 from kdbench.harness.method_text import objective_of
 from kdbench.reports.rows import GroupedRow
@@ -49,7 +50,7 @@ def card(grouped: GroupedRow) -> dict[str, Any]:
         # how the first run was made, without the folders of the machine
         "config": _config(manifest.config) if manifest else [],
         "provenance": [[_text(cell) for cell in row] for row in made],
-        "command": shlex.join(parts.command(manifest.argv)) if manifest else "",
+        "command": shlex.join(command(manifest.argv)) if manifest else "",
     }
 
 
@@ -73,7 +74,7 @@ def _settings(grouped: GroupedRow, config: Mapping[str, Any]) -> str:
         return ""
     tuning = config.get("tuning")
     if isinstance(tuning, Mapping) and tuning.get("trials"):
-        note = f" ({parts.placeless(str(tuning['note']))})" if tuning.get("note") else ""
+        note = f" ({placeless(str(tuning['note']))})" if tuning.get("note") else ""
         found = f"tuned, {tuning['trials']} trials{note}"
     elif row.regime == "paper":
         found = "the paper's, as the suite has them"
@@ -87,9 +88,7 @@ def _config(config: Mapping[str, Any]) -> list[list[Any]]:
     nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
     plain = {key: value for key, value in config.items() if key not in nested}
     sections = {"run": plain} | nested
-    return [
-        [parts.placeless(name), list(_flat(found))] for name, found in sections.items() if found
-    ]
+    return [[placeless(name), list(_flat(found))] for name, found in sections.items() if found]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
@@ -98,9 +97,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield [parts.placeless(f"{prefix}{key}"), parts.placeless(text)]
+            yield [placeless(f"{prefix}{key}"), placeless(text)]
 
 
 def _text(cell: Cell) -> str:
     """A cell of a document as plain text, without the folders of the machine."""
-    return parts.placeless(plain(cell))
+    return placeless(plain(cell))

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kdbench.harness.files.placeless import command, placeless
 from kdbench.harness.files.records import Manifest, MethodFacts, Missing, PrepareRecord, Summary
 from kdbench.harness.printing import printable
 from kdbench.reports.run import parts
@@ -60,8 +61,8 @@ def model_card(
         doc.Section("Use", _use(prepare, summary.run.suite)),
     ]
     if manifest:
-        command = shlex.join(parts.command(manifest.argv))
-        sections.append(doc.Section("To reproduce", [doc.Block(command)]))
+        typed = shlex.join(command(manifest.argv))
+        sections.append(doc.Section("To reproduce", [doc.Block(typed)]))
     title = f"{student} distilled from {teacher} by {method.title}"
     front = yaml.safe_dump(_front(method, config, prepare), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n{Markdown().write(doc.Document(title, sections))}"
@@ -99,7 +100,7 @@ def _training(
 ) -> doc.Table:
     train = config["train"]
     settings = config["method"].get("options", {}).items()
-    options = parts.placeless(", ".join(f"{k} {v}" for k, v in settings))
+    options = placeless(", ".join(f"{k} {v}" for k, v in settings))
     budget = ("response_tokens", "steps", "epochs", "batch_size", "lr", "schedule", "precision")
     select = train.get("select", "last")
     selected = "the last step" if select == "last" else f"{select}, on development data"

@@ -1,7 +1,6 @@
 """What documents say of one run: who made it, how well it does, what it cost, how to make it again."""
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,6 @@ from kdbench.harness.files.records import (
 from kdbench.harness.metrics import info, rank
 from kdbench.reports.text.document import Block, Cell, Code, Paragraph, Part, Table
 from kdbench.reports.text.style import interval, number
-
-MACHINE = {"--runs-dir", "--data-dir", "--device"}
-"""Flags of a command that say where, not what; each has a value."""
-CIRCUMSTANCES = {"--json", "--quiet", "--accept-drift"}
-_FOLDERS = re.compile(r"(?<![\w.~/-])(?:~|/(?!/))(?:[^\s,'\"\])}/]*/)*")
-"""The folders of an absolute path anywhere in a word; not the slashes of a URL."""
 
 
 def title(summary: Summary) -> str:
@@ -146,26 +139,6 @@ def reproduction(manifest: Manifest) -> list[Part]:
     """The command as it was given, and the configuration."""
     config = json.dumps(manifest.config, indent=1, ensure_ascii=False)
     return [Block(shlex.join(manifest.argv)), Block(config, "json")]
-
-
-def command(argv: Sequence[str]) -> list[str]:
-    """A command line without what belongs to one machine: folders to write, devices, paths."""
-    kept: list[str] = []
-    skip = False
-    for word in argv:
-        flag = word.partition("=")[0]
-        if skip or flag in CIRCUMSTANCES:
-            skip = False
-        elif flag in MACHINE:
-            skip = "=" not in word
-        else:
-            kept.append(placeless(word))
-    return kept
-
-
-def placeless(text: str) -> str:
-    """Text without the folders of the machine, the last part of each path apart."""
-    return _FOLDERS.sub("", text)
 
 
 def _data(entry: Mapping[str, object]) -> str:

@@ -23,9 +23,10 @@ from kdbench.harness.files.bundle.contents import (
     Contents,
 )
 from kdbench.harness.files.bundle.digests import undigested
+from kdbench.harness.files.placeless import command
 from kdbench.harness.files.records import LeftOut, LeftOutFiles
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.selfcheck import with_digest
+from kdbench.harness.files.selfcheck import FIELD, with_digest
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import reading, write_bytes
 
@@ -89,12 +90,24 @@ def _files(run: RunFolder, answers: Answers) -> _Files:
         if path.is_file():
             with reading(path):
                 found[path.relative_to(run.path).as_posix()] = path.read_bytes()
+    manifest = run.manifest.path.name
+    if manifest in found:
+        found[manifest] = _anywhere(found[manifest])
     for path, lines in answers.items():
         if path.is_relative_to(run.path):
             found[path.relative_to(run.path).as_posix()] = lines
     left_out = run.left_out.find() or LeftOut(what=_left_out(run))
     found[run.left_out.path.name] = with_digest(left_out.model_dump()).encode()
     return found
+
+
+def _anywhere(manifest: bytes) -> bytes:
+    """A manifest whose command names no folder of the machine that it was made on."""
+    value = json.loads(manifest)
+    if not isinstance(value, dict) or not isinstance(value.get("argv"), list) or FIELD not in value:
+        return manifest
+    value.pop(FIELD)
+    return with_digest(value | {"argv": command(list(map(str, value["argv"])))}).encode()
 
 
 def _left_out(run: RunFolder) -> dict[str, LeftOutFiles]:
