@@ -8,12 +8,12 @@ import yaml
 from markdown_it import MarkdownIt
 
 from kdbench.harness.contents import model_fingerprint
+from kdbench.harness.files.placeless import command
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import read_json, write_json
 from kdbench.harness.runner.summary import write_student_card
 from kdbench.reports.run.model_card import DOLLY
-from kdbench.harness.files.placeless import command
 from tests.support.report_runs import trained_run
 
 
