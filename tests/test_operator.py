@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 
-from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files import run_log
 from kdbench.harness.files.cleaning import size_of, waste_of_cache
@@ -27,18 +26,6 @@ from kdbench.reports.run.status import Status, statuses
 
 Kdbench = Callable[..., tuple[int, str, str]]
 Spawn = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def kdbench(capsys: pytest.CaptureFixture[str]) -> Kdbench:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 # -- the log --------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from kdbench.reports.page import html as page_module
 from kdbench.reports.page.data import page_data
 from kdbench.reports.text.html import script_json
 
-CHROMIUM = Path("/usr/bin/chromium")
 EVIL = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
     "<svg onload=window.hacked=3>\"'><iframe srcdoc='<script>parent.hacked=4</script>'></iframe>"
@@ -60,19 +59,6 @@ def write_board(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def board_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_board(tmp_path_factory.mktemp("page"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
-    with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from kdbench.harness.files.records import MethodFacts, PrepareRecord
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.board import leaderboard
 
-CHROMIUM = Path("/usr/bin/chromium")
 TASKS = ("dolly", "selfinst", "vicuna", "sni", "unni")
 LEVELS = {
     "sft": 30.0,
@@ -58,19 +57,6 @@ def board_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "index.html"
     leaderboard(folder / "runs", "html", out=out, cache=folder / "cache")
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
-    with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from board_runs import write_run
 from rich.cells import cell_len
 
-from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Study
@@ -32,19 +31,9 @@ CHANGES = ["train.lr=0.00025", "teacher_mix=0.2", "data.train=my_rows_2026.jsonl
 
 
 @pytest.fixture
-def kdbench(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Kdbench:
+def kdbench(kdbench: Kdbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kdbench:
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "user-cache"))
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
+    return kdbench
 
 
 @pytest.fixture

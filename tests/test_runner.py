@@ -17,27 +17,12 @@ import yaml
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Manifest, Summary
 from kdbench.harness.files.store import read_record, read_rows
 from kdbench.harness.runner import commands
 
 Kdbench = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def kdbench(capsys: pytest.CaptureFixture[str]) -> Kdbench:
-    """Runs a command line in this process; returns exit code, standard output and error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 MINI = ("--suite", "mini-test", "--tasks", "dolly")

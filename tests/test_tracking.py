@@ -8,22 +8,8 @@ import accelerate.tracking
 import pytest
 from accelerate.tracking import GeneralTracker
 
-from kdbench.harness import cli
-
 Kdbench = Callable[..., tuple[int, str, str]]
 RUN = ("run", "--suite", "mini-test", "--method", "sft", "--tasks", "dolly", "--lr", "0.02")
-
-
-@pytest.fixture
-def kdbench(capsys: pytest.CaptureFixture[str]) -> Kdbench:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 class Notebook(GeneralTracker):
