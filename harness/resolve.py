@@ -157,11 +157,43 @@ def _layers(suite: str, method: str, above: Tree) -> tuple[Tree, Tree]:
     methods = tree.pop("methods", None) or {}
     own = methods.get(method) or {}
     training = merge(tree.get("train") or {}, own.get("train") or {})
-    tuning = own.get("tuning", tree.get("tuning"))
+    tuning = _still_true(
+        own.get("tuning", tree.get("tuning")), tree | own | {"train": training}, above
+    )
     layers = merge(merge(tree, {"train": training, "tuning": tuning}), above)
     layers["suite"] = tree.get("suite") or re.sub(r"\.ya?ml$", "", Path(suite).name)
     layers |= _stages(tree, methods, layers, above)
     return layers, merge(own.get("method") or {}, above.get("method") or {})
+
+
+def _still_true(tuning: Tree | None, said: Tree, above: Tree) -> Tree | None:
+    """What the suite says of how its settings were found, for a training that ``above`` may change.
+
+    What a search found, it found for the suite's models, data and settings; for others it is a guess.
+    """
+    if not tuning or tuning.get("by") != "search" or "by" in above.get("tuning", {}):
+        return tuning
+    changed = {section: _without_free(above.get(section)) for section in _TRAINING}
+    if all(_holds(said.get(section), asked) for section, asked in changed.items() if asked):
+        return tuning
+    kept = {key: value for key, value in tuning.items() if key not in {"by", "share"}}
+    return kept | {
+        "note": f"changed from the {tuning.get('note') or 'settings that a search found'}"
+    }
+
+
+def _without_free(asked: Any) -> Any:
+    if not isinstance(asked, Mapping):
+        return asked
+    return {key: value for key, value in asked.items() if key not in FREE}
+
+
+def _holds(said: Any, asked: Any) -> bool:
+    """Whether what is asked for is what is said already."""
+    if isinstance(asked, Mapping):
+        there = said if isinstance(said, Mapping) else {}
+        return all(key in there and _holds(there[key], value) for key, value in asked.items())
+    return bool(said == asked)
 
 
 def overlay(

@@ -76,3 +76,22 @@ def test_what_cannot_be_judged_or_tried_is_said() -> None:
     for bad in ("0", "8:2", "8:0", "many", "8:x", ""):
         with pytest.raises(InputError, match=r"as in 8:0\.25"):
             trials_and_share(bad)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags", "label"),
+    [
+        ([], {}, "tuned (8 trials)"),
+        (["train.seed=20", "generate.seeds=[1]"], {"tasks.names": ["dolly"]}, "tuned (8 trials)"),
+        (["train.lr=0.0126"], {}, "tuned (8 trials)"),  # what the suite says
+        (["train.lr=0.01"], {}, "default"),
+        (["method.answers=sample"], {}, "default"),
+        ([], {"pair.student": "mini-2:student-gpt2"}, "default"),
+        (["init_sft.steps=10"], {}, "default"),
+        (["train.lr=0.01", "tuning.by=search", "tuning.trials=4"], {}, "tuned (4 trials)"),
+    ],
+)
+def test_a_search_speaks_for_the_settings_and_the_pair_it_was_made_for(
+    settings: list[str], flags: dict[str, object], label: str
+) -> None:
+    assert resolve(suite="mini", method="seqkd", assignments=settings, flags=flags).tuned == label
