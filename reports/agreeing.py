@@ -2,16 +2,25 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from kdbench.reports.agreement import Agreement, agreement
 from kdbench.reports.headline import Field, scores_of
-from kdbench.reports.rows import GroupedRow, Section
+from kdbench.reports.rows import GroupedRow, Section, standing
 from kdbench.reports.rules.check import pair_title
+from kdbench.reports.runs import grouped
 
-Side = tuple[Sequence[GroupedRow], Sequence[Field]]
-"""The rows of one table and its main columns."""
+
+class Side(NamedTuple):
+    """One pair of models: its methods, each by one row, and its main columns, which name rows so."""
+
+    methods: Mapping[str, str]
+    """Name of a method -> id of the row that stands for it."""
+    fields: list[Field]
+
+
 BY_TUNING = "default and tuned settings"
 
 
@@ -19,6 +28,29 @@ def pair_name(section: Section) -> str:
     """The models of a table in words."""
     title = pair_title(section.suite, section.teacher, section.student)
     return title.removeprefix(section.suite).removeprefix(": ")
+
+
+def side_of(rows: Sequence[GroupedRow], fields: Sequence[Field]) -> Side:
+    """A table as it is compared with others: each method by the row that may stand for it.
+
+    How often settings were tried may differ between pairs, so that is not in the names. A method with
+    several rows that may equally stand for it is left out.
+    """
+    named: dict[str, GroupedRow] = {}
+    methods = [each for each in rows if not each.row.reference]
+    for name, alike in grouped(methods, _name).items():
+        found = standing(alike)
+        if len(found) == 1:
+            named[name] = found[0]
+    known = {each.row.label: name for name, each in named.items()}
+    taken = known.keys() | {each.row.label for each in rows if each.row.reference}
+
+    def renamed(found: Field) -> Field:
+        at = {known.get(label, label): i for label, i in found.at.items() if label in taken}
+        base = known.get(found.baseline, found.baseline)
+        return found._replace(at=at, baseline=base if base in at else "")
+
+    return Side({name: each.row.id for name, each in named.items()}, [renamed(f) for f in fields])
 
 
 def of_tuning(rows: Sequence[GroupedRow], fields: Sequence[Field]) -> Agreement | None:
@@ -30,7 +62,7 @@ def of_tuning(rows: Sequence[GroupedRow], fields: Sequence[Field]) -> Agreement 
     tuned: dict[str, str] = {}
     for each in rows:
         row = each.row
-        name = f"{row.method} {row.variant}".strip()
+        name = _name(each)
         if row.searched:
             tuned[name] = row.label
         if row.plain and (row.searched or row.tuning == "default"):
@@ -45,12 +77,15 @@ def of_tuning(rows: Sequence[GroupedRow], fields: Sequence[Field]) -> Agreement 
 def of_pairs(sides: Mapping[str, Side]) -> list[Agreement]:
     """Whether each two pairs of models rank the methods alike that both have."""
     found = []
-    for (one, (rows, fields)), (two, (others, theirs)) in itertools.combinations(sides.items(), 2):
-        known = {each.row.label for each in others if not each.row.reference}
-        names = [e.row.label for e in rows if not e.row.reference and e.row.label in known]
-        if made := _between(f"{one} and {two}", names, [fields, theirs], [names, names]):
+    for (one, mine), (two, theirs) in itertools.combinations(sides.items(), 2):
+        names = [name for name in mine.methods if name in theirs.methods]
+        if made := _between(f"{one} and {two}", names, [mine.fields, theirs.fields], [names] * 2):
             found.append(made)
     return found
+
+
+def _name(each: GroupedRow) -> str:
+    return f"{each.row.method} {each.row.variant}".strip()
 
 
 def _between(

@@ -6,6 +6,7 @@ training seeds, as far as the seeds' means go together.
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +18,16 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import Document
 from kdbench.harness.stats import Array
-from kdbench.reports.agreeing import of_pairs, of_tuning, pair_name
+from kdbench.reports.agreeing import Side, of_pairs, of_tuning, pair_name, side_of
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed
 from kdbench.reports.headline import Field, Headline, field, headline, main_columns, training_cost
 from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
+from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "3"
+VERSION = "4"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -173,23 +175,44 @@ def _costs(rows: Sequence[GroupedRow]) -> Mapping[str, Mapping[str, float]]:
 
 
 def _overall(shown: Sequence[Shown], fields: Sequence[list[Field]]) -> list[Headline]:
-    """One headline for each suite with several pairs of models, over the methods that all have."""
+    """One headline for each suite with several pairs of models, and one over several suites.
+
+    Of methods by their one row in each pair; those of all pairs are ranked, and each two pairs of a suite
+    (over suites: each two of different ones) are asked whether they rank alike.
+    """
+    pairs = [
+        (table.section, side_of(table.section.rows, own))
+        for table, own in zip(shown, fields, strict=True)
+        if own
+    ]
     made = []
-    pairs = [pair for pair in zip(shown, fields, strict=True) if pair[1]]
-    for suite, several in grouped(pairs, lambda pair: pair[0].section.suite).items():
-        if len(several) < 2:
-            continue
-        methods = {
-            label: row
-            for table, _ in several
-            for label, row in _methods(table.section.rows).items()
-        }
+    suites = grouped(pairs, lambda pair: pair[0].suite)
+    for suite, several in suites.items():
         title = f"{suite}: over {len(several)} pairs of models"
-        joined = [each for _, own in several for each in own]
-        if found := headline(joined, methods, {}, title):
-            sides = {pair_name(t.section): (t.section.rows, own) for t, own in several}
+        if found := _joined([side for _, side in several], title):
+            sides = {pair_name(section): side for section, side in several}
             made.append(found.model_copy(update={"agreement": of_pairs(sides)}))
+    title = f"over {len(pairs)} pairs of models of {len(suites)} suites"
+    if len(suites) > 1 and (found := _joined([side for _, side in pairs], title)):
+        agreement = [
+            each
+            for one, two in itertools.combinations(suites.values(), 2)
+            for (a, mine), (b, theirs) in itertools.product(one, two)
+            for each in of_pairs({_whole_name(a): mine, _whole_name(b): theirs})
+        ]
+        made.append(found.model_copy(update={"agreement": agreement}))
     return made
+
+
+def _joined(sides: Sequence[Side], title: str) -> Headline | None:
+    if len(sides) < 2:
+        return None
+    methods = {name: row for side in reversed(sides) for name, row in side.methods.items()}
+    return headline([each for side in sides for each in side.fields], methods, {}, title)
+
+
+def _whole_name(section: Section) -> str:
+    return pair_title(section.suite, section.teacher, section.student)
 
 
 # -- the luck of training, shared by the columns ---------------------------------------------------

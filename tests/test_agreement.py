@@ -93,3 +93,37 @@ def test_a_board_says_how_rows_were_tuned_and_whether_sides_agree(tmp_path: Path
     assert "a row does not say paper or tuned" in text
     # SFT that was searched is what all must beat
     assert first.headline.baseline == "sft, tuned (8 trials)"
+
+
+def test_pairs_are_compared_method_by_method_over_suites_and_however_often_was_tried(
+    tmp_path: Path,
+) -> None:
+    levels = {"sft": 20.0, "fkd": 25.0, "gkd": 31.0, "rkd": 38.0}
+    places = [("mini", "small", 8), ("mini", "other", 4), ("real", "third", 2)]
+    for suite, student, trials in places:
+        model = ModelRef(name=student, fingerprint=student * 4, parameters=9)
+        for method, level in levels.items():
+            tuned = {"tuning": f"tuned ({trials} trials)", "changes": [f"train.lr=1e-{trials}"]}
+            write_run(
+                tmp_path / "runs",
+                method,
+                level,
+                student=model,
+                suite=suite,
+                settings=f"{method}{student}",
+                **tuned,
+            )
+    overall = build([tmp_path / "runs"]).board.overall
+    assert [each.title for each in overall] == [
+        "mini: over 2 pairs of models",
+        "over 3 pairs of models of 2 suites",
+    ]
+    assert [len(each.places) for each in overall] == [4, 4]
+    assert [place.label for place in overall[0].places] == ["rkd", "gkd", "fkd", "sft"]
+    assert overall[0].baseline == "sft"
+    assert [each.between for each in overall[0].agreement] == ["big → other and big → small"]
+    assert [each.between for each in overall[1].agreement] == [
+        "mini: big → other and real: big → third",
+        "mini: big → small and real: big → third",
+    ]
+    assert all(each.tau > 0.9 for found in overall for each in found.agreement)
