@@ -13,21 +13,18 @@ while training.
 import argparse
 import json
 import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-BATCH = 8
+sys.path.insert(0, str(Path(__file__).parent))
+from turns import BATCH, LR, Recorder, in_turns, pruned
+
 MAX_TOKENS = 512
 SHORT = 96
-LR = 1e-5
 MIXES = ("in_order", "short")
 
 Row = tuple[list[int], list[int]]
@@ -49,58 +46,6 @@ def rows_of(mix: str, count: int, tokenizer: Any) -> list[Row]:
             if len(rows) == count:
                 return rows
     raise SystemExit(f"{path} has only {len(rows)} rows for the mix {mix!r}; use fewer --steps")
-
-
-def status_mb(field: str) -> float:
-    """A memory field of this process in MiB, e.g. ``VmRSS``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-class Recorder:
-    """Collects what a side reports after each of its steps."""
-
-    def __init__(self) -> None:
-        self.loaded_mb = status_mb("VmRSS")
-        self.losses: list[float] = []
-        self.ends: list[float] = []
-        self.cpu: list[float] = []
-        self.peak_mb = 0.0
-
-    def step(self, loss: float) -> None:
-        """Call right after an optimiser step."""
-        self.ends.append(time.perf_counter())
-        self.cpu.append(time.process_time())
-        self.losses.append(loss)
-        self.peak_mb = peak_mb()
-
-    def report(self, tokens: list[int]) -> dict[str, Any]:
-        """Numbers of this process; ``tokens`` are the non-padding tokens of each step."""
-        seconds = self.ends[-1] - self.ends[0]
-        return {
-            "tokens_per_second": sum(tokens[1:]) / seconds,
-            "seconds_per_step": seconds / (len(tokens) - 1),
-            "cpu_seconds_per_step": (self.cpu[-1] - self.cpu[0]) / (len(tokens) - 1),
-            "peak_memory_mb": self.peak_mb,
-            "loaded_memory_mb": self.loaded_mb,
-            "increase_mb": self.peak_mb - self.loaded_mb,
-            "losses": self.losses,
-        }
-
-
-def pruned(teacher_path: str) -> Any:
-    """The student: 8 evenly spaced layers of the teacher, float32."""
-    import torch
-
-    from kdbench.trainers.models import load_model, prune
-
-    return prune(load_model(teacher_path, dtype=torch.float32), 8)
 
 
 def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
@@ -269,69 +214,11 @@ def child(side: str, mix: str, teacher: str, steps: int, threads: int) -> None:
     print(json.dumps(recorder.report(tokens)))
 
 
-def turn(side: str, mix: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one turn in a process of its own."""
-    command = [sys.executable, __file__, "--teacher", args.teacher, "--steps", str(args.steps)]
-    command += ["--threads", str(args.threads), "--child", side, "--mix", mix]
-    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"the {side} side failed:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def median(turns: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(t[key] for t in turns)
-
-
 def compare(mix: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Alternate the two sides and condense their turns to medians and ratios."""
-    turns: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
-    for number in range(args.turns):
-        for side in ("ours", "peer") if number % 2 == 0 else ("peer", "ours"):
-            result = turn(side, mix, args)
-            turns[side].append(result)
-            print(
-                f"{mix:9} turn {number + 1} {side:5} {result['tokens_per_second']:8.1f} tokens/s"
-                f" {result['seconds_per_step']:7.3f} s/step"
-                f" {result['peak_memory_mb']:8.0f} MiB peak"
-                f" (+{result['increase_mb']:.0f} over loaded models)",
-                flush=True,
-            )
-    keys = (
-        "tokens_per_second",
-        "seconds_per_step",
-        "cpu_seconds_per_step",
-        "peak_memory_mb",
-        "loaded_memory_mb",
-        "increase_mb",
-    )
-    sides: dict[str, Any] = {
-        s: {k: median(t, k) for k in keys} | {"losses": t[0]["losses"]} for s, t in turns.items()
-    }
-    gap = max(
-        abs(a - b) / abs(b)
-        for a, b in zip(sides["ours"]["losses"], sides["peer"]["losses"], strict=True)
-    )
-    ratio = {
-        "tokens_per_second": sides["ours"]["tokens_per_second"]
-        / sides["peer"]["tokens_per_second"],
-        "peak_memory": sides["ours"]["peak_memory_mb"] / sides["peer"]["peak_memory_mb"],
-        "memory_increase": sides["ours"]["increase_mb"] / sides["peer"]["increase_mb"],
-    }
-    print(f"{mix:9} losses ours {_short(sides['ours']['losses'])}")
-    print(f"{mix:9} losses peer {_short(sides['peer']['losses'])} (largest gap {gap:.2%})")
-    print(
-        f"{mix:9} ours/peer: {ratio['tokens_per_second']:.2f} x tokens/s,"
-        f" {ratio['peak_memory']:.2f} x peak memory",
-        flush=True,
-    )
-    return sides | {"ratio": ratio, "loss_gap": gap}
-
-
-def _short(losses: list[float]) -> str:
-    return " ".join(f"{loss:.4f}" for loss in losses)
+    """Both sides in turns on one mix."""
+    passed = ["--teacher", args.teacher, "--steps", str(args.steps), "--mix", mix]
+    passed += ["--threads", str(args.threads)]
+    return in_turns(__file__, mix, passed, turns=args.turns, threads=args.threads)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from kdbench.trainers.batching import pack, pad
-from kdbench.trainers.head import tiles
+from kdbench.trainers.head import generic, tiles
 from kdbench.trainers.head.analytic import analytic_form
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of
 from kdbench.trainers.head.tiles import tiled_sum, token_logprobs
@@ -51,6 +51,25 @@ def hidden_and_targets(n: int = 11, *, seed: int = 5) -> tuple[torch.Tensor, ...
     generator = torch.Generator().manual_seed(seed)
     both = torch.randn(2, n, 8, generator=generator, dtype=torch.float64)
     return both[0], both[1], torch.randint(47, (n,), generator=generator)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_blocks_of_a_tile_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows an objective is computed on together are a matter of caches, not of results."""
+    head = random_head(seed=1)
+    narrow = Head(head.weight.detach().float().requires_grad_(), None, 1.0, 4.0, 47)
+    student, teacher, target = hidden_and_targets(301)
+    found = []
+    for start in (1 << 60, 1):
+        monkeypatch.setattr(generic, "_BLOCKED_FROM", start)
+        monkeypatch.setattr(generic, "_BLOCK_ELEMENTS", 1)
+        hidden = student.float().requires_grad_()
+        loss, named = tiled_sum(
+            OBJECTIVES[name], hidden, narrow, target,
+            teacher_hidden_ND=teacher.float(), teacher_head=narrow,
+        )  # fmt: skip
+        found.append([*gradients(loss, hidden, narrow.weight), *named.values()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def gradients(loss: torch.Tensor, *tensors: torch.Tensor | None) -> list[torch.Tensor]:

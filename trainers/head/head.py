@@ -236,7 +236,8 @@ class Projector:
     def raw(self, span: slice, out: Tensor | None = None) -> Tensor:
         """Logits of some rows in the matmul's precision, bias not yet added."""
         if self.weight_VD is None:
-            return self.hidden_ND[span].clone()
+            found = self.hidden_ND[span]
+            return found.clone() if out is None else out.copy_(found)
         with torch.autocast(self.hidden_ND.device.type, enabled=False):
             return torch.mm(self.hidden_ND[span], self.weight_VD.T, out=out)
 

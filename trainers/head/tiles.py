@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdbench.trainers.head.analytic import analytic_form, likelihood
+from kdbench.trainers.head.generic import Tile, generic_tile
 from kdbench.trainers.head.head import Head, Projector, sum_dtype
 from kdbench.trainers.objectives import divergences as objectives
 from kdbench.trainers.objectives.divergences import TokenObjective, Values
@@ -214,43 +215,25 @@ def _tiles(
     """Values and logit gradients (before soft-cap) tile by tile; tiles share their buffers."""
     spans = list(_spans(len(job.target_N), job.rows))
     analytic = analytic_form(job.objective, job.student, job.teacher)
-    if analytic is None:
-        for span in spans:
-            yield span, *_generic_tile(job, student, teacher, span, learning=learning)
-        return
     height = max((s.stop - s.start for s in spans), default=0)
+    asked = teacher if analytic is None or analytic.kl else None
     student_room = student.buffer(height)
-    teacher_room = None if teacher is None or not analytic.kl else teacher.buffer(height)
+    teacher_room = None if asked is None else asked.buffer(height)
     for span in spans:
         rows = span.stop - span.start
         student_nV = student.raw(span, out=student_room[:rows])
         teacher_nV = None
-        if teacher is not None and teacher_room is not None:
-            teacher_nV = teacher.raw(span, out=teacher_room[:rows])
+        if asked is not None and teacher_room is not None:
+            teacher_nV = asked.raw(span, out=teacher_room[:rows])
+        if analytic is None:
+            columns = {name: column[span] for name, column in job.columns.items()}
+            tile = Tile(student_nV, teacher_nV, job.target_N[span], columns)
+            yield span, *generic_tile(job.objective, tile, student, asked, learning=learning)
+            continue
         values = analytic.tile_(
             student_nV, teacher_nV, job.target_N[span], student, teacher, learning=learning
         )
         yield span, values, student_nV if learning else None
-
-
-def _generic_tile(
-    job: Job, student: Projector, teacher: Projector | None, span: slice, *, learning: bool
-) -> tuple[Values, Tensor | None]:
-    teacher_nV = None
-    if teacher is not None:
-        teacher_nV = teacher.head.capped(teacher.wide(teacher.raw(span)))
-    columns = {name: column[span] for name, column in job.columns.items()}
-    student_nV = student.wide(student.raw(span))
-    # Autocast off: objectives choose float32 on purpose.
-    with torch.set_grad_enabled(learning), torch.autocast(student_nV.device.type, enabled=False):
-        student_nV.requires_grad_(learning)
-        capped_nV = student.head.capped(student_nV)
-        values = job.objective(capped_nV, teacher_nV, job.target_N[span], columns)
-        loss = values["loss"].sum()
-        grad_nV = None
-        if learning and loss.requires_grad:
-            (grad_nV,) = torch.autograd.grad(loss, student_nV)
-    return {name: value.detach() for name, value in values.items()}, grad_nV
 
 
 class _Gradients:
