@@ -21,15 +21,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import regex
-from nltk.stem.porter import PorterStemmer
 from numpy.typing import NDArray
+
+from kdbench.tasks.porter import porter_stemmer
 
 Tokenizer = Literal["rouge", "unicode"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 _STEMMED_FROM = 4
-_STEMMER = PorterStemmer()
+_STEMMER = porter_stemmer()
 # bytes to bytes: what is no letter or digit (a character outside ASCII is "?" by then) parts words
 _TO_SPACES = bytes(
     b if chr(b) in string.ascii_lowercase + string.digits else 32 for b in range(256)

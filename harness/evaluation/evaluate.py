@@ -26,7 +26,6 @@ from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, Mode
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.identity import evaluation_key, near_evaluation
-from kdbench.harness.lm.tasks import generates
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepared
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, decoding_of
@@ -208,7 +207,7 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
     assert answering.model is not None and answering.context is not None
     config, facts = session.config, model_facts(session.config, answering.card)
     folders = include_folders(config.tasks.include_path)
-    if asked.kind == "lm-eval" and generates(asked.name, folders):
+    if asked.kind == "lm-eval" and stock.generates(asked.name, folders):
         room = answering.context()
         task, record = stock.prepare(
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room

@@ -10,7 +10,6 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.files.records import EvaluationRecord, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.identity import digest
-from kdbench.harness.lm.likelihoods import label_likelihoods
 from kdbench.harness.probes.calibration import calibration
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.session import Session
@@ -93,6 +92,8 @@ def label_task(
     )
 
     def measure(model: TextModel, evaluation: Evaluation) -> Found:
+        from kdbench.harness.lm.likelihoods import label_likelihoods
+
         likelihoods = label_likelihoods(model, docs)
         found = [predict(each, doc["gold"]) for each, doc in zip(likelihoods, docs, strict=True)]
         confidence = np.array([each.confidence for each in found])

@@ -11,7 +11,6 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.files.store import Say
-from kdbench.harness.lm.likelihoods import evaluate_stock
 from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.labels import LABEL_TASKS
 
@@ -47,6 +46,8 @@ def rehearse(name: str, include_path: str | None) -> None:
     Raises:
         InputError: it cannot be loaded, or fails on the way.
     """
+    from kdbench.harness.lm.likelihoods import evaluate_stock
+
     mute: Any = _Mute()
     try:
         found = evaluate_stock(

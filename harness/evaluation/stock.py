@@ -1,13 +1,15 @@
 """Tasks of lm-eval's and of third parties.
 
 Generation tasks are ours to answer: its prompts, few-shot examples, stops and scores, our engine,
-stored samples and decoding seeds. All others are run by lm-eval over our engine.
+stored samples and decoding seeds. All others are run by lm-eval over our engine. What asks lm-eval
+imports it where it is used: that takes a second of a core, and tasks of our own need none of it.
 """
 
 import shlex
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,14 +25,14 @@ from kdbench.harness.files.records import EvaluationRecord, Missing, SampleRow, 
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
-from kdbench.harness.lm.answers import StockPrompt, score_stock, stock_prompts
-from kdbench.harness.lm.likelihoods import evaluate_stock
-from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, chat_text
 from kdbench.tasks.catalogue import join_edition
 from kdbench.tasks.protocols import Protocol
+
+if TYPE_CHECKING:
+    from kdbench.harness.lm.answers import StockPrompt
 
 KEPT = (
     "results",
@@ -43,6 +45,13 @@ KEPT = (
     "configs",
 )
 """What of lm-eval's results goes into results.json, beside kdbench's own files."""
+
+
+def generates(name: str, folders: Sequence[Path]) -> bool:
+    """Whether a task of lm-eval's is answered in words; see `kdbench.harness.lm.tasks.generates`."""
+    from kdbench.harness.lm import tasks
+
+    return tasks.generates(name, folders)
 
 
 def prepare(
@@ -68,6 +77,8 @@ def prepare(
         InputError: the task cannot be loaded, its settings leave no room for a prompt, or its
             prompts are to be answered in different ways.
     """
+    from kdbench.harness.lm.answers import stock_prompts
+
     limit, form = config.tasks.limit, config.task_format
     asked = stock_prompts(
         name,
@@ -113,7 +124,7 @@ def check_room(name: str, wanted: int, room: int) -> None:
 
 
 def _doc(
-    place: int, prompt: StockPrompt, form: PromptFormat, tokenizer: Any, room: int
+    place: int, prompt: "StockPrompt", form: PromptFormat, tokenizer: Any, room: int
 ) -> PromptDoc:
     text = prompt.context
     if form.template not in (
@@ -137,6 +148,9 @@ def score_samples(
     Raises:
         InputError: the task asks something else by now than was answered, or is not there.
     """
+    from kdbench.harness.lm.answers import score_stock
+    from kdbench.harness.lm.tasks import metric_cards
+
     folders, results = include_folders(task_files), {}
     if record.place and not task_files:
         raise InputError(
@@ -170,6 +184,9 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
     """A task that reads likelihoods, as lm-eval would run it: its own prompts, in the chat format if
     that is the template of tasks, else as they are.
     """
+    from kdbench.harness.lm.likelihoods import evaluate_stock
+    from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
+
     folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
     chat = config.task_template == "chat"
 

@@ -26,7 +26,6 @@ from kdbench.harness.identity import (
     shared_id,
     training_parts,
 )
-from kdbench.harness.lm.answers import most_new_tokens
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.runner.data import TrainingData, prepare_data
@@ -135,6 +134,8 @@ def _check_room(config: RunConfig, model: Located, tokenizer: PreTrainedTokenize
     folders = include_folders(config.tasks.include_path)
     for task in tasks_of(config.tasks):
         if task.kind == "lm-eval":
+            from kdbench.harness.lm.answers import most_new_tokens
+
             wanted = most_new_tokens(task.name, folders)
             check_room(task.name, wanted, room(model, tokenizer))
 

@@ -1,0 +1,116 @@
+"""CPU time of optimiser steps of two checkouts, in turns, and whether they end with the same bytes.
+
+    python benchmarks/steps.py --before OTHER [--methods dpkd,opd,distillm] [--steps 40] [--turns 3] [--json]
+
+Each side is the first ``--steps`` steps of ``kdbench train`` on a suite, evaluations on the development
+set included, in a process and a folder of its own, with one thread; teacher, init and teacher answers are
+made once, before, by ``--before``. OTHER is another checkout of kdbench (``git worktree add OTHER COMMIT``)
+whose dependencies are those of this environment. Times are of the training alone, not of the start. Ends
+with 1 if a student or a logged loss differs in a byte.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDERS = ("harness", "trainers", "tasks", "reports")
+TIMED = """
+import sys, time
+from kdbench.trainers.loop import Loop
+run = Loop.run
+def timed(loop):
+    began = time.process_time()
+    state = run(loop)
+    print("seconds", time.process_time() - began, state.step)
+    return state
+Loop.run = timed
+from kdbench.harness.cli import main
+main(sys.argv[1:])
+"""
+
+
+class Trained(NamedTuple):
+    """One training: CPU milliseconds a step, and a digest of what came out."""
+
+    step_ms: float
+    digest: str
+
+
+def package(repo: Path, folder: Path) -> Path:
+    """A folder to import a checkout's kdbench from."""
+    target = folder / "kdbench"
+    target.mkdir(parents=True)
+    for name in FOLDERS:
+        (target / name).symlink_to(repo / name)
+    for file in (repo / "harness" / "package").glob("*.py"):
+        (target / file.name).symlink_to(file)
+    return folder
+
+
+def trained(code: Path, arguments: list[str], runs: Path, cache: Path) -> Trained:
+    """The training of one command line, by one checkout."""
+    command = [sys.executable, "-c", TIMED, "train", *arguments, "--quiet", "--runs-dir", str(runs)]
+    own = {"KDBENCH_CACHE": str(cache), "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=os.environ | own, stdout=subprocess.PIPE, text=True, check=True
+    )
+    line = [line for line in done.stdout.splitlines() if line.startswith("seconds")][-1]
+    _, seconds, steps = line.split()
+    (folder,) = runs.glob("*/train")
+    digest = hashlib.sha256((folder / "student" / "model.safetensors").read_bytes())
+    for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        row.pop("wall_s", None)
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return Trained(1000 * float(seconds) / int(steps), digest.hexdigest()[:16])
+
+
+def main() -> None:
+    """Runs the turns and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--before", type=Path, required=True)
+    parser.add_argument("--suite", default="mini")
+    parser.add_argument("--methods", default="dpkd,opd,distillm")
+    parser.add_argument("--set", action="append", default=[], help="as of kdbench train")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    here = Path(__file__).resolve().parents[1]
+    ratios, equal = {}, True
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        sides = {"before": options.before.resolve(), "after": here}
+        code = {side: package(repo, place / side) for side, repo in sides.items()}
+        cache = place / "cache"
+        given = ["--suite", options.suite, "--set", f"train.steps={options.steps}"]
+        given += [word for text in options.set for word in ("--set", text)]
+        for method in options.methods.split(","):
+            arguments = [*given, "--method", method]
+            trained(code["before"], arguments, place / f"{method}-first", cache)
+            found: dict[str, list[Trained]] = {side: [] for side in sides}
+            for turn in range(options.turns):
+                for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+                    runs = place / f"{method}-{side}-{turn}"
+                    found[side].append(trained(code[side], arguments, runs, cache))
+                    ms, digest = found[side][-1]
+                    print(f"{method:12s} turn {turn + 1} {side:6s} {ms:7.1f} ms a step, {digest}")
+            middle = {s: statistics.median(t.step_ms for t in found[s]) for s in sides}
+            ratios[method] = middle["before"] / middle["after"]
+            same = len({t.digest for side in found.values() for t in side}) == 1
+            equal &= same
+            words = "the same bytes" if same else "OTHER BYTES"
+            print(f"{method:12s} {ratios[method]:.2f} times as fast (medians), {words}", flush=True)
+    if options.json:
+        print(json.dumps(ratios))
+    sys.exit(not equal)
+
+
+if __name__ == "__main__":
+    main()
