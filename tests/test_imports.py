@@ -1,6 +1,8 @@
 """Import rules that layers cannot say: one door for each foreign library, and a light command."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.util import module_from_spec, spec_from_file_location
@@ -86,3 +88,12 @@ def test_files_and_functions_stay_small() -> None:
             if isinstance(node, ast.FunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 assert length <= 60, f"{name}.{node.name} has {length} lines"
+
+
+def test_a_run_imports_no_library_that_its_tasks_do_not_need() -> None:
+    code = (
+        "import sys, kdbench.harness.runner.commands; "
+        "print(*({'lm_eval', 'datasets', 'nltk', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from kdbench.harness.config import Request, TrainConfig
 from kdbench.harness.contents import HUB_FILES, TOKENIZER_FILES, tokenizer_fingerprint
 from kdbench.harness.files.records import IdentityRecord, ModelRef
+from kdbench.harness.files.rows import drop_lines
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import append_rows, read_rows, write_json
 from kdbench.harness.identity import Contents
@@ -137,6 +138,17 @@ def test_the_first_answer_in_the_file_is_everybodys(tmp_path: Path) -> None:
     assert [row["index"] for row in read_rows(path)] == [0, 1, 2]
     append_rows(path, [{"index": 0, "key": 100, "response": [9]}])
     assert responses(TeacherAnswers(TRAIN, path, sampler(3), writes=True), 0, 3) == [(1,), (3,)]
+
+
+def test_answers_of_others_are_read_before_any_is_sampled(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    one = TeacherAnswers(TRAIN, path, sampler(1), writes=True)
+    two = TeacherAnswers(TRAIN, path, sampler(2), writes=True)
+    responses(one, 0, 1, 2)
+    assert responses(two, 2) == [(1,)]
+    drop_lines(path, [1, 2, 3])  # as who heals the file: it is another one now
+    append_rows(path, [{"index": 3, "key": 103, "response": [9]}], digests=True)
+    assert responses(two, 3, 0) == [(9,), (1,)]
 
 
 WORKER = """

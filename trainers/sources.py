@@ -15,7 +15,7 @@ from pydantic import Field
 
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import Record
-from kdbench.harness.files.rows import drop_lines, read_checked
+from kdbench.harness.files.rows import Place, drop_lines, read_checked, read_on
 from kdbench.harness.files.store import Say, append_rows, to_stderr
 from kdbench.trainers.method import Context, Dimension, Method, MethodConfig, Responses, Stream
 from kdbench.trainers.types import Answer, Prompt, Sequence
@@ -140,15 +140,25 @@ class TeacherAnswers:
     def __post_init__(self) -> None:
         if self.writes and read_checked(self.path, AnswerRow)[1]:
             self._heal()
-        self._found: dict[int, tuple[int, ...]] = _of_main(self._read() if self.writes else {})
+        self._place = Place()  # how far the file was read
+        self._found: dict[int, tuple[int, ...]] = {}
+        self._look()
 
     def pick(self, indices: Iterable[int]) -> list[Sequence]:
         """The teacher's answers to these examples; what is missing is sampled together."""
         wanted = list(indices)
-        missing = [i for i in dict.fromkeys(wanted) if i not in self._found]
-        if missing:
+        if self._missing(wanted):
+            self._look()  # another run may have asked for the same ones
+        if missing := self._missing(wanted):
             self._add(missing)
         return [with_response(self.prompts[i], self._found[i]) for i in wanted]
+
+    def _missing(self, wanted: list[int]) -> list[int]:
+        return [i for i in dict.fromkeys(wanted) if i not in self._found]
+
+    def _look(self) -> None:
+        """Takes in what was added to the file since it was last looked at."""
+        self._found |= _of_main(self._read() if self.writes else {})
 
     def _add(self, indices: list[int]) -> None:
         answers = self.sample(as_prompts([self.prompts[i] for i in indices]))
@@ -162,13 +172,16 @@ class TeacherAnswers:
                     if i not in there
                 ]
                 append_rows(self.path, rows, digests=True)
-            found |= {i: ids for i, ids in there.items() if i not in self._found}
+            found |= there
         self._found |= _of_main(found)
 
     def _read(self) -> dict[int, tuple[int, ...]]:
+        """Answers that were not known, from the lines that were not read yet."""
         found: dict[int, tuple[int, ...]] = {}
-        for row in read_checked(self.path, AnswerRow)[0]:
-            if row.index < len(self.prompts) and self.prompts[row.index].key == row.key:
+        rows, _, self._place = read_on(self.path, AnswerRow, self._place)
+        for row in rows:
+            ours = row.index < len(self.prompts) and self.prompts[row.index].key == row.key
+            if ours and row.index not in self._found:
                 found.setdefault(row.index, tuple(row.response))
         return found
 

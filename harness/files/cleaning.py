@@ -26,6 +26,7 @@ CACHE = {
     "base": "students before any training: pruned, or random by a seed; made again when needed",
     "teacher-answers": "a teacher's answers to training prompts; drawn again when a method needs them",
     "preflight": "what was tried of models and pairs; tried again, in seconds",
+    "world": "rows of the generated world; made again, in seconds",
     "known": "which ids a configuration has; looked up again",
     "studies": "studies written out as runs; written again, in seconds",
     "board": "paired tests of boards; made again, in seconds to minutes",

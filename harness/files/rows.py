@@ -5,9 +5,10 @@ make them again.
 """
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -17,19 +18,39 @@ from kdbench.harness.files.store import reading, write_bytes
 R = TypeVar("R", bound=BaseModel)
 
 
+class Place(NamedTuple):
+    """How far a file was read: which file it was, and the byte behind its last whole line."""
+
+    inode: int = 0
+    offset: int = 0
+
+
 def read_checked(path: Path | str, model: type[R]) -> tuple[list[R], list[int]]:
     """The whole rows of a file with a digest in each, and the numbers of lines that are damaged."""
+    rows, damaged, _ = read_on(path, model, Place())
+    return rows, damaged
+
+
+def read_on(path: Path | str, model: type[R], place: Place) -> tuple[list[R], list[int], Place]:
+    """As `read_checked`, of the lines behind a place; also says how far it is read now.
+
+    From the beginning if the file is another by now: who takes lines out writes a new one. Numbers of
+    damaged lines count from the place.
+    """
     if not Path(path).exists():
-        return [], []
-    with reading(path):
-        data = Path(path).read_bytes()
+        return [], [], Place()
+    with reading(path), open(path, "rb") as file:
+        inode = os.fstat(file.fileno()).st_ino
+        begin = place.offset if inode == place.inode else 0
+        file.seek(begin)
+        data = file.read()
     rows, damaged = [], []
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:
             rows.append(model.model_validate(checked_row(line, json.loads(line))))
         except (ValueError, RecursionError):
             damaged.append(number)
-    return rows, damaged
+    return rows, damaged, Place(inode, begin + data.rfind(b"\n") + 1)
 
 
 def drop_lines(path: Path | str, numbers: Collection[int]) -> None:

@@ -20,6 +20,7 @@ from kdbench.tasks.mini.dice import Dice, bucket
 from kdbench.tasks.mini.facts import VERBS, build, noun_phrase
 from kdbench.tasks.mini.kinds import Kind, Slots
 from kdbench.tasks.mini.parse import GROUPS, render
+from kdbench.tasks.mini.stored import stored
 from kdbench.tasks.mini.truth import Truth
 
 Row = dict[str, Any]
@@ -107,6 +108,11 @@ def truth_of(size: str, world_seed: int = 0) -> Truth:
 
 @lru_cache(maxsize=32)
 def _rows(split: str, size: str, world_seed: int) -> tuple[Row, ...]:
+    name, count = f"{split}-{size}-{world_seed}", SIZES[size][split]
+    return stored(name, count, lambda: _made(split, size, world_seed))
+
+
+def _made(split: str, size: str, world_seed: int) -> tuple[Row, ...]:
     truth, taken = truth_of(size, world_seed), set[str]()
     out: list[Row] = []
     for i in range(SIZES[size][split]):
