@@ -25,8 +25,8 @@ from kdbench.harness.config import Request
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.progress import Progress
 from kdbench.harness.resolve import resolve
-from kdbench.harness.runner.commands import method_job
 from kdbench.harness.runner.data import prepare_data
+from kdbench.harness.runner.jobs import method_job
 from kdbench.harness.runner.prepare import init_student, prepare, tuned_teacher
 from kdbench.harness.runner.training import assembled
 from kdbench.harness.session import open_session

@@ -22,6 +22,7 @@ import typer.main
 
 from kdbench.harness.errors import KdbenchError
 from kdbench.harness.printing import guarded, printable
+from kdbench.harness.verbs.capture import capture
 from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
 from kdbench.harness.verbs.distill import distill
@@ -63,7 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 VERBS = {
-    "Make runs": (distill, run, train, evaluate, ablate, tune),
+    "Make runs": (distill, run, train, evaluate, ablate, tune, capture),
     "Score stored answers": (score, judge),
     "Read runs": (leaderboard, compare, show, report, check, claims, ledger, bundle),
     "Look after runs": (ls, watch, clean),

@@ -28,8 +28,10 @@ COLDEST = 1e-4
 """Temperature below which logits overflow."""
 
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
-# micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
-NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
+# micro-batch or remembered teacher outputs may take, whether the teacher is read from disk (a store that
+# rounds is in the parts of a run, see `kdbench.harness.identity.run_parts`), and how often a kill-safe
+# state is written.
+NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb", "teacher_store"})
 # Settings in which runs trained as their suite says may differ.
 FREE = NOT_HASHED | {"seed", "init_seed"}
 

@@ -21,6 +21,7 @@ from kdbench.harness.config import NOT_HASHED, RunConfig, TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import EvaluationRecord, IdentityRecord, ModelRef
 from kdbench.harness.files.run_folder import RunFolder, runs_in
+from kdbench.trainers.store.settings import exact
 
 VERSION = 3
 """Raise it when a default changes its value, or when an id is made of other parts."""
@@ -89,12 +90,16 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
     Out, because the student is the same: names and paths of models and data, `NOT_HASHED`, device,
     log level. Out, because evaluations are added to a run and have keys of their own: tasks,
     protocol, generate. Out, because it is a label: suite, regime, tuning. Our own code's version is
-    out too: a change of code stops a run as drift instead of silently starting another.
+    out too: a change of code stops a run as drift instead of silently starting another. A teacher store
+    that is read is in only if it is not exact.
 
     Raises:
         ValueError: a precision is still ``auto``.
     """
     trainings = {"train": config.train, "init_sft": config.init_sft, "teacher": config.teacher_sft}
+    rounded = (
+        {} if exact(config.train.teacher_store) else {"teacher_store": config.train.teacher_store}
+    )
     if any(t is not None and t.precision == "auto" for t in trainings.values()):
         raise ValueError("precision must be resolved before a run has an id")
     return {
@@ -110,6 +115,7 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
             name: training_parts(training, config.tasks.rouge_tokenizer)
             for name, training in trainings.items()
         },
+        **rounded,
     }
 
 
@@ -154,6 +160,42 @@ def shared_id(
             "rows": departures(config.data, (*DATA_NAMES, "prompts_limit")),
             "training": training_parts(training, config.tasks.rouge_tokenizer),
             **more,
+        }
+    )
+
+
+def store_id(
+    config: RunConfig, contents: Contents, teacher: ModelRef, tokenizer: str, answers: str = ""
+) -> str:
+    """Id of what a teacher gives at the rows of the training data, or at its own answers to the prompts.
+
+    Out, because what is stored is the same to rounding: device, micro-batches, the pair's student (its
+    tokenizer is in), training seeds, and what is in none of the rows (development set, plain text).
+
+    Args:
+        config: whose template, data settings, lengths and precision hold, and kind of store.
+        contents: of its data.
+        teacher: as it teaches.
+        tokenizer: fingerprint of the student's, in whose tokens rows are.
+        answers: id of the teacher's answers; empty: the data set's.
+
+    Raises:
+        ValueError: the precision is still ``auto``.
+    """
+    training = config.train
+    if training.precision == "auto":
+        raise ValueError("precision must be resolved before a store has an id")
+    elsewhere = (*DATA_NAMES, "prompts_limit", "dev_limit", "text_limit", "text_tokens")
+    return identity(
+        {
+            "teacher": model_id(teacher),
+            "tokenizer": tokenizer,
+            "data": answers or contents.train,
+            "template": config.pair.template,
+            "rows": departures(config.data, elsewhere),
+            "lengths": [training.max_prompt, training.max_length],
+            "precision": training.precision,
+            "kept": training.teacher_store,
         }
     )
 

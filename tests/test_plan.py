@@ -145,6 +145,7 @@ def test_work_is_what_the_card_says(method: str) -> None:
     assert work_of(method, {}) == work
     assert work.loaded == (card.teacher_logits or card.teacher_samples)
     assert work.text == card.plain_text
+    assert work.given == bool(found(found.Config()).reads())
     assert bool(work.sampled) == (card.student_samples and method != "plad")
     if not card.teacher_logits:
         assert not work.teacher
@@ -184,6 +185,27 @@ def test_each_setting_takes_memory_away() -> None:
     all_weights = peak(whole)
     config = with_lora(config, 16)
     assert all_weights > peak(whole)
+
+
+def test_a_store_takes_the_teacher_out_of_training() -> None:
+    def planned(kind: str, method: str = "fkd", **more: str) -> Any:
+        given = [f"train.teacher_store={kind}", *(f"{k}={v}" for k, v in more.items())]
+        config = outline(suite="minillm-llama-7b", method=method, assignments=given)
+        work = work_of(method, config.method.options)
+        return plan(config, models_of(config), work, machine_of("8x80"), Scaling(shard="fsdp2"))
+
+    live, stored, half = planned("none"), planned("hidden"), planned("hidden-bf16")
+    peaks = [{p.name: p.peak for p in made.phases} for made in (live, stored)]
+    assert "teacher store" not in peaks[0]
+    body = 2 * (live.models.teacher.parameters - live.models.teacher.head)
+    assert peaks[0]["training"] - peaks[1]["training"] == body
+    place = "teacher store (cache)"
+    positions = 11_300 * 80
+    head = 2 * live.models.teacher.head
+    assert stored.disk[place] == half.disk[place] == positions * 2 * 5120 + head  # in bf16 anyway
+    short = planned("hidden", **{"train.steps": "10", "train.batch_size": "8"})
+    assert short.disk[place] == 80 * 80 * 2 * 5120 + head
+    assert place not in planned("hidden", "minillm").disk
 
 
 def test_the_verb(tmp_path: Path) -> None:

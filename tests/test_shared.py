@@ -24,7 +24,7 @@ from kdbench.harness.files.store import append_rows, read_rows, write_json
 from kdbench.harness.identity import Contents
 from kdbench.harness.progress import Progress
 from kdbench.harness.resolve import resolve
-from kdbench.harness.runner.commands import _teacher_samples
+from kdbench.harness.runner.jobs import teacher_samples
 from kdbench.harness.runner.models import Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
 from kdbench.harness.runner.rows import Rows
@@ -100,7 +100,7 @@ def answers_file(folder: Path, *settings: str, ends: object = 2) -> Path:
         shared=0,
         data=None,
     )
-    return _teacher_samples(session, prepared, teacher)
+    return teacher_samples(session, prepared, teacher)
 
 
 def test_answers_are_shared_by_runs_that_would_sample_the_same(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +28,8 @@ from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
-from kdbench.trainers.teacher import TeacherSide, frozen_copy, teacher_side
+from kdbench.trainers.store.states import StoredStates
+from kdbench.trainers.teacher import TeacherMemory, TeacherSide, frozen_copy, teacher_side
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
 DEV_SEED = 10
@@ -44,6 +46,7 @@ class Parts:
         student: model to train, float32; with adapters, in the precision that it runs in.
         base: what adapters are merged into at the end; None: the student as it is given.
         teacher: frozen, in the precision it runs in; or None.
+        stored: what it gives, if that is read from disk; ``teacher`` then has shapes and no values.
         vocabulary: the student's.
         teacher_vocab: real tokens of a teacher with a tokenizer of its own; None: the student's.
         twin: a sequence in that tokenizer.
@@ -65,6 +68,7 @@ class Parts:
     student: PreTrainedModel
     base: Base | None = None
     teacher: PreTrainedModel | None
+    stored: StoredStates | None = None
     vocabulary: Vocabulary
     teacher_vocab: int | None = None
     twin: Callable[[Sequence], Sequence] | None = None
@@ -96,23 +100,17 @@ def assemble(parts: Parts) -> Loop:
         student = student.double()
     lora = parts.recipe.lora
     adapted = adapt(student, lora, seed=parts.recipe.seed, base=parts.base) if lora else None
-    teacher = None if parts.teacher is None else parts.teacher.to(device)
+    teacher = parts.teacher
+    if teacher is not None and parts.stored is None:
+        teacher = teacher.to(device)
     parts = replace(parts, student=student, teacher=teacher)
-    layout = _layout(parts)
-    side = None
-    if teacher is not None:
-        head = head_of(teacher, parts.teacher_vocab or parts.vocabulary.size)
-        alike = parts.teacher_vocab is None
-        side = teacher_side(teacher, head, layout, parts.recipe, alike=alike)
-    engine = LoadedModel(
-        model=student,
-        vocabulary=parts.vocabulary,
-        batch_size=parts.decode_rows,
-        chunk=parts.decode_chunk,
-        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
-        layout=layout,
-        micro_tokens=parts.recipe.micro_tokens,
-        autocast=parts.accelerator.autocast,
+    models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
+    layout = layout_of(parts, models)
+    side = None if teacher is None else _side(parts, teacher, layout)
+    engine = engine_of(
+        parts,
+        student,
+        layout,
         # the quick decoder reads adapters with their layers' weights; what others do with them is slow
         writer=adapted.merged if adapted and not is_plain_llama(student) else None,
     )
@@ -130,11 +128,21 @@ def assemble(parts: Parts) -> Loop:
     )
 
 
-def _layout(parts: Parts) -> Layout:
+def _side(parts: Parts, teacher: PreTrainedModel, layout: Layout) -> TeacherSide:
+    """The teacher as it is asked."""
+    vocab = parts.teacher_vocab or parts.vocabulary.size
+    if parts.stored is not None:
+        return TeacherSide(teacher, replace(parts.stored.head, vocab=vocab), parts.stored)
+    alike = parts.teacher_vocab is None
+    return teacher_side(teacher, head_of(teacher, vocab), layout, parts.recipe, alike=alike)
+
+
+def layout_of(parts: Parts, models: Iterable[PreTrainedModel]) -> Layout:
+    """How sequences become rows that all of these models can read."""
     packed, device = parts.packed, parts.accelerator.device
     if packed is None:
         ids = min(parts.vocabulary.size, parts.teacher_vocab or parts.vocabulary.size)
-        packed = all(is_packable(m, ids) for m in (parts.student, parts.teacher) if m is not None)
+        packed = all(is_packable(model, ids) for model in models)
     # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
     row = parts.recipe.micro_tokens if device.type == "cpu" else parts.recipe.max_length
     pad_id = parts.vocabulary.pad_id
@@ -168,28 +176,18 @@ def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
 def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Context:
     recipe, accelerator = parts.recipe, parts.accelerator
     teacher = None
-    if side is not None and parts.teacher_vocab is None:
+    if side is not None and parts.teacher_vocab is None and parts.stored is None:
         teacher = replace(engine, model=side.model, read=side.hidden, writer=None)
     meter: Counter[str] = Counter()
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)
-
-    def ask_teacher(prompts: list[Prompt], temperature: float) -> list[Answer]:
-        """Not booked: `pick` books the answers that a run needs, whichever run made them."""
-        seeded = replace(decoding, seed=SAMPLING_SEED, temperature=temperature)
-        return replace(services, meter=Counter()).answer(prompts, seeded, model="teacher")
-
     prompts = parts.prompts or parts.train
-    taught = {
-        greedy: TeacherAnswers(
-            prompts,
-            parts.answers.with_name(f"{'greedy' if greedy else parts.answers.stem}.jsonl"),
-            partial(ask_teacher, temperature=0.0 if greedy else 1.0),
-            writes=accelerator.is_main_process,
-            say=parts.say,
-        )
-        for greedy in (False, True)
-    }
+
+    def ask_teacher(prompts: list[Prompt], decoding: Decoding) -> list[Answer]:
+        """Not booked: `pick` books the answers that a run needs, whichever run made them."""
+        return replace(services, meter=Counter()).answer(prompts, decoding, model="teacher")
+
+    taught = {g: teacher_answers(parts, ask_teacher, greedy=g) for g in (False, True)}
     seen: set[int] = set()
 
     def pick(indices: Iterable[int], *, greedy: bool = False) -> list[Sequence]:
@@ -218,11 +216,44 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
         taught=seen,
         twin=parts.twin,
     )
-    if side is not None and side.memory is not None:
+    if side is not None and isinstance(side.memory, TeacherMemory):
         ctx.keep = side.memory.keep
         if accelerator.num_processes == 1:
             _announce(ctx)
     return ctx
+
+
+def teacher_answers(
+    parts: Parts, ask: Callable[[list[Prompt], Decoding], list[Answer]], *, greedy: bool
+) -> TeacherAnswers:
+    """The shared answers of the teacher to the prompts of a training; ``ask`` samples those that lack."""
+    decoding = Decoding(
+        max_new_tokens=parts.recipe.max_response,
+        seed=SAMPLING_SEED,
+        temperature=0.0 if greedy else 1.0,
+    )
+    return TeacherAnswers(
+        parts.prompts or parts.train,
+        parts.answers.with_name(f"{'greedy' if greedy else parts.answers.stem}.jsonl"),
+        lambda prompts: ask(prompts, decoding),
+        writes=parts.accelerator.is_main_process,
+        say=parts.say,
+    )
+
+
+def engine_of(parts: Parts, model: PreTrainedModel, layout: Layout, **more: Any) -> LoadedModel:
+    """A model of a training as it answers and scores there."""
+    return LoadedModel(
+        model=model,
+        vocabulary=parts.vocabulary,
+        batch_size=parts.decode_rows,
+        chunk=parts.decode_chunk,
+        sampling_dtype=sampling_dtype(parts.recipe.sample_precision),
+        layout=layout,
+        micro_tokens=parts.recipe.micro_tokens,
+        autocast=parts.accelerator.autocast,
+        **more,
+    )
 
 
 def _announce(ctx: Context) -> None:

@@ -146,14 +146,8 @@ class Context:
         A fresh permutation each epoch; a pure function of (seed, salt, step), so that the order is the
         same for every method and needs no state to resume. ``n`` is the population (default: train).
         """
-        size = size or self.batch_size
-        n = n or len(self.train)
-        picked: list[int] = []
-        while len(picked) < size:
-            epoch, offset = divmod(step * size + len(picked), n)
-            order = _permutation(n, self.seed, salt, epoch)
-            picked += order[offset : offset + size - len(picked)]
-        return picked
+        size, n = size or self.batch_size, n or len(self.train)
+        return indices_of(step, size=size, n=n, seed=self.seed, salt=salt)
 
     def batch(self, step: int) -> list[Sequence]:
         """Training examples of optimiser step ``step``, with the data set's responses."""
@@ -191,6 +185,16 @@ class Context:
         if not self.text:
             return []
         return [self.text[i] for i in self.indices(step, salt=1, n=len(self.text))]
+
+
+def indices_of(step: int, *, size: int, n: int, seed: int, salt: int = 0) -> list[int]:
+    """Which ``size`` of ``n`` items an optimiser step has; see `Context.indices`."""
+    picked: list[int] = []
+    while len(picked) < size:
+        epoch, offset = divmod(step * size + len(picked), n)
+        order = _permutation(n, seed, salt, epoch)
+        picked += order[offset : offset + size - len(picked)]
+    return picked
 
 
 @lru_cache(maxsize=8)
@@ -249,6 +253,16 @@ class Method:
         ``loss`` is minimised, with gradient; all entries are logged, divided by the stream's count.
         """
         raise NotImplementedError
+
+    def reads(self) -> tuple[Responses, ...]:
+        """Whose responses the teacher is asked about, where all are there before training; else none.
+
+        What is told here can be read from a store (`kdbench.trainers.store`) instead of a teacher in
+        memory. By default the data set's, for a method that says that it samples nothing.
+        """
+        card = self.card
+        known = card.teacher_logits and card.policy == "off" and not card.student_samples
+        return ("data",) if known else ()
 
     def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
         """Called after each evaluation on the development set."""

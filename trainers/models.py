@@ -104,6 +104,17 @@ def verify_model(ref: str) -> PreTrainedModel:
         return _loaded(ref, dtype)
 
 
+def shell_of(ref: str, *, dtype: torch.dtype) -> PreTrainedModel:
+    """A model's configuration, shapes and end tokens without values; no weights are read."""
+    if ref.endswith(".gguf"):
+        return moved(load_model(ref, dtype=dtype), device="meta")
+    with quiet(), foreign(f"cannot load a model from {ref!r}", LOADABLE):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            **_place(ref), use_safetensors=True, device_map=META, dtype=dtype
+        )
+    return model.eval()
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' bars and reports: what only looks has nothing to show."""

@@ -94,6 +94,10 @@ class OnResponses(Method, abstract=True):
         """The step's batch with the configured responses."""
         return (Stream.of("response", ctx.responses(step, self.config.responses)),)
 
+    def reads(self) -> tuple[Responses, ...]:
+        """The configured ones, of a method that asks the teacher about them."""
+        return (self.config.responses,) if super().reads() else ()
+
 
 def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:
     """The language-modelling loss that several papers add (MiniLLM's L_PT, DPKD's LM term).

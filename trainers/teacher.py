@@ -12,6 +12,7 @@ is first asked for: what is remembered does not depend on when it was computed.
 import copy
 from collections.abc import Sequence as Seq
 from dataclasses import KW_ONLY, dataclass, replace
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -24,17 +25,24 @@ from kdbench.trainers.types import Packed, Sequence
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 
 
+class Remembered(Protocol):
+    """What stands between a frozen model and whoever asks for its hidden states."""
+
+    def hidden(self, packed: Packed) -> torch.Tensor:
+        """The model's hidden states for the targets of a micro-batch, (N, D)."""
+
+
 @dataclass(slots=True)
 class TeacherSide:
     """A frozen model with its head.
 
-    ``memory`` may save its forward pass; ``shared`` names weights of the model that it shares with
-    the student, since they never change.
+    ``memory`` may save its forward pass, or stand for it: then the model may have no values. ``shared``
+    names weights of the model that it shares with the student, since they never change.
     """
 
     model: PreTrainedModel
     head: Head
-    memory: "TeacherMemory | None" = None
+    memory: "Remembered | None" = None
     shared: frozenset[str] = frozenset()
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -131,12 +139,18 @@ class TeacherMemory:
         return None
 
     def _forward(self, sequences: Seq[Sequence]) -> list[torch.Tensor]:
-        """Hidden states of each sequence."""
-        out: list[torch.Tensor] = []
-        for batch in micro_batches([replace(s, columns={}) for s in sequences], self.micro_tokens):
-            hidden = backbone_hidden(self.model, self.layout(batch))
-            out += hidden.split([s.targets for s in batch])
-        return out
+        return hidden_of(self.model, self.layout, sequences, self.micro_tokens)
+
+
+def hidden_of(
+    model: PreTrainedModel, layout: Layout, sequences: Seq[Sequence], micro_tokens: int
+) -> list[torch.Tensor]:
+    """Hidden states that predict the targets of each sequence, computed in their order."""
+    out: list[torch.Tensor] = []
+    for batch in micro_batches([replace(s, columns={}) for s in sequences], micro_tokens):
+        hidden = backbone_hidden(model, layout(batch))
+        out += hidden.split([s.targets for s in batch])
+    return out
 
 
 class _Shelf:

@@ -25,6 +25,8 @@ CACHE = {
     "inits": "students after their SFT, from which methods start; trained again when a run needs one",
     "base": "students before any training: pruned, or random by a seed; made again when needed",
     "teacher-answers": "a teacher's answers to training prompts; drawn again when a method needs them",
+    "teacher-store": "what a teacher gives at training rows (hidden states); computed again when needed",
+    "teacher-heads": "heads of teachers, for stores; copied again when needed",
     "preflight": "what was tried of models and pairs; tried again, in seconds",
     "world": "rows of the generated world; made again, in seconds",
     "known": "which ids a configuration has; looked up again",

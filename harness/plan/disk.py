@@ -2,8 +2,10 @@
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.plan.memory import Job
-from kdbench.harness.plan.rows import task_prompts
+from kdbench.harness.plan.rows import Rows, task_prompts
 from kdbench.harness.plan.shapes import Shape
+from kdbench.harness.plan.times import stored_rows
+from kdbench.trainers.store.settings import bytes_of
 
 CHECKPOINT = 3 * 4
 """Bytes a parameter of a checkpoint: weights and two moments in float32."""
@@ -24,7 +26,19 @@ def training(trained: int, student: int = 0) -> int:
     return checkpoints(trained) + WEIGHTS * max(trained, student)
 
 
-def of_run(config: RunConfig, teacher: Shape, job: Job) -> dict[str, int]:
+def of_store(kind: str, teacher: Shape, positions: float, element: int) -> int:
+    """Bytes of a teacher store: what it keeps at each position, and the head.
+
+    Args:
+        kind: of ``train.teacher_store``.
+        teacher: the model.
+        positions: targets of all rows.
+        element: bytes of a hidden unit as the teacher gives it.
+    """
+    return round(positions * bytes_of(kind, teacher.embed, element)) + element * teacher.head
+
+
+def of_run(config: RunConfig, teacher: Shape, job: Job, rows: Rows) -> dict[str, int]:
     """Bytes while each training runs, and what stays."""
     student = job.student.parameters
     found = {
@@ -36,6 +50,12 @@ def of_run(config: RunConfig, teacher: Shape, job: Job) -> dict[str, int]:
     if config.teacher_sft is not None:
         found["teacher's checkpoints (while it is fine-tuned)"] = checkpoints(teacher.parameters)
         found["fine-tuned teacher (cache)"] = WEIGHTS * teacher.parameters
+    if job.stored:
+        element = {"bf16": 2, "fp64": 8}.get(config.train.precision, 4)
+        positions = stored_rows(job, rows) * rows.lengths.response
+        found["teacher store (cache)"] = of_store(
+            config.train.teacher_store, teacher, positions, element
+        )
     drawn = sum(len(way.seeds) for way in config.generate.ways)
     found["answers"] = task_prompts(config) * drawn * ANSWER
     return found

@@ -53,6 +53,7 @@ class Job:
     Attributes:
         student: the model that is trained.
         teacher: the frozen one, if the method has it in memory.
+        stored: whether it is read from a store, so that only its head is.
         recipe: with its precision resolved.
         work: what a step does.
         lengths: of the rows.
@@ -67,6 +68,7 @@ class Job:
     decode_rows: int
     machine: Machine
     scaling: Scaling = WHOLE
+    stored: bool = False
 
     @property
     def vocab(self) -> int:
@@ -155,10 +157,16 @@ def resident(job: Job) -> dict[str, int]:
     parts["frozen copies"] = job.work.copies * full * copied // shares
     if job.teacher is not None:
         size = _answering(job)
-        parts["teacher"] = size * job.teacher.parameters // job.scaling.teacher_share(job.ranks)
+        share = 1 if job.stored else job.scaling.teacher_share(job.ranks)
+        parts["teacher"] = size * _held(job, job.teacher) // share
         if job.half and job.machine.cpu and not job.machine.amx:
             parts["teacher"] += 4 * job.teacher.head
     return parts
+
+
+def _held(job: Job, teacher: Shape) -> int:
+    """Parameters of the teacher that are in memory: of one that is read from a store its head."""
+    return teacher.head if job.stored else teacher.parameters
 
 
 def _answering(job: Job) -> int:
@@ -176,7 +184,7 @@ def stepping(job: Job) -> Parts:
     parts["half-precision weights"] = activations.cast_weights(job.student, run)
     parts["gathered"] = _gathered(job)
     teaching = 0
-    if job.teacher is not None and job.work.teacher:
+    if job.teacher is not None and job.work.teacher and not job.stored:
         teaching = activations.transient(job.teacher, run)
     inside = activations.transient(job.student, run) // 4  # of the layer that runs last
     parts["head"] = max(head(job), teaching, inside)
@@ -212,7 +220,8 @@ def _gathered(job: Job) -> int:
         size = 2 if frozen and job.half else job.full
         found += size * (job.student.root + 2 * job.student.layer)
         found += 0 if frozen else job.full * (job.student.root + job.student.layer)
-    if job.teacher is not None and job.scaling.teacher == "sharded" and job.machine.count > 1:
+    apart = job.scaling.teacher == "sharded" and job.machine.count > 1
+    if job.teacher is not None and apart and not job.stored:
         found += _answering(job) * (job.teacher.root + 2 * job.teacher.layer)
     return found
 
@@ -310,8 +319,19 @@ def moments(job: Job) -> dict[str, Parts]:
         if job.teacher is not None:
             there = {"weights": job.full * job.student.parameters}
             size = _answering(job) + 4
-            found["loading"] = there | {"teacher": size * job.teacher.parameters}
+            found["loading"] = there | {"teacher": size * _held(job, job.teacher)}
     return found
+
+
+def capturing(job: Job) -> Parts:
+    """While a teacher's hidden states are put into a store: it alone, and the rows that it reads."""
+    assert job.teacher is not None, "a store is of a teacher"
+    size = _answering(job)
+    return {
+        "teacher": size * job.teacher.parameters,
+        "activations": activations.transient(job.teacher, job.forward()),
+        "hidden states": job.recipe.micro_tokens * job.teacher.embed * size,
+    }
 
 
 def everything(job: Job) -> dict[str, Parts]:

@@ -8,11 +8,12 @@ from kdbench.harness.config import RunConfig, TrainConfig, with_precision
 from kdbench.harness.plan import disk, times
 from kdbench.harness.plan.hardware import NODE, WHOLE, Machine, Scaling
 from kdbench.harness.plan.known import find_shape
-from kdbench.harness.plan.memory import Job, Parts, everything, sampling, total
+from kdbench.harness.plan.memory import Job, Parts, capturing, everything, sampling, total
 from kdbench.harness.plan.rows import Rows, rows_of, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import Spent
 from kdbench.harness.plan.work import SFT, Work
+from kdbench.trainers.store.settings import NONE
 
 
 class Models(NamedTuple):
@@ -123,6 +124,7 @@ def plan(
     data = rows_of(config, config.train, rows)
     phases = [*_before(config, models, machine, scaling, data)]
     job = _job(config, config.train, models.student, models.teacher, work, machine, scaling, data)
+    phases += _storing(job, data)
     phases += training_phases("training", job, config, data)
     phases.append(_evaluation(config, models, machine, job))
     notes = [note for note in (data.note, *map(_counted, models)) if note]
@@ -131,7 +133,7 @@ def plan(
         machine=machine,
         scaling=scaling,
         phases=tuple(phases),
-        disk=disk.of_run(config, models.teacher, job),
+        disk=disk.of_run(config, models.teacher, job, data),
         notes=tuple(notes),
         lora_rank=config.train.lora.r if config.train.lora else 0,
     )
@@ -160,6 +162,35 @@ def _job(
         decode_rows=config.generate.batch_size,
         machine=machine,
         scaling=scaling,
+        stored=work.given and recipe.teacher_store != NONE,
+    )
+
+
+def _storing(job: Job, data: Rows) -> list[Phase]:
+    """The teacher's pass over all rows, where a store is read; and its answers, where these are read."""
+    if not job.stored or job.teacher is None:
+        return []
+    found, whole = {"its pass over the rows": capturing(job)}, replace(job, stored=False)
+    spent = [times.capturing_time(job, data)]
+    if job.work.taught:
+        size = 2 if job.recipe.sample_precision == "bf16" else 4
+        alone = replace(whole, student=job.teacher)
+        drawn = sampling(alone, longest=job.recipe.max_length, teacher=False, held=size)
+        found["its answers"] = {"teacher": capturing(job)["teacher"], **drawn}
+        spent.append(_answers(job, job.teacher, data.prompts, size, job.ranks))
+    phase = _phase("teacher store", whole, found, times.added(spent))
+    return [replace(phase, host=2 * job.teacher.parameters * min(NODE, job.machine.count))]
+
+
+def _answers(job: Job, model: Shape, count: float, size: int, ranks: int) -> Spent:
+    return times.sampling_time(
+        model,
+        job.machine,
+        answers=count,
+        longest=job.recipe.max_response,
+        rows=job.decode_rows,
+        size=size,
+        ranks=ranks,
     )
 
 
@@ -182,21 +213,15 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
     """A training, and apart from it what it samples with its models in memory."""
     recipe = job.recipe
     found = everything(job)
+    if job.stored:  # the teacher has answered before
+        found.pop("sampling", None)
     own = found.pop("sampling", None)
     spent = times.training_time(job, data)
     looks = times.evaluations(job, data)
     size = 2 if recipe.sample_precision == "bf16" else 4
 
     def answers(model: Shape, count: float, ranks: int) -> Spent:
-        return times.sampling_time(
-            model,
-            job.machine,
-            answers=count,
-            longest=recipe.max_response,
-            rows=job.decode_rows,
-            size=size,
-            ranks=ranks,
-        )
+        return _answers(job, model, count, size, ranks)
 
     if recipe.select == "max:dev_rouge_l":  # on the main process, while the others wait
         spent = times.added([spent, answers(job.student, looks * data.dev, 1)])
@@ -206,7 +231,7 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
         parts = [answers(job.student, fresh, job.ranks)]
         if job.teacher is not None and job.work.mixed:
             parts.append(answers(job.teacher, fresh, job.ranks))
-        if job.teacher is not None and job.work.taught:
+        if job.teacher is not None and job.work.taught and not job.stored:
             parts.append(answers(job.teacher, data.prompts, job.ranks))
         phases.append(_phase("sampling", job, {"sampling": own}, times.added(parts)))
     return phases
@@ -234,9 +259,10 @@ def host_memory(job: Job) -> int:
     share, apart = job.scaling.share(cards), job.scaling.teacher_share(cards)
     loading = job.full * job.student.parameters // share
     if job.teacher is not None:
-        loading += 2 * job.teacher.parameters // apart
+        held = job.teacher.head if job.stored else job.teacher.parameters // apart
+        loading += 2 * held
     kept = 0
-    if job.teacher is not None and job.work.teacher:
+    if job.teacher is not None and job.work.teacher and not job.stored:
         kept = round(job.recipe.teacher_memory_gb * 2**30)
     saving = 2 * 3 * job.full * job.trained // share * (ranks if share > 1 else 1)
     return max(ranks * loading, saving) + ranks * kept

@@ -77,7 +77,7 @@ def training_time(job: Job, rows: Rows) -> Spent:
     trained = sum(tokens for tokens, _ in each)
     flops = sum(back * forward_flops(job.student, *_at(row, one)) for one in each)
     read = 0.0
-    if job.teacher is not None and work.teacher:
+    if job.teacher is not None and work.teacher and not job.stored:
         tokens, targets = each[0]
         asked = [(tokens * work.teacher, targets * work.teacher)]
         asked += each[1:] if work.text_teacher else []
@@ -90,6 +90,22 @@ def training_time(job: Job, rows: Rows) -> Spent:
             read += scored[0]
     seconds = _product_seconds(job, flops)
     return Spent(steps, trained * steps, read * steps, NOTHING, flops * steps, seconds.times(steps))
+
+
+def capturing_time(job: Job, rows: Rows) -> Spent:
+    """One pass of the teacher over all rows, into a store."""
+    assert job.teacher is not None, "a store is of a teacher"
+    count, mean = stored_rows(job, rows), job.lengths
+    whole = (count * mean.row, count * mean.response)
+    flops = forward_flops(job.teacher, *_at(float(job.recipe.max_length), whole))
+    return Spent(0, 0.0, whole[0], NOTHING, flops, _product_seconds(job, flops))
+
+
+def stored_rows(job: Job, rows: Rows) -> int:
+    """Rows that a training reads of a store: all, or fewer where its steps are given and few."""
+    count = rows.prompts if job.work.taught else rows.train
+    steps = job.recipe.steps_of(rows.train)
+    return count if steps is None else min(count, steps * job.recipe.batch_size)
 
 
 def _steps(job: Job, rows: Rows) -> int:

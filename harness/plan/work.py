@@ -21,6 +21,8 @@ class Work:
     Attributes:
         trained: responses that are trained on; of a pair two.
         teacher: teacher passes over each of them.
+        given: whether all that the teacher is asked about is known before training, so that a store can
+            stand for it (`kdbench.trainers.method.Method.reads`).
         text: whether a row of plain text is trained on as well.
         text_teacher: whether the teacher reads that, too.
         sampled: answers that the student samples.
@@ -36,6 +38,7 @@ class Work:
 
     trained: float = 1.0
     teacher: float = 0.0
+    given: bool = False
     text: bool = False
     text_teacher: bool = False
     sampled: float = 0.0
@@ -51,7 +54,8 @@ class Work:
 
 
 SFT = Work(loaded=False)
-KD = Work(teacher=1.0, buffers=9)
+KD = Work(teacher=1.0, given=True, buffers=9)
+ONLINE = replace(KD, given=False)
 
 
 def _responses(work: Work) -> Callable[[Options], Work]:
@@ -62,7 +66,7 @@ def _ppo(o: Options) -> Work:
     ppo = o.get("ppo") or {}
     fresh = 1 / ppo.get("inner_epochs", 4)
     return replace(
-        KD,
+        ONLINE,
         buffers=8,
         text=bool(o.get("lm_coef", 1.0)),
         sampled=fresh,
@@ -92,7 +96,7 @@ def _dpkd(o: Options) -> Work:
 def _on_policy(share: str, default: float) -> Callable[[Options], Work]:
     def work(o: Options) -> Work:
         others = o.get("others", "data") != "data"
-        return replace(KD, sampled=float(o.get(share, default)), taught=others)
+        return replace(ONLINE, sampled=float(o.get(share, default)), taught=others)
 
     return work
 
@@ -100,7 +104,7 @@ def _on_policy(share: str, default: float) -> Callable[[Options], Work]:
 def _distillm(o: Options) -> Work:
     # the threshold rises as the development loss does: half of all batches is as good a guess as any
     fresh = max(float(o.get("threshold", 0.0)), 0.5) / 2
-    return replace(KD, buffers=11, text=bool(o.get("lm_coef", 1.0)), sampled=fresh)
+    return replace(ONLINE, buffers=11, text=bool(o.get("lm_coef", 1.0)), sampled=fresh)
 
 
 def _mrkd(o: Options) -> Work:
@@ -120,7 +124,11 @@ def _dskd(student: int, teacher: int) -> int:
 WORKS: dict[str, Callable[[Options], Work]] = {
     "sft": lambda o: SFT,
     "fkd": _responses(replace(KD, buffers=0)),
-    "seqkd": lambda o: Work(teacher=1.0 if o.get("word_kd", 0.0) else 0.0, taught=True),
+    "seqkd": lambda o: Work(
+        teacher=1.0 if o.get("word_kd", 0.0) else 0.0,
+        given=bool(o.get("word_kd", 0.0)),
+        taught=True,
+    ),
     "minillm": _ppo,
     "minillm-code": _ppo_code,
     "dpkd": _dpkd,
@@ -135,10 +143,10 @@ WORKS: dict[str, Callable[[Options], Work]] = {
     "taid": _responses(KD),
     "imitkd": lambda o: replace(_on_policy("student_share", 1.0)(o), buffers=0),
     "gkd": lambda o: replace(_on_policy("student_share", 0.5)(o), buffers=13),
-    "opd": lambda o: replace(KD, sampled=1.0),
+    "opd": lambda o: replace(ONLINE, sampled=1.0),
     "distillm": _distillm,
     "distillm2": lambda o: replace(
-        KD, buffers=11, trained=2.0, sampled=1.0, taught=True, scored=2.0, scored_teacher=2.0
+        ONLINE, buffers=11, trained=2.0, sampled=1.0, taught=True, scored=2.0, scored_teacher=2.0
     ),
     "plad": lambda o: Work(trained=2.0, taught=True, buffers=3),
     "rlkd": _responses(KD),
@@ -165,6 +173,7 @@ def work_of(name: str, options: Options, card: "Card | None" = None) -> Work:
         return KD
     return Work(
         teacher=float(card.teacher_logits),
+        given=card.teacher_logits and card.policy == "off" and not card.student_samples,
         text=card.plain_text,
         sampled=float(card.student_samples),
         taught=card.teacher_samples,

@@ -19,17 +19,17 @@ from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.identity import identity, shared_id
+from kdbench.harness.identity import identity
 from kdbench.harness.own.notes import foreign_note
 from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.data import TrainingData, fitted, prepare_data, twins_of
+from kdbench.harness.runner.data import fitted, prepare_data
 from kdbench.harness.runner.disk import check_disk
+from kdbench.harness.runner.jobs import method_job, own_method
 from kdbench.harness.runner.models import (
     Located,
-    end_tokens,
     locate,
     student_of,
     world_model,
@@ -46,10 +46,11 @@ from kdbench.harness.runner.prepare import (
 )
 from kdbench.harness.runner.probing import Prober, check_probes, room, text_model
 from kdbench.harness.runner.rows import run_overlaps
+from kdbench.harness.runner.storing import Models, filled, readable
 from kdbench.harness.runner.tracking import check_trackers, open_tracking
-from kdbench.harness.runner.training import Job, train
+from kdbench.harness.runner.training import train
 from kdbench.harness.session import Session, open_session
-from kdbench.trainers.models import load_model, load_tokenizer
+from kdbench.trainers.models import load_tokenizer
 
 INIT = "sft-init"
 """What tables call the student that methods start from."""
@@ -128,6 +129,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)
     for line in fitted(data.facts, config.train):
         session.progress.say(line)
+    stored = readable(session, own_method(config), alike=bool(prepared.shared))
     teacher = tuned_teacher(session, prepared)
     init = init_student(session, prepared)
     method = recorded_method(config.method.name, config.method.fingerprint).method
@@ -143,6 +145,8 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     )
     run.prepare.write(record)
     job = method_job(session, prepared, teacher, init, data)
+    if stored:
+        job = filled(session, prepared, job, Models(teacher, init), stored)
     with open_tracking(session, run.name) as tracking:
         info = train(session, replace(job, told=tracking.row))
     if not session.is_main:
@@ -154,52 +158,13 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         run,
         prepared=record,
         generation={"training": {"max_new_tokens": config.train.max_response, "temperature": 1.0}},
-        extra={"method_tokens": info["tokens"], "best_step": info["best_step"]},
+        extra={
+            "method_tokens": info["tokens"],
+            "best_step": info["best_step"],
+            **{name: info[name] for name in ("teacher_store",) if name in info},
+        },
         drift=drift,
     )
-
-
-def method_job(
-    session: Session, prepared: Prepared, teacher: Located, init: Located, data: TrainingData
-) -> Job:
-    """The training of the configured method."""
-    config = session.config
-    method = recorded_method(config.method.name, config.method.fingerprint).method
-    needs_teacher = method.card.teacher_logits or method.card.teacher_samples
-    twins = partial(twins_of, prepared.rows, config, prepared.tokenizer, teacher.ref)
-    return Job(
-        name=config.method.name,
-        method=method(method.Config.model_validate(config.method.options)),
-        training=config.train,
-        student=lambda dtype: load_model(init.ref, dtype=dtype),
-        base=init.content_name,
-        teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if needs_teacher else None,
-        tokenizer=prepared.tokenizer,
-        shared=prepared.shared or None,
-        twins=None if prepared.shared else twins,
-        data=data,
-        rouge_tokenizer=config.tasks.rouge_tokenizer,
-        teacher_samples=_teacher_samples(session, prepared, teacher),
-        out=prepared.run.training,
-    )
-
-
-def _teacher_samples(session: Session, prepared: Prepared, teacher: Located) -> Path:
-    """File of the teacher's answers to the training prompts, named by all that decides them."""
-    training, generate = session.config.train, session.config.generate
-    name = shared_id(
-        session.config,
-        prepared.contents,
-        None,
-        teacher.card,
-        prompts=prepared.contents.prompts,
-        tokenizer=prepared.base.card.tokenizer,
-        ends=end_tokens(prepared.base),
-        lengths=[training.max_prompt, training.max_length],
-        precision=[training.precision, training.sample_precision],
-        company=[generate.chunk, generate.batch_size],  # decoded together; decides the last bits
-    )
-    return session.cached("teacher-answers", name) / "answers.jsonl"
 
 
 def learned(info: dict[str, object]) -> dict[str, float]:

@@ -19,12 +19,9 @@ def check_disk(folder: Path, trained: int, student: int = 0) -> None:
     Raises:
         InputError: there is less room than its checkpoints, best weights and student take at most.
     """
-    place = folder
-    while not place.exists():
-        place = place.parent
     needed = training(trained, student)
     there = size_of(folder) if folder.is_dir() else 0
-    free = shutil.disk_usage(place).free
+    free = _free(folder)
     if needed - there > free:
         raise InputError(
             f"training {trained or student:,} parameters takes up to {_gigabytes(needed)} in {folder} (two "
@@ -32,6 +29,32 @@ def check_disk(folder: Path, trained: int, student: int = 0) -> None:
             "free some space (kdbench clean --dry-run says what can go), or choose another disk with "
             "--runs-dir and KDBENCH_CACHE"
         )
+
+
+def check_store(folder: Path, needed: int) -> None:
+    """Refuses a teacher store that would fill the disk.
+
+    Args:
+        folder: where it is kept.
+        needed: bytes of what it still lacks.
+
+    Raises:
+        InputError: there is less room.
+    """
+    free = _free(folder)
+    if needed > free:
+        raise InputError(
+            f"the teacher store takes {_gigabytes(needed)} more in {folder}, and its disk has "
+            f"{_gigabytes(free)} free; free some space (kdbench clean --dry-run says what can go), choose "
+            "another disk with KDBENCH_CACHE, or leave train.teacher_store out"
+        )
+
+
+def _free(folder: Path) -> int:
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def _gigabytes(size: int) -> str:

@@ -43,6 +43,7 @@ def planned_mb(loop: Loop, training: TrainConfig, decode_rows: int, before_mb: f
         lengths=_lengths(loop.ctx.train, loop.ctx.text),
         decode_rows=decode_rows,
         machine=_machine(loop.accelerator),
+        stored=side is not None and side.device.type == "meta",
     )
     return highest(job) / 2**20 + (before_mb if job.machine.cpu else 0.0)
 

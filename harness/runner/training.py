@@ -1,7 +1,7 @@
 """One training in one folder: teacher, init and student are all made by this."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from kdbench.trainers.loop import Loop, State
 from kdbench.trainers.lora.adapters import Base, parameters_in
 from kdbench.trainers.method import Method
 from kdbench.trainers.models import Vocabulary, vocabulary
+from kdbench.trainers.store.states import StoredStates
 from kdbench.trainers.types import Answer
 
 
@@ -43,6 +44,8 @@ class Job:
         student: loads the model to train in the given dtype.
         base: names that model by content.
         teacher: loads the frozen teacher in the given dtype, or None.
+        stored: what it gives, if that is read from disk; ``teacher`` then loads its shapes only.
+        stored_as: what the marker says of that.
         tokenizer: the student's.
         shared: ids that student and teacher share, if that is not all of the student's.
         twins: makes what gives sequences their twin, for a teacher with a tokenizer of its own.
@@ -62,6 +65,8 @@ class Job:
     out: Training
     base: str = ""
     teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
+    stored: StoredStates | None = None
+    stored_as: dict[str, Any] = field(default_factory=dict)
     teacher_samples: Path | None = None
     shared: int | None = None
     twins: Callable[[], Twins] | None = None
@@ -117,6 +122,8 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "peak_mb": session.peak_mb(),
                 "planned_mb": planned,
             }
+            if job.stored_as:
+                info["teacher_store"] = job.stored_as
             if job.training.lora:
                 info["trained_parameters"] = parameters_in(job.out.adapter)
             stage.mark(_outputs(job.out, adapter=job.training.lora is not None), info)
@@ -160,6 +167,13 @@ def assembled(session: Session, job: Job) -> Loop:
     # what is frozen needs no more precision than it is used in
     student = job.student(dtype if job.training.lora else torch.float32)
     teacher = job.teacher(dtype) if job.teacher else None
+    return assemble(parts_of(session, job, student, teacher))
+
+
+def parts_of(
+    session: Session, job: Job, student: PreTrainedModel, teacher: PreTrainedModel | None
+) -> Parts:
+    """What a training is assembled of, with these models."""
     twins, teacher_vocab, alike = None, None, [student]
     if teacher is not None and job.twins is not None:
         twins = job.twins()
@@ -178,29 +192,28 @@ def assembled(session: Session, job: Job) -> Loop:
         measured = [value for value in values if not isinstance(value, str)]
         return sum(measured) / len(measured)
 
-    return assemble(
-        Parts(
-            recipe=job.training,
-            method=job.method,
-            student=student,
-            base=Base(load=partial(job.student, torch.float32), name=job.base),
-            teacher=teacher,
-            vocabulary=words,
-            teacher_vocab=teacher_vocab,
-            twin=twins,
-            tokenizer=job.tokenizer,
-            train=job.data.train,
-            prompts=job.data.prompts,
-            text=job.data.text,
-            dev=job.data.dev,
-            dev_score=rouge,
-            answers=job.teacher_samples or job.out.path / "unused.jsonl",
-            say=session.progress.say,
-            decode_rows=session.config.generate.batch_size,
-            decode_chunk=session.config.generate.chunk,
-            out=job.out.place(),
-            accelerator=session.accelerator(job.training),
-        )
+    return Parts(
+        recipe=job.training,
+        method=job.method,
+        student=student,
+        base=Base(load=partial(job.student, torch.float32), name=job.base),
+        teacher=teacher,
+        stored=job.stored,
+        vocabulary=words,
+        teacher_vocab=teacher_vocab,
+        twin=twins,
+        tokenizer=job.tokenizer,
+        train=job.data.train,
+        prompts=job.data.prompts,
+        text=job.data.text,
+        dev=job.data.dev,
+        dev_score=rouge,
+        answers=job.teacher_samples or job.out.path / "unused.jsonl",
+        say=session.progress.say,
+        decode_rows=session.config.generate.batch_size,
+        decode_chunk=session.config.generate.chunk,
+        out=job.out.place(),
+        accelerator=session.accelerator(job.training),
     )
 
 

@@ -57,6 +57,10 @@ class DPKDToken(Method):
         response = Stream.of("response", ctx.responses(step, self.config.responses))
         return (response, *plain_text(ctx, step, self.config.lm_coef))
 
+    def reads(self) -> tuple[Responses, ...]:
+        """The teacher-forced ones."""
+        return (self.config.responses,)
+
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture, or plain cross-entropy on text."""
         if stream.name == "text":

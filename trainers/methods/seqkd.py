@@ -11,6 +11,7 @@ from kdbench.trainers.method import (
     Method,
     MethodConfig,
     MicroBatch,
+    Responses,
     Stream,
     Sums,
 )
@@ -50,6 +51,11 @@ class SeqKD(Method):
         return (
             Stream.of("response", ctx.teacher_batch(step, greedy=self.config.answers == "greedy")),
         )
+
+    def reads(self) -> tuple[Responses, ...]:
+        """The teacher's answers, where the word-level term compares them."""
+        answers: Responses = "teacher-greedy" if self.config.answers == "greedy" else "teacher"
+        return (answers,) if self.config.word_kd else ()
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy or mixture."""

@@ -1,0 +1,45 @@
+"""``kdbench capture``: what a teacher gives at training rows, on disk before anybody trains with it."""
+
+import json
+import shlex
+
+import typer
+
+from kdbench.harness.verbs import options
+
+
+def capture(
+    *,
+    method: options.MethodName = "fkd",
+    suite: options.Suite = "mini",
+    pair: options.Pair,
+    set_: options.Set = None,
+    work: options.Workplace,
+) -> None:
+    """Store what a teacher gives at the training rows, for runs with train.teacher_store=hidden.
+
+    Sizes are said before it begins. The same command continues one that was interrupted; runs and studies
+    with the same teacher, data and precision share the store, and need no teacher in memory.
+    """
+    options.calm_libraries()
+    from kdbench.harness.resolve import resolve
+    from kdbench.harness.runner.capturing import capture_command
+
+    config = resolve(suite=suite, method=method, assignments=set_ or (), flags=pair.settings())
+    found = capture_command(work.request(config))
+    if not found.pop("is_main"):
+        return
+    if work.json_output:
+        typer.echo(json.dumps(found))
+        return
+    word = "exact" if found["exact"] else "rounded: runs that read it are other runs"
+    size = f"{found['bytes'] / 2**20:,.1f} MiB"
+    typer.echo(f"{found['rows']:,} rows, {found['positions']:,} positions, {size} ({word})")
+    for folder in found["folders"]:
+        typer.echo(f"store: {folder}")
+    said = ["kdbench", "run", "--method", method, "--suite", suite]
+    for setting in set_ or ():
+        said += ["--set", setting]
+    if not any(setting.startswith("train.teacher_store=") for setting in set_ or ()):
+        said += ["--set", f"train.teacher_store={found['kind']}"]
+    typer.echo(f"next: {shlex.join(said)}")
