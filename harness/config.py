@@ -20,6 +20,7 @@ from kdbench.harness.data.places import is_place, stem
 from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.settings import Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
+from kdbench.trainers.store.settings import ABOUT, PATTERN
 
 Edition = Literal["mini-2", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
@@ -28,10 +29,8 @@ COLDEST = 1e-4
 """Temperature below which logits overflow."""
 
 # Fields of TrainConfig that leave the trained student as it is (to rounding): how much memory a
-# micro-batch or remembered teacher outputs may take, whether the teacher is read from disk (a store that
-# rounds is in the parts of a run, see `kdbench.harness.identity.run_parts`), and how often a kill-safe
-# state is written.
-NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb", "teacher_store"})
+# micro-batch or remembered teacher outputs may take and how often a kill-safe state is written.
+NOT_HASHED = frozenset({"micro_tokens", "save_every", "teacher_memory_gb"})
 # Settings in which runs trained as their suite says may differ.
 FREE = NOT_HASHED | {"seed", "init_seed"}
 
@@ -53,6 +52,12 @@ class PairConfig(Section):
         description="prompt template of teacher and student alike; chat: the tokenizer's; none: the "
         "instruction as it is",
     )
+
+
+class TeacherConfig(Section):
+    """How training has the teacher at hand; an exact way decides no result (to rounding)."""
+
+    store: str = Field("none", pattern=PATTERN, description=ABOUT)
 
 
 ColumnNames = Annotated[dict[str, str], BeforeValidator(columns_given)]
@@ -221,6 +226,7 @@ class RunConfig(Section):
     suite: str
     regime: Literal["matched", "paper"] = "paper"
     pair: PairConfig
+    teacher: TeacherConfig = TeacherConfig()
     data: DataConfig
     method: MethodConfig
     train: TrainConfig

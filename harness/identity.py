@@ -97,9 +97,8 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
         ValueError: a precision is still ``auto``.
     """
     trainings = {"train": config.train, "init_sft": config.init_sft, "teacher": config.teacher_sft}
-    rounded = (
-        {} if exact(config.train.teacher_store) else {"teacher_store": config.train.teacher_store}
-    )
+    kind = config.teacher.store
+    rounded = {} if exact(kind) else {"teacher_store": kind}
     if any(t is not None and t.precision == "auto" for t in trainings.values()):
         raise ValueError("precision must be resolved before a run has an id")
     return {
@@ -195,7 +194,7 @@ def store_id(
             "rows": departures(config.data, elsewhere),
             "lengths": [training.max_prompt, training.max_length],
             "precision": training.precision,
-            "kept": training.teacher_store,
+            "kept": config.teacher.store,
         }
     )
 

@@ -189,7 +189,7 @@ def test_each_setting_takes_memory_away() -> None:
 
 def test_a_store_takes_the_teacher_out_of_training() -> None:
     def planned(kind: str, method: str = "fkd", **more: str) -> Any:
-        given = [f"train.teacher_store={kind}", *(f"{k}={v}" for k, v in more.items())]
+        given = [f"teacher.store={kind}", *(f"{k}={v}" for k, v in more.items())]
         config = outline(suite="minillm-llama-7b", method=method, assignments=given)
         work = work_of(method, config.method.options)
         return plan(config, models_of(config), work, machine_of("8x80"), Scaling(shard="fsdp2"))

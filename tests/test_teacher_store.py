@@ -23,11 +23,19 @@ from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.disk import check_store
 from kdbench.trainers.batching import Layout
 from kdbench.trainers.head.head import head_of
+from kdbench.trainers.head.partial import completed, known_part
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
+from kdbench.trainers.objectives.divergences import forward_kl
 from kdbench.trainers.proof import gradient
 from kdbench.trainers.store.shelf import ROWS, Shelf
-from kdbench.trainers.store.states import Captor, StoredStates, read_head, write_head
+from kdbench.trainers.store.states import (
+    Captor,
+    StoredStates,
+    known_head,
+    read_head,
+    write_head,
+)
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Sequence
 
@@ -47,14 +55,14 @@ def rows() -> list[Sequence]:
 def captor(teacher: PreTrainedModel, kind: str = "hidden") -> Captor:
     layout = Layout(row=64, pad_id=0, packed=True, device=CPU)
     side = TeacherSide(teacher, head_of(teacher, tiny.VOCAB))
-    return Captor(side=side, layout=layout, micro_tokens=64, kind=kind)
+    return Captor(side=side, layout=layout, micro_tokens=64, kind=kind, vocab=tiny.VOCAB)
 
 
 def stored(folder: Path, teacher: PreTrainedModel, kind: str = "hidden") -> StoredStates:
     shelf, fills = Shelf(folder / "shelf", "id", rows()), captor(teacher, kind)
     for number in range(len(shelf)):
         shelf.write(number, fills.tensors(shelf.rows_of(number)))
-    (folder / "head").mkdir()
+    (folder / "head").mkdir(parents=True)
     write_head(fills.side.head, folder / "head")
     return StoredStates([shelf], read_head(folder / "head", CPU))
 
@@ -122,11 +130,49 @@ def test_rounded_states_are_half_as_large(tmp_path: Path) -> None:
     assert 0 < float((found - exact).norm() / exact.norm()) < 2**-8
 
 
+def test_likeliest_tokens_and_a_bin_are_the_divergence_over_them(tmp_path: Path) -> None:
+    """Forward KL over k + 1 outcomes, and its gradient, by brute force; k = all but one is exact."""
+    torch.manual_seed(0)
+    q, p = (torch.randn(5, 11, dtype=torch.float64) * 2 for _ in range(2))
+    part = known_part(p, 3).double()
+    ids, q = part[:, 3:6].long(), q.requires_grad_()
+
+    def binned(log: torch.Tensor) -> torch.Tensor:
+        others = log.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+        return torch.cat([log.gather(-1, ids), others], -1)
+
+    log_p, log_q = binned(p.log_softmax(-1)), binned(q.log_softmax(-1))
+    (wanted,) = torch.autograd.grad((log_p.exp() * (log_p - log_q)).sum(), q, retain_graph=True)
+    target = torch.zeros(5, dtype=torch.long)
+    made = completed(part, q)
+    assert torch.allclose(made.exp().sum(-1), torch.ones(5, dtype=torch.float64), atol=1e-6)
+    found = forward_kl(q, made, target, {})["loss"].sum()
+    (got,) = torch.autograd.grad(found, q)
+    value = (log_p.exp() * (log_p - log_q)).sum().detach()
+    assert float(found.detach()) == pytest.approx(float(value), rel=1e-5)
+    assert torch.allclose(got, wanted, atol=1e-6)
+
+
+def test_a_store_of_likeliest_tokens(tmp_path: Path) -> None:
+    teacher = tiny.model("llama", seed=2, width=48, layers=3)
+    live, _ = gradient(loop("fkd", tmp_path / "live", teacher.double()), 10_000)
+    shell = tiny.model("llama", seed=2, width=48, layers=3).to("meta")
+    gaps = []
+    for known in (4, tiny.VOCAB - 1):
+        states = stored(tmp_path / str(known), teacher, f"top-{known}")
+        head = known_head(f"top-{known}", tiny.VOCAB)
+        states = StoredStates(states.shelves, head)
+        read, _ = gradient(loop("fkd", tmp_path / f"read{known}", shell, stored=states), 10_000)
+        gaps.append(float((read - live).norm() / live.norm()))
+    assert 1e-3 < gaps[0] < 1 and gaps[1] < 1e-5
+    assert [n for n in METHODS if find_method(n).method.partial] == ["fkd", "seqkd"]
+
+
 def test_a_row_that_is_on_no_shelf_is_a_sentence(tmp_path: Path) -> None:
     teacher = tiny.model("llama", seed=2)
     states = stored(tmp_path, teacher)
     other = captor(teacher).layout([Sequence((3, 4), (5, 1))])
-    with pytest.raises(InputError, match=r"in no store .*train.teacher_store=none"):
+    with pytest.raises(InputError, match=r"in no store .*teacher.store=none"):
         states.hidden(other)
     with pytest.raises(InputError, match="in no store"):  # a method that samples, forced onto one
         loop("imitkd", tmp_path, teacher.to("meta"), stored=states)._step()
@@ -177,7 +223,7 @@ TEACHER = ModelRef(name="same name", fingerprint="one", parameters=1, tokenizer=
 
 def test_an_exact_store_is_no_part_of_a_run_and_a_rounded_one_is() -> None:
     ids = {
-        kind: run_id(run_parts(config(**{"train.teacher_store": kind}), CONTENTS))
+        kind: run_id(run_parts(config(**{"teacher.store": kind}), CONTENTS))
         for kind in ("none", "hidden", "hidden-bf16")
     }
     assert ids["none"] == ids["hidden"] == run_id(run_parts(config(), CONTENTS))
@@ -195,7 +241,7 @@ def test_a_store_is_named_by_all_that_decides_it() -> None:
         {"pair.template": "alpaca"},
         {"train.max_prompt": 40},
         {"train.precision": "bf16"},
-        {"train.teacher_store": "hidden-bf16"},
+        {"teacher.store": "hidden-bf16"},
     ):
         assert store_id(config(**change), CONTENTS, TEACHER, "tok") != base, change
     for change in ({"train.seed": 3}, {"train.micro_tokens": 99}, {"data.dev_limit": 3}):
@@ -212,7 +258,7 @@ def test_a_small_disk_is_a_sentence(tmp_path: Path) -> None:
 # -- whole commands -------------------------------------------------------------------------------
 
 PLACE = ("--suite", "mini-test", "--device", "cpu")
-GOLD = ("--set", "method.responses=data", "--set", "train.teacher_store=hidden")
+GOLD = ("--set", "method.responses=data", "--set", "teacher.store=hidden")
 
 
 def fresh_cache(folder: Path) -> dict[str, str]:
@@ -273,14 +319,15 @@ def test_who_cannot_read_a_store_is_told_before_anything_is_made(tmp_path: Path)
     for arguments, words in [
         (("capture", "--method", "minillm"), "nothing to capture"),
         (
-            ("train", "--method", "gkd", "--set", "train.teacher_store=hidden-bf16"),
+            ("train", "--method", "gkd", "--set", "teacher.store=hidden-bf16"),
             "leave that out",
         ),
-        (("train", "--method", "fkd", "--set", "train.teacher_store=disk"), "teacher_store"),
+        (("train", "--method", "rkd", "--set", "teacher.store=top-64"), "hardly ever says"),
+        (("train", "--method", "fkd", "--set", "teacher.store=disk"), "teacher.store"),
     ]:
         process = runs.start(*arguments, *place, **cache)
         said = process.communicate(timeout=300)[0]
         assert process.returncode == 2 and words in said, said
-    steps = ("--set", "train.steps=1", "--set", "train.teacher_store=hidden")
+    steps = ("--set", "train.steps=1", "--set", "teacher.store=hidden")
     said = runs.finish("train", "--method", "gkd", *place, *steps, **cache)
     assert "the teacher is in memory" in said

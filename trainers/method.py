@@ -213,11 +213,14 @@ class Method:
         card: one line about the method.
         remembers: names of attributes that decide later steps (buffers, thresholds, schedules); they
             are checkpointed, so that a killed run resumes exactly.
+        partial: whether its loss may be computed of the teacher's likeliest tokens and one bin of all
+            others, by `MicroBatch.sum` alone: where the bin weighs what the teacher gives it (forward KL).
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     card: ClassVar[Card]
     remembers: ClassVar[tuple[str, ...]] = ()
+    partial: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         """Checks the convention at import, so that a malformed method fails with a sentence.

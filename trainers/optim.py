@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from kdbench.harness.settings import Settings
 from kdbench.trainers.lora.settings import Lora
-from kdbench.trainers.store.settings import ABOUT, PATTERN
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +51,6 @@ class Recipe(Settings):
     teacher_memory_gb: float = Field(
         2.0, ge=0, description="host memory for the teacher's outputs on rows read again; 0: none"
     )
-    teacher_store: str = Field("none", pattern=PATTERN, description=ABOUT)
     precision: Precision = Field("auto", description="auto: bf16 where the hardware has it")
     sample_precision: Precision = Field(
         "auto", description="arithmetic of sampling answers in training; auto: as precision"

@@ -5,7 +5,7 @@ from kdbench.harness.plan.memory import Job
 from kdbench.harness.plan.rows import Rows, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import stored_rows
-from kdbench.trainers.store.settings import bytes_of
+from kdbench.trainers.store.settings import bytes_of, likeliest
 
 CHECKPOINT = 3 * 4
 """Bytes a parameter of a checkpoint: weights and two moments in float32."""
@@ -30,12 +30,13 @@ def of_store(kind: str, teacher: Shape, positions: float, element: int) -> int:
     """Bytes of a teacher store: what it keeps at each position, and the head.
 
     Args:
-        kind: of ``train.teacher_store``.
+        kind: of ``teacher.store``.
         teacher: the model.
         positions: targets of all rows.
         element: bytes of a hidden unit as the teacher gives it.
     """
-    return round(positions * bytes_of(kind, teacher.embed, element)) + element * teacher.head
+    head = 0 if likeliest(kind) else element * teacher.head
+    return round(positions * bytes_of(kind, teacher.embed, element)) + head
 
 
 def of_run(config: RunConfig, teacher: Shape, job: Job, rows: Rows) -> dict[str, int]:
@@ -53,9 +54,7 @@ def of_run(config: RunConfig, teacher: Shape, job: Job, rows: Rows) -> dict[str,
     if job.stored:
         element = {"bf16": 2, "fp64": 8}.get(config.train.precision, 4)
         positions = stored_rows(job, rows) * rows.lengths.response
-        found["teacher store (cache)"] = of_store(
-            config.train.teacher_store, teacher, positions, element
-        )
+        found["teacher store (cache)"] = of_store(config.teacher.store, teacher, positions, element)
     drawn = sum(len(way.seeds) for way in config.generate.ways)
     found["answers"] = task_prompts(config) * drawn * ANSWER
     return found

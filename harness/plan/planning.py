@@ -162,7 +162,7 @@ def _job(
         decode_rows=config.generate.batch_size,
         machine=machine,
         scaling=scaling,
-        stored=work.given and recipe.teacher_store != NONE,
+        stored=work.given and config.teacher.store != NONE,
     )
 
 

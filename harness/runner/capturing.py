@@ -49,7 +49,7 @@ def capture_command(request: Request) -> dict[str, Any]:
 def _storing(request: Request) -> Request:
     """The request with a store that is exact, unless it names another."""
     config: RunConfig = request.config
-    if config.train.teacher_store != NONE:
+    if config.teacher.store != NONE:
         return request
-    train = config.train.model_copy(update={"teacher_store": HIDDEN})
-    return replace(request, config=config.model_copy(update={"train": train}))
+    teacher = config.teacher.model_copy(update={"store": HIDDEN})
+    return replace(request, config=config.model_copy(update={"teacher": teacher}))

@@ -51,6 +51,7 @@ from kdbench.harness.runner.tracking import check_trackers, open_tracking
 from kdbench.harness.runner.training import train
 from kdbench.harness.session import Session, open_session
 from kdbench.trainers.models import load_tokenizer
+from kdbench.trainers.store.settings import mark
 
 INIT = "sft-init"
 """What tables call the student that methods start from."""
@@ -198,7 +199,7 @@ def run_card(
         training_seed=config.train.seed,
         division="closed" if config.regime == "matched" else "open",
         settings=prepared.settings,
-        changes=list(training_changes(session.request.argv)),
+        changes=[*training_changes(session.request.argv), *mark(config.teacher.store)],
         tuning=config.tuned,
         selection=info.get("selection", ""),
         trained_parameters=info.get("trained_parameters", 0),

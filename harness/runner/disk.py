@@ -46,7 +46,7 @@ def check_store(folder: Path, needed: int) -> None:
         raise InputError(
             f"the teacher store takes {_gigabytes(needed)} more in {folder}, and its disk has "
             f"{_gigabytes(free)} free; free some space (kdbench clean --dry-run says what can go), choose "
-            "another disk with KDBENCH_CACHE, or leave train.teacher_store out"
+            "another disk with KDBENCH_CACHE, or leave teacher.store out"
         )
 
 

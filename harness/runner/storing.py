@@ -32,13 +32,18 @@ from kdbench.harness.session import Session
 from kdbench.trainers.assemble import Parts, engine_of, layout_of, teacher_answers
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import Services
-from kdbench.trainers.head.head import head_of, width_of
+from kdbench.trainers.head.head import Head, head_of, width_of
 from kdbench.trainers.method import Method, Responses, indices_of
 from kdbench.trainers.models import load_model, moved, shell_of
-from kdbench.trainers.optim import Recipe
-from kdbench.trainers.store.settings import NONE, bytes_of, exact
+from kdbench.trainers.store.settings import NONE, bytes_of, exact, likeliest
 from kdbench.trainers.store.shelf import ROWS, Shelf
-from kdbench.trainers.store.states import Captor, StoredStates, read_head, write_head
+from kdbench.trainers.store.states import (
+    Captor,
+    StoredStates,
+    known_head,
+    read_head,
+    write_head,
+)
 from kdbench.trainers.teacher import TeacherSide, element_size
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
@@ -59,24 +64,30 @@ def readable(session: Session, method: Method, *, alike: bool) -> tuple[Response
     Raises:
         InputError: the store cannot serve this run at all.
     """
-    kind = session.config.train.teacher_store
+    kind = session.config.teacher.store
     found = method.reads() if kind != NONE else ()
     name = session.config.method.name
     if kind != NONE and not found and not exact(kind):
         raise InputError(
             f"method {name} asks its teacher about nothing that is known before training, so it can read no "
-            f"store, and train.teacher_store={kind} would only name its run; leave that out"
+            f"store, and teacher.store={kind} would only name its run; leave that out"
+        )
+    if found and likeliest(kind) and not method.partial:
+        raise InputError(
+            f"method {name} weighs what its teacher hardly ever says, which a store of its likeliest tokens "
+            "does not hold (docs/teacher-store.md says how far gradients are off); use "
+            "teacher.store=hidden"
         )
     if found and not alike:
         raise InputError(
             "a teacher store needs one tokenizer for teacher and student; train this pair with the teacher "
-            "in memory: train.teacher_store=none"
+            "in memory: teacher.store=none"
         )
     card = method.card
     if kind != NONE and not found and (card.teacher_logits or card.teacher_samples):
         session.progress.say(
             f"note: method {name} asks its teacher about what is not known before training: the teacher is "
-            f"in memory, and train.teacher_store={kind} changes nothing"
+            f"in memory, and teacher.store={kind} changes nothing"
         )
     return found
 
@@ -111,29 +122,18 @@ def filled(
     live = _Live(session, parts, models.teacher.ref, dtype)
     wanted = [_wanted(session, prepared, parts, live, kind, models, every) for kind in kinds]
     element = element_size(dtype, session.device.type)
-    position = bytes_of(job.training.teacher_store, width_of(shell), element)
-    head = session.cached("teacher-heads", _head_id(job.training, models.teacher))
-    written = 0
-    for want in wanted:
-        written += _fill(session, want, live, position)
-    if not session.agreed(session.is_main and head.is_dir()):
-        live.apart()
-    if session.is_main:
-        build_once(
-            head, lambda folder: write_head(live.side.head, folder), say=session.progress.say
-        )
-    session.accelerator().wait_for_everyone()
+    position = bytes_of(session.config.teacher.store, width_of(shell), element)
+    written = sum([_fill(session, want, live, position) for want in wanted])
+    head = _head(session, job, models.teacher, live, parts)
     live.drop()
     shelves = [want.shelf for want in wanted]
-    record = _record(job.training.teacher_store, wanted, position)
+    record = _record(session.config.teacher.store, wanted, position)
     if written:
         record["captured"] = {"shards": written, "wall_s": round(time.perf_counter() - began, 1)}
     return replace(
         job,
         teacher=partial(_shell, models.teacher.ref),
-        stored=StoredStates(
-            shelves, read_head(head, session.device), f"method {session.config.method.name}"
-        ),
+        stored=StoredStates(shelves, head, f"method {session.config.method.name}"),
         stored_as=record,
     )
 
@@ -142,8 +142,19 @@ def _shell(ref: str, dtype: torch.dtype) -> PreTrainedModel:
     return shell_of(ref, dtype=dtype)
 
 
-def _head_id(training: Recipe, teacher: Located) -> str:
-    return identity({"head": model_id(teacher.card), "precision": training.precision})
+def _head(session: Session, job: Job, teacher: Located, live: "_Live", parts: Parts) -> Head:
+    """What reads the store: the teacher's head, which is kept beside it."""
+    kind = session.config.teacher.store
+    if likeliest(kind):
+        return known_head(kind, parts.vocabulary.size)
+    name = identity({"head": model_id(teacher.card), "precision": job.training.precision})
+    folder = session.cached("teacher-heads", name)
+    if not session.agreed(session.is_main and folder.is_dir()):
+        live.apart()
+    if session.is_main:
+        build_once(folder, lambda new: write_head(live.side.head, new), say=session.progress.say)
+    session.accelerator().wait_for_everyone()
+    return read_head(folder, session.device)
 
 
 def _record(kind: str, wanted: list["_Wanted"], position: int) -> dict[str, Any]:
@@ -268,7 +279,7 @@ class _Live:
             kind = type(self.side.model).__name__
             raise InputError(
                 f"the logits of {kind} are not its head applied to its hidden states, so no store of these "
-                "can stand for it; train with the teacher in memory: train.teacher_store=none"
+                "can stand for it; train with the teacher in memory: teacher.store=none"
             )
         return self.side
 
@@ -280,7 +291,8 @@ class _Live:
             side=side,
             layout=layout_of(self.parts, [side.model]),
             micro_tokens=self.parts.recipe.micro_tokens,
-            kind=self.parts.recipe.teacher_store,
+            kind=self.session.config.teacher.store,
+            vocab=self.parts.vocabulary.size,
         )
 
     def ask(self, prompts: list[Prompt], decoding: Decoding) -> list[Answer]:
@@ -317,7 +329,7 @@ def _fill(session: Session, want: _Wanted, live: _Live, position: int) -> int:
         # another process may have filled it meanwhile; what is damaged is made again
         missing = _shared(session, lambda: [n for n in want.shards if not shelf.ready(n, say)])
         if session.is_main and missing:
-            write_text(folder / HOLDS, f"{live.parts.recipe.teacher_store} of {want.what}\n")
+            write_text(folder / HOLDS, f"{session.config.teacher.store} of {want.what}\n")
         accelerator = session.accelerator(session.config.train)
         mine = missing[accelerator.process_index :: accelerator.num_processes]
         with session.progress.stage("teacher store", len(missing), unit="shard") as line:
@@ -352,7 +364,7 @@ def _shared(session: Session, look: Callable[[], list[int]]) -> list[int]:
 def _planned(session: Session, want: _Wanted, position: int, lacking: int, folder: Path) -> str:
     rows = sum(len(want.shelf.rows_of(n)) for n in want.shards)
     size = want.positions * position
-    kind = session.config.train.teacher_store
+    kind = session.config.teacher.store
     there = "all there" if not lacking else f"{_gib(lacking)} still to write"
     return (
         f"teacher store ({kind}): {rows:,} rows, {want.positions:,} positions of {position:,} bytes, "

@@ -16,7 +16,7 @@ def capture(
     set_: options.Set = None,
     work: options.Workplace,
 ) -> None:
-    """Store what a teacher gives at the training rows, for runs with train.teacher_store=hidden.
+    """Store what a teacher gives at the training rows, for runs with teacher.store=hidden.
 
     Sizes are said before it begins. The same command continues one that was interrupted; runs and studies
     with the same teacher, data and precision share the store, and need no teacher in memory.
@@ -40,6 +40,6 @@ def capture(
     said = ["kdbench", "run", "--method", method, "--suite", suite]
     for setting in set_ or ():
         said += ["--set", setting]
-    if not any(setting.startswith("train.teacher_store=") for setting in set_ or ()):
-        said += ["--set", f"train.teacher_store={found['kind']}"]
+    if not any(setting.startswith("teacher.store=") for setting in set_ or ()):
+        said += ["--set", f"teacher.store={found['kind']}"]
     typer.echo(f"next: {shlex.join(said)}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdbench.trainers.head.head import Head, Projector
+from kdbench.trainers.head.partial import completed
 from kdbench.trainers.objectives.divergences import Columns, TokenObjective, Values
 
 _BLOCKED_FROM = 1 << 22
@@ -54,8 +55,7 @@ def generic_tile(
         part = tile.rows(block)
         wide = part._replace(student_nV=student.wide(part.student_nV))
         if teacher is not None and part.teacher_nV is not None:
-            p_nV = teacher.head.capped(teacher.wide(part.teacher_nV))
-            wide = wide._replace(teacher_nV=p_nV)
+            wide = wide._replace(teacher_nV=_taught(part.teacher_nV, teacher, wide, student.head))
         values, grad_nV = _block(objective, wide, student.head, learning=learning)
         parts.append(values)
         if grad_nV is not None:
@@ -65,6 +65,13 @@ def generic_tile(
     if len(parts) > 1:
         values = {name: torch.cat([part[name] for part in parts]) for name in values}
     return values, room if learnt else None
+
+
+def _taught(raw_nV: Tensor, teacher: Projector, tile: Tile, student: Head) -> Tensor:
+    """The teacher's logits; of one that is known in part, with the student's where it is not."""
+    if teacher.head.known:
+        return completed(raw_nV, student.capped(tile.student_nV))
+    return teacher.head.capped(teacher.wide(raw_nV))
 
 
 def _blocks(tile_nV: Tensor) -> Iterator[slice]:

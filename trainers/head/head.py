@@ -26,6 +26,8 @@ class Head:
         scale: multiplies the logits.
         softcap: bound of the logits, or None.
         vocab: number of real tokens; columns from here on are padding and never take part.
+        known: of a teacher of which only so many likeliest tokens are known: its "hidden" states are what
+            `kdbench.trainers.head.partial` makes of it.
     """
 
     weight: Tensor | None
@@ -33,6 +35,7 @@ class Head:
     scale: float
     softcap: float | None
     vocab: int
+    known: int = 0
 
     @property
     def dense(self) -> bool:
@@ -216,7 +219,7 @@ class Projector:
         self.bias_V: Tensor | None = None
         self.weight_VD: Tensor | None = None
         if head.weight is None:
-            self.hidden_ND = hidden_ND[:, : head.vocab]
+            self.hidden_ND = hidden_ND if head.known else hidden_ND[:, : head.vocab]
             return
         values, arithmetic = matmul_dtypes(hidden_ND, head.weight)
         hidden_ND = hidden_ND if head.scale == 1.0 else hidden_ND * head.scale
@@ -231,7 +234,8 @@ class Projector:
 
     def buffer(self, rows: int) -> Tensor:
         """Room for a tile of this projector's raw logits."""
-        return self.hidden_ND.new_empty(rows, self.head.vocab)
+        width = self.hidden_ND.shape[1] if self.head.known else self.head.vocab
+        return self.hidden_ND.new_empty(rows, width)
 
     def raw(self, span: slice, out: Tensor | None = None) -> Tensor:
         """Logits of some rows in the matmul's precision, bias not yet added."""

@@ -31,6 +31,7 @@ class ForwardKD(OnResponses):
             RESPONSES,
         ),
     )
+    partial = True
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture."""

@@ -45,6 +45,7 @@ class SeqKD(Method):
             Dimension(name="method.word_kd", choices=(0.0, 0.5)),
         ),
     )
+    partial = True
 
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""

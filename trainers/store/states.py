@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_json, write_json
 from kdbench.trainers.batching import Layout
-from kdbench.trainers.head.head import Head
-from kdbench.trainers.store.settings import ROUNDED
+from kdbench.trainers.head.head import Head, width_of
+from kdbench.trainers.head.partial import known_part
+from kdbench.trainers.head.tiles import default_rows
+from kdbench.trainers.store.settings import ROUNDED, likeliest
 from kdbench.trainers.store.shelf import ROWS, Shelf
 from kdbench.trainers.teacher import TeacherSide, hidden_of
 from kdbench.trainers.types import Packed, Sequence
@@ -32,18 +34,24 @@ class Captor:
         layout: lays rows out, on its device.
         micro_tokens: tokens of a forward pass. Which rows share one depends on this and the shard alone.
         kind: what is kept, see `kdbench.trainers.store.settings`.
+        vocab: tokens that student and teacher share.
     """
 
     side: TeacherSide
     layout: Layout
     micro_tokens: int
     kind: str
+    vocab: int
 
     @torch.no_grad()
     def tensors(self, rows: Seq[Sequence]) -> dict[str, Tensor]:
         """What is stored of some rows; on a GPU under the caller's autocast."""
         found = hidden_of(self.side.model, self.layout, rows, self.micro_tokens)
-        hidden_ND = torch.cat(found) if found else torch.zeros(0, 0)
+        hidden_ND = torch.cat(found) if found else torch.zeros(0, width_of(self.side.model))
+        if known := likeliest(self.kind):
+            head = replace(self.side.head, vocab=self.vocab)
+            tiles = hidden_ND.split(default_rows(self.vocab))
+            return {"known": torch.cat([known_part(head.logits(tile), known) for tile in tiles])}
         return {"hidden": hidden_ND.bfloat16() if self.kind == ROUNDED else hidden_ND}
 
 
@@ -53,7 +61,7 @@ class StoredStates:
 
     Args:
         shelves: where the rows are; of equal ones the first counts.
-        head: the teacher's, whole, on the training's device.
+        head: the teacher's, whole, on the training's device, or what stands for it (`known_head`).
         method: whose training reads them, for sentences.
     """
 
@@ -81,7 +89,8 @@ class StoredStates:
         device = packed.target_N.device
         parts = [self._read(s) for s in packed.sequences if s.targets]
         if not parts:
-            width = 0 if self.head.weight is None else self.head.weight.shape[1]
+            weight = self.head.weight
+            width = 2 * self.head.known + 1 if weight is None else weight.shape[1]
             return torch.zeros(0, width, device=device)
         return torch.cat(parts).to(device)
 
@@ -91,10 +100,16 @@ class StoredStates:
             raise InputError(
                 f"{self.method} asks the teacher about a sequence that is in no store (a response of the "
                 "student, or text of the method's own); train it with the teacher in memory: "
-                "train.teacher_store=none"
+                "teacher.store=none"
             )
         shelf, number, begin, end = place
-        return shelf.read(number, begin, end)["hidden"]
+        (found,) = shelf.read(number, begin, end).values()
+        return found
+
+
+def known_head(kind: str, vocab: int) -> Head:
+    """What stands for a head where likeliest tokens are kept."""
+    return Head(None, None, 1.0, None, vocab, known=likeliest(kind))
 
 
 def write_head(head: Head, folder: Path) -> None:
