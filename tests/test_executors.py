@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import runs
+import slurm_here
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.study.executors import make_executor
@@ -80,6 +83,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield made
+    import ray
+
+    ray.shutdown()
     made.shutdown()
 
 
@@ -92,6 +98,164 @@ def test_ray_loses_a_node_and_no_run(study: Path, cluster: Any) -> None:
     said = driver.communicate(timeout=500)[0]
     assert driver.returncode == 0, said[-3000:]
     finished(study, said)
+
+
+def test_what_a_ray_cluster_has_not_is_a_sentence(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    cluster.add_node(num_cpus=2, num_gpus=2, resources={"a100": 2})
+    cluster.wait_for_nodes()
+    where = f"ray:address={cluster.address}"
+    for more, words in [
+        ("gpus=3,cpus=1", "a node with 1 CPU, 3 GPU, but .* have: 1 CPU, 0 GPU; 2 CPU, 2 GPU"),
+        ("nodes=2,cpus=1,gpus=1", "2 nodes with 1 CPU, 1 GPU each"),
+        ("resource=h100,gpus=0", "1 h100"),
+        ("gpus=1,processes=2", "takes a GPU of its own"),
+        ("nodes=none", "whole number"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            make_executor(f"{where},{more}", 1, tmp_path, "auto")
+        ray.shutdown()
+    executor = make_executor(f"{where},resource=a100,processes=2", None, tmp_path, "auto")
+    log = tmp_path / "log"
+    assert executor.jobs == 1  # each process has a GPU, though none was asked for
+    handle = executor.start(["--version"], log, 0)
+    assert until_ended(handle) == 0 and log.read_text().count("kdbench ") == 2
+    executor.close()
+
+
+def until_ended(handle: Any, seconds: float = 300) -> int | None:
+    deadline = time.monotonic() + seconds
+    while handle.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    code: int | None = handle.poll()
+    return code
+
+
+def table(folder: Path) -> dict[str, bytes]:
+    """What a study ends in; logs have times in them."""
+    files = [p for p in (folder / "out").iterdir() if p.is_file() and p.suffix != ".png"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.mark.long
+def test_ray_loses_a_node_with_cells_of_two_processes(tmp_path: Path, cluster: Any) -> None:
+    """The table is that of the same cells on this machine, where nothing was lost."""
+    folders = [tmp_path / name for name in ("ray", "local")]
+    studies = []
+    for folder in folders:
+        folder.mkdir()
+        studies.append(folder / "study.yaml")
+        studies[-1].write_text(STUDY)
+    node = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    driver = ablate(studies[0], f"ray:address={cluster.address},processes=2", 1)
+    until(lambda: training(studies[0], "sft") or training(studies[0], "fkd"), driver)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(num_cpus=2)
+    said = driver.communicate(timeout=900)[0]
+    assert driver.returncode == 0, said[-3000:]
+    assert "starting it again" in said, said
+    finished(studies[0], said)
+    local = ablate(studies[1], "local:processes=2", 1)
+    said = local.communicate(timeout=900)[0]
+    assert local.returncode == 0, said[-3000:]
+    assert table(folders[0]) == table(folders[1])
+    for method in ("sft", "fkd"):
+        (one,), (other,) = (list((f / "runs").glob(f"{method}-*")) for f in folders)
+        assert runs.results(one) == runs.results(other)
+
+
+@pytest.mark.long
+def test_a_run_on_two_nodes_of_ray(tmp_path: Path, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    executor = make_executor(f"ray:address={cluster.address},nodes=2", None, tmp_path, "cpu")
+    assert executor.jobs == 1
+    log = tmp_path / "log"
+    handle = executor.start([*TRAIN, "--runs-dir", str(tmp_path / "runs")], log, 0)
+    assert until_ended(handle) == 0, log.read_text()
+    bad = executor.start(["show", str(tmp_path / "nothing")], tmp_path / "bad.log", 0)
+    assert until_ended(bad) == 2, (tmp_path / "bad.log").read_text()
+    executor.close()
+    assert list((tmp_path / "runs").glob("sft-*/train/student/model.safetensors"))
+    assert (tmp_path / "log.node1").exists()
+
+
+TRAIN = ["train", "--method", "sft", "--suite", "mini-test", "--device", "cpu", "--accept-drift"]
+LAUNCH = [sys.executable, "-m", "kdbench.harness.study.executors.ranks"]
+
+
+def test_processes_of_a_run_end_together_and_say_why(tmp_path: Path) -> None:
+    """A mistake keeps its code, a killed process is one; nothing is left of the others."""
+    done = subprocess.run(
+        [*LAUNCH, "--processes", "2", "--", "show", "nothing"], capture_output=True
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    place = ["--runs-dir", str(tmp_path / "runs"), "--set", "train.steps=4000"]
+    for victim in ("rank", "launcher"):
+        process = subprocess.Popen(
+            [*LAUNCH, "--processes", "2", "--", *TRAIN, *place],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        rows = lambda: list((tmp_path / "runs").glob("*/train/metrics.jsonl"))  # noqa: E731
+        deadline = time.monotonic() + 300
+        while not any(runs.lines(path) > 2 for path in rows()) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        mine = ranks_of(process.pid)
+        assert len(mine) == 2
+        os.kill(mine[1] if victim == "rank" else process.pid, signal.SIGKILL)
+        assert process.wait(timeout=120) == (137 if victim == "rank" else -signal.SIGKILL)
+        while any(Path(f"/proc/{pid}").exists() for pid in mine) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in mine)
+        for path in rows():
+            path.unlink()
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """Processes that a launcher started."""
+    text = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
+    children = [int(word) for word in text.split()]
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [pid for pid in children if b"--as-rank" in lines[pid]]
+
+
+def test_a_slurm_job_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sbatch, srun and sacct are of this machine; submitit, its script and the meeting are real."""
+    pytest.importorskip("submitit", reason="the extra kdbench[slurm] is not installed")
+    slurm_here.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    more = "nodes=2,gpus=1,cpus_per_task=1,slurm_partition=big"
+    executor = make_executor(f"slurm:{more}", 2, tmp_path)
+    log = tmp_path / "log"
+    handle = executor.start([*TRAIN, "--runs-dir", str(tmp_path / "runs")], log, 0)
+    assert until_ended(handle) == 0, log.read_text()
+    (script,) = (tmp_path / "bin").glob("*.sh")
+    said = script.read_text()
+    for line in ("nodes=2", "ntasks-per-node=1", "gpus-per-node=1", "partition=big"):
+        assert f"#SBATCH --{line}\n" in said, said
+    assert "--kill-on-bad-exit=1" in said
+    assert list((tmp_path / "runs").glob("sft-*/train/student/model.safetensors"))
+    assert (tmp_path / "log.node1").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("cluster=local,nodes=2", "needs Slurm"),
+        ("ntasks_per_node=2", "leave ntasks_per_node out and set processes"),
+        ("gpus=1,processes=2", "takes a GPU of its own"),
+    ],
+)
+def test_what_a_slurm_job_cannot_be_is_a_sentence(
+    settings: str, words: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("submitit", reason="the extra kdbench[slurm] is not installed")
+    with pytest.raises(InputError, match=words):
+        make_executor(f"slurm:{settings}", 1, tmp_path)
 
 
 def test_submitit_calls_a_killed_job_finished_and_we_do_not(study: Path) -> None:

@@ -345,22 +345,77 @@ VISIBLE = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
 
 
 @pytest.mark.parametrize(
-    ("device", "seen"), [("auto", ["4", "7"]), ("cuda", ["4", "7"]), ("cuda:1", ["4,7", "4,7"])]
+    ("device", "places"), [("auto", ["4", "7"]), ("cuda", ["4", "7"]), ("cuda:1", ["4,7", "4,7"])]
 )
 def test_gpus_are_divided_unless_one_is_named(
-    device: str, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", VISIBLE))
     executor = make_executor("local", 2, tmp_path, device)
+    assert seen(executor, 2, tmp_path) == places
+
+
+def seen(executor: Any, slots: int, folder: Path) -> list[str]:
+    """What a worker in each place prints."""
     found = []
-    for slot in range(2):
-        log = tmp_path / f"{slot}.log"
+    for slot in range(slots):
+        log = folder / f"{slot}.log"
         handle = executor.start([], log, slot)
         while handle.poll() is None:
             time.sleep(0.01)
         found.append(log.read_text().strip())
-    assert found == seen
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "places"),
+    [
+        ("gpus=2", ["4,5", "6,7"]),
+        ("gpus=2,processes=1", ["4,5", "6,7"]),
+        ("gpus=3,processes=1", ["4,5,GPU-6"]),  # what is left over rests
+        ("gpus=1", ["4", "5", "6", "7"]),
+    ],
+)
+def test_places_of_several_gpus(
+    settings: str, places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-6,7" if "3" in settings else "4,5,6,7")
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", VISIBLE))
+    # several processes are started by torchrun, which is asked what it was told instead
+    monkeypatch.setattr(worker, "LAUNCH", "this_launcher")
+    (tmp_path / "this_launcher.py").write_text(VISIBLE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    executor = make_executor(f"local:{settings}", None, tmp_path, "auto")
+    assert executor.jobs == len(places)
+    assert seen(executor, len(places), tmp_path) == places
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs", "device", "words"),
+    [
+        ("local:nodes=2", 1, "auto", "has no nodes"),
+        ("local:gpus=3", 1, "auto", r"asks for 3 GPUs a run, but this machine has 2 \(4,7\)"),
+        ("local:gpus=2", 2, "auto", "needs 4 GPUs, .* use --jobs 1"),
+        ("local:gpus=2,processes=3", 1, "auto", "takes a GPU of its own"),
+        ("local:processes=3", 1, "auto", "takes a GPU of its own, but this machine has 2"),
+        ("local:gpus=1", 1, "cpu", "exclude each other"),
+        ("local:processes=0", 1, "cpu", "whole number of at least 1"),
+        ("local:gpus=half", 1, "auto", "whole number of at least 0"),
+    ],
+)
+def test_what_a_machine_has_not_is_a_sentence(
+    name: str,
+    jobs: int,
+    device: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with pytest.raises(InputError, match=words):
+        make_executor(name, jobs, tmp_path, device)
+    make_executor("local:processes=3", 1, tmp_path, "cpu")
 
 
 # -- real runs --------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ its folder, never from a scheduler.
 from pathlib import Path
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors.clusters import RayExecutor, SlurmExecutor
 from kdbench.harness.study.executors.local import LocalExecutor
+from kdbench.harness.study.executors.on_ray import RayExecutor
+from kdbench.harness.study.executors.on_slurm import SlurmExecutor
 from kdbench.harness.study.executors.worker import Executor
 
 
@@ -31,7 +32,7 @@ def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") 
     if kind == "local":
         return LocalExecutor(jobs, settings, device)
     if kind == "ray":
-        return RayExecutor(jobs, settings)
+        return RayExecutor(jobs, settings, device)
     if kind == "slurm":
         return SlurmExecutor(jobs, settings, out)
     raise InputError(f"no executor is called {kind!r}; choose from local, ray, slurm")

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.provenance import available_cores
 from kdbench.harness.study.executors.worker import (
     Handle,
@@ -11,44 +13,94 @@ from kdbench.harness.study.executors.worker import (
     number_setting,
     shared_variables,
     spawn,
+    whole_setting,
 )
 
-SETTINGS = ("threads",)
+SETTINGS = ("threads", "gpus", "processes")
 
 
 class LocalExecutor:
-    """A pool of processes.
+    """A pool of places, each with its share of the cores and GPUs.
 
     Args:
-        jobs: how many at once; None: one for each GPU, else one.
-        settings: ``threads``, of each process; default: an equal share of the cores.
+        jobs: how many at once; None: as many as the GPUs make places, else one.
+        settings: ``gpus`` of each run, ``processes`` of each run (default: one for each of its GPUs),
+            ``threads`` of each process (default: an equal share of the cores).
         device: what the processes are told to use; GPUs are divided unless it names one device.
+
+    Raises:
+        InputError: more GPUs than there are, or more than one machine.
     """
 
     def __init__(self, jobs: int | None, settings: dict[str, str], device: str) -> None:
+        if "nodes" in settings:
+            raise InputError(
+                "executor local is this machine alone, so it has no nodes; runs over several need ray "
+                "or slurm"
+            )
         check_settings("local", settings, SETTINGS)
-        self._devices = _gpus() if device in ("auto", "cuda") else []
-        self.jobs = jobs or max(1, len(self._devices))
-        share = max(1, available_cores() // self.jobs)
+        devices = visible_gpus() if device in ("auto", "cuda") else []
+        asked = whole_setting(settings, "gpus", 0, 0)
+        self._processes = whole_setting(settings, "processes", max(1, asked))
+        _refuse_impossible(devices, asked, self._processes, jobs, device)
+        self._places = dealt(devices, asked or self._processes)
+        self._dealt = bool(asked)
+        self.jobs = jobs or max(1, len(self._places))
+        share = max(1, available_cores() // (self.jobs * self._processes))
         self._threads = max(1, int(number_setting(settings, "threads", share)))
 
     def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
-        """A process; with several GPUs each slot has its own.
+        """A process, or several; each place has GPUs of its own.
 
         In a session of its own: it outlives its driver, and Ctrl-C does not reach it.
         """
         extra = {}
-        if len(self._devices) > 1:
-            extra["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        if len(self._places) > 1 or self._dealt:
+            extra["CUDA_VISIBLE_DEVICES"] = self._places[slot % len(self._places)]
         variables = shared_variables(self._threads) | extra
-        process = spawn(arguments, log, variables, start_new_session=True)
+        process = spawn(
+            arguments, log, variables, processes=self._processes, start_new_session=True
+        )
         return Handle(process.poll, lambda: os.killpg(process.pid, signal.SIGINT))
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-def _gpus() -> list[str]:
+def dealt(devices: Sequence[str], each: int) -> list[str]:
+    """GPUs in places of ``each``, as CUDA_VISIBLE_DEVICES names them; what is left over rests."""
+    return [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]
+
+
+def _refuse_impossible(
+    devices: Sequence[str], gpus: int, processes: int, jobs: int | None, device: str
+) -> None:
+    there = f"this machine has {len(devices)}" + (f" ({','.join(devices)})" if devices else "")
+    if gpus and device not in ("auto", "cuda"):
+        raise InputError(
+            f"executor setting gpus={gpus} and --device {device} exclude each other; leave one of them out"
+        )
+    if gpus > len(devices):
+        raise InputError(f"executor setting gpus={gpus} asks for {gpus} GPUs a run, but {there}")
+    if gpus and processes > gpus:
+        raise InputError(
+            f"executor settings processes={processes} and gpus={gpus}: each process takes a GPU of its own; "
+            f"ask for gpus={processes}"
+        )
+    each = gpus or (processes if devices and processes > 1 else 0)
+    if each > len(devices):
+        raise InputError(
+            f"executor setting processes={processes}: each process takes a GPU of its own, but {there}; "
+            "ask for fewer, or add --device cpu"
+        )
+    if each and jobs and each * jobs > len(devices):
+        raise InputError(
+            f"--jobs {jobs} with {each} GPUs a run needs {each * jobs} GPUs, but {there}; "
+            f"use --jobs {len(devices) // each}"
+        )
+
+
+def visible_gpus() -> list[str]:
     """The GPUs we may use, found without importing torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:

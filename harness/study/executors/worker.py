@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import cache_folder
+from kdbench.harness.study.executors.meeting import LAUNCH, LAUNCHER, RANK, Meeting, options
 
 LOST = -1
 """Exit code of a worker that nobody can say anything about."""
@@ -65,12 +66,33 @@ class Executor(Protocol):
 
 
 def spawn(
-    arguments: list[str], log: Path | str, variables: Mapping[str, str], **more: Any
+    arguments: list[str],
+    log: Path | str,
+    variables: Mapping[str, str],
+    *,
+    processes: int = 1,
+    meeting: Meeting | None = None,
+    **more: Any,
 ) -> "subprocess.Popen[bytes]":
-    """A ``kdbench`` process of the Python that runs us, its output added to ``log``."""
+    """A ``kdbench`` process of the Python that runs us, or what starts several; output is added to ``log``.
+
+    Args:
+        arguments: of the command line.
+        log: a file.
+        variables: of its environment, beside our own.
+        processes: of the run on this machine; see `kdbench.harness.study.executors.ranks`.
+        meeting: where they meet those of other machines; None: there are none.
+        more: of ``subprocess.Popen``.
+    """
+    command = [*COMMAND, *arguments]
+    if processes > 1 or meeting is not None:
+        launcher = options(processes, meeting or Meeting())
+        command = [sys.executable, "-m", LAUNCH, *launcher, "--", *arguments]
+    elif LAUNCHER in variables:
+        command = [sys.executable, "-m", LAUNCH, RANK, *arguments]
     with open(log, "ab") as sink:
         return subprocess.Popen(
-            [*COMMAND, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -106,6 +128,16 @@ def extra(package: str, kind: str) -> Any:
         ) from error
 
 
+def whole_setting(settings: Mapping[str, str], key: str, default: int, least: int = 1) -> int:
+    """A setting that is a whole number of at least ``least``; InputError if it is none."""
+    text = settings.get(key, str(default))
+    if text.isdecimal() and int(text) >= least:
+        return int(text)
+    raise InputError(
+        f"executor setting {key} must be a whole number of at least {least}, got {text!r}"
+    )
+
+
 def number_setting(settings: Mapping[str, str], key: str, default: float) -> float:
     """A setting that is a number of at least 0; InputError if it is none."""
     text = settings.get(key, str(default))
@@ -115,12 +147,21 @@ def number_setting(settings: Mapping[str, str], key: str, default: float) -> flo
     raise InputError(f"executor setting {key} must be a number of at least 0, got {text!r}")
 
 
-def run_worker(arguments: list[str], log: str, cwd: str, variables: dict[str, str]) -> int:
+def run_worker(
+    arguments: list[str],
+    log: str,
+    cwd: str,
+    variables: dict[str, str],
+    processes: int = 1,
+    meeting: Meeting | None = None,
+) -> int:
     """Runs a worker to its end on whatever machine this is called; returns its exit code.
 
     Called by schedulers in processes of theirs. If they end such a process, the worker ends too.
     """
-    worker = spawn(arguments, log, variables, cwd=cwd)
+    # tied to this process, so that what a scheduler kills is not continued by what is left of it
+    tied = {**variables, LAUNCHER: str(os.getpid())}
+    worker = spawn(arguments, log, tied, processes=processes, meeting=meeting, cwd=cwd)
 
     def end(*_: object) -> None:
         worker.send_signal(signal.SIGINT)

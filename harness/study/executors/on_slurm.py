@@ -1,0 +1,141 @@
+"""Workers as jobs of Slurm through submitit: one job a run, one task a node, which starts the processes.
+
+submitit is not imported before it is asked for.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from kdbench.harness.errors import InputError
+from kdbench.harness.study.executors.meeting import Meeting
+from kdbench.harness.study.executors.worker import (
+    LOST,
+    Handle,
+    extra,
+    run_worker,
+    shared_variables,
+    whole_setting,
+)
+
+JOBS = 16
+DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
+PORTS = (20_000, 20_000)
+"""First port where nodes of a job meet, and how many there are: which one follows from the job's number."""
+TASKS = ("tasks_per_node", "ntasks_per_node", "slurm_ntasks_per_node")
+
+
+class SlurmExecutor:
+    """Jobs that are never requeued by Slurm: what is done is for our markers to say.
+
+    Args:
+        jobs: queued or running at once; None: 16.
+        settings: of each run ``nodes`` (1) and, on each of them, ``gpus`` (0) and ``processes`` (one a GPU);
+            those of ``submitit.AutoExecutor.update_parameters``, for example ``timeout_min``,
+            ``cpus_per_task`` (of a node), ``mem_gb``, ``slurm_partition``; and ``cluster``: ``local`` runs
+            the jobs as processes of this machine.
+        out: folder of a study, on a disk that the nodes share; for submitit's own files.
+
+    Raises:
+        InputError: Slurm is not here, or a setting does not fit.
+    """
+
+    def __init__(self, jobs: int | None, settings: dict[str, str], out: Path) -> None:
+        submitit = extra("submitit", "slurm")
+        cluster = settings.pop("cluster", "slurm")
+        self._nodes = whole_setting(settings, "nodes", 1)
+        gpus = whole_setting(settings, "gpus", 0, 0)
+        self._processes = whole_setting(settings, "processes", max(1, gpus))
+        _refuse_impossible(settings, cluster, self._nodes, self._processes, gpus)
+        own = ("nodes", "gpus", "processes")
+        asked = {k: int(v) if v.isdecimal() else v for k, v in settings.items() if k not in own}
+        parameters = DEFAULTS | asked
+        if gpus:
+            parameters["gpus_per_node"] = gpus
+        if self._nodes > 1:
+            parameters |= {"nodes": self._nodes, "tasks_per_node": 1}
+            # one task that fails ends the others, which would only wait for it
+            parameters["slurm_srun_args"] = ["--kill-on-bad-exit=1"]
+        try:
+            self._executor = submitit.AutoExecutor(folder=out / "submitit", cluster=cluster)
+            self._executor.update_parameters(name="kdbench", **parameters)
+        except (RuntimeError, NameError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"executor slurm cannot be set up: {reason}") from error
+        self._refused = submitit.core.utils.FailedJobError
+        self.jobs = jobs or JOBS
+        self._threads = max(1, int(parameters["cpus_per_task"]) // self._processes)
+
+    def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
+        """Submits a job. submitit calls a killed one finished: without a result it is lost.
+
+        Raises:
+            InputError: Slurm refuses it.
+        """
+        variables = shared_variables(self._threads)
+        job_of = [arguments, str(log), os.getcwd(), variables, self._processes, self._nodes]
+        try:
+            job = self._executor.submit(run_on_node, *job_of)
+        except self._refused as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"Slurm refuses the job: {reason}") from error
+
+        def look() -> int | None:
+            if not job.done():
+                return None
+            try:
+                codes = [int(code) for code in job.results()]
+            except Exception:  # submitit raises its own, or what the job raised
+                return LOST
+            return next((code for code in codes if code), 0)
+
+        def stop() -> None:
+            with contextlib.suppress(Exception):  # it may be gone already
+                job.cancel()
+
+        return Handle(look, stop)
+
+    def close(self) -> None:
+        """Jobs go on without us."""
+
+
+def run_on_node(
+    arguments: list[str],
+    log: str,
+    cwd: str,
+    variables: dict[str, str],
+    processes: int,
+    nodes: int,
+) -> int:
+    """One task of a job: the run's processes on its node; they meet those of the others on the first."""
+    if nodes == 1:
+        return run_worker(arguments, log, cwd, variables, processes)
+    from submitit import JobEnvironment
+
+    here = JobEnvironment()
+    port = PORTS[0] + int(here.raw_job_id.partition("_")[0]) % PORTS[1]
+    place = f"{here.hostnames[0]}:{port}"
+    meeting = Meeting(nodes, place, f"slurm-{here.job_id}", here.node == 0)
+    own = log if here.node == 0 else f"{log}.node{here.node}"
+    return run_worker(arguments, own, cwd, variables, processes, meeting)
+
+
+def _refuse_impossible(
+    settings: dict[str, str], cluster: str, nodes: int, processes: int, gpus: int
+) -> None:
+    for name in TASKS:
+        if name in settings:
+            raise InputError(
+                f"executor slurm starts one task a node, which starts the processes: leave {name} out and "
+                "set processes"
+            )
+    if cluster == "local" and nodes > 1:
+        raise InputError(
+            f"executor slurm:cluster=local is this machine alone, so nodes={nodes} needs Slurm"
+        )
+    if gpus and processes > gpus:
+        raise InputError(
+            f"executor settings processes={processes} and gpus={gpus}: each process takes a GPU of its own; "
+            f"ask for gpus={processes}"
+        )
