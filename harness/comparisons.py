@@ -24,6 +24,8 @@ TINY = 1e-9
 """Below this an error is rounding noise: two rows answered every prompt alike."""
 NO_DOUBT = 0.5
 """A row with so large a p-value may be the best, and so may all above it: no p is looked for there."""
+ONE_SIGMA = (0.1587, 0.5, 0.8413)
+"""Quantiles of a normal one standard deviation below and above its middle."""
 DRAWS = 4_000
 """Resamples behind each number that is made of several rows."""
 
@@ -276,21 +278,22 @@ def _beyond(drawn_R: Array, observed: float) -> float:
 def alike(values_M: Array, draws_RM: Array) -> NDArray[np.bool_]:
     """Which rows cannot be told apart in a number, for all pairs together (the largest difference).
 
+    A difference's error is half the width of its middle 68%: few seeds of unequal variance draw so widely
+    that a standard deviation would be that of a few draws, and nothing would ever be apart.
+
     Args:
         values_M: the number of each row.
         draws_RM: what it may be.
     """
-    error = np.sqrt(np.maximum(_variance_of_differences(draws_RM), 1e-18))
-    centred = draws_RM - draws_RM.mean(axis=0)
     first, second = np.triu_indices(len(values_M), k=1)
     if not len(first):
         return np.ones((len(values_M), len(values_M)), dtype=bool)
-    drawn = np.abs(centred[:, first] - centred[:, second]) / error[first, second]
-    limit = float(np.quantile(drawn.max(axis=1), stats.LEVEL))
-    return np.abs(values_M[:, None] - values_M) <= limit * error
-
-
-def _variance_of_differences(draws_RM: Array) -> Array:
-    covariance = np.atleast_2d(np.cov(draws_RM, rowvar=False))
-    variance = np.diag(covariance)
-    return np.asarray(variance[:, None] + variance - 2 * covariance)
+    drawn_RK = draws_RM[:, first] - draws_RM[:, second]
+    low_K, middle_K, high_K = np.quantile(drawn_RK, ONE_SIGMA, axis=0)
+    error_K = np.maximum((high_K - low_K) / 2, 1e-9)
+    largest_R = (np.abs(drawn_RK - middle_K) / error_K).max(axis=1)
+    limit = float(np.quantile(largest_R, stats.LEVEL))
+    same = np.ones((len(values_M), len(values_M)), dtype=bool)
+    within = np.abs(values_M[first] - values_M[second]) <= limit * error_K
+    same[first, second] = same[second, first] = within
+    return same

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from kdbench.harness import stats
 from kdbench.harness.stats import Array
@@ -26,6 +27,11 @@ LEVEL = 0.2
 """Variances are taken as alike unless they would differ so much less often than this by chance."""
 MIN_DF = 4
 """Fewer degrees of freedom than this are not pooled: two rows of three seeds have as many."""
+FEWEST = 3
+"""Rows of several seeds; fewer say nothing of how variances differ."""
+MOST_BORROWED = 4.0
+"""Degrees of freedom: measured as the most at which the noisiest row is hardly worse off
+(docs/column-coverage.md)."""
 ROUNDING = 1e-12
 """A variance below this is that of equal values."""
 _RESAMPLES = 10_000
@@ -71,7 +77,8 @@ def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVa
         trained: which rows were trained here; others have no variance between seeds.
 
     A row of one seed borrows the pooled variance. Where variances differ, or too few seeds are there, a
-    row has its own from `stats.MIN_TRAINING_SEEDS` seeds on, and one of fewer seeds none.
+    row has its own from `stats.MIN_TRAINING_SEEDS` seeds on, moderated by the others', and one of fewer
+    seeds none.
     """
     arrays = [np.asarray(row, dtype=float) for row in means]
     kind = np.asarray(trained, dtype=bool)
@@ -86,7 +93,50 @@ def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVa
         variance, known = float((df * own).sum() / total), np.ones(len(arrays), dtype=bool)
         return SeedVariance(kind * variance, kind * total, known, True, p, several)
     enough = df >= stats.MIN_TRAINING_SEEDS - 1
-    return SeedVariance(own * enough, df * enough, enough | ~kind, False, p, several)
+    own, df = moderated(own * enough, df * enough)
+    return SeedVariance(own, df, enough | ~kind, False, p, several)
+
+
+def moderated(variance_M: Array, df_M: Array) -> tuple[Array, Array]:
+    """Variances of rows that differ in it, each helped by what the others say of it, and their df.
+
+    The true variances are taken as a draw of a scaled inverse chi-square, whose scale and degrees of
+    freedom are estimated from all; a row's variance is then the mean of that scale and its own, weighed by
+    degrees of freedom. Two seeds leave one of these, at which Student's t knows nothing; the prior adds
+    its own. Unlike its source this is one-sided and limited, since boards hold few rows and the noisiest
+    matters most: no row falls below its own variance, and the prior adds at most `MOST_BORROWED`. Source:
+    Smyth, Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 6.2.
+
+    Args:
+        variance_M: own variances, those that are not measured 0.
+        df_M: degrees of freedom of each; 0: not measured.
+    """
+    seen = (df_M > 0) & (variance_M > 0)
+    if seen.sum() < FEWEST:
+        return variance_M, df_M
+    half_M = df_M[seen] / 2
+    log_M = np.log(variance_M[seen]) - special.digamma(half_M) + np.log(half_M)
+    differ = float(log_M.var(ddof=1) - special.polygamma(1, half_M).mean())
+    prior, below = math.inf, 0.0  # where they differ no more than chance makes them
+    if differ > 0:
+        prior = 2 * _trigamma_inverse(differ)
+        below = float(special.digamma(prior / 2)) - math.log(prior / 2)
+    scale, prior = math.exp(float(log_M.mean()) + below), min(prior, MOST_BORROWED)
+    known = df_M > 0
+    between_M = (prior * scale + df_M * variance_M) / (prior + df_M)
+    return np.where(known, np.maximum(variance_M, between_M), 0.0), df_M + prior * known
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The x whose trigamma is ``value`` > 0, by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = special.polygamma(1, x)
+        step = trigamma * (1 - trigamma / value) / special.polygamma(2, x)
+        x += step
+        if abs(step) < 1e-8 * x:
+            break
+    return float(x)
 
 
 def homogeneity_p(variance_M: Array, df_M: Array) -> float:

@@ -42,7 +42,7 @@ class ColumnTests(Record):
 
     n_prompts: int
     seeds: str
-    """``pooled``: training seeds have one variance for all rows; ``own``: each row its own;
+    """``pooled``: training seeds have one variance for all rows; ``own``: each row its own, moderated;
     ``some``: not all rows' are measured; ``none``: no row's is, and tests are about these students."""
     students: list[str] = []
     """Methods whose training seeds are not measured: their tests are about these students."""
@@ -219,7 +219,7 @@ def undecided(tests: Sequence[tuple[str, ColumnTests]]) -> list[str]:
 
 SEEDS = {
     "pooled": "training seeds have one variance for all methods",
-    "own": "each method has its own variance between training seeds",
+    "own": "each method has its own variance between training seeds, a small one raised towards the others'",
     "some": "methods of one training seed are tested over prompts only, so about these students, and "
     "significant more easily",
     "none": "one training seed a method: tests are over prompts only and about these students",

@@ -168,7 +168,7 @@ def interval_text(numbers: Collection[int]) -> str:
 
     interval = f"95% expanded percentile bootstrap over prompts, {stats.RESAMPLES} resamples"
     with_seeds = max(numbers, default=0) >= stats.MIN_TRAINING_SEEDS
-    pooled = "t over seed means, their variance pooled over methods where alike"
+    pooled = "t over seed means, their variance pooled over methods where alike, else moderated"
     return f"{interval}, {pooled}" if with_seeds else interval
 
 
