@@ -74,6 +74,8 @@ class Headline(Record):
     places: list[Place]
     left_out: list[str] = []
     """Methods that are not in all columns."""
+    few: list[str] = []
+    """Columns that do not count, since less than half of the methods are in them."""
     agreement: list[Agreement] = []
     """Whether two sides rank methods alike: pairs of models, settings by default and tuned."""
 

@@ -21,13 +21,20 @@ from kdbench.harness.stats import Array
 from kdbench.reports.agreeing import Side, of_pairs, of_tuning, pair_name, side_of
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed
-from kdbench.reports.headline import Field, Headline, field, headline, main_columns, training_cost
+from kdbench.reports.headline import (
+    Field,
+    Headline,
+    field,
+    headline,
+    main_columns,
+    training_cost,
+)
 from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "5"
+VERSION = "6"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -142,7 +149,10 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
             notes.update(problems)
             if line is not None:
                 lines[index] = line, ids
-    mains = [index for index in main_columns(table.columns) if index in lines]
+    methods_there = {each.row.id for each in rows if not each.row.reference}
+    every = [index for index in main_columns(table.columns) if index in lines]
+    # one more task asked of a few methods leaves nobody out, and says nothing of the others' luck
+    mains = [i for i in every if 2 * len(methods_there & {*lines[i][1]}) >= len(methods_there)]
     students = shared_normals([lines[i] for i in mains], label=pair_name(table.section))
     normals = dict(zip(mains, students, strict=True))
     references = {each.row.id for each in rows if each.row.reference}
@@ -154,6 +164,9 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
     guide = next((e.row.id for e in rows if e.row.reference and e.row.method == "teacher"), "")
     fields = [field(table.columns[i], found[i], labels, guide) for i in mains]
     first = headline(fields, _methods(rows), _costs(rows))
+    if first:
+        few = [table.columns[i].heading for i in every if i not in mains]
+        first = first.model_copy(update={"few": few})
     if first and (both := of_tuning(rows, fields)):
         first = first.model_copy(update={"agreement": [both]})
     return (

@@ -107,6 +107,21 @@ def test_costs_are_marked_where_nothing_is_better_and_cheaper(make: Make) -> Non
     assert [name for name, place in found.items() if place.front] == [best.label]
 
 
+def test_one_more_task_of_a_few_methods_leaves_nobody_out(make: Make) -> None:
+    runs = make(2)
+    model = ModelRef(name="small", fingerprint="small", parameters=1)
+    own = {"student": model, "training_seed": 0, "note": "student", "tasks": ("dolly", "vicuna")}
+    for method in ("gkd", "fkd"):
+        write_run(runs, method, 60, **own, settings="asked more")
+    board = build_board(runs)
+    (table,) = board.tables
+    assert table.headline is not None and len(places(board)) == 6
+    assert len(table.headline.columns) == 1 and len(table.headline.few) == 1
+    assert "not counted, as less than half of the methods are in it: vicuna" in write(
+        board_document(board), "md"
+    ).replace("\\", "")
+
+
 def test_several_pairs_have_one_headline_over_all(make: Make) -> None:
     make(2)
     board = build_board(make(2, student="tiny"))

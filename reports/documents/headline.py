@@ -58,6 +58,10 @@ def explained(found: Headline) -> list[doc.Cell]:
     lines += map(agreed, found.agreement)
     if found.left_out:
         lines.append(f"not in all of these columns: {', '.join(found.left_out)}")
+    if found.few:
+        lines.append(
+            f"not counted, as less than half of the methods are in it: {', '.join(found.few)}"
+        )
     return lines
 
 
