@@ -26,6 +26,7 @@ CALLED = {
     "on_evaluation": ("ctx", "metrics"),
     "after_step": ("ctx", "step", "terms"),
     "parameters": ("student_width", "teacher_width"),
+    "reads": (),
     "state_dict": (),
     "load_state_dict": ("state",),
 }

@@ -48,7 +48,7 @@ def ablate(study: Path, executor: str, jobs: int) -> "runs.subprocess.Popen[str]
 
 
 def until(ready: Callable[[], object], process: "runs.subprocess.Popen[str]") -> Any:
-    deadline = time.monotonic() + 500
+    deadline = time.monotonic() + 1200
     while True:
         found = ready()
         if found:
@@ -153,12 +153,12 @@ def test_ray_loses_a_node_with_cells_of_two_processes(tmp_path: Path, cluster: A
     until(lambda: training(studies[0], "sft") or training(studies[0], "fkd"), driver)
     cluster.remove_node(node, allow_graceful=False)
     cluster.add_node(num_cpus=2)
-    said = driver.communicate(timeout=900)[0]
+    said = driver.communicate(timeout=2400)[0]
     assert driver.returncode == 0, said[-3000:]
     assert "starting it again" in said, said
     finished(studies[0], said)
     local = ablate(studies[1], "local:processes=2", 1)
-    said = local.communicate(timeout=900)[0]
+    said = local.communicate(timeout=2400)[0]
     assert local.returncode == 0, said[-3000:]
     assert table(folders[0]) == table(folders[1])
     for method in ("sft", "fkd"):

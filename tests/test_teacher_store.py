@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +279,7 @@ def shards(cache: dict[str, str]) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_capture_killed_and_continued_then_read_by_a_run(tmp_path: Path) -> None:
-    """SIGKILL in the middle; then the same bytes, a run without the teacher, and the same student."""
+    """SIGKILL, then two processes go on: the same bytes, a run without the teacher, the same student."""
     whole, killed = fresh_cache(tmp_path / "whole"), fresh_cache(tmp_path / "killed")
     capture = ("capture", *PLACE, *GOLD[:2], "--runs-dir", str(tmp_path / "runs"))
     found = json.loads(runs.finish(*capture, "--quiet", "--json", **whole))
@@ -288,7 +290,8 @@ def test_capture_killed_and_continued_then_read_by_a_run(tmp_path: Path) -> None
     process = runs.start(*capture, **killed)
     assert runs.kill_when(process, lambda: len(list(folder.glob("*/*.done"))) >= 2)
     assert 2 <= len(shards(killed)) < len(shards(whole))
-    runs.finish(*capture, **killed)
+    two = [sys.executable, "-m", "kdbench.harness.study.executors.ranks", "--processes", "2", "--"]
+    subprocess.run([*two, *capture], env={**os.environ, **killed}, check=True)
     assert shards(killed) == shards(whole)
 
     train = ("train", "--method", "fkd", *PLACE)

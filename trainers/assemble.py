@@ -185,6 +185,11 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
 
     def ask_teacher(prompts: list[Prompt], decoding: Decoding) -> list[Answer]:
         """Not booked: `pick` books the answers that a run needs, whichever run made them."""
+        if parts.stored is not None:
+            raise InputError(
+                f"{parts.answers.parent} lacks answers of the teacher that were there when training began; "
+                "start the same command again: they are sampled first"
+            )
         return replace(services, meter=Counter()).answer(prompts, decoding, model="teacher")
 
     taught = {g: teacher_answers(parts, ask_teacher, greedy=g) for g in (False, True)}

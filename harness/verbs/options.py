@@ -215,7 +215,7 @@ class Making(Group):
         typer.Option("--keep-going", help="Go on after a run that fails; list them at the end."),
     ] = False
     executor: Annotated[
-        str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
+        str, typer.Option(help="local, ray or slurm; settings after a colon: local:gpus=2.")
     ] = "local"
     jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None
     set_: Set = None
