@@ -18,6 +18,8 @@ from kdbench.harness.data.chat import DATE, BeginToken
 from kdbench.harness.data.parts import Turns, columns_given
 from kdbench.harness.data.places import is_place, stem
 from kdbench.harness.data.templates import PromptFormat
+from kdbench.harness.endpoints import EndpointSettings
+from kdbench.harness.files.records import EngineName
 from kdbench.harness.settings import Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 from kdbench.trainers.store.settings import ABOUT, PATTERN
@@ -39,10 +41,27 @@ class Section(Settings):
     """Base of every section."""
 
 
+class TeacherEndpoint(EndpointSettings):
+    """How a teacher behind an endpoint is asked."""
+
+    max_cost: float | None = Field(
+        None, gt=0, description="never to be crossed, in the currency of its prices"
+    )
+
+    @model_validator(mode="after")
+    def _check_priced(self) -> Self:
+        if self.max_cost is not None and self.prices is None:
+            raise ValueError("max_cost needs prices (input, output and date; of a million tokens)")
+        return self
+
+
 class PairConfig(Section):
     """The two models and how a prompt is written for both."""
 
-    teacher: str = Field(description="hub id, folder, .gguf file, or mini-2:teacher")
+    teacher: str = Field(
+        description="hub id, folder, .gguf file, mini-2:teacher, or an OpenAI-compatible endpoint as "
+        "https://host/v1#model"
+    )
     student: str = Field(
         description="hub id, folder, .gguf file, prune:N, a model config.json to initialise at "
         "random, or mini-2:student (-small, -large, -larger, -gpt2, -qwen3)"
@@ -145,6 +164,9 @@ class GenerateConfig(Section):
         64, gt=0, le=MANY, description="prompts whose rows refill each other; unit of resume"
     )
     dtype: Precision = Field("auto", description="arithmetic of decoding; auto: the model's")
+    engine: EngineName = Field(
+        "own", description="who decodes, in evaluation and in training: our sampler, or vllm"
+    )
     max_new_tokens: int = Field(256, gt=0, le=MANY)
     temperature: float = Field(1.0, ge=0, description="0: greedy")
     greedy: bool = Field(
@@ -227,6 +249,7 @@ class RunConfig(Section):
     regime: Literal["matched", "paper"] = "paper"
     pair: PairConfig
     teacher: TeacherConfig = TeacherConfig()
+    endpoint: TeacherEndpoint = TeacherEndpoint()
     data: DataConfig
     method: MethodConfig
     train: TrainConfig

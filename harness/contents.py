@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from kdbench.harness.config import RunConfig, run_name, with_precision
+from kdbench.harness.config import RunConfig, TeacherEndpoint, run_name, with_precision
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import content_hash, file_state, read_record, write_json
@@ -62,6 +63,10 @@ def local_copy(ref: str) -> Path:
     Raises:
         InputError: neither a path nor a hub id that can be had.
     """
+    if place_of(ref):
+        raise InputError(
+            f"{ref} is an endpoint, and what is wanted here are a model's own files; give a folder or hub id"
+        )
     path = Path(ref).expanduser()
     if path.is_dir() or path.suffix == ".gguf":
         return path
@@ -165,6 +170,7 @@ def _path(where: Circumstances, asked: RunConfig) -> Path:
         "data_dir": str(where.data_dir.resolve()) if where.data_dir else None,
         "here": os.getcwd(),
         "world": _world_sources(),
+        **({"endpoint": asked.endpoint} if asked.endpoint != TeacherEndpoint() else {}),
     }
     return where.cache / "known" / f"{digest(parts)[:32]}.json"
 

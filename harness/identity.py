@@ -115,7 +115,14 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
             for name, training in trainings.items()
         },
         **rounded,
+        **engine_parts(config),
     }
+
+
+def engine_parts(config: RunConfig) -> dict[str, Any]:
+    """Who decodes in training, if that is not our own sampler: rounding makes other samples."""
+    engine = config.generate.engine
+    return {} if engine == "own" else {"engine": engine}
 
 
 def run_id(parts: Parts) -> str:
@@ -202,7 +209,7 @@ def store_id(
 # -- evaluations ---------------------------------------------------------------------------------
 
 _PLACE = {"place"}
-_COMPANY = {"batch_size", "chunk"}
+_COMPANY = {"batch_size", "chunk", "engine"}
 _MODEL = {"model", "tokenizer", "dtype"}
 
 
@@ -214,7 +221,7 @@ def evaluation_key(record: EvaluationRecord) -> str:
 def column_id(record: EvaluationRecord, scorer: str) -> str:
     """What evaluations of several models must share to stand in one column, 8 hex digits.
 
-    Batch company is out, since answers do not depend on it but by rounding; so are the model and
+    Batch company and engine are out, since answers do not depend on it but by rounding; so are the model and
     its arithmetic, which are what is compared.
     """
     shared = column_parts(record) if record.beside is None else record.beside

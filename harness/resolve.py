@@ -44,7 +44,12 @@ SYNONYMS = {
 }
 SAID = 80
 """Characters of a setting that a sentence repeats."""
-OPEN = ("data.template_arguments.", "data.columns.", "tasks.columns.")
+OPEN = (
+    "data.template_arguments.",
+    "data.columns.",
+    "tasks.columns.",
+    "endpoint.parameters.",
+)
 """Below it, keys are the user's own."""
 SUITE_KEYS = {"extends", "methods"}
 QLORA = (

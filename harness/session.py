@@ -20,7 +20,9 @@ from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.progress import Progress
-from kdbench.trainers.devices import peak_memory_mb, resolve_precision
+from kdbench.trainers.devices import peak_memory_mb, resolve_precision, sampling_dtype
+from kdbench.trainers.vllm.engine import check_dtype
+from kdbench.trainers.vllm.process import check_installed
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp64": "no"}
 
@@ -35,6 +37,7 @@ class Session:
         progress: lines for a person to read.
         flights: preflights so far: of what, and what was found; a person was told of the first
             ``told``.
+        compared: what was found when another engine's first answers were compared with ours.
     """
 
     request: Request
@@ -42,6 +45,7 @@ class Session:
     progress: Progress
     flights: list[tuple[str, Any]] = field(default_factory=list)
     told: int = 0
+    compared: list[str] = field(default_factory=list)
     _accelerator: Accelerator | None = None
 
     def accelerator(self, training: TrainConfig | None = None) -> Accelerator:
@@ -73,6 +77,11 @@ class Session:
         if self._accelerator.num_processes > 1:  # its threads must end before the interpreter does
             atexit.register(torch.distributed.destroy_process_group)
         return self._accelerator
+
+    def note_comparison(self, line: str) -> None:
+        """Says what was found of another engine, and keeps it for the markers of this command."""
+        self.progress.say(line)
+        self.compared.append(line)
 
     def agreed(self, found: bool) -> bool:
         """What the main rank found: each rank's own look at a file could differ."""
@@ -123,10 +132,19 @@ class Session:
 
 
 def open_session(request: Request, progress: Progress) -> Session:
-    """A session on the device asked for, with every ``auto`` precision resolved."""
+    """A session on the device asked for, with every ``auto`` precision resolved.
+
+    Raises:
+        InputError: no such device, or vLLM is to decode and cannot.
+    """
     device = chosen_device(request.device)
     precision = resolve_precision("auto", device)
-    return Session(request, with_precision(request.config, precision), progress)
+    config = with_precision(request.config, precision)
+    if config.generate.engine == "vllm":
+        check_installed()
+        for asked in (config.answer_precision, config.train.sample_precision):
+            check_dtype(sampling_dtype(asked))
+    return Session(request, config, progress)
 
 
 def chosen_device(asked: str) -> torch.device:

@@ -170,8 +170,8 @@ def test_every_suite_resolves_for_every_method(name: str) -> None:
 def test_sections_stay_small() -> None:
     assert len(TrainConfig.model_fields) <= 25
     for key in dotted_keys(RunConfig):
-        # LoRA is one thing that a training has or has not
-        flat = key.count(".") <= 1 or key.partition(".")[2].startswith("lora.")
+        # LoRA is one thing that a training has or has not, and so are prices
+        flat = key.count(".") <= 1 or key.partition(".")[2].startswith(("lora.", "prices."))
         assert flat, "a flat tree is what --set can be remembered for"
 
 

@@ -112,7 +112,7 @@ class Elsewhere:
     """An engine without a model in this process."""
 
     vocabulary, max_length, device, dtype = VOCABULARY, 64, CPU, torch.float32
-    batch_size, chunk = 4, 3
+    batch_size, chunk, local = 4, 3, None
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, object]] = []

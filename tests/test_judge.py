@@ -19,6 +19,7 @@ from judge_runs import KEY, make_run, verdicts
 from judge_server import Action, Cut, Hang, JudgeServer, Raw, failure, say, shown
 
 from kdbench.harness import cli
+from kdbench.harness.endpoints import checked_url
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import (
     CostRow,
@@ -27,7 +28,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import JUDGES
 from kdbench.harness.files.store import read_records
 from kdbench.harness.judge.calls import Call
-from kdbench.harness.judge.definition import checked_url, load_judge
+from kdbench.harness.judge.definition import load_judge
 from kdbench.harness.judge.fencing import filled, neutralised
 from kdbench.harness.judge.parsing import Verdict, read
 from kdbench.harness.judge.results import pair_outcome
@@ -420,9 +421,9 @@ def test_an_endpoint_without_key(
 @pytest.mark.parametrize("url", ["https://u:p@h/v1", "https://h/v1?key=1", "ftp://h", "h/v1", ""])
 def test_urls_that_could_hide_a_secret_are_refused(url: str) -> None:
     with pytest.raises(InputError) as caught:
-        checked_url(url)
+        checked_url(url, "the judge's base URL", "--judge-base-url")
     assert "u:p" not in str(caught.value)
-    assert checked_url("HTTP://Host:8000/v1/") == "http://host:8000/v1"
+    assert checked_url("HTTP://Host:8000/v1/", "", "") == "http://host:8000/v1"
 
 
 # -- answers that attack the judge ----------------------------------------------------------------

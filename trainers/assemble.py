@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import EngineName
 from kdbench.harness.files.store import Say, to_stderr
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import LoadedModel, Services, reference_loss
+from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, reference_loss
 from kdbench.trainers.head.head import head_of, takes_apart, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.lora.adapters import Base, adapt
@@ -31,6 +32,7 @@ from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates
 from kdbench.trainers.teacher import TeacherMemory, TeacherSide, frozen_copy, teacher_side
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
+from kdbench.trainers.vllm.engine import VllmEngine
 
 DEV_SEED = 10
 SAMPLING_SEED = 10
@@ -57,6 +59,10 @@ class Parts:
         dev_score: mean score of one answer to each of them, for ``select: max:dev_rouge_l``.
         answers: file in which teacher answers to the training prompts are shared.
         say: told of those that were damaged.
+        ask: gives answers of a teacher that is elsewhere, to prompts at a temperature, the same on every
+            rank; None: ``teacher`` samples them.
+        engine: who decodes: our sampler, or vLLM.
+        compared: told what was found when vLLM's first answers were compared with ours.
         decode_rows, decode_chunk: see `kdbench.trainers.engine.LoadedModel`.
         out: folder of the training; see `kdbench.trainers.loop`.
         accelerator: device, mixed precision and ranks.
@@ -80,6 +86,9 @@ class Parts:
     dev_score: Callable[[list[Answer]], float] | None = None
     answers: Path
     say: Say = to_stderr
+    ask: Callable[[list[Prompt], float], list[Answer]] | None = None
+    engine: EngineName = "own"
+    compared: Say = to_stderr
     decode_rows: int
     decode_chunk: int
     out: Path
@@ -107,17 +116,19 @@ def assemble(parts: Parts) -> Loop:
     models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
     layout = layout_of(parts, models)
     side = None if teacher is None else _side(parts, teacher, layout)
-    engine = engine_of(
+    local = engine_of(
         parts,
         student,
         layout,
         # the quick decoder reads adapters with their layers' weights; what others do with them is slow
         writer=adapted.merged if adapted and not is_plain_llama(student) else None,
     )
+    merged = adapted.merged if adapted else None
+    engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
         recipe=parts.recipe,
         method=parts.method,
-        ctx=_context(parts, engine, side),
+        ctx=_context(parts, local, engine, side),
         module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),
         tokenizer=parts.tokenizer,
         layout=layout,
@@ -173,11 +184,12 @@ def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
             )
 
 
-def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Context:
+def _context(parts: Parts, local: LoadedModel, engine: Engine, side: TeacherSide | None) -> Context:
     recipe, accelerator = parts.recipe, parts.accelerator
     teacher = None
     if side is not None and parts.teacher_vocab is None and parts.stored is None:
-        teacher = replace(engine, model=side.model, read=side.hidden, writer=None)
+        beside = replace(local, model=side.model, read=side.hidden, writer=None)
+        teacher = decoding_of(parts, beside, changes=False)
     meter: Counter[str] = Counter()
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)
@@ -190,6 +202,8 @@ def _context(parts: Parts, engine: LoadedModel, side: TeacherSide | None) -> Con
                 f"{parts.answers.parent} lacks answers of the teacher that were there when training began; "
                 "start the same command again: they are sampled first"
             )
+        if parts.ask is not None:
+            return parts.ask(prompts, decoding.temperature)
         return replace(services, meter=Counter()).answer(prompts, decoding, model="teacher")
 
     taught = {g: teacher_answers(parts, ask_teacher, greedy=g) for g in (False, True)}
@@ -261,6 +275,15 @@ def engine_of(parts: Parts, model: PreTrainedModel, layout: Layout, **more: Any)
     )
 
 
+def decoding_of(
+    parts: Parts, local: LoadedModel, *, changes: bool, writer: Writer = None
+) -> Engine:
+    """The model as it answers: itself, or beside vLLM. ``changes``: whether it is being trained."""
+    if parts.engine == "own":
+        return local
+    return VllmEngine(local, changes=changes, say=parts.compared, writer=writer)
+
+
 def _announce(ctx: Context) -> None:
     """Announces training and plain-text rows to the teacher's memory.
 
@@ -275,7 +298,7 @@ def _announce(ctx: Context) -> None:
         ctx.keep(name, [batch(step) for step in range(math.ceil(len(rows) / ctx.batch_size))])
 
 
-def _evaluator(parts: Parts, engine: LoadedModel) -> Evaluator:
+def _evaluator(parts: Parts, engine: Engine) -> Evaluator:
     """Validation as the papers do it: mean token loss, and the score of one sampled answer."""
 
     def evaluate(step: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """A loaded model as everybody uses it: it answers prompts and scores tokens.
 
 Rollouts, evaluation, teacher answers, probes and lm-eval all ask an ``Engine``. ``LoadedModel`` is
-the one over our own sampler and tiled head, with the model in this process. What an engine
+the one over our own sampler and tiled head, with the model in this process;
+`kdbench.trainers.vllm.engine` answers elsewhere. What an engine
 elsewhere cannot give (hidden states, logits, another model mixed in) is asked of ``in_process``.
 """
 
@@ -27,6 +28,9 @@ from kdbench.trainers.head.tiles import default_rows, scored
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.sampler.sampler import context_length, generate
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
+
+Writer = Callable[[], AbstractContextManager[PreTrainedModel]] | None
+"""The model whose weights write answers, for as long as it does; None: the one that is scored with."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -64,6 +68,10 @@ class Engine(Protocol):
     @property
     def chunk(self) -> int:
         """Prompts a chunk, the unit of resume."""
+
+    @property
+    def local(self) -> "LoadedModel | None":
+        """The model in this process, if it is here (too)."""
 
     def answers(
         self,
@@ -114,7 +122,7 @@ class LoadedModel:
     micro_tokens: int = 4096
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     read: Callable[[Packed], Tensor] | None = None
-    writer: Callable[[], AbstractContextManager[PreTrainedModel]] | None = None
+    writer: Writer = None
 
     @property
     def max_length(self) -> int | None:
@@ -130,6 +138,11 @@ class LoadedModel:
     def dtype(self) -> torch.dtype:
         """See ``Engine``."""
         return self.sampling_dtype or self.model.dtype
+
+    @property
+    def local(self) -> "LoadedModel":
+        """See ``Engine``."""
+        return self
 
     @property
     def head(self) -> Head:
@@ -227,12 +240,12 @@ def in_process(engine: Engine, purpose: str) -> LoadedModel:
     Raises:
         InputError: the model runs elsewhere.
     """
-    if not isinstance(engine, LoadedModel):
+    if engine.local is None:
         raise InputError(
             f"{purpose} needs the model in this process, but it runs in another engine; leave it "
             "out, or use kdbench's own sampler"
         )
-    return engine
+    return engine.local
 
 
 def reference_loss(engine: Engine, sequences: Seq[Sequence]) -> float:

@@ -267,6 +267,10 @@ class Method:
         known = card.teacher_logits and card.policy == "off" and not card.student_samples
         return ("data",) if known else ()
 
+    def needs_probabilities(self) -> bool:
+        """Whether the teacher's probabilities are read, as it is set; else its answers suffice, if any."""
+        return self.card.teacher_logits
+
     def on_evaluation(self, ctx: Context, metrics: dict[str, float]) -> None:
         """Called after each evaluation on the development set."""
 

@@ -64,9 +64,13 @@ def _alpaca(example: Example, form: PromptFormat, tokenizer: Any) -> str:
 
 def _chat(example: Example, form: PromptFormat, tokenizer: Any) -> str:
     """One user turn in the tokenizer's own chat format, opened for the assistant's answer."""
-    messages = [{"role": role, "content": text} for role, text in example.turns]
-    messages.append({"role": "user", "content": _none(example)})
+    messages = [{"role": role, "content": text} for role, text in asked_as(example)]
     return chat.rendered(tokenizer, messages, date=form.date, arguments=form.arguments)
+
+
+def asked_as(example: Example) -> tuple[tuple[str, str], ...]:
+    """An example as a chat reads it: (role, text) of what was said before, and of the question."""
+    return (*example.turns, ("user", _none(example)))
 
 
 def _mini(example: Example, form: PromptFormat, tokenizer: Any) -> str:

@@ -178,6 +178,7 @@ def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
         "tokenizer": card.tokenizer if card else "truth",
         "dtype": config.answer_precision,
         "limit": config.tasks.limit,
+        "engine": generate.engine if card else "own",
         "batch_size": generate.batch_size,
         "chunk": generate.chunk,
     }
@@ -215,6 +216,7 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
         evaluation = opened(session, run, record)
         _answered(session, answering, evaluation, record, task)
         return
+    facts["engine"] = "own"  # likelihoods are read in this process
     if asked.kind == "labels":
         data_dir = session.request.data_dir
         reading = label_task(asked.name, config, facts, answering.tokenizer, data_dir)
@@ -277,10 +279,10 @@ def generate_and_score(
                     on_stored=spent.lap,
                 )
             tokens += sum(row.response_tokens for row in collected.rows)
-        evaluation.generated.mark(
-            [evaluation.samples_file(seed) for seed in record.seeds],
-            {**spent.info(), "sampled": tokens, "counts": asdict(task.counts)},
-        )
+        info = {**spent.info(), "sampled": tokens, "counts": asdict(task.counts)}
+        if record.engine != "own":
+            info["engine"] = {"name": record.engine, "compared": session.compared}
+        evaluation.generated.mark([evaluation.samples_file(seed) for seed in record.seeds], info)
     elif not evaluation.record.sound(session.progress.say):
         evaluation.record.write(record)
     settle(evaluation.generated)

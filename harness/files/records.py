@@ -286,6 +286,9 @@ class DecodingRecord(Record):
     stop: tuple[str, ...] = ()
 
 
+EngineName = Literal["own", "vllm"]
+
+
 class EvaluationRecord(Record):
     """What decides the samples of one evaluation; its hash is in the key.
 
@@ -310,6 +313,9 @@ class EvaluationRecord(Record):
     max_prompt: int | None = Field(None, description="tokens of a prompt that the protocol allows")
     decoding: DecodingRecord | None = Field(None, description="none: likelihoods are read")
     dtype: str = Field(description="resolved arithmetic of the model")
+    engine: EngineName = Field(
+        "own", description="who decoded: our sampler, or vLLM with our noise"
+    )
     batch_size: int
     chunk: int
     seeds: list[int]

@@ -10,7 +10,7 @@ from kdbench.harness.files.records import VerdictRow
 from kdbench.harness.judge.budget import Budget, BudgetSpent, Meter
 from kdbench.harness.judge.calls import Call
 from kdbench.harness.judge.definition import JudgeDefinition
-from kdbench.harness.judge.parsing import Verdict, answer_of, read
+from kdbench.harness.judge.parsing import Verdict, answer_of
 from kdbench.harness.judge.refusals import ALWAYS, REFUSALS, remedy, said, shown
 from kdbench.harness.judge.verdict_log import VerdictLog
 
@@ -39,13 +39,23 @@ class Asking:
         client: the endpoint.
         budget: shared by all calls.
         on_answer: called after each recorded answer, from one thread at a time.
+        read: what a response (status, text) says.
+        unread: why to stop after so many answers in a row that could not be read, or nothing.
     """
 
     def __init__(
-        self, client: "Client", budget: Budget, on_answer: Callable[[VerdictRow], None]
+        self,
+        client: "Client",
+        budget: Budget,
+        on_answer: Callable[[VerdictRow], None],
+        *,
+        read: Callable[[int | None, str], Verdict],
+        unread: Callable[[int, VerdictRow], Stop | None] = lambda count, row: None,
     ) -> None:
+        self._read, self._unread_stop = read, unread
         self._client = client
         self._budget = budget
+        self._spoken = budget.asked.SPOKEN
         self._on_answer = on_answer
         self._guard = threading.Lock()
         self._failures = 0
@@ -59,7 +69,7 @@ class Asking:
         The first goes alone, so that a request that the endpoint will not take is sent once. An
         interrupt, or a bug, ends it after the calls in flight have been recorded.
         """
-        with ThreadPoolExecutor(self._budget.judge.concurrency, "kdbench-judge") as pool:
+        with ThreadPoolExecutor(self._budget.asked.concurrency, "kdbench-judge") as pool:
             futures = [pool.submit(self._ask, question) for question in questions[:1]]
             try:
                 wait(futures)
@@ -81,21 +91,21 @@ class Asking:
         try:
             meter.start()
         except BudgetSpent:
-            self._stop(Stop("the next call could cross --max-cost"))
+            self._stop(Stop(f"the next call could cross {self._spoken.limit}"))
             return
         try:
             if self._stopped:  # while this call waited for its reservation
                 return
             asked = time.time()
             response = self._client.ask(call.messages, meter)
-            verdict = read(self._budget.judge, response.status, response.body)
+            verdict = self._read(response.status, response.body)
             if self._refused(verdict, response.status, response.body):
                 return  # no answer: not recorded, so that the question stays open
             about = {key: value for key, value in call._asdict().items() if key != "messages"}
             row = VerdictRow(
                 **about,
                 **verdict._asdict(),
-                model=self._budget.judge.model,
+                model=self._budget.asked.model,
                 status=response.status,
                 body=response.body,
                 requests=meter.requests,
@@ -107,7 +117,7 @@ class Asking:
             if response.status is not None:
                 meter.settle(verdict.prompt_tokens, verdict.completion_tokens)
         except BudgetSpent:
-            self._stop(Stop("a retry could cross --max-cost"))
+            self._stop(Stop(f"a retry could cross {self._spoken.limit}"))
             return
         finally:
             meter.end()
@@ -125,31 +135,33 @@ class Asking:
         self._stop(
             Stop(
                 f"the endpoint refused {what} ({status}): {said(body)}",
-                remedy(self._budget.judge, status, body),
+                remedy(self._budget.asked, status, body),
             )
         )
         return True
 
     def _answered(self, row: VerdictRow) -> None:
-        judge = self._budget.judge
+        most = self._budget.asked.give_up_after
         with self._guard:
             self._taken = self._taken or row.state != "error"
             self._failures = self._failures + 1 if row.state == "error" else 0
             self._unread = self._unread + 1 if row.state in ("unparsed", "truncated") else 0
-            if self._failures >= judge.give_up_after:
+            if self._failures >= most:
                 self._stop(
                     Stop(f"{self._failures} calls in a row failed, the last with: {row.reason}")
                 )
-            elif self._unread >= judge.give_up_unread:
-                self._stop(_unreadable(judge, self._unread, row))
+            elif self._unread and (why := self._unread_stop(self._unread, row)):
+                self._stop(why)
             self._on_answer(row)
 
     def _stop(self, why: Stop) -> None:
         self._stopped = self._stopped or why
 
 
-def _unreadable(judge: JudgeDefinition, count: int, row: VerdictRow) -> Stop:
-    """What to say after some answers in a row without a verdict; the last of them is shown."""
+def unreadable(judge: JudgeDefinition, count: int, row: VerdictRow) -> Stop | None:
+    """What to say after too many answers in a row without a verdict; the last of them is shown."""
+    if count < judge.give_up_unread:
+        return None
     remedy = f"let it write more: --set max_tokens={4 * judge.max_tokens}"
     if row.state == "unparsed":
         other = (

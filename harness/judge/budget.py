@@ -3,9 +3,9 @@
 import threading
 from typing import Literal
 
+from kdbench.harness.endpoints import Asked
 from kdbench.harness.files.records import CostRow
 from kdbench.harness.judge.calls import Call, Messages
-from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.verdict_log import VerdictLog
 
 Event = Literal["reserved", "released", "settled"]
@@ -29,13 +29,13 @@ class Budget:
     """Money that all calls of one command share.
 
     Args:
-        judge: whose prices count.
+        asked: whose prices count.
         limit: never to be crossed, what was spent before included; None: no limit.
         spent: by earlier commands, what a kill left in flight included.
     """
 
-    def __init__(self, judge: JudgeDefinition, limit: float | None, spent: float) -> None:
-        self.judge = judge
+    def __init__(self, asked: Asked, limit: float | None, spent: float) -> None:
+        self.asked = asked
         self.taken = spent
         """Spent and reserved."""
         self._limit = limit
@@ -44,7 +44,7 @@ class Budget:
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         """What tokens cost; 0 without prices."""
-        prices = self.judge.prices
+        prices = self.asked.prices
         return prices.of(prompt_tokens, completion_tokens) if prices else 0.0
 
     def take(self, amount: float, *, first: bool) -> None:
@@ -69,9 +69,9 @@ class Budget:
             self._changed.notify_all()
 
 
-def settle_recorded(judge: JudgeDefinition, log: VerdictLog) -> None:
+def settle_recorded(asked: Asked, log: VerdictLog) -> None:
     """Settles what a kill left reserved although the answer, and with it the usage, is recorded."""
-    budget = Budget(judge, None, 0.0)
+    budget = Budget(asked, None, 0.0)
     for reserved, verdict in log.unsettled():
         tokens = verdict.prompt_tokens or 0, verdict.completion_tokens or 0
         log.book(
@@ -97,7 +97,7 @@ class Meter:
         self._budget = budget
         self._log = log
         self._key = call.key
-        self._tokens = most_prompt_tokens(call.messages), budget.judge.max_tokens
+        self._tokens = most_prompt_tokens(call.messages), budget.asked.max_tokens
         self._armed = False
         self._open = False
         self.requests = 0

@@ -22,10 +22,10 @@ from urllib.parse import quote
 import httpx2
 import openai
 
+from kdbench.harness.endpoints import OPENAI_URL, Asked
 from kdbench.harness.errors import InputError
 from kdbench.harness.judge.budget import Meter
 from kdbench.harness.judge.calls import Messages
-from kdbench.harness.judge.definition import JudgeDefinition
 from kdbench.harness.judge.transport import Transport, UnfitReply, until
 
 LONGEST_PAUSE = 8.0  # seconds before a retry, where the endpoint does not say how long
@@ -40,21 +40,27 @@ class Response(NamedTuple):
     latency_s: float
 
 
-def read_key(variable: str) -> str | None:
-    """The key in an environment variable; None if it is not set or empty.
+def read_key(asked: Asked, base_url: str) -> str | None:
+    """The key in the environment variable that is named; None if it is not set or empty.
 
     Raises:
-        InputError: the name is no name (a key typed by mistake is not repeated), or the value
-            cannot be sent.
+        InputError: the name is no name (a key typed by mistake is not repeated), the value cannot be
+            sent, or there is none and OpenAI's own endpoint wants one.
     """
+    variable, spoken = asked.key_env, asked.SPOKEN
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
         raise InputError(
-            "--judge-key-env takes the name of an environment variable, not a key; as in "
-            "--judge-key-env OPENAI_API_KEY"
+            f"{spoken.key} takes the name of an environment variable, not a key; as in "
+            f"{spoken.key} OPENAI_API_KEY"
         )
     key = os.environ.get(variable, "").strip()
     if not re.fullmatch(r"[\x21-\x7e]*", key):
-        raise InputError("the judge's key has characters that no key has; set it again")
+        raise InputError(f"the {spoken.who}'s key has characters that no key has; set it again")
+    if not key and base_url == OPENAI_URL:
+        raise InputError(
+            f"the environment variable of the {spoken.who}'s key is not set; set OPENAI_API_KEY, or name "
+            f"another by {spoken.key}, or give an endpoint that needs none by {spoken.url}"
+        )
     return key or None
 
 
@@ -65,21 +71,21 @@ class Client:
     Retry-After says or after growing pauses, unless the deadline comes first.
 
     Args:
-        judge: model, parameters, time limits and number of retries.
+        asked: model, parameters, time limits and number of retries.
         base_url: where.
         key: sent as bearer token; None: no Authorization header.
     """
 
-    def __init__(self, judge: JudgeDefinition, base_url: str, key: str | None) -> None:
-        self._judge = judge
+    def __init__(self, asked: Asked, base_url: str, key: str | None) -> None:
+        self._asked = asked
         self._secrets = _spellings(key)
         self._local = threading.local()
         # redirects are refused: they would carry answers, and a request more, to another place
         self._http = httpx2.Client(
-            transport=Transport(base_url, judge.concurrency),
+            transport=Transport(base_url, asked.concurrency),
             event_hooks={"request": [self._sending], "response": [self._answered]},
             follow_redirects=False,
-            timeout=judge.timeout_s,
+            timeout=asked.timeout_s,
         )
         # what is not packed can be no bomb
         self._headers: dict[str, Any] = {"Accept-Encoding": "identity"}
@@ -88,7 +94,7 @@ class Client:
         self._client = openai.OpenAI(
             api_key=key or "none",
             base_url=base_url,
-            timeout=judge.timeout_s,
+            timeout=asked.timeout_s,
             max_retries=0,
             http_client=self._http,
         )
@@ -115,11 +121,11 @@ class Client:
         """
         self._local.meter = meter
         began = time.monotonic()
-        end = began + self._judge.deadline_s
+        end = began + self._asked.deadline_s
         try:
-            for attempt in range(self._judge.max_retries + 1):
+            for attempt in range(self._asked.max_retries + 1):
                 status, body, pause = self._request(messages, end)
-                if pause is None or attempt == self._judge.max_retries:
+                if pause is None or attempt == self._asked.max_retries:
                     break
                 pause = _grown(attempt) if pause < 0 else pause
                 if time.monotonic() + pause >= end:
@@ -133,11 +139,11 @@ class Client:
         """One request: status, text, and the pause before the next (below 0: as is usual)."""
         shown: Any = [{"role": role, "content": content} for role, content in messages]
         try:
-            with until(min(end, time.monotonic() + self._judge.timeout_s)):
+            with until(min(end, time.monotonic() + self._asked.timeout_s)):
                 raw = self._client.chat.completions.with_raw_response.create(
-                    model=self._judge.model,
+                    model=self._asked.model,
                     messages=shown,
-                    extra_body=self._judge.sampling(),
+                    extra_body=self._asked.sampling(),
                     extra_headers=self._headers,
                 )
                 return raw.status_code, raw.text, None

@@ -5,19 +5,21 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.config import slug
+from kdbench.harness.endpoints import OPENAI_URL, checked_url
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.records import JudgeRecord, JudgeScores, JudgeSummary, VerdictRow
 from kdbench.harness.files.run_folder import RunFolder, find_runs
 from kdbench.harness.judge import printing
-from kdbench.harness.judge.asking import Asking, Question, Stop
+from kdbench.harness.judge.asking import Asking, Question, Stop, unreadable
 from kdbench.harness.judge.budget import Budget, settle_recorded
 from kdbench.harness.judge.calls import Answered, Call, calls_about, stored_answers
-from kdbench.harness.judge.definition import OPENAI_URL, JudgeDefinition, checked_url, judge_id
+from kdbench.harness.judge.definition import JudgeDefinition, judge_id
 from kdbench.harness.judge.parsing import read
 from kdbench.harness.judge.results import judge_scores
 from kdbench.harness.judge.verdict_log import VerdictLog, recorded
@@ -69,7 +71,8 @@ def judge_command(request: JudgeRequest) -> int:
     judge = request.judge
     _check(request)
     other = RunFolder(request.against.resolve()) if request.against else None
-    base_url = checked_url(judge.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+    given = judge.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    base_url = checked_url(given, "the judge's base URL", "--judge-base-url")
     record = JudgeRecord(
         judge=judge_id(judge, base_url, slug(other.name) if other else None),
         definition=judge.model_dump(mode="json"),
@@ -197,12 +200,7 @@ def _answer(
         )
     from kdbench.harness.judge.client import Client, read_key
 
-    secret = read_key(judge.key_env)
-    if secret is None and base_url == OPENAI_URL:
-        raise InputError(
-            "the environment variable of the judge's key is not set; set OPENAI_API_KEY, or name "
-            "another by --judge-key-env, or give an endpoint that needs none by --judge-base-url"
-        )
+    secret = read_key(judge, base_url)
     budget = Budget(judge, request.max_cost, sum(target.log.spent for target in targets))
     total = len(_keys(targets))
     before = total - len(questions)
@@ -217,7 +215,9 @@ def _answer(
             unfit = {state: n for state, n in states.items() if state != "ok"}
             stage.update(before + states.total(), cost=f"{budget.taken:.4f}", **unfit)
 
-        return Asking(client, budget, answered).run(questions)
+        return Asking(
+            client, budget, answered, read=partial(read, judge), unread=partial(unreadable, judge)
+        ).run(questions)
 
 
 def _summarise(

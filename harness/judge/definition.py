@@ -1,50 +1,35 @@
 """A judge is a YAML file: model, prompt, parameters, and prices with a date."""
 
-import datetime
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, model_validator
 
-from kdbench.harness.config import Section, slug
+from kdbench.harness.config import slug
+from kdbench.harness.endpoints import Asked, Spoken
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import JUDGES
 from kdbench.harness.files.store import validated
 from kdbench.harness.identity import digest
 from kdbench.harness.resolve import assignment
 
-OPENAI_URL = "https://api.openai.com/v1"
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
 COUNTED = ("orders", "repetitions", "seeds", "sanity_prompts", "null_answer", "min_judged")
 """Fields that say how often is asked, and what is made of it."""
-OURS = {"messages", "model", "n", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 
 
-class Prices(Section):
-    """What a million tokens cost, and when that was true."""
-
-    input: float = Field(ge=0, description="a million prompt tokens")
-    output: float = Field(ge=0, description="a million completion tokens")
-    currency: str = "USD"
-    date: datetime.date
-    source: str = ""
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The price of one call."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
-
-
-class JudgeDefinition(Section):
+class JudgeDefinition(Asked):
     """Who judges, what is asked, and how answers are read."""
+
+    SPOKEN = Spoken(
+        "judge", "--judge-key-env", "--judge-model", "--judge-base-url", "--max-cost", ""
+    )
 
     name: str
     mode: Literal["pointwise", "pairwise"]
-    model: str = Field(min_length=1)
     base_url: str | None = Field(None, description="none: OPENAI_BASE_URL, or OpenAI's own")
-    key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
     system: str = ""
     user: str = Field(description="{prompt} and {answer}, or {answer_a} and {answer_b}")
     answer: Literal["last_line", "json", "json_schema"] = Field(
@@ -52,23 +37,13 @@ class JudgeDefinition(Section):
     )
     low: int = Field(1, gt=0, description="pointwise: worst score; positive, for ratios")
     high: int = Field(10, description="pointwise: best score")
-    parameters: dict[str, JsonValue] = Field(
-        {}, description="sent as they are: temperature, seed …"
-    )
     max_tokens: int = Field(512, gt=0, description="of the judge's answer")
-    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
-    prices: Prices | None = None
     orders: tuple[Literal["AB", "BA"], ...] = Field(("AB", "BA"), min_length=1)
     repetitions: int = Field(1, gt=0)
     seeds: int | None = Field(None, gt=0, description="first N decoding seeds; none: all")
     sanity_prompts: int = Field(16, ge=0, description="prompts of the sanity-floor rows")
     null_answer: str = "I am not able to say anything about this."
     min_judged: float = Field(0.9, ge=0, le=1, description="share of prompts below which no score")
-    concurrency: int = Field(8, gt=0, le=256)
-    timeout_s: float = Field(120.0, gt=0, description="of one request, to its last byte")
-    deadline_s: float = Field(600.0, gt=0, description="of one call, retries and pauses included")
-    max_retries: int = Field(5, ge=0, le=100)
-    give_up_after: int = Field(10, gt=0, description="failed calls in a row that end the command")
     give_up_unread: int = Field(
         5, gt=0, description="answers in a row without a readable verdict that end the command"
     )
@@ -84,9 +59,6 @@ class JudgeDefinition(Section):
             raise ValueError("low must be less than high")
         if len(set(self.orders)) != len(self.orders):
             raise ValueError("orders must be distinct")
-        taken = (OURS | {"response_format"}) & self.parameters.keys()
-        if taken:
-            raise ValueError(f"parameters must not hold {', '.join(sorted(taken))}")
         return self
 
     @property
@@ -100,7 +72,7 @@ class JudgeDefinition(Section):
 
         In a JSON answer the reasons come before the verdict, so that they can weigh.
         """
-        body = {**self.parameters, self.limit_parameter: self.max_tokens}
+        body = super().sampling()
         if self.answer == "json_schema":
             verdict: dict[str, JsonValue] = {"type": "string", "enum": ["A", "B", "TIE"]}
             if self.mode == "pointwise":
@@ -172,25 +144,3 @@ def _assigned(text: str) -> tuple[str, Any]:
         if not sign or not key.strip():
             raise
     return key.strip(), value
-
-
-def checked_url(url: str) -> str:
-    """A base URL in one spelling, for keys; refuses what could hide a secret.
-
-    Raises:
-        InputError: not http(s), or with user name, password, query or fragment in it.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
-        raise InputError("the judge's base URL must be like https://host/v1; see --judge-base-url")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise InputError(
-            "the judge's base URL must not hold a user, password or query, since it is recorded; "
-            "give the key in an environment variable"
-        )
-    place = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{place}{f':{port}' if port else ''}{parts.path.rstrip('/')}"

@@ -8,7 +8,8 @@ numbers again.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from kdbench.harness.files.records import VerdictState
@@ -43,12 +44,25 @@ class Verdict(NamedTuple):
 
 
 def read(judge: JudgeDefinition, status: int | None, body: str) -> Verdict:
+    """Reads one stored response of a judge; see `read_reply`."""
+    return read_reply(status, body, partial(_verdict, judge))
+
+
+def read_answer(status: int | None, body: str) -> Verdict:
+    """Reads one stored response whose text is all that is wanted (`answer_of`); see `read_reply`.
+
+    ``truncated`` has a text too, ``unparsed`` has none.
+    """
+    return read_reply(status, body, lambda answer: Verdict("ok"))
+
+
+def read_reply(status: int | None, body: str, understand: Callable[[str], Verdict]) -> Verdict:
     """Reads one stored response.
 
     Args:
-        judge: whose answer form it must have.
         status: HTTP status; None: there was no response, and ``body`` says why.
         body: the response's text as received.
+        understand: what a whole answer says, without the thinking before it.
     """
     if status is None:
         return Verdict("error", reason=body.partition("\n")[0][:200] or "no response")
@@ -60,13 +74,13 @@ def read(judge: JudgeDefinition, status: int | None, body: str) -> Verdict:
     if not isinstance(document, dict):
         return Verdict("error", reason="the response is not a JSON object")
     prompt_tokens, completion_tokens = _usage(document.get("usage"))
-    return _verdict(judge, document)._replace(
+    return _answered(document, understand)._replace(
         prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
     )
 
 
 def answer_of(body: str) -> str:
-    """What a judge wrote, of a response; empty if it holds no message."""
+    """What a model wrote, of a response; empty if it holds no message."""
     document = parsed(body)
     message = _message(document)[1] if isinstance(document, dict) else {}
     return text_of(message.get("content"))
@@ -80,18 +94,22 @@ def _message(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return (choice, message) if isinstance(choice, dict) and isinstance(message, dict) else ({}, {})
 
 
-def _verdict(judge: JudgeDefinition, document: dict[str, Any]) -> Verdict:
+def _answered(document: dict[str, Any], understand: Callable[[str], Verdict]) -> Verdict:
     choice, message = _message(document)
     if not message:
         return Verdict("error", reason="the response holds no message")
     content, finish = text_of(message.get("content")), choice.get("finish_reason")
     if message.get("refusal") or finish == "content_filter":
-        return Verdict("refused", reason="the judge refused")
+        return Verdict("refused", reason="the model refused")
     if finish == "length":
-        return Verdict("truncated", reason="cut at the judge's token limit")
-    answer = _without_thinking(content)
+        return Verdict("truncated", reason="cut at the token limit")
+    answer = without_thinking(content)
     if not answer.strip():
         return Verdict("unparsed", reason="an empty answer")
+    return understand(answer)
+
+
+def _verdict(judge: JudgeDefinition, answer: str) -> Verdict:
     value = (_line if judge.answer == "last_line" else _json)(judge, answer)
     if isinstance(value, str):
         return Verdict("ok", winner="tie" if value == "TIE" else value)
@@ -110,7 +128,7 @@ def text_of(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _without_thinking(content: str) -> str:
+def without_thinking(content: str) -> str:
     """What follows the thinking; nothing, if that never ended."""
     while match := _THOUGHT.match(content):
         content = content[match.end() :]

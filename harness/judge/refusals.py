@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kdbench.harness.judge.definition import JudgeDefinition
+from kdbench.harness.endpoints import Asked
 from kdbench.harness.printing import shortened
 
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 501})
@@ -29,34 +29,37 @@ def said(body: str) -> str:
     return shown("; ".join(dict.fromkeys(_messages(parsed(body)))) or body) or "no reason given"
 
 
-def remedy(judge: JudgeDefinition, status: int, body: str) -> str:
+def remedy(asked: Asked, status: int, body: str) -> str:
     """What of ours to change so that a refused request is taken."""
+    spoken = asked.SPOKEN
     if status in (401, 403):
-        return "set the variable that --judge-key-env names to a key of that endpoint"
+        return f"set the variable that {spoken.key} names to a key of that endpoint"
     if status == 402:
         return "the endpoint wants payment"
-    blamed = _blamed(judge, body)
-    if blamed == judge.limit_parameter:
+    blamed = _blamed(asked, body)
+    if blamed == asked.limit_parameter:
         both = ("max_tokens", "max_completion_tokens")
-        return f"name the limit otherwise: --set limit_parameter={both[blamed == both[0]]}"
+        return f"name the limit otherwise: --set {spoken.setting}limit_parameter={both[blamed == both[0]]}"
     if blamed == "response_format":
-        return "ask for JSON in the prompt only: --set answer=json"
-    if blamed in judge.parameters:
-        kept = {name: value for name, value in judge.parameters.items() if name != blamed}
-        return f"leave it out: --set 'parameters={json.dumps(kept)}'"
+        return f"ask for JSON in the prompt only: --set {spoken.setting}answer=json"
+    if blamed in asked.parameters:
+        kept = {name: value for name, value in asked.parameters.items() if name != blamed}
+        return f"leave it out: --set '{spoken.setting}parameters={json.dumps(kept)}'"
     if status in (404, 405) or blamed == "model":
-        return "see --judge-model and --judge-base-url"
+        return f"see {spoken.model} and {spoken.url}"
+    if spoken.setting:
+        return f"change the request: see {spoken.setting}parameters and {spoken.setting}limit_parameter"
     return "change the request: --set parameters=…, limit_parameter=…, answer=… or max_tokens=…"
 
 
-def _blamed(judge: JudgeDefinition, body: str) -> str:
+def _blamed(asked: Asked, body: str) -> str:
     """The field of the request that a refusal is about; empty if it does not say.
 
     A field that is named as such counts before one that is only mentioned, and the first mentioned
     before later ones (the endpoint's advice: "use 'max_completion_tokens' instead").
     """
     document = parsed(body)
-    sent = ["model", *judge.sampling()]
+    sent = ["model", *asked.sampling()]
     named = list(_named(document))
     if found := [name for name in sent if name in named]:
         return found[0]

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import parse_yaml
 from kdbench.harness.files.store import read_json
@@ -25,6 +26,11 @@ def find_shape(ref: str, teacher: Shape | None = None) -> Shape:
     Raises:
         InputError: no configuration is there, or it lacks a size.
     """
+    if place_of(ref):
+        raise InputError(
+            f"{ref} is an endpoint, which takes no memory here and whose size is not known; to plan the "
+            "rest, give --teacher a model's name or config.json"
+        )
     if found := PRUNED.match(ref):
         if teacher is None:
             raise InputError(f"{ref} is cut from a teacher; give --teacher as well")

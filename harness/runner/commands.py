@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kdbench.harness.config import Request
 from kdbench.harness.contents import from_hub
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import (
     Answering,
@@ -27,6 +28,7 @@ from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.data import fitted, prepare_data
 from kdbench.harness.runner.disk import check_disk
+from kdbench.harness.runner.endpoint import spending
 from kdbench.harness.runner.jobs import method_job, own_method
 from kdbench.harness.runner.models import (
     Located,
@@ -152,6 +154,8 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         info = train(session, replace(job, told=tracking.row))
     if not session.is_main:
         return
+    if asked := info.get("endpoint"):
+        session.progress.say(spending(asked))
     card = run_card(session, prepared, teacher.card, info)
     summary.write_summary(session, run, card, learned(info))
     summary.write_manifest(
@@ -162,7 +166,9 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         extra={
             "method_tokens": info["tokens"],
             "best_step": info["best_step"],
-            **{name: info[name] for name in ("teacher_store",) if name in info},
+            **{
+                name: info[name] for name in ("teacher_store", "endpoint", "engine") if name in info
+            },
         },
         drift=drift,
     )
@@ -258,10 +264,17 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
     """Truth, teacher, student before training and SFT init: evaluated once, shared by all runs."""
     config = session.config
     teacher = tuned_teacher(session, prepared)
+    away = place_of(teacher.ref) is not None
     rows: list[tuple[str, Located | None]] = []
     if config.tasks.edition != "full":
         rows.append(("truth", None))
-    rows.append(("teacher", teacher))
+    if away:
+        session.progress.say(
+            f"note: teacher {teacher.card.name} is behind an endpoint and answers no tasks here, so no row "
+            "of the table is its; kdbench eval --outputs takes answers of other systems"
+        )
+    else:
+        rows.append(("teacher", teacher))
     random = Path(config.pair.student).suffix == ".json" or world_model(config.pair.student)
     if not random:  # there is nothing to see in the answers of random weights
         rows.append(("student-untrained", prepared.base))
@@ -273,7 +286,7 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
             label,
             model,
             teacher.card if model is not teacher else None,
-            against=teacher if model is not teacher else None,
+            against=teacher if model is not teacher and not away else None,
             settings=prepared.init_settings if label == INIT else "",
         )
         for label, model in rows

@@ -14,6 +14,7 @@ from kdbench.harness.contents import local_copy, model_fingerprint, tokenizer_fi
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import encode, end_of, opening
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.cleaning import lost_weights
 from kdbench.harness.files.folders import build_once
@@ -23,6 +24,7 @@ from kdbench.harness.files.store import read_json, reading
 from kdbench.harness.identity import identity, model_id
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
+from kdbench.harness.runner.endpoint import card_of
 from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
@@ -203,6 +205,14 @@ def _make_base(
     return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)
 
 
+def behind_endpoint(config: RunConfig) -> Located | None:
+    """The teacher, if it is asked over the network; nothing of it can be loaded."""
+    place = place_of(config.pair.teacher)
+    if place is None:
+        return None
+    return Located(config.pair.teacher, card_of(place, config.endpoint))
+
+
 def shared_tokenizer(
     config: RunConfig, teacher: Located, student: Located, method: Card
 ) -> tuple[PreTrainedTokenizerBase, int]:
@@ -213,6 +223,8 @@ def shared_tokenizer(
             prompts and ends are written with tokens that the teacher does not have.
     """
     tokenizer = load_tokenizer(student.ref)
+    if place_of(teacher.ref):  # its answers are texts
+        return tokenizer, compare(tokenizer, tokenizer).shared
     its = load_tokenizer(teacher.ref)
     found = compare(tokenizer, its)
     if method.same_tokenizer and not found.shared:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.preflight import first_steps
 from kdbench.harness.preflight.finding import Finding
@@ -183,6 +184,8 @@ def _rehearsal(
 ) -> first_steps.Rehearsal:
     config = session.config
     teacher, student = models or (None, None)
+    if teacher is not None and place_of(teacher.ref):
+        teacher = student  # whose answers are as good to try the steps with
     taught = method.card.teacher_logits or method.card.teacher_samples
     options = method.Config.model_validate(config.method.options)
     return first_steps.Rehearsal(

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import DataConfig, RunConfig, TrainConfig, run_name
 from kdbench.harness.contents import remember
+from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import Damaged, DriftError
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.evaluation.stock import check_room
@@ -29,9 +30,11 @@ from kdbench.harness.identity import (
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.runner.data import TrainingData, prepare_data
+from kdbench.harness.runner.endpoint import refuse_unfit
 from kdbench.harness.runner.models import (
     Located,
     base_student,
+    behind_endpoint,
     check_adapters,
     locate,
     same_world,
@@ -86,8 +89,9 @@ def prepare(session: Session) -> Prepared:
     """
     config, request = session.config, session.request
     tasks_of(config.tasks)
-    check_adapters(config)
     method = recorded_method(config.method.name, config.method.fingerprint).method
+    refuse_unfit(config, method(method.Config.model_validate(config.method.options)))
+    check_adapters(config)
     rows = load_rows(config, request.data_dir)
     for line in rows.told:
         session.progress.say(line)
@@ -110,7 +114,8 @@ def prepare(session: Session) -> Prepared:
     parts = run_parts(config, contents)
     run = RunFolder(request.runs_dir / run_name(config, run_id(parts)))
     if session.is_main:
-        remember(session.where, request.config, config, contents, [teacher.ref, base.ref])
+        files = [base.ref] if place_of(teacher.ref) else [teacher.ref, base.ref]
+        remember(session.where, request.config, config, contents, files)
         if not run.begun():
             for line in near_runs(request.runs_dir, parts):
                 session.progress.say(f"note: {line}")
@@ -165,6 +170,8 @@ def check_drift(session: Session, run: RunFolder) -> list[str]:
 
 def raw_teacher(session: Session) -> Located:
     """The teacher before fine-tuning; the mini world's is trained on first use and cached."""
+    if away := behind_endpoint(session.config):
+        return away
     ref = session.config.pair.teacher
     world = world_model(ref)
     if world is None:

@@ -23,9 +23,10 @@ from kdbench.harness.runner.models import Located
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, context_of, decoding_of
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import LoadedModel
+from kdbench.trainers.engine import Engine, LoadedModel
 from kdbench.trainers.models import config_from, load_tokenizer, vocabulary
 from kdbench.trainers.sampler.sampler import context_length
+from kdbench.trainers.vllm.engine import VllmEngine
 
 EXPOSURE_TASK = "dolly"
 """Exposure bias is measured on the paper's set; without it among the tasks, on the first of them."""
@@ -110,13 +111,16 @@ def text_model(session: Session, model: Located) -> TextModel:
     generate, form = session.config.generate, session.config.task_format
     dtype = sampling_dtype(session.config.answer_precision)
     loaded = model.load(torch.float32 if dtype == torch.float64 else dtype, session.device)
-    engine = LoadedModel(
+    local = LoadedModel(
         model=loaded,
         vocabulary=vocabulary(tokenizer, loaded, end=end_of(tokenizer, form)),
         batch_size=generate.batch_size,
         chunk=generate.chunk,
         sampling_dtype=dtype,
     )
+    engine: Engine = local
+    if generate.engine == "vllm":
+        engine = VllmEngine(local, changes=False, say=session.note_comparison)
     return TextModel(engine, tokenizer, form)
 
 

@@ -11,12 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import TrainRow
+from kdbench.harness.files.records import EngineName, TrainRow
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.method_files import blaming_method
 from kdbench.harness.metrics import MOST_UNMEASURED
 from kdbench.harness.runner.data import TrainingData
 from kdbench.harness.runner.disk import check_disk
+from kdbench.harness.runner.endpoint import EndpointTeacher
 from kdbench.harness.runner.planned import planned_mb, resident_mb
 from kdbench.harness.session import Session
 from kdbench.tasks.scoring import TextScorer, unread
@@ -46,9 +47,11 @@ class Job:
         teacher: loads the frozen teacher in the given dtype, or None.
         stored: what it gives, if that is read from disk; ``teacher`` then loads its shapes only.
         stored_as: what the marker says of that.
+        away: the teacher, if it is asked over the network for answers.
         tokenizer: the student's.
         shared: ids that student and teacher share, if that is not all of the student's.
         twins: makes what gives sequences their twin, for a teacher with a tokenizer of its own.
+        engine: who decodes: our sampler, or vLLM.
         rouge_tokenizer: what a word of ROUGE-L is, where that selects the step.
         data: token ids.
         teacher_samples: file in which teacher answers to the training prompts are shared.
@@ -68,9 +71,11 @@ class Job:
     stored: StoredStates | None = None
     stored_as: dict[str, Any] = field(default_factory=dict)
     teacher_samples: Path | None = None
+    away: EndpointTeacher | None = None
     shared: int | None = None
     twins: Callable[[], Twins] | None = None
     rouge_tokenizer: Tokenizer = "rouge"
+    engine: EngineName = "own"
     told: Callable[[TrainRow], None] = lambda row: None
 
 
@@ -124,6 +129,10 @@ def train(session: Session, job: Job) -> dict[str, Any]:
             }
             if job.stored_as:
                 info["teacher_store"] = job.stored_as
+            if job.away is not None:
+                info["endpoint"] = job.away.spent()
+            if job.engine != "own":
+                info["engine"] = {"name": job.engine, "compared": session.compared}
             if job.training.lora:
                 info["trained_parameters"] = parameters_in(job.out.adapter)
             stage.mark(_outputs(job.out, adapter=job.training.lora is not None), info)
@@ -199,6 +208,7 @@ def parts_of(
         base=Base(load=partial(job.student, torch.float32), name=job.base),
         teacher=teacher,
         stored=job.stored,
+        ask=job.away,
         vocabulary=words,
         teacher_vocab=teacher_vocab,
         twin=twins,
@@ -210,6 +220,8 @@ def parts_of(
         dev_score=rouge,
         answers=job.teacher_samples or job.out.path / "unused.jsonl",
         say=session.progress.say,
+        engine=job.engine,
+        compared=session.note_comparison,
         decode_rows=session.config.generate.batch_size,
         decode_chunk=session.config.generate.chunk,
         out=job.out.place(),

@@ -85,6 +85,7 @@ def _fits(record: EvaluationRecord, config: RunConfig) -> bool:
         "protocol": tasks.protocol,
         "template": config.task_template,
         "max_prompt": config.train.max_prompt,
+        "engine": generate.engine,
         "batch_size": generate.batch_size,
         "chunk": generate.chunk,
         "seeds": list(generate.seeds),

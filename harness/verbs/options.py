@@ -140,7 +140,9 @@ class Pair(Group):
 
     teacher: Annotated[
         str | None,
-        typer.Option(help="Teacher: hub id, folder or .gguf file."),
+        typer.Option(
+            help="Teacher: hub id, folder, .gguf file, or an OpenAI-compatible endpoint as https://host/v1#model."
+        ),
         Sets("pair.teacher"),
     ] = None
     student: Annotated[

@@ -46,6 +46,10 @@ class PLaD(Method):
     worse: Seq[Sequence] = ()
     gaps: Seq[float] = ()
 
+    def needs_probabilities(self) -> bool:
+        """The margin is of its log-probabilities."""
+        return self.config.form == "margin"
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (teacher answer, answer of the student as it was before training)."""
         better = ctx.teacher_answers(range(min(self.config.prompts, len(ctx.prompts))))

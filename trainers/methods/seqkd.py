@@ -47,6 +47,10 @@ class SeqKD(Method):
     )
     partial = True
 
+    def needs_probabilities(self) -> bool:
+        """Word-level KD does."""
+        return self.config.word_kd > 0
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""
         return (

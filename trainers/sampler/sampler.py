@@ -79,7 +79,7 @@ def generate(
         InputError: an empty prompt, a token outside the vocabulary, or a model that cannot be
             sampled from.
     """
-    _check(prompts, decoding, vocab, batch_size, chunk)
+    check_asked(prompts, decoding, vocab, batch_size, chunk)
     teacher, alpha = mix or (model, 0.0)
     models = [model, teacher] if alpha else [model]
     limit = min(context_length(each.config) or _ENDLESS for each in models)
@@ -96,9 +96,10 @@ def generate(
         yield sampler.answer(prompts[start : start + chunk], batch_size)
 
 
-def _check(
+def check_asked(
     prompts: Sequence[Prompt], decoding: Decoding, vocab: int, batch_size: int, chunk: int
 ) -> None:
+    """Raises InputError for what no sampler can answer; see `generate`."""
     if batch_size < 1 or chunk < 1 or decoding.max_new_tokens < 1:
         raise InputError(
             f"batch size {batch_size}, chunk {chunk} and max_new_tokens {decoding.max_new_tokens} "
