@@ -19,8 +19,7 @@ from kdbench.harness.data.parts import Turns, columns_given
 from kdbench.harness.data.places import is_place, stem
 from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.endpoints import EndpointSettings
-from kdbench.harness.files.records import EngineName
-from kdbench.harness.settings import Settings
+from kdbench.harness.settings import EngineName, Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 from kdbench.trainers.store.settings import ABOUT, PATTERN
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, cast, get_args, get_origin
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -11,6 +11,10 @@ LARGEST = 2**53
 """Numbers beyond it are no setting that anybody means, and floats beyond it are not exact."""
 LONGEST = 1 << 20
 """Characters of a text."""
+
+
+EngineName = Literal["own", "vllm"]
+"""Who decodes: our sampler, or vLLM with our noise."""
 
 
 class Settings(BaseModel):

@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import EngineName
 from kdbench.harness.files.store import Say, to_stderr
+from kdbench.harness.settings import EngineName
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, reference_loss

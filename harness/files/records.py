@@ -37,6 +37,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.harness.data.chat import DATE, BeginToken
+from kdbench.harness.settings import EngineName
 
 SCHEMA = 2
 
@@ -286,14 +287,8 @@ class DecodingRecord(Record):
     stop: tuple[str, ...] = ()
 
 
-EngineName = Literal["own", "vllm"]
-
-
 class EvaluationRecord(Record):
-    """What decides the samples of one evaluation; its hash is in the key.
-
-    Out: what decides the scores only (metrics, scorer); that is in the marker of stage ``score``.
-    """
+    """What decides the samples, hashed in the key; of scores only (metrics, scorer): in stage ``score``."""
 
     task: str
     source: Literal["kdbench", "file", "lm-eval", "outside"] = Field(
@@ -313,9 +308,7 @@ class EvaluationRecord(Record):
     max_prompt: int | None = Field(None, description="tokens of a prompt that the protocol allows")
     decoding: DecodingRecord | None = Field(None, description="none: likelihoods are read")
     dtype: str = Field(description="resolved arithmetic of the model")
-    engine: EngineName = Field(
-        "own", description="who decoded: our sampler, or vLLM with our noise"
-    )
+    engine: EngineName = "own"
     batch_size: int
     chunk: int
     seeds: list[int]

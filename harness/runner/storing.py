@@ -29,9 +29,9 @@ from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.prepare import WAIT, Prepared
 from kdbench.harness.runner.training import Job, parts_of
 from kdbench.harness.session import Session
-from kdbench.trainers.assemble import Parts, engine_of, layout_of, teacher_answers
+from kdbench.trainers.assemble import Parts, decoding_of, engine_of, layout_of, teacher_answers
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import Services
+from kdbench.trainers.engine import Engine, Services
 from kdbench.trainers.head.head import Head, head_of, width_of
 from kdbench.trainers.method import Method, Responses, indices_of
 from kdbench.trainers.models import load_model, moved, shell_of
@@ -295,12 +295,20 @@ class _Live:
             vocab=self.parts.vocabulary.size,
         )
 
+    @cached_property
+    def engine(self) -> Engine:
+        """It as it answers."""
+        model = self.side.model
+        local = engine_of(self.parts, model, layout_of(self.parts, [model]))
+        return decoding_of(self.parts, local, changes=False)
+
     def ask(self, prompts: list[Prompt], decoding: Decoding) -> list[Answer]:
         """Its answers, dealt to ranks."""
-        model = self.side.model
-        engine = engine_of(self.parts, model, layout_of(self.parts, [model]))
         services = Services(
-            student=engine, teacher=engine, accelerator=self.parts.accelerator, meter=Counter()
+            student=self.engine,
+            teacher=self.engine,
+            accelerator=self.parts.accelerator,
+            meter=Counter(),
         )
         return services.answer(prompts, decoding, model="teacher")
 
@@ -308,6 +316,7 @@ class _Live:
         """Frees its memory."""
         if self.loaded:
             self.__dict__.pop("captor", None)
+            self.__dict__.pop("engine", None)
             self.__dict__.pop("side", None)
             gc.collect()
             if self.session.device.type == "cuda":

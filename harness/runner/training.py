@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import EngineName, TrainRow
+from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.method_files import blaming_method
 from kdbench.harness.metrics import MOST_UNMEASURED
@@ -20,6 +20,7 @@ from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.endpoint import EndpointTeacher
 from kdbench.harness.runner.planned import planned_mb, resident_mb
 from kdbench.harness.session import Session
+from kdbench.harness.settings import EngineName
 from kdbench.tasks.scoring import TextScorer, unread
 from kdbench.tasks.words import Tokenizer, reads
 from kdbench.trainers.alignment import Twins
