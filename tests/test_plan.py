@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from kdbench.harness.cli import app
 from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
-from kdbench.harness.plan import memory, times
+from kdbench.harness.plan import memory
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
 from kdbench.harness.plan.fit import Run, remedy, with_lora
 from kdbench.harness.plan.hardware import Scaling, machine_of
@@ -36,8 +36,8 @@ from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
-from kdbench.trainers.head import tiles
-from kdbench.trainers.sampler import decoders, draw, sampler
+from kdbench.trainers.head import analytic, generic, tiles
+from kdbench.trainers.sampler import decoders, sampler
 
 ROWS, WIDTH = 2, 32
 SIZES: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_attention_heads": 4}
@@ -153,8 +153,12 @@ def test_work_is_what_the_card_says(method: str) -> None:
 
 def test_what_is_known_of_other_rooms_holds() -> None:
     assert memory.TILE_ELEMENTS == tiles._TILE_ELEMENTS
+    gpu = tiles._GPU_TILE_ELEMENTS, tiles._GPU_ROWS, tiles._SHARE
+    assert gpu == (memory.GPU_TILE_ELEMENTS, memory.GPU_ROWS, memory.GPU_SHARE)
+    blocks = generic._BLOCKED_FROM, generic._BLOCK_ELEMENTS, generic._VECTOR
+    assert blocks == (memory.BLOCKED_FROM, memory.BLOCK_ELEMENTS, memory.VECTOR)
+    assert memory.GPU_BLOCK_ELEMENTS == generic._GPU_BLOCK_ELEMENTS == analytic._GPU_BLOCK_ELEMENTS
     assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
-    assert times.NOISE_TILE == draw._TILE
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

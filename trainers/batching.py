@@ -201,6 +201,7 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
     position_ids = torch.zeros((len(rows), width), dtype=torch.long)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
     begins: dict[int, int] = {}
+    lengths: list[int] = []
     for r, row in enumerate(rows):
         column = 0
         for i in row:
@@ -210,7 +211,10 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
             input_ids[r, column : column + length] = torch.tensor(tokens)
             position_ids[r, column : column + length] = torch.arange(length)
             attention_mask[r, column : column + length] = 1
+            lengths.append(length)
             column += length
+        if width > column:
+            lengths.append(width - column)
         if not mask:  # the fill is a sequence of its own, so that it never meets the others
             position_ids[r, column:] = torch.arange(width - column)
     return Packed(
@@ -220,6 +224,7 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
         *_targets(sequences, begins),
         sequences=tuple(sequences),
         columns=_columns(sequences, begins),
+        lengths=() if mask else tuple(lengths),
     )
 
 
@@ -293,13 +298,17 @@ def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
     was_training = model.training
     model.eval()
+    # on a GPU packed rows take a kernel of their own in half precision: that is what is tried
+    device = next(model.parameters()).device.type
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
     try:
-        together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))
-        alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
+        with autocast:
+            together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))
+            alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
     except Exception:  # of transformers: no position_ids, no attention that takes such a mask, …
         return False
     finally:
         model.train(was_training)
-    half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16)
+    half = next(model.parameters()).dtype.itemsize == 2 or device == "cuda"
     gap, scale = (together - alone).abs().max(), alone.abs().max().clamp_min(1e-12)
     return bool(gap <= (0.05 if half else 1e-4) * scale)

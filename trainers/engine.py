@@ -215,7 +215,7 @@ class LoadedModel:
     @torch.no_grad()
     def logit_tiles(self, sequences: Seq[Sequence]) -> Iterator[Tensor]:
         """Logits (n, V) of all targets in order, a tile at a time, in float32 or wider."""
-        rows = self._tile or default_rows(self.vocabulary.size)
+        rows = self._tile or default_rows(self.vocabulary.size, self.device)
         for _, hidden_ND in self.hidden(sequences):
             for hidden_nD in hidden_ND.split(rows):
                 logits_nV = self.head.logits(hidden_nD)

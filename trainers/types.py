@@ -43,7 +43,8 @@ class Packed(NamedTuple):
     ``source_N`` indexes the flattened (R*T) positions whose output predicts ``target_N``;
     ``owner_N`` is the index of the sequence each target belongs to and ``place_N`` the target's
     offset inside its response (0 = first response token). ``twin`` is what the teacher reads instead,
-    if it has a tokenizer of its own.
+    if it has a tokenizer of its own. ``lengths`` are those of the sequences that fill packed rows, in
+    order, what is left of a row among them.
     """
 
     input_ids_RT: torch.Tensor
@@ -56,6 +57,7 @@ class Packed(NamedTuple):
     sequences: tuple[Sequence, ...]
     columns: dict[str, torch.Tensor]
     twin: "Packed | None" = None
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,8 @@ KERNEL = (10e-6, 4e-6)
 """Seconds from one kernel's start to the next where neither arithmetic nor memory decides."""
 LAYER_KERNELS = 27
 """Kernels a layer and decoded token, without graphs."""
-NOISE_KERNELS = 26
-NOISE_TILE = 1 << 18
-"""Kernels of a tile of the noise, and its elements; `kdbench.trainers.sampler.draw`."""
+NOISE_KERNELS = 3
+"""Kernels of a step's draw; `kdbench.trainers.cuda.noise`."""
 FULL_ROWS = 0.7
 """Mean share of a batch's rows that are still being written."""
 ANSWER = (0.8, 0.3)
@@ -158,8 +157,7 @@ def sampling_time(
         return Spent(0, 0.0, 0.0, tokens, flops, NOTHING)
     weights = size * shape.parameters
     cache = live * longest * shape.layers * shape.keys * size
-    tiles = ceil(rows / max(1, NOISE_TILE // shape.vocab))
-    kernels = shape.layers * LAYER_KERNELS + tiles * NOISE_KERNELS
+    kernels = shape.layers * LAYER_KERNELS + NOISE_KERNELS
     ends = []
     for share, start, count in zip(READING, KERNEL, tokens, strict=True):
         step = (weights + cache) / (machine.bandwidth * 1e12 * share) + kernels * start

@@ -22,6 +22,13 @@ from kdbench.trainers.objectives.divergences import TokenObjective, Values
 
 _TILE_ELEMENTS = 1 << 24
 """Logits a tile and model: 64 MiB in float32, and enough rows that matmuls reach full speed."""
+_GPU_TILE_ELEMENTS = 1 << 27
+"""The same on a GPU: 1,024 rows of a vocabulary of 128k, 256 MiB in half precision."""
+_GPU_ROWS = 1024
+"""Rows from which a GPU's products by the head reach their full speed."""
+_SHARE = 32
+"""A tile takes at most this part of a GPU's memory: of its size, not of what is free, so that the same
+run sums in the same order whoever else is there."""
 
 
 def tiled_sum(
@@ -151,7 +158,9 @@ class Job:
 def _job(
     objective: TokenObjective, hidden_ND: Tensor, head: Head, target_N: Tensor, tile: int | None
 ) -> Job:
-    return Job(objective, head, target_N.to(hidden_ND.device), tile or default_rows(head.vocab))
+    device = hidden_ND.device
+    rows = tile or default_rows(head.vocab, device)
+    return Job(objective, head, target_N.to(device), rows)
 
 
 class Result(NamedTuple):
@@ -171,9 +180,22 @@ class Wanted(NamedTuple):
     bias: bool
 
 
-def default_rows(vocab: int) -> int:
-    """Tile height for a vocabulary: as many rows as the element budget holds, at least 16."""
-    return max(16, _TILE_ELEMENTS // vocab)
+def default_rows(vocab: int, device: torch.device, memory: int | None = None) -> int:
+    """Tile height for a vocabulary: as many rows as the element budget holds, at least 16.
+
+    On a GPU at least 1,024, as long as its raw logits (in half precision) take no more than a
+    thirty-second of its memory.
+
+    Args:
+        vocab: number of tokens.
+        device: that computes.
+        memory: bytes of the GPU; None: asked of it.
+    """
+    if device.type != "cuda":
+        return max(16, _TILE_ELEMENTS // vocab)
+    whole = torch.cuda.get_device_properties(device).total_memory if memory is None else memory
+    fitting = whole // (_SHARE * 2 * vocab)
+    return max(16, min(fitting, max(_GPU_ROWS, _GPU_TILE_ELEMENTS // vocab)))
 
 
 @torch.no_grad()

@@ -8,9 +8,11 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.store import to_stderr
 from kdbench.trainers.batching import LOCAL
+from kdbench.trainers.cuda.graphs import Graphs
 from kdbench.trainers.sampler.alone import AloneDecoder
-from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder
+from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder, SlotDecoder
 from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
 from kdbench.trainers.sampler.trial import tried
 
@@ -76,12 +78,50 @@ def decoder_for(
         )
     far = reach(model.config, longest)
     dtype = dtype or model.dtype
-    if is_plain_llama(model) and far == (None, True):
-        return LlamaDecoder(model, dtype, pad_id, vocab, longest)
+    if is_plain_llama(model) and far == Reach(None, True):
+
+        def make(dtype: torch.dtype) -> Decoder:
+            return LlamaDecoder(model, dtype, pad_id, vocab, longest)
+
+        return _recording(make, model, dtype, far, vocab)
     known = _ways.setdefault(model, {})
     if far not in known:
         known[far] = _way(model, far, vocab, pad_id)
-    return _makers(model, pad_id, far)[known[far]](dtype)
+    return _recording(_makers(model, pad_id, far)[known[far]], model, dtype, far, vocab)
+
+
+_records: "WeakKeyDictionary[PreTrainedModel, dict[Reach, bool]]" = WeakKeyDictionary()
+"""Whether a model's steps can be recorded as CUDA graphs; tried once a model and reach."""
+
+
+def _recording(
+    make: Callable[[torch.dtype], Decoder],
+    model: PreTrainedModel,
+    dtype: torch.dtype,
+    far: Reach,
+    vocab: int,
+) -> Decoder:
+    """A decoder; on a GPU its steps are recorded, if recorded ones agree with the plain forward pass."""
+    decoder = make(dtype)
+    if decoder.device.type != "cuda" or not isinstance(decoder, SlotDecoder):
+        return decoder
+    known = _records.setdefault(model, {})
+    if far not in known:
+        known[far] = recordable(make(model.dtype), model, vocab=vocab, window=far.window)
+    decoder.graphs = Graphs() if known[far] else None
+    return decoder
+
+
+def recordable(decoder: Decoder, model: PreTrainedModel, *, vocab: int, window: int | None) -> bool:
+    """Whether recorded steps of a decoder compute what its model does; says so in one line if not."""
+    decoder.graphs = Graphs()
+    try:
+        found = tried(decoder, model, vocab=vocab, window=window)
+    except Exception as error:  # what may not be recorded: a look at the device from the host, …
+        why = " ".join(str(error).split())[:120]
+        to_stderr(f"note: {type(model).__name__} is decoded without CUDA graphs ({why})")
+        return False
+    return found.holds(model.dtype)
 
 
 def _makers(

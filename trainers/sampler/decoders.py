@@ -11,12 +11,15 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from kdbench.trainers.cuda.graphs import COLUMNS, Graphs
 
 # Padding worth accepting to save a forward pass: a guess, between what small and large models want.
 _GROUP_PADDING = 64
@@ -75,12 +78,19 @@ class Slots:
 
     def advance(self, n: int) -> Step:
         """Appends one column to each of the first ``n`` slots."""
+        return self.appended(n, self.counted(n))
+
+    def counted(self, n: int) -> int:
+        """The host's part of ``advance``: columns of the longest of the first ``n`` slots then."""
+        self._lengths[:n] = [length + 1 for length in self._lengths[:n]]
+        return max(self._lengths[:n])
+
+    def appended(self, n: int, width: int) -> Step:
+        """The device's part of ``advance``: the same operations on the same memory for equal ``n``."""
         positions_n = self._lengths_S[:n].clone()
         index_n = positions_n + self._base_S[:n]
         self._mask_SC.view(-1).index_fill_(0, index_n, 0.0)
         self._lengths_S[:n] += 1
-        self._lengths[:n] = [length + 1 for length in self._lengths[:n]]
-        width = max(self._lengths[:n])
         return Step(positions_n, index_n, self._mask_SC[:n, None, None, :width], width)
 
 
@@ -131,6 +141,8 @@ class Decoder(ABC):
 
     device: torch.device
     dtype: torch.dtype
+    graphs: Graphs | None = None
+    """Steps are recorded and replayed: they want few numbers of rows, and free slots that are empty."""
 
     @abstractmethod
     def reset(self, count: int, capacity: int) -> None:
@@ -168,13 +180,17 @@ class SlotDecoder(Decoder):
         self._pad_id = pad_id
         self.slots = Slots(0, 0, device, dtype)
         self._stores: list[KeyValues] = []
+        self._tokens_S = torch.empty(0, dtype=torch.int64, device=device)
 
     def reset(self, count: int, capacity: int) -> None:
         """See ``Decoder``."""
         if self.slots.count < count or self.slots.capacity < capacity:
             size = max(count, self.slots.count), max(capacity, self.slots.capacity)
             self.slots = Slots(*size, self.device, self.dtype)
+            self._tokens_S = self._tokens_S.new_zeros(size[0])
             self._allocate()
+            if self.graphs is not None:
+                self.graphs.clear()
 
     def fill(self, slots: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
         """See ``Decoder``."""
@@ -191,7 +207,18 @@ class SlotDecoder(Decoder):
 
     def step(self, tokens_n: torch.Tensor) -> torch.Tensor:
         """See ``Decoder``."""
-        return self._advance(tokens_n, self.slots.advance(len(tokens_n)))
+        n = len(tokens_n)
+        if self.graphs is None:
+            return self._advance(tokens_n, self.slots.advance(n))
+        width = -(-self.slots.counted(n) // COLUMNS) * COLUMNS
+        width = min(width, self.slots.capacity)
+        self._tokens_S[:n] = tokens_n
+        body = partial(self._recordable, n, width)
+        return self.graphs((n, width), body).clone()  # the next step writes there
+
+    def _recordable(self, n: int, width: int) -> torch.Tensor:
+        """A step that depends on nothing but memory which stays where it is."""
+        return self._advance(self._tokens_S[:n], self.slots.appended(n, width))
 
     def move(self, source: int, target: int) -> None:
         """See ``Decoder``."""

@@ -18,6 +18,7 @@ The uniform behind ``G`` has 31 bits: a token whose probability is below about 1
 rounded probability, one below 2**-32 times its rivals' cannot be drawn.
 """
 
+import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -28,6 +29,8 @@ from kdbench.trainers.types import Decoding
 # Elements a tile of the (row, token) plane: bounds the two buffers that are kept, to 1 MB each.
 # For speed it hardly matters (1 thread, 32 x 49152: 21 ms in tiles, 27 ms in a piece).
 _TILE = 1 << 18
+# The same on a GPU without Triton, where every tile costs 26 kernels: 256 MiB a buffer.
+_GPU_TILE = 1 << 26
 _MASK64 = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_A = 0xBF58476D1CE4E5B9
@@ -228,6 +231,11 @@ def gumbel(bits31: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return uniform(bits31, dtype).neg_().log1p_().neg_().log_().neg_()
 
 
+def in_one_kernel(device: torch.device) -> bool:
+    """Whether `kdbench.trainers.cuda.noise` draws on this device."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
 class GumbelArgmax:
     """Draws tokens from ``softmax(scores)``; keeps the token table and the tile buffers.
 
@@ -237,18 +245,30 @@ class GumbelArgmax:
     """
 
     def __init__(self, vocab: int, device: torch.device) -> None:
+        self._fused = in_one_kernel(device)
+        if self._fused:
+            return
         self._table_V = token_table(vocab, device)
-        self._tile_rows = max(1, _TILE // vocab)
-        self._bits = torch.empty(self._tile_rows, vocab, dtype=torch.int32, device=device)
-        self._scratch = torch.empty_like(self._bits)
+        self._tile_rows = max(1, (_TILE if device.type == "cpu" else _GPU_TILE) // vocab)
+        self._bits = torch.empty(0, vocab, dtype=torch.int32, device=device)
 
     def __call__(self, scores_BV: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         """One token id a row, int64 (B,). ``scores`` float32 or float64, any constant added to a
         row does not matter; -inf is never drawn. ``keys`` as for ``hash31``.
         """
+        if self._fused:
+            from kdbench.trainers.cuda.noise import draw  # needs Triton, which CPUs do without
+
+            return draw(scores_BV, keys_B2)
+        self._make_room(min(len(scores_BV), self._tile_rows))
         tiles = (each.split(self._tile_rows) for each in (scores_BV, keys_B2))
         drawn = [self._tile(scores, keys) for scores, keys in zip(*tiles, strict=True)]
         return drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+
+    def _make_room(self, rows: int) -> None:
+        if len(self._bits) < rows:
+            self._bits = self._bits.new_empty(rows, self._bits.shape[1])
+            self._scratch = torch.empty_like(self._bits)
 
     def _tile(self, scores_BV: torch.Tensor, keys_B2: torch.Tensor) -> torch.Tensor:
         rows = len(scores_BV)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from kdbench.trainers import cpu
-from kdbench.trainers.lora.merging import layer_of, weight_of
+from kdbench.trainers.lora.merging import is_adapted, layer_of, weight_of
 from kdbench.trainers.sampler.decoders import KeyValues, SlotDecoder, Step
 
 # Rotary variants whose angles depend on the position alone, so that one table serves all steps.
@@ -62,7 +62,22 @@ class Product:
         return functional.linear(x, self._weight, self._bias).add_(residual)
 
 
-AnyProduct = Product | cpu.LaidOutProduct
+class Apart:
+    """Products of the same rows by several weights, side by side: nothing is copied to stack them."""
+
+    def __init__(self, products: list[Product]) -> None:
+        self._products = products
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """The products, (rows, sum of outs)."""
+        return torch.cat([product(x) for product in self._products], dim=-1)
+
+    def onto(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """``residual`` + the products; neither is changed."""
+        return residual + self(x)
+
+
+AnyProduct = Product | Apart | cpu.LaidOutProduct
 
 
 class _Layer(NamedTuple):
@@ -112,10 +127,20 @@ class LlamaDecoder(SlotDecoder):
     def _product(self, role: str, linears: list[nn.Linear], rows: int | None = None) -> AnyProduct:
         """The (first ``rows`` rows of) layers stacked, in the decoder's precision."""
         weights = [weight_of(linear).detach()[:rows].to(self.dtype) for linear in linears]
+        if self.device.type != "cpu" and self._as_they_lie(linears):
+            biases = [self._bias([linear], rows) for linear in linears]
+            apart = [Product(w, b) for w, b in zip(weights, biases, strict=True)]
+            return Apart(apart) if len(apart) > 1 else apart[0]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         bias = self._bias(linears, rows)
         laid_out = self.device.type == "cpu" and cpu.worth_laying_out(weight)
         return cpu.LaidOutProduct(weight, bias) if laid_out else Product(weight, bias)
+
+    def _as_they_lie(self, linears: list[nn.Linear]) -> bool:
+        """Whether the model's own weights can be read: in the decoder's precision, no adapter on them."""
+        return all(
+            not is_adapted(linear) and linear.weight.dtype == self.dtype for linear in linears
+        )
 
     def _wide_product(self, role: str, linears: list[nn.Linear]) -> Product:
         """The same numbers in float32, valid until the next call with this ``role``.

@@ -35,6 +35,8 @@ from kdbench.trainers.types import Answer, Decoding, Prompt
 # Prompts read in one go for rows to come; each holds a slot of the cache until it gets its turn.
 _READ_AHEAD = 8
 _ENDLESS = 1 << 30
+# Steps that a GPU runs before the host looks at their tokens.
+_AHEAD = 8
 # What configurations call their number of positions.
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
@@ -127,6 +129,11 @@ def context_length(config: PretrainedConfig) -> int | None:
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
+def ahead_on(device: torch.device) -> int:
+    """Steps that run before the host looks at their tokens: a CPU has nothing to wait for."""
+    return 1 if device.type == "cpu" else _AHEAD
+
+
 class _Row:
     """One answer being written."""
 
@@ -160,6 +167,7 @@ class _Sampler:
         double = any(decoder.dtype == torch.float64 for decoder in self.decoders)
         self._dtype = torch.float64 if double else torch.float32
         self._draw = GumbelArgmax(self.vocab, self._device)
+        self._ahead = ahead_on(self._device)
         self._rows: list[_Row] = []  # being written, in slots 0 …
         self._ready: deque[tuple[int, _Row]] = deque()  # read into a spare slot
 
@@ -185,21 +193,36 @@ class _Sampler:
             for slot, row in enumerate(self._rows):
                 self._start(slot, row)
             while self._rows:
-                ended = self._collect(self._next(), answers)
+                ended = self._collect(self._several(), answers)
                 if ended:
                     self._replace(ended, waiting, range(slots, slots + spare))
         return answers
 
-    def _collect(self, drawn_n: list[int], answers: list[Answer]) -> list[int]:
-        """Gives each live row its token; stores the answers that end and returns their slots."""
-        ended = []
-        for slot, (row, token) in enumerate(zip(self._rows, drawn_n, strict=True)):
-            row.take(token)
-            if token in self.eos_ids or len(row.ids) == row.limit:
-                answers[row.index] = Answer(tuple(row.ids), token in self.eos_ids)
-                self.on_progress(len(row.ids))
-                ended.append(slot)
-        return ended
+    def _several(self) -> list[list[int]]:
+        """The tokens drawn in the next steps, a list of all live rows' each.
+
+        On a GPU several steps run before the host looks, since looking waits for all of them. What
+        a row that ended writes in the rest of them is thrown away; no row comes to its limit before.
+        """
+        steps = 1
+        if self._ahead > 1 and not any(row.block for row in self._rows):
+            steps = min(self._ahead, *(row.limit - len(row.ids) for row in self._rows))
+        drawn = [self._next() for _ in range(steps)]
+        return torch.stack(drawn)[:, : len(self._rows)].tolist()
+
+    def _collect(self, drawn_kn: list[list[int]], answers: list[Answer]) -> list[int]:
+        """Gives each live row its tokens; stores the answers that end and returns their slots."""
+        ended: set[int] = set()
+        for drawn_n in drawn_kn:
+            for slot, (row, token) in enumerate(zip(self._rows, drawn_n, strict=True)):
+                if slot in ended:
+                    continue
+                row.take(token)
+                if token in self.eos_ids or len(row.ids) == row.limit:
+                    answers[row.index] = Answer(tuple(row.ids), token in self.eos_ids)
+                    self.on_progress(len(row.ids))
+                    ended.add(slot)
+        return sorted(ended)
 
     def _plan(self, prompts: Sequence[Prompt]) -> deque[_Row]:
         """The chunk's rows, longest prompt first: rows of similar length share a narrow cache."""
@@ -229,9 +252,9 @@ class _Sampler:
         self._place_S[slot] = slot * positions
         self._tokens_S[slot] = row.prompt.ids[-1]
 
-    def _next(self) -> list[int]:
-        """One step of all live rows: the tokens drawn."""
-        n = len(self._rows)
+    def _next(self) -> torch.Tensor:
+        """One step of all live rows, and of those that fill them up: the tokens drawn, (n,)."""
+        n = self._stepping()
         blocks = [row.block for row in self._rows if row.block]
         logits = (decoder.step(self._tokens_S[:n])[:, : self.vocab] for decoder in self.decoders)
         scores = [filtered(each.to(self._dtype), self.decoding, blocks) for each in logits]
@@ -243,7 +266,14 @@ class _Sampler:
             drawn_n = self._draw(scores_nV, keys_n2)
         self._place_S[:n] += 1
         self._tokens_S[:n] = drawn_n
-        return drawn_n.tolist()
+        return drawn_n
+
+    def _stepping(self) -> int:
+        """Rows of a step: the live ones; a power of two or all, where each number is recorded apart."""
+        live = len(self._rows)
+        if all(decoder.graphs is None for decoder in self.decoders):
+            return live
+        return min(1 << (live - 1).bit_length(), len(self._tokens_S))
 
     def _replace(self, ended: list[int], waiting: deque[_Row], spare: Sequence[int]) -> None:
         """Refills slots of ended rows; those that nobody waits for are closed up from the end."""
@@ -266,6 +296,14 @@ class _Sampler:
                 self._place_S[slot] = self._place_S[last] - shift
                 self._rows[slot] = self._rows[last]
             self._rows.pop()
+            self._retire(last)
+
+    def _retire(self, slot: int) -> None:
+        """Empties a slot that nobody waits for, so that it can fill up recorded steps for ever."""
+        for decoder in self.decoders:
+            if decoder.graphs is not None:
+                decoder.fill([slot], [()])
+        self._place_S[slot] = slot * self._keys_SP2.shape[1]
 
     def _move(self, source: int, target: int) -> None:
         for decoder in self.decoders:

@@ -1,0 +1,63 @@
+"""Decoding steps recorded once as CUDA graphs and replayed: one launch for some hundreds of kernels.
+
+A step computes on the same tensors every time (slots, mask, tokens), so its kernels are the same for the
+same number of rows and columns. The first such step runs as it is written, which also warms up
+what libraries choose at their first call; the second is recorded, all later ones are replayed.
+The kernels, and so the numbers, are those of the step as it is written.
+"""
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+Body = Callable[[], Tensor]
+
+COLUMNS = 64
+"""Widths of recorded steps are multiples of it: the mask hides what is read beyond a row's end."""
+
+
+def recorded(body: Body) -> Body:
+    """The kernels of ``body`` as a graph; what it returns lies in the same memory each time."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = body()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    return replay
+
+
+class Graphs:
+    """Graphs by what their kernels depend on.
+
+    Args:
+        record: makes a graph of a step.
+    """
+
+    def __init__(self, record: Callable[[Body], Body] = recorded) -> None:
+        self._record = record
+        self._seen: set[Hashable] = set()
+        self._graphs: dict[Hashable, Body] = {}
+
+    def __call__(self, key: Hashable, body: Body) -> Tensor:
+        """What ``body`` returns; valid until the next call with this key.
+
+        Args:
+            key: equal for steps of the same kernels on the same memory.
+            body: reads and writes nothing but tensors that stay where they are.
+        """
+        if key in self._graphs:
+            return self._graphs[key]()
+        if key not in self._seen:
+            self._seen.add(key)
+            return body()
+        replay = self._graphs[key] = self._record(body)
+        return replay()  # recording runs nothing
+
+    def clear(self) -> None:
+        """Forgets all: the memory they work on is no longer in use."""
+        self._seen.clear()
+        self._graphs.clear()
