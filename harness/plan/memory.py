@@ -332,12 +332,8 @@ def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) 
     layers = shape.layers * shape.layer_matrices
     if size != held or whole:
         return size * shape.parameters + (size * layers if cpu and stacked else 0)
-    if not stacked:
-        return 0
-    if cpu:
-        return size * (layers + shape.head)
-    joined = [w for n, w in shape.linears.items() if n not in ("o_proj", "down_proj")]
-    return size * shape.layers * sum(a * b for a, b in joined)
+    # a GPU reads weights where they lie
+    return size * (layers + shape.head) if cpu and stacked else 0
 
 
 def moments(job: Job) -> dict[str, Parts]:

@@ -50,7 +50,7 @@ class Captor:
         hidden_ND = torch.cat(found) if found else torch.zeros(0, width_of(self.side.model))
         if known := likeliest(self.kind):
             head = replace(self.side.head, vocab=self.vocab)
-            tiles = hidden_ND.split(default_rows(self.vocab))
+            tiles = hidden_ND.split(default_rows(self.vocab, hidden_ND.device))
             return {"known": torch.cat([known_part(head.logits(tile), known) for tile in tiles])}
         return {"hidden": hidden_ND.bfloat16() if self.kind == ROUNDED else hidden_ND}
 
