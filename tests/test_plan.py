@@ -155,8 +155,6 @@ def test_what_is_known_of_other_rooms_holds() -> None:
     assert memory.TILE_ELEMENTS == tiles._TILE_ELEMENTS
     gpu = tiles._GPU_TILE_ELEMENTS, tiles._GPU_ROWS, tiles._SHARE
     assert gpu == (memory.GPU_TILE_ELEMENTS, memory.GPU_ROWS, memory.GPU_SHARE)
-    blocks = generic._BLOCKED_FROM, generic._BLOCK_ELEMENTS, generic._VECTOR
-    assert blocks == (memory.BLOCKED_FROM, memory.BLOCK_ELEMENTS, memory.VECTOR)
     assert memory.GPU_BLOCK_ELEMENTS == generic._GPU_BLOCK_ELEMENTS == analytic._GPU_BLOCK_ELEMENTS
     assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
 

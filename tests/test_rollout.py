@@ -21,8 +21,9 @@ from kdbench.trainers import cpu
 from kdbench.trainers.sampler import llama as llama_decoder
 from kdbench.trainers.sampler import sampler as rollout
 from kdbench.trainers.sampler.alone import AloneDecoder
+from kdbench.trainers.sampler.as_asked import cast_copy
 from kdbench.trainers.sampler.choice import decoder_for
-from kdbench.trainers.sampler.decoders import ForwardDecoder, cast_copy, prompt_groups
+from kdbench.trainers.sampler.decoders import ForwardDecoder, prompt_groups
 from kdbench.trainers.sampler.draw import (
     NgramBlock,
     filtered,

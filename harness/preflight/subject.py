@@ -21,7 +21,7 @@ from kdbench.trainers.models import (
     vocabulary,
 )
 from kdbench.trainers.pruning import depth, load_first_layers, shortest
-from kdbench.trainers.sampler.decoders import cast_copy
+from kdbench.trainers.sampler.as_asked import cast_copy
 
 WHOLE = 20_000_000
 """Parameters below which a model stands for itself in every check."""

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kdbench.trainers.sampler.decoders import Decoder, cast_copy, evaluating
+from kdbench.trainers.sampler.as_asked import cast_copy, evaluating
+from kdbench.trainers.sampler.decoders import Decoder
 
 # What models of transformers call their memory, in outputs and in ``forward``'s arguments.
 _MEMORIES = ("cache", "past_key_values", "cache_params", "state")

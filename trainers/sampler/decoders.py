@@ -7,25 +7,22 @@ column is ever padding on the left, position ids are column numbers, and the att
 reads only as many columns as the longest live answer has. Storage is written in place, never grown.
 """
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from kdbench.trainers.cuda.graphs import COLUMNS, Graphs
+from kdbench.trainers.sampler.as_asked import cast_copy, evaluating
 
 # Padding worth accepting to save a forward pass: a guess, between what small and large models want.
 _GROUP_PADDING = 64
 _GROUP_TOKENS = 2048
-# Attention of transformers that honours a given (rows, 1, 1, columns) mask; flash kernels do not.
-_MASKED_ATTENTION = {"eager", "sdpa"}
 
 Mask = torch.Tensor | dict[str, torch.Tensor] | None
 """Additive mask of a step, (rows, 1, 1, columns); one a kind of layer where they differ."""
@@ -381,33 +378,3 @@ class ForwardDecoder(SlotDecoder):
             use_cache=True,
             logits_to_keep=1,
         ).logits
-
-
-def cast_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy whose parameters have another dtype; ties are kept, and so are buffers as they are.
-
-    ``model.to(dtype)`` would round the rotary frequencies too, which turns positions into others.
-    """
-    memo: dict[int, object] = {
-        id(parameter): nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
-        for parameter in model.parameters()
-    }
-    return copy.deepcopy(model, memo)
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode and masked attention for a while; then all is put back as it was."""
-    training = [module for module in model.modules() if module.training]
-    config = model.config.get_text_config()
-    attention = config._attn_implementation
-    for module in training:
-        module.training = False
-    if attention not in _MASKED_ATTENTION:
-        config._attn_implementation = "sdpa"
-    try:
-        yield
-    finally:
-        config._attn_implementation = attention
-        for module in training:
-            module.training = True

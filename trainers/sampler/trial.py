@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.sampler.decoders import Decoder, evaluating
+from kdbench.trainers.sampler.as_asked import evaluating
+from kdbench.trainers.sampler.decoders import Decoder
 
 _STEPS = 4
 _LONG = 64  # tokens of a window that a trial still crosses
