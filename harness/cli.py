@@ -20,6 +20,7 @@ from typing import NoReturn
 import typer
 import typer.main
 
+from kdbench.harness import launch
 from kdbench.harness.errors import KdbenchError
 from kdbench.harness.printing import guarded, printable
 from kdbench.harness.verbs.capture import capture
@@ -108,6 +109,9 @@ def _terminable() -> Iterator[list[int]]:
     """SIGTERM ends a command as Ctrl-C does; a second one at once. Yields the signals that came."""
     came: list[int] = []
     mine = os.getpid()
+    if not launch.speaks():  # one process of several says how to go on, the others just end
+        yield came
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -161,7 +165,9 @@ def _fail(message: str, code: int) -> int:
     said = printable(message).rstrip(".")
     if len(said) > LONGEST:  # what it quotes has no end: its middle is left out, not what to do
         said = f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"
-    print(f"kdbench: {said}", file=sys.stderr)
+    launch.wait_for_the_first()
+    whose = "" if launch.speaks() else f" (process {launch.rank()})"
+    print(f"kdbench{whose}: {said}", file=sys.stderr)
     return code
 
 

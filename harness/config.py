@@ -21,6 +21,7 @@ from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.endpoints import EndpointSettings
 from kdbench.harness.settings import EngineName, Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
+from kdbench.trainers.parallel.settings import Parallel
 from kdbench.trainers.store.settings import ABOUT, PATTERN
 
 Edition = Literal["mini-2", "mini-test", "full"]
@@ -261,6 +262,7 @@ class RunConfig(Section):
     generate: GenerateConfig = GenerateConfig()
     tasks: TasksConfig = TasksConfig()
     tuning: TuningConfig | None = Field(None, description="none: not stated")
+    parallel: Parallel = Parallel()
 
     @property
     def tuned(self) -> str:

@@ -88,10 +88,10 @@ def run_parts(config: RunConfig, contents: Contents) -> dict[str, Any]:
     """What decides the trained student.
 
     Out, because the student is the same: names and paths of models and data, `NOT_HASHED`, device,
-    log level. Out, because evaluations are added to a run and have keys of their own: tasks,
-    protocol, generate. Out, because it is a label: suite, regime, tuning. Our own code's version is
-    out too: a change of code stops a run as drift instead of silently starting another. A teacher store
-    that is read is in only if it is not exact.
+    log level, the number of processes and what they share (``parallel``). Out, because evaluations are
+    added to a run and have keys of their own: tasks, protocol, generate. Out, because it is a label:
+    suite, regime, tuning. Our own code's version is out too: a change of code stops a run as drift
+    instead of silently starting another. A teacher store that is read is in only if it is not exact.
 
     Raises:
         ValueError: a precision is still ``auto``.

@@ -2,6 +2,8 @@
 
 import atexit
 import contextlib
+import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,14 +13,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 
+from kdbench.harness import launch
 from kdbench.harness.config import Request, RunConfig, TrainConfig, with_precision
 from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.locks import RunLock
 from kdbench.harness.files.stages import Stage
+from kdbench.harness.files.store import make_folder, write_text
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision, sampling_dtype
 from kdbench.trainers.vllm.engine import check_dtype
@@ -71,7 +75,7 @@ class Session:
         self._accelerator = Accelerator(
             cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=mixed,
-            # evaluation runs on the main rank while the others wait for it
+            # what only the main rank does may take long, and the others wait for it
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
         )
         if self._accelerator.num_processes > 1:  # its threads must end before the interpreter does
@@ -82,6 +86,12 @@ class Session:
         """Says what was found of another engine, and keeps it for the markers of this command."""
         self.progress.say(line)
         self.compared.append(line)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """This process among all: its rank, and how many there are."""
+        made = self.accelerator()
+        return made.process_index, made.num_processes
 
     def agreed(self, found: bool) -> bool:
         """What the main rank found: each rank's own look at a file could differ."""
@@ -134,9 +144,13 @@ class Session:
 def open_session(request: Request, progress: Progress) -> Session:
     """A session on the device asked for, with every ``auto`` precision resolved.
 
+    Of several processes all open theirs together: they find each other, and see the same folders.
+
     Raises:
-        InputError: no such device, or vLLM is to decode and cannot.
+        InputError: they were not started as they can work, or share no folder; no such device, or vLLM
+            is to decode and cannot.
     """
+    launch.check_launch()
     device = chosen_device(request.device)
     precision = resolve_precision("auto", device)
     config = with_precision(request.config, precision)
@@ -144,11 +158,54 @@ def open_session(request: Request, progress: Progress) -> Session:
         check_installed()
         for asked in (config.answer_precision, config.train.sample_precision):
             check_dtype(sampling_dtype(asked))
-    return Session(request, config, progress)
+    session = Session(request, config, progress)
+    if launch.world() > 1:
+        launch.check_started(session.accelerator().num_processes)
+        for folder, option in (
+            (request.runs_dir, "--runs-dir"),
+            (request.cache_dir, "KDBENCH_CACHE"),
+        ):
+            check_shared(session, folder, option)
+    return session
+
+
+SEEN_WITHIN = 20.0
+"""Seconds in which a file of one machine shows on the others."""
+
+
+def check_shared(session: Session, folder: Path, option: str) -> None:
+    """Sees that what the main rank writes in a folder the others can read.
+
+    Raises:
+        InputError: one of them does not see it; on every rank.
+    """
+    box = [f"shared-{secrets.token_hex(8)}", ""]
+    if session.is_main:
+        try:
+            write_text(make_folder(folder) / box[0], "")
+        except InputError as error:
+            box[1] = str(error)
+    broadcast_object_list(box)
+    name, failed = box
+    if failed:
+        raise InputError(failed)
+    until = time.monotonic() + SEEN_WITHIN
+    while not (seen := (folder / name).is_file()) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [rank for rank, saw in enumerate(gather_object([seen])) if not saw]
+    if session.is_main:
+        (folder / name).unlink(missing_ok=True)
+    if blind:
+        raise InputError(
+            f"process {blind[0]} does not see what process 0 writes to {folder}; processes on several "
+            f"machines need a folder that all of them share: name one by {option}"
+        )
 
 
 def chosen_device(asked: str) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device; makes it the current one.
+
+    Of several processes each takes the GPU of its number on this machine.
 
     Raises:
         InputError: no such device here.
@@ -159,6 +216,18 @@ def chosen_device(asked: str) -> torch.device:
         device = torch.device("cuda" if asked == "auto" else asked)
     except RuntimeError as error:
         raise InputError(f"no such device as {asked!r}; use --device cpu, cuda or auto") from error
+    if launch.world() > 1 and device.type == "cuda":
+        if device.index is not None:
+            raise InputError(
+                f"--device {asked} names one GPU, but several processes were started, which take one each; "
+                "leave it out and set CUDA_VISIBLE_DEVICES"
+            )
+        if launch.local_rank() >= torch.cuda.device_count():
+            raise InputError(
+                f"process {launch.local_rank()} of this machine has no GPU of its own, since there are "
+                f"{torch.cuda.device_count()}; start as many processes as GPUs, or add --device cpu"
+            )
+        device = torch.device("cuda", launch.local_rank())
     index = device.index or 0
     if device.type != "cuda" or not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise InputError(f"torch sees no device {asked!r} here; use --device cpu or auto")

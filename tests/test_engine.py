@@ -20,7 +20,7 @@ from kdbench.trainers.engine import (
     Services,
     TokenLogprobs,
     in_process,
-    reference_loss,
+    mean_nll,
 )
 from kdbench.trainers.head.head import Head, backbone_hidden, matmul_dtypes
 from kdbench.trainers.head.tiles import scored, token_logprobs
@@ -101,11 +101,13 @@ def test_of_equally_likely_tokens_the_first_is_greedy() -> None:
     assert scored(hidden, Head(weight, None, 1.0, None, 4), target.clamp(max=3))[1].tolist()[0]
 
 
-def test_reference_loss_is_a_mean_over_all_tokens() -> None:
+def test_mean_nll_is_a_mean_over_all_tokens() -> None:
     model, sequences = tiny.model(), tiny.sequences(7)
     both = torch.cat([brute_force(model, s)[0] for s in sequences])
-    assert reference_loss(loaded(model), sequences) == pytest.approx(-float(both.mean()), abs=1e-5)
-    assert reference_loss(loaded(model), []) == 0.0
+    assert mean_nll(loaded(model).logprobs(sequences)) == pytest.approx(
+        -float(both.mean()), abs=1e-5
+    )
+    assert mean_nll([]) == 0.0
 
 
 class Elsewhere:

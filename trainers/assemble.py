@@ -4,11 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +18,7 @@ from kdbench.harness.files.store import Say, to_stderr
 from kdbench.harness.settings import EngineName
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
-from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, reference_loss
+from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, mean_nll
 from kdbench.trainers.head.head import head_of, takes_apart, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.lora.adapters import Base, adapt
@@ -27,6 +26,15 @@ from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.parallel.recompute import compute_again
+from kdbench.trainers.parallel.settings import Parallel
+from kdbench.trainers.parallel.sharding import (
+    Whole,
+    passed,
+    share_frozen,
+    share_student,
+    whole_copy,
+)
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates
@@ -66,6 +74,7 @@ class Parts:
         decode_rows, decode_chunk: see `kdbench.trainers.engine.LoadedModel`.
         out: folder of the training; see `kdbench.trainers.loop`.
         accelerator: device, mixed precision and ranks.
+        parallel: what each of several processes holds.
         packed, tile: how to lay out rows and heads; None: as fits the models.
     """
 
@@ -93,6 +102,7 @@ class Parts:
     decode_chunk: int
     out: Path
     accelerator: Accelerator
+    parallel: Parallel = field(default_factory=Parallel)
     packed: bool | None = None
     tile: int | None = None
 
@@ -103,19 +113,30 @@ def assemble(parts: Parts) -> Loop:
     Raises:
         InputError: the accelerator may shard models, or adapters do not fit the student.
     """
-    device = parts.accelerator.device
-    student = parts.student.to(device)
-    if parts.recipe.precision == "fp64":
+    recipe, device = parts.recipe, parts.accelerator.device
+    shared = _several(parts) and parts.parallel.shard == "fsdp2"
+    student = parts.student if shared else parts.student.to(device)
+    if recipe.precision == "fp64":
         student = student.double()
-    lora = parts.recipe.lora
-    adapted = adapt(student, lora, seed=parts.recipe.seed, base=parts.base) if lora else None
+    lora = recipe.lora
+    if lora and shared:
+        raise InputError(
+            "parallel.shard=fsdp2 shares students of which all weights are trained; leave out train.lora "
+            "(and init_sft.lora, teacher_sft.lora), or parallel.shard"
+        )
+    if parts.engine != "own" and (shared or _shares_teacher(parts)):
+        raise InputError(
+            "generate.engine=vllm does not decode for models that are shared among processes; leave it out, "
+            "or parallel.shard and parallel.teacher"
+        )
+    adapted = adapt(student, lora, seed=recipe.seed, base=parts.base) if lora else None
     teacher = parts.teacher
-    if teacher is not None and parts.stored is None:
+    if teacher is not None and parts.stored is None and not _shares_teacher(parts):
         teacher = teacher.to(device)
     parts = replace(parts, student=student, teacher=teacher)
     models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
     layout = layout_of(parts, models)
-    side = None if teacher is None else _side(parts, teacher, layout)
+    taught = None if teacher is None else _teacher(parts, teacher, layout)
     local = engine_of(
         parts,
         student,
@@ -124,28 +145,61 @@ def assemble(parts: Parts) -> Loop:
         writer=adapted.merged if adapted and not is_plain_llama(student) else None,
     )
     merged = adapted.merged if adapted else None
+    vocab, side = parts.vocabulary.size, taught and taught.side
+    copied = partial(frozen_copy, student, vocab)
+    module = StudentModule(student, vocab, side, _extra(parts), parts.tile)
+    outline = Whole(student) if shared else None
+    if parts.parallel.checkpoint_activations:
+        compute_again(student)
+    if outline is not None:
+        head_of(student, vocab)  # tried while the student is whole
+        share_student(module, device)
+        writer = partial(outline.lasting, local.sampling_dtype)
+        local = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
+        copied = partial(whole_copy, outline, vocab)
     engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
-        recipe=parts.recipe,
+        recipe=recipe,
         method=parts.method,
-        ctx=_context(parts, local, engine, side),
-        module=StudentModule(student, parts.vocabulary.size, side, _extra(parts), parts.tile),
+        ctx=_context(parts, local, engine, taught, copied),
+        module=module,
         tokenizer=parts.tokenizer,
         layout=layout,
         evaluator=_evaluator(parts, engine) if parts.dev else None,
         out=parts.out,
         accelerator=parts.accelerator,
         adapted=adapted,
+        parallel=parts.parallel,
     )
 
 
-def _side(parts: Parts, teacher: PreTrainedModel, layout: Layout) -> TeacherSide:
-    """The teacher as it is asked."""
-    vocab = parts.teacher_vocab or parts.vocabulary.size
+def _several(parts: Parts) -> bool:
+    return parts.accelerator.num_processes > 1
+
+
+def _shares_teacher(parts: Parts) -> bool:
+    return _several(parts) and parts.parallel.teacher == "sharded" and parts.stored is None
+
+
+class _Taught(NamedTuple):
+    """The teacher as it is asked, and of a shared one how it becomes whole."""
+
+    side: TeacherSide
+    outline: Whole | None = None
+
+
+def _teacher(parts: Parts, teacher: PreTrainedModel, layout: Layout) -> _Taught:
+    vocab, alike = parts.teacher_vocab or parts.vocabulary.size, parts.teacher_vocab is None
     if parts.stored is not None:
-        return TeacherSide(teacher, replace(parts.stored.head, vocab=vocab), parts.stored)
-    alike = parts.teacher_vocab is None
-    return teacher_side(teacher, head_of(teacher, vocab), layout, parts.recipe, alike=alike)
+        head = replace(parts.stored.head, vocab=vocab)
+        return _Taught(TeacherSide(teacher, head, parts.stored))
+    head = head_of(teacher, vocab)  # tried while the teacher is whole
+    if not _shares_teacher(parts):
+        return _Taught(teacher_side(teacher, head, layout, parts.recipe, alike=alike))
+    outline = Whole(teacher)
+    share_frozen(teacher, parts.accelerator.device)
+    # no memory: what it spares one process another would wait for
+    return _Taught(TeacherSide(teacher, head_of(teacher, vocab)), outline)
 
 
 def layout_of(parts: Parts, models: Iterable[PreTrainedModel]) -> Layout:
@@ -184,11 +238,25 @@ def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
             )
 
 
-def _context(parts: Parts, local: LoadedModel, engine: Engine, side: TeacherSide | None) -> Context:
+def _context(
+    parts: Parts,
+    local: LoadedModel,
+    engine: Engine,
+    taught: _Taught | None,
+    copied: Callable[..., TeacherSide],
+) -> Context:
     recipe, accelerator = parts.recipe, parts.accelerator
+    side, outline = taught or (None, None)
     teacher = None
     if side is not None and parts.teacher_vocab is None and parts.stored is None:
-        beside = replace(local, model=side.model, read=side.hidden, writer=None)
+        beside = replace(
+            local,
+            model=side.model,
+            read=side.hidden,
+            writer=None if outline is None else partial(outline.lasting, local.sampling_dtype),
+            inside=None,
+            in_step=outline is not None,
+        )
         teacher = decoding_of(parts, beside, changes=False)
     meter: Counter[str] = Counter()
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
@@ -206,13 +274,13 @@ def _context(parts: Parts, local: LoadedModel, engine: Engine, side: TeacherSide
             return parts.ask(prompts, decoding.temperature)
         return replace(services, meter=Counter()).answer(prompts, decoding, model="teacher")
 
-    taught = {g: teacher_answers(parts, ask_teacher, greedy=g) for g in (False, True)}
+    answers = {g: teacher_answers(parts, ask_teacher, greedy=g) for g in (False, True)}
     seen: set[int] = set()
 
     def pick(indices: Iterable[int], *, greedy: bool = False) -> list[Sequence]:
         """The teacher's answers; each is booked when a run first needs it, greedy ones apart."""
         wanted = list(indices)
-        found = taught[greedy].pick(wanted)
+        found = answers[greedy].pick(wanted)
         books = [i + greedy * len(prompts) for i in wanted]
         new = {i: len(s.response) for i, s in zip(books, found, strict=True) if i not in seen}
         meter["teacher_answers"] += sum(new.values())
@@ -229,7 +297,7 @@ def _context(parts: Parts, local: LoadedModel, engine: Engine, side: TeacherSide
         answer=services.answer,
         teacher_answers=pick,
         score=services.score,
-        copy_student=partial(frozen_copy, parts.student, parts.vocabulary.size),
+        copy_student=copied,
         lookahead=max(1, engine.chunk // recipe.batch_size),
         meter=meter,
         taught=seen,
@@ -299,15 +367,21 @@ def _announce(ctx: Context) -> None:
 
 
 def _evaluator(parts: Parts, engine: Engine) -> Evaluator:
-    """Validation as the papers do it: mean token loss, and the score of one sampled answer."""
+    """Validation as the papers do it: mean token loss, and the score of one sampled answer.
+
+    Every rank reads and answers its share; the numbers are the same on each.
+    """
+    services = Services(
+        student=engine, teacher=None, accelerator=parts.accelerator, meter=Counter()
+    )
 
     def evaluate(step: int) -> dict[str, float]:
-        metrics = {"dev_loss": reference_loss(engine, parts.dev)}
+        metrics = {"dev_loss": mean_nll(services.logprobs(engine, parts.dev))}
         if parts.recipe.select == "max:dev_rouge_l":
             assert parts.dev_score is not None, "a selection by score needs one"
             decoding = Decoding(max_new_tokens=parts.recipe.max_response, seed=DEV_SEED)
-            answers = chain.from_iterable(engine.answers(as_prompts(parts.dev), decoding))
-            metrics["dev_rouge_l"] = parts.dev_score(list(answers))
+            answers = services.answer(as_prompts(parts.dev), decoding)
+            metrics["dev_rouge_l"] = parts.dev_score(answers)
         return metrics
 
     return evaluate

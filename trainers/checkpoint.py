@@ -2,18 +2,21 @@
 
 Without pickle: tensors in safetensors, the rest in JSON. A checkpoint is a folder that appears by
 one rename, so a kill leaves either the old one or the new one; what it holds decides the rest of the
-training to the last bit. ``torch.distributed.checkpoint``'s state-dict functions give whole,
-unsharded tensors by plain names whether the module is bare or wrapped; the main rank writes them.
+training to the last bit. ``torch.distributed.checkpoint``'s state-dict functions give whole tensors by
+plain names whether the module is bare or wrapped; the main rank writes them. Of a student that is
+shared among processes each writes its part (`kdbench.trainers.parallel.shards`); either is read by any
+number of processes, sharing or not.
 """
 
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -26,16 +29,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import new_folder
-from kdbench.harness.files.store import read_json, write_json
+from kdbench.harness.files.store import make_folder, read_json, write_json
 from kdbench.harness.foreign import foreign
 from kdbench.trainers.lora.adapters import write_adapter
 from kdbench.trainers.lora.merging import Adapted
+from kdbench.trainers.parallel import shards
+from kdbench.trainers.parallel.sharding import is_shared
 from kdbench.trainers.types import Sequence
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = replace(WHOLE, ignore_frozen_params=True)
 # not strict: of tied tensors only one name is stored, of a model with adapters only these
 LOAD = StateDictOptions(full_state_dict=True, strict=False)
+SHARDS = "shards"
+"""Folder, in that of a checkpoint, of what each process holds."""
 ANEW = "take the folder checkpoints away; the training then begins anew"
 
 
@@ -59,10 +66,17 @@ class Checkpoints:
 
         Once it stands, older ones go, and the best weights of all steps but ``best``.
         """
-        optimizer = get_optimizer_state_dict(self._bare, self.optimizer.optimizer, options=WHOLE)
-        state = {**state, "model": self._weights(), "optimizer": optimizer}
+        place = self.folder / f"step-{step:08d}"
+        if self._shared:
+            held = shards.held(self._bare, self.optimizer.optimizer)
+            self._write_shards(place, held, {**state, "numbers": shards.numbers_of(held)})
+        else:
+            bare, optimizer = self._bare, self.optimizer.optimizer
+            moments = get_optimizer_state_dict(bare, optimizer, options=WHOLE)
+            state = {**state, "model": self._weights(), "optimizer": moments}
+            if self.accelerator.is_main_process:
+                write_state(place, state)
         if self.accelerator.is_main_process:
-            write_state(self.folder / f"step-{step:08d}", state)
             outdated = {*saved(self.folder)[:-1], *self.folder.glob("best-*")}
             for old in sorted(outdated - {self._best(best)}):
                 shutil.rmtree(old)
@@ -84,6 +98,10 @@ class Checkpoints:
     def _restored(self, folder: Path) -> dict[str, Any]:
         with foreign(f"cannot go on from {folder}", ANEW):
             state: dict[str, Any] = read_state(folder)
+            if (numbers := state.pop("numbers", None)) is not None:
+                optimizer = self.optimizer.optimizer
+                shards.read_shards(folder / SHARDS, numbers, self._bare, optimizer)
+                return state
             set_model_state_dict(self._bare, state.pop("model"), options=LOAD)
             set_optimizer_state_dict(
                 self._bare, self.optimizer.optimizer, state.pop("optimizer"), options=LOAD
@@ -92,6 +110,9 @@ class Checkpoints:
 
     def save_best(self, step: int) -> None:
         """Keeps today's weights as the best, beside those that the newest checkpoint names."""
+        if self._shared:
+            self._write_shards(self._best(step), shards.held(self._bare, None), None)
+            return
         weights = self._weights()
         if self.accelerator.is_main_process:
             with storing(self._best(step)), new_folder(self._best(step)) as folder:
@@ -101,6 +122,9 @@ class Checkpoints:
         """Puts the weights that were the best at ``step`` into the module."""
         best = self._best(step)
         with foreign(f"cannot read the best weights in {best}", ANEW):
+            if (best / SHARDS).is_dir():
+                shards.read_shards(best / SHARDS, {}, self._bare, None)
+                return
             weights: dict[str, Any] = load_file(best / "model.safetensors")
             set_model_state_dict(self._bare, weights, options=LOAD)
 
@@ -111,9 +135,10 @@ class Checkpoints:
         """
         mine: dict[str, torch.Tensor] | None = None
         if self.adapted is None:
-            prefix = "student."
-            weights = _whole_weights(self._bare)
-            mine = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            mine = _whole_weights(student)
+            if self._shared:  # gathered by all their names, tied ones apart
+                once = {name for name, _ in [*student.named_parameters(), *student.named_buffers()]}
+                mine = {name: value for name, value in mine.items() if name in once}
         if self.accelerator.is_main_process:
             if self.adapted is not None:
                 with storing(self.out / "adapter"):
@@ -125,6 +150,24 @@ class Checkpoints:
                 if tokenizer is not None:
                     tokenizer.save_pretrained(path)
         self.accelerator.wait_for_everyone()
+
+    def _write_shards(
+        self, place: Path, held: dict[str, Any], state: dict[str, Any] | None
+    ) -> None:
+        """A folder with every process's part of a state, and the rest of it; it appears by one rename."""
+        main = self.accelerator.is_main_process
+        with storing(place), new_folder(place) if main else nullcontext() as made:
+            box = [made]
+            broadcast_object_list(box)
+            assert box[0] is not None
+            shards.write_shards(make_folder(box[0] / SHARDS), held)
+            if made is not None and state is not None:
+                write_parts(made, state)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def _shared(self) -> bool:
+        return is_shared(self.module)
 
     @property
     def _bare(self) -> torch.nn.Module:
@@ -164,10 +207,15 @@ def saved(folder: Path) -> list[Path]:
 
 def write_state(folder: Path, state: Any) -> None:
     """Writes nested dicts and lists of tensors, sequences and JSON values as a folder."""
-    skeleton, tensors = flatten(state)
     with storing(folder), new_folder(folder) as path:
-        save_file(tensors, path / "state.safetensors")
-        write_json(path / "state.json", skeleton)
+        write_parts(path, state)
+
+
+def write_parts(folder: Path, state: Any) -> None:
+    """The same into a folder that is there."""
+    skeleton, tensors = flatten(state)
+    save_file(tensors, folder / "state.safetensors")
+    write_json(folder / "state.json", skeleton)
 
 
 def read_state(folder: Path) -> Any:

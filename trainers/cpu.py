@@ -14,7 +14,7 @@ length go through one call together, since on tiny models the calls themselves a
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -22,7 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from kdbench.trainers.types import Packed
 
@@ -41,6 +46,20 @@ SHORT = 128  # tokens; above it attention itself outweighs the cost of one more 
 def forward(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
     """Run a model's forward inside: attention by sequence, products in the faster precision."""
     with packed_attention(model, packed), fast_products():
+        yield
+
+
+def as_before() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """For layers that are computed again in backward: nothing now, and then what is around them now.
+
+    Backward runs outside `forward`. On a GPU there is nothing to bring back.
+    """
+    return nullcontext(), _again(_packing.get())
+
+
+@contextmanager
+def _again(packing: "Packing | None") -> Iterator[None]:
+    with nullcontext() if packing is None else _attending(packing), fast_products():
         yield
 
 
@@ -161,8 +180,15 @@ class Plan(NamedTuple):
     back_P: Tensor
 
 
-_plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
-"""The plan of the forward pass under way."""
+class Packing(NamedTuple):
+    """A model's text configuration, and how the rows that it reads are grouped."""
+
+    config: PretrainedConfig
+    plan: Plan
+
+
+_packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
+"""Of the forward pass under way."""
 
 
 @contextmanager
@@ -185,13 +211,19 @@ def packed_attention(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
         return
     AttentionInterface.register(_ATTENTION, _attend)
     AttentionMaskInterface.register(_ATTENTION, _no_mask)
-    token = _plan.set(plan_of(packed.position_ids_RT))
-    config._attn_implementation = _ATTENTION
+    with _attending(Packing(config, plan_of(packed.position_ids_RT))):
+        yield
+
+
+@contextmanager
+def _attending(packing: "Packing") -> Iterator[None]:
+    token = _packing.set(packing)
+    packing.config._attn_implementation = _ATTENTION
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
-        _plan.reset(token)
+        packing.config._attn_implementation = "sdpa"
+        _packing.reset(token)
 
 
 def plan_of(position_ids_RT: Tensor) -> Plan:
@@ -238,9 +270,10 @@ def _attend(
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention in transformers' calling convention: (R, heads, T, d) in, (R, T, heads, d) out."""
-    plan = _plan.get()
-    if plan is None or attention_mask is not None or kwargs.get("softcap") is not None:
+    packing = _packing.get()
+    if packing is None or attention_mask is not None or kwargs.get("softcap") is not None:
         raise NotImplementedError("packed attention serves packed rows only")
+    plan = packing.plan
     grouped = query.shape[1] != key.shape[1]
     dtype = query.dtype
     if slow_in_half(dtype):

@@ -26,6 +26,7 @@ from kdbench.trainers.batching import Layout, is_packable, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of, sum_dtype
 from kdbench.trainers.head.tiles import default_rows, scored
 from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.parallel.ranks import over_ranks
 from kdbench.trainers.sampler.sampler import context_length, generate
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
 
@@ -40,6 +41,12 @@ class TokenLogprobs(NamedTuple):
 
     log_q: Tensor
     greedy: Tensor
+
+
+FILLER = (Sequence((0,), (0,)),)
+"""Rows of a pass that only keeps step with other processes."""
+Use = Callable[[Tensor, Head], Any]
+"""What is done with the hidden states (N, D) of rows, and the head."""
 
 
 class Engine(Protocol):
@@ -109,6 +116,9 @@ class LoadedModel:
         autocast: entered around such a forward pass.
         read: hidden states of rows, where something else than the model's forward gives them (a
             memory of them).
+        inside: has hidden states and head of rows used where alone they are whole: within the forward
+            pass of a module that is shared among processes.
+        in_step: a pass needs all processes, so each makes as many as the others.
         writer: the model that writes answers, for as long as it does, where that is another (the
             same with its adapters merged).
     """
@@ -122,6 +132,8 @@ class LoadedModel:
     micro_tokens: int = 4096
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     read: Callable[[Packed], Tensor] | None = None
+    inside: Callable[[Packed, Use], Any] | None = None
+    in_step: bool = False
     writer: Writer = None
 
     @property
@@ -168,12 +180,29 @@ class LoadedModel:
             vocab=self.vocabulary.size,
             batch_size=self.batch_size,
             chunk=chunk or self.chunk,
-            mix=mix and (in_process(mix[0], "mixing two models").model, mix[1]),
             dtype=self.sampling_dtype,
             on_progress=on_progress,
         )
-        return write(self.model) if self.writer is None else _written(self.writer(), write)
+        other = None if mix is None else in_process(mix[0], "mixing two models")
+        return self._written(write, other, mix[1] if mix else 0.0)
 
+    def _written(
+        self,
+        write: Callable[..., Iterator[list[Answer]]],
+        other: "LoadedModel | None",
+        share: float,
+    ) -> Iterator[list[Answer]]:
+        with self._writing() as model:
+            if other is None:
+                yield from write(model)
+                return
+            with other._writing() as second:
+                yield from write(model, mix=(second, share))
+
+    def _writing(self) -> AbstractContextManager[PreTrainedModel]:
+        return nullcontext(self.model) if self.writer is None else self.writer()
+
+    @torch.no_grad()
     def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """See ``Engine``. Sequences that differ in their last token only share a forward pass."""
         alike: dict[object, list[int]] = {}
@@ -181,33 +210,48 @@ class LoadedModel:
             alike.setdefault((s.prompt, s.response[:-1], s.targets), []).append(index)
         groups = iter(alike.values())
         found: dict[int, TokenLogprobs] = {}
-        for packed, hidden_ND in self.hidden([sequences[g[0]] for g in alike.values()]):
-            read = [(next(groups), s.targets) for s in packed.sequences]
+        for packed, counts in self._rows([sequences[g[0]] for g in alike.values()]):
+            read = [(next(groups) if counts else [], s.targets) for s in packed.sequences]
             owners = [(index, n) for group, n in read for index in group]
             sizes = [n for _, n in owners]
-            if len(owners) > len(read):
-                parts = zip(read, hidden_ND.split([n for _, n in read]), strict=True)
-                hidden_ND = torch.cat([part for (group, _), part in parts for _ in group])
             responses = ((sequences[index].response, n) for index, n in owners)
             target_N = torch.tensor([t for ids, n in responses for t in ids[len(ids) - n :]])
-            with self.autocast():
-                log_q_N, greedy_N = scored(hidden_ND, self.head, target_N, tile=self._tile)
+
+            log_q_N, greedy_N = self._used(
+                packed, partial(_scored, read=read, target_N=target_N, tile=self._tile)
+            )
             each = zip(log_q_N.float().cpu().split(sizes), greedy_N.cpu().split(sizes), strict=True)
             for (index, _), (log_q, greedy) in zip(owners, each, strict=True):
                 found[index] = TokenLogprobs(log_q, greedy)
         return [found[index] for index in range(len(sequences))]
 
-    @torch.no_grad()
-    def hidden(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, Tensor]]:
-        """The sequences in micro-batches: their rows, and what predicts each target, (N, D)."""
+    def _used(self, packed: Packed, use: Use) -> Any:
+        with self.autocast():
+            if self.inside is not None:
+                return self.inside(packed, use)
+            hidden_ND = self.read(packed) if self.read else backbone_hidden(self.model, packed)
+            return use(hidden_ND, self.head)
+
+    def _rows(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, bool]]:
+        """The sequences in micro-batches as rows, and whether they count: some only keep step."""
         layout = self.layout or Layout(
             row=512,
             pad_id=self.vocabulary.pad_id,
             packed=is_packable(self.model, self.vocabulary.size),
             device=self.device,
         )
-        for batch in micro_batches([replace(s, columns={}) for s in sequences], self.micro_tokens):
-            packed = layout(batch)
+        bare = [replace(s, columns={}) for s in sequences]
+        batches = micro_batches(bare, self.micro_tokens)
+        most = max(gather_object([len(batches)])) if self.in_step else len(batches)
+        for batch in batches:
+            yield layout(batch), True
+        for _ in range(most - len(batches)):
+            yield layout(FILLER), False
+
+    @torch.no_grad()
+    def hidden(self, sequences: Seq[Sequence]) -> Iterator[tuple[Packed, Tensor]]:
+        """The sequences in micro-batches: their rows, and what predicts each target, (N, D)."""
+        for packed, _ in self._rows(sequences):
             with self.autocast():
                 hidden_ND = self.read(packed) if self.read else backbone_hidden(self.model, packed)
             yield packed, hidden_ND
@@ -226,12 +270,72 @@ class LoadedModel:
         return self.layout.tile if self.layout else None
 
 
-def _written(
-    writer: AbstractContextManager[PreTrainedModel],
-    write: Callable[[PreTrainedModel], Iterator[list[Answer]]],
-) -> Iterator[list[Answer]]:
-    with writer as model:
-        yield from write(model)
+def _scored(
+    hidden_ND: Tensor,
+    head: Head,
+    *,
+    read: list[tuple[list[int], int]],
+    target_N: Tensor,
+    tile: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Scores of targets, of which several may hang on the same hidden states.
+
+    Args:
+        hidden_ND: of the sequences that were read.
+        head: the model's.
+        read: of each of those, whose targets they predict, and how many targets.
+        target_N: of all of them.
+        tile: rows a tile.
+    """
+    owners = sum(len(group) for group, _ in read)
+    if not owners:
+        return hidden_ND.new_zeros(0), torch.zeros(0, dtype=torch.bool)
+    if owners > len(read):
+        parts = zip(read, hidden_ND.split([n for _, n in read]), strict=True)
+        hidden_ND = torch.cat([part for (group, _), part in parts for _ in group])
+    return scored(hidden_ND, head, target_N, tile=tile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """Base of an ``Engine`` before another one, ``own``, which has the model."""
+
+    own: Engine
+
+    @property
+    def local(self) -> LoadedModel | None:
+        """See ``Engine``."""
+        return self.own.local
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """See ``Engine``."""
+        return self.own.vocabulary
+
+    @property
+    def max_length(self) -> int | None:
+        """See ``Engine``."""
+        return self.own.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """See ``Engine``."""
+        return self.own.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See ``Engine``."""
+        return self.own.dtype
+
+    @property
+    def batch_size(self) -> int:
+        """See ``Engine``."""
+        return self.own.batch_size
+
+    @property
+    def chunk(self) -> int:
+        """See ``Engine``."""
+        return self.own.chunk
 
 
 def in_process(engine: Engine, purpose: str) -> LoadedModel:
@@ -248,9 +352,9 @@ def in_process(engine: Engine, purpose: str) -> LoadedModel:
     return engine.local
 
 
-def reference_loss(engine: Engine, sequences: Seq[Sequence]) -> float:
+def mean_nll(scored: Seq[TokenLogprobs]) -> float:
     """Mean negative log-likelihood a response token (end token included), in nats."""
-    log_q = torch.cat([each.log_q for each in engine.logprobs(sequences)] or [torch.zeros(0)])
+    log_q = torch.cat([each.log_q for each in scored] or [torch.zeros(0)])
     return -float(log_q.double().sum()) / max(1, len(log_q))
 
 
@@ -271,7 +375,7 @@ class Services:
         model: Literal["student", "teacher"] = "student",
         teacher_mix: float = 0.0,
     ) -> list[Answer]:
-        """Answers in prompt order, the same on every rank: chunks are dealt to ranks and gathered.
+        """Answers in prompt order, the same on every rank: prompts are dealt to ranks and gathered.
 
         Args:
             prompts: what to answer.
@@ -281,14 +385,12 @@ class Services:
         """
         who = self.student if model == "student" else _given(self.teacher)
         mix = (_given(self.teacher), teacher_mix) if teacher_mix else None
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+
+        def work(mine: list[Prompt]) -> list[Answer]:
+            return list(chain.from_iterable(who.answers(mine, decoding, chunk=size, mix=mix)))
+
         size = self.student.chunk
-        chunks = [prompts[i : i + size] for i in range(0, len(prompts), size)]
-        mine = list(chain.from_iterable(chunks[rank::world]))
-        sampled = list(who.answers(mine, decoding, chunk=size, mix=mix))
-        parts = gather_object([sampled])
-        sampled = [parts[i % world][i // world] for i in range(len(chunks))]
-        answers = list(chain.from_iterable(sampled))
+        answers = self._over_ranks(prompts, [len(p.ids) for p in prompts], work)
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
 
@@ -298,7 +400,15 @@ class Services:
         """
         engine = self.student if who == "student" else _given(self.teacher)
         self.meter[who] += sum(len(s) for s in sequences)
-        return [each.log_q for each in engine.logprobs(sequences)]
+        return [each.log_q for each in self.logprobs(engine, sequences)]
+
+    def logprobs(self, engine: Engine, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
+        """Each rank scores its share; all have all of them. Not booked."""
+        return self._over_ranks(sequences, list(map(len, sequences)), engine.logprobs)
+
+    def _over_ranks(self, items: Seq[Any], sizes: list[int], work: Any) -> list[Any]:
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        return over_ranks(items, sizes, work, rank=rank, world=world)
 
 
 def _given(teacher: Engine | None) -> Engine:

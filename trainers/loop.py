@@ -37,6 +37,8 @@ from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.method import Context, Method, checked_sums
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.optim import Recipe, adamw
+from kdbench.trainers.parallel.settings import Parallel
+from kdbench.trainers.parallel.sharding import is_shared, whole
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluator = Callable[[int], dict[str, float]]
@@ -53,6 +55,7 @@ class State:
         wall_s: seconds in steps.
         best: the selection metric of the best evaluation (lower is worse), at step ``best_step``.
         evaluations: development metrics by step.
+        processes: on how many it ran, and what they shared, from which step on.
     """
 
     step: int = 0
@@ -62,6 +65,7 @@ class State:
     best: float | None = None
     best_step: int = 0
     evaluations: dict[str, dict[str, float]] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -75,10 +79,12 @@ class Loop:
         module: the student (float32 or wider weights), its teacher and the method's own modules.
         tokenizer: saved with the student.
         layout: how sequences become rows.
-        evaluator: the student's development-set metrics at a step; None evaluates nothing.
+        evaluator: the student's development-set metrics at a step, asked on every rank; None evaluates
+            nothing.
         out: folder described in the module docstring.
         accelerator: device, mixed precision and ranks.
         adapted: the student with its adapters, if only they are trained.
+        parallel: what each of several processes holds.
         show: called after each step with its row.
         resumed: called once, before the first step, with where the training goes on.
 
@@ -96,6 +102,7 @@ class Loop:
     out: Path
     accelerator: Accelerator
     adapted: Adapted | None = None
+    parallel: Parallel = field(default_factory=Parallel)
     show: Callable[[State, TrainRow], None] = lambda state, row: None
     resumed: Callable[[State], None] = lambda state: None
     state: State = field(default_factory=State)
@@ -103,15 +110,17 @@ class Loop:
     def __post_init__(self) -> None:
         if self.accelerator.distributed_type in SHARDED:
             raise InputError(
-                f"training cannot run under {self.accelerator.distributed_type.value}: evaluation "
-                "and sampling need the whole student in one process; use plain data parallelism "
-                "(accelerate launch --multi_gpu) or one GPU"
+                f"training cannot run under {self.accelerator.distributed_type.value} of accelerate; use "
+                "parallel.shard=fsdp2, or plain data parallelism"
             )
         self.student = self.module.student
         self.teacher = self.module.teacher
         self.steps = self.recipe.steps_of(len(self.ctx.train))
         optimizer = adamw(self.module, self.recipe)
-        self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        if is_shared(self.module):
+            self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        else:
+            self.module, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.checkpoints = Checkpoints(
             self.accelerator, self.module, self.optimizer, self.out, self.adapted
         )
@@ -119,6 +128,7 @@ class Loop:
     def run(self) -> State:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
         self._resume()
+        self._note_processes()
         self.resumed(self.state)
         if self.evaluator and self.state.step == 0:
             metrics = self._evaluate()
@@ -154,7 +164,7 @@ class Loop:
         clipped = self.accelerator.clip_grad_norm_(
             self.module.parameters(), recipe.clip or float("inf")
         )
-        norm = {} if clipped is None else {"gradient norm": float(clipped)}
+        norm = {} if clipped is None else {"gradient norm": float(whole(clipped))}
         refuse_divergence(step + 1, {"loss": terms["total"], **norm}, recipe.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -256,10 +266,9 @@ class Loop:
         if self.evaluator is None:
             return {}
         self.module.eval()
-        main = self.accelerator.is_main_process
-        found: list[Any] = [self.evaluator(self.state.step) if main else None]
-        broadcast_object_list(found)
-        metrics: dict[str, float] = found[0]
+        found = [self.evaluator(self.state.step)]
+        broadcast_object_list(found)  # what is selected must not hang on a rank's rounding
+        metrics = found[0]
         refuse_divergence(self.state.step, metrics, self.recipe.lr)
         self.state.evaluations[str(self.state.step)] = metrics
         self._select(metrics)
@@ -292,6 +301,13 @@ class Loop:
             self.state.wall_s = max([self.state.wall_s, *(row.wall_s for row in rows)])
             keep_rows(metrics, sum(row.step <= self.state.step for row in rows) if found else 0)
         self.accelerator.wait_for_everyone()
+
+    def _note_processes(self) -> None:
+        """Keeps on how many processes the training goes on, if that is another number than before."""
+        now = {"count": self.accelerator.num_processes, "shard": self.parallel.shard}
+        known = self.state.processes
+        if not known or {**known[-1], **now} != known[-1]:
+            self.state.processes = [*known, {"from_step": self.state.step, **now}]
 
 
 def refuse_divergence(step: int, found: dict[str, float], lr: float) -> None:

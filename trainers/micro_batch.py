@@ -33,6 +33,7 @@ class MicroBatch:
         student_hidden_ND: the student's last hidden state at each target, differentiable.
         side: the frozen teacher with its head, or None; methods read ``teacher``.
         tile: rows of a tile of the heads; None: by vocabulary size.
+        in_step: the student is shared, so that each process must make as many passes as the others.
     """
 
     packed: Packed
@@ -40,6 +41,7 @@ class MicroBatch:
     student_head: Head
     side: TeacherSide | None
     tile: int | None = None
+    in_step: bool = False
 
     def __post_init__(self) -> None:
         self.student_hidden_ND = backbone_hidden(self.student, self.packed)
@@ -151,12 +153,20 @@ class MicroBatch:
         model = self.teacher.model if teacher else self.student
         return model.get_input_embeddings()(ids)
 
-    def student_backbone(self, embeddings_BTD: Tensor) -> Tensor:
-        """The student's last hidden states for given input embeddings, (B, T, D); right-padded."""
+    def student_backbone(self, embeddings: list[Tensor]) -> list[Tensor]:
+        """The student's last hidden states for given input embeddings, (T, D) each."""
+        if not self.in_step:
+            return [self._read(each_TD[None])[0] for each_TD in embeddings]
+        # one pass, as on every process; to the right of a sequence nothing changes it
+        read_BTD = self._read(torch.nn.utils.rnn.pad_sequence(embeddings, batch_first=True))
+        return [read_TD[: len(e)] for read_TD, e in zip(read_BTD, embeddings, strict=True)]
+
+    def _read(self, embeddings_BTD: Tensor) -> Tensor:
         mask = torch.ones(embeddings_BTD.shape[:2], dtype=torch.long, device=embeddings_BTD.device)
-        return backbone_of(self.student)(
+        states: Tensor = backbone_of(self.student)(
             inputs_embeds=embeddings_BTD, attention_mask=mask, use_cache=False
         )[0]
+        return states
 
 
 class StudentModule(torch.nn.Module):
@@ -168,6 +178,9 @@ class StudentModule(torch.nn.Module):
         teacher: frozen teacher, or None; not a sub-module (its weights are not ours to train).
         extra: further trainable modules of the method.
         tile: rows of a tile of the heads; None: by vocabulary size.
+
+    Attributes:
+        in_step: whether each process must make as many passes through the student as the others.
     """
 
     def __init__(
@@ -183,6 +196,7 @@ class StudentModule(torch.nn.Module):
         self.extra = torch.nn.ModuleDict(extra)
         self.tile = tile
         self.vocab = vocab
+        self.in_step = False
         # in a list, so that it becomes no sub-module of this one
         self._teacher = [teacher]
 
@@ -196,5 +210,5 @@ class StudentModule(torch.nn.Module):
         """What ``loss`` makes of the micro-batch, and about how many tokens it asked the teacher."""
         # anew each time: with an adapter on it, the head's weight is computed from others
         head = head_of(self.student, self.vocab)
-        micro = MicroBatch(packed, self.student, head, self._teacher[0], self.tile)
+        micro = MicroBatch(packed, self.student, head, self._teacher[0], self.tile, self.in_step)
         return loss(micro), micro.teacher_tokens

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdbench.harness import launch
 from kdbench.harness.config import Request
 from kdbench.harness.contents import from_hub
 from kdbench.harness.endpoints import place_of
@@ -46,9 +47,10 @@ from kdbench.harness.runner.prepare import (
     raw_teacher,
     tuned_teacher,
 )
-from kdbench.harness.runner.probing import Prober, check_probes, room, text_model
+from kdbench.harness.runner.probing import Prober, check_probes, room
 from kdbench.harness.runner.rows import run_overlaps
 from kdbench.harness.runner.storing import Models, filled, readable
+from kdbench.harness.runner.together import answering_together, spread_model
 from kdbench.harness.runner.tracking import check_trackers, open_tracking
 from kdbench.harness.runner.training import train
 from kdbench.harness.session import Session, open_session
@@ -71,10 +73,15 @@ class Ran(NamedTuple):
     is_main: bool
 
 
+def progress_of(request: Request) -> Progress:
+    """Lines for a person, of one process of several."""
+    return Progress(quiet=request.quiet or request.json_output or not launch.speaks())
+
+
 def run_command(request: Request) -> Ran:
     """Trains, and evaluates the student and its references."""
     check_probes(request.config.tasks.probes, teacher=request.config.pair.teacher)
-    progress = Progress(quiet=request.quiet or request.json_output)
+    progress = progress_of(request)
     check_task_data(request.config, request.data_dir, progress.say)
     check_trackers(request.track)
     session = open_session(request, progress)
@@ -93,7 +100,7 @@ def run_command(request: Request) -> Ran:
 def train_command(request: Request) -> Ran:
     """The training stage of ``run`` on its own."""
     check_trackers(request.track)
-    session = open_session(request, Progress(quiet=request.quiet or request.json_output))
+    session = open_session(request, progress_of(request))
     return Ran(_trained_run(session).run, [], [], session.is_main)
 
 
@@ -169,6 +176,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
             **{
                 name: info[name] for name in ("teacher_store", "endpoint", "engine") if name in info
             },
+            "processes": info.get("processes", []),
         },
         drift=drift,
     )
@@ -229,8 +237,8 @@ def _evaluate_into(
 
     ``card`` is that of a reference row, which has no training before it; None: a trained run's.
     """
-    with session.writing(run.path, wait=wait):
-        if not session.is_main:
+    with session.writing(run.path, wait=wait), answering_together(session, model) as asks:
+        if not asks:
             return
         say = session.progress.say
         if card is not None and not run.config.sound(say):
@@ -256,7 +264,7 @@ def _answering(session: Session, label: str, model: Located | None) -> Answering
     if model is None:
         return answering_truth(session.config.tasks.edition, session.config.generate.chunk)
     tokenizer = load_tokenizer(model.ref)
-    load, context = partial(text_model, session, model), partial(room, model, tokenizer)
+    load, context = partial(spread_model, session, model), partial(room, model, tokenizer)
     return answering_model(label, model.card, tokenizer, load, context)
 
 
@@ -334,7 +342,7 @@ def evaluate_model(
 def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=request.teacher)
-    progress = Progress(quiet=request.quiet or request.json_output)
+    progress = progress_of(request)
     check_task_data(request.config, request.data_dir, progress.say)
     session = open_session(request, progress)
     if request.run is not None:

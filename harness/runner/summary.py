@@ -158,7 +158,7 @@ def write_manifest(
             argv=list(session.request.argv or sys.argv),
             config=config.model_dump(mode="json"),
             versions=versions(),
-            hardware=hardware(str(session.device)),
+            hardware={**hardware(str(session.device)), "processes": session.place[1]},
             **prepared.model_dump(include={"data", "tokenizer_sha256", "teacher", "init"}),
             generation=generation,
             seeds={

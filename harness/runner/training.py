@@ -124,6 +124,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
                 "steps": state.step,
                 "evaluations": state.evaluations,
                 "tokens": state.tokens,
+                "processes": state.processes,
                 "wall_s": state.wall_s,
                 "peak_mb": session.peak_mb(),
                 "planned_mb": planned,
@@ -227,6 +228,7 @@ def parts_of(
         decode_chunk=session.config.generate.chunk,
         out=job.out.place(),
         accelerator=session.accelerator(job.training),
+        parallel=session.config.parallel,
     )
 
 

@@ -1,5 +1,7 @@
 """CR-ILD, adapted from encoders: last-layer distillation with mixup consistency; ours on decoders."""
 
+from typing import NamedTuple
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -68,29 +70,50 @@ class CRILD(Method):
         square = (self.projector(own) - micro.teacher_hidden().to(own.dtype)).square().mean(-1)
         # every example is in two pairs
         ild = (micro.sum_by_sequence(square) / micro.lengths()).sum() / 2
-        mixed = own.new_zeros(())
-        inputs = micro.inputs()
-        for i in range(0, len(micro.packed.sequences), 2):
-            pair = [own[owner == j].detach() for j in (i, i + 1)]
-            share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
-            mixed = mixed + consistency(micro, inputs[i : i + 2], pair, share)
+        pairs = [_pair(micro, own, owner, i) for i in range(0, len(micro.packed.sequences), 2)]
+        states = micro.student_backbone([pair.mix_TD for pair in pairs])
+        parts = (consistency(pair, read_TD) for pair, read_TD in zip(pairs, states, strict=True))
+        mixed = sum(parts, own.new_zeros(()))
         rising = self.config.consistency * ctx.progress / self.config.first_phase
         head = (micro.student_head.weight, micro.student_head.bias)  # no logits in this phase
         idle = sum((0 * t.sum() for t in head if t is not None), torch.zeros_like(ild))
         return {"loss": ild + rising * mixed + idle, "ild": ild, "consistency": mixed}
 
 
-def consistency(
-    micro: MicroBatch, inputs: list[Tensor], hidden: list[Tensor], share: Tensor
-) -> Tensor:
-    """λ·d(h(mix), h(x)) + (1−λ)·d(h(mix), h(x')) of one pair; targets are each one's last positions."""
+class _Pair(NamedTuple):
+    """Two sequences that are mixed.
+
+    Attributes:
+        mix_TD: their input embeddings, the first one's share of it.
+        lengths: of both in tokens.
+        hidden: last hidden states of each at its targets, held fixed.
+        share: λ.
+    """
+
+    mix_TD: Tensor
+    lengths: list[int]
+    hidden: list[Tensor]
+    share: Tensor
+
+
+def _pair(micro: MicroBatch, own: Tensor, owner: Tensor, i: int) -> _Pair:
+    """Sequences i and i + 1; the shorter one padded by zero embeddings."""
+    inputs = micro.inputs()[i : i + 2]
+    hidden = [own[owner == j].detach() for j in (i, i + 1)]
+    share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
     length = max(len(ids) for ids in inputs)
     one, other = (
         nn.functional.pad(micro.embed(ids), (0, 0, 0, length - len(ids))) for ids in inputs
     )
-    states = micro.student_backbone((share * one + (1 - share) * other)[None])[0]
-    value = states.new_zeros(())
-    for ids, held, weight in zip(inputs, hidden, (share, 1 - share), strict=True):
-        at = states[len(ids) - len(held) : len(ids)]
+    mix_TD = share * one + (1 - share) * other
+    return _Pair(mix_TD, [len(ids) for ids in inputs], hidden, share)
+
+
+def consistency(pair: _Pair, states_TD: Tensor) -> Tensor:
+    """λ·d(h(mix), h(x)) + (1−λ)·d(h(mix), h(x')) of one pair; targets are each one's last positions."""
+    value = states_TD.new_zeros(())
+    shares = (pair.share, 1 - pair.share)
+    for length, held, weight in zip(pair.lengths, pair.hidden, shares, strict=True):
+        at = states_TD[length - len(held) : length]
         value = value + weight * (at - held).square().mean()
     return value

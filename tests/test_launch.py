@@ -1,0 +1,65 @@
+"""How several processes are started, and what of accelerate is refused."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kdbench.harness import launch
+from kdbench.harness.errors import InputError
+from kdbench.trainers.parallel.ranks import dealt
+
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500", "MASTER_ADDR": "127.0.0.1"}
+STARTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", *LAUNCHED, *launch.SHARDERS)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in STARTED:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_prompts_are_dealt_one_by_one(world: int) -> None:
+    sizes = [3, 9, 1, 4] * 8
+    shares = dealt(sizes, world)
+    assert sorted(i for share in shares for i in share) == list(range(32))
+    assert {len(share) for share in shares} == {32 // world}
+    loads = [sum(sizes[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= max(sizes)
+    if world == 1:  # in order: what one process does stays as it is
+        assert shares == [list(range(32))]
+
+
+@pytest.mark.parametrize("variable", launch.SHARDERS)
+def test_sharding_by_accelerate_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(InputError, match=r"parallel\.shard=fsdp2"):
+        launch.check_launch()
+
+
+def test_processes_that_were_not_started_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch, "_asked_of_parent", lambda: None)
+    with pytest.raises(InputError, match="started one"):
+        launch.check_launch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch.check_launch()
+    with pytest.raises(InputError, match="2 processes were started but 1"):
+        launch.check_started(1)
+
+
+def test_the_launchers_command_line_says_how_many() -> None:
+    code = "from kdbench.harness import launch; print(launch._asked_of_parent())"
+    for words, said in (
+        (["--num_processes", "3"], "3"),
+        (["--num-processes=2"], "2"),
+        (["--num_processes", "2", "--num_machines", "2"], "None"),
+        ([], "None"),
+    ):
+        parent = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', {code!r}])"
+        command = [sys.executable, "-c", parent, *words]
+        found = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+        assert found.stdout.strip() == said, words

@@ -1,0 +1,1 @@
+"""What several processes do together: settings, who does what (`ranks`), who answers (`spread`)."""

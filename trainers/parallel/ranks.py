@@ -1,0 +1,48 @@
+"""Work dealt to processes and put together again, the same on each of them."""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from typing import TypeVar
+
+from accelerate.utils import gather_object
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def dealt(sizes: Seq[int], world: int) -> list[list[int]]:
+    """Which items each of ``world`` processes takes.
+
+    One by one, the largest first, so that all have alike to do; a single process takes them in order.
+    """
+    if world == 1:
+        return [list(range(len(sizes)))]
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    return [order[rank::world] for rank in range(world)]
+
+
+def over_ranks(
+    items: Seq[Item],
+    sizes: Seq[int],
+    work: Callable[[list[Item]], Seq[Result]],
+    *,
+    rank: int,
+    world: int,
+) -> list[Result]:
+    """``work`` of all items in their order, the same on every process; each does its share.
+
+    Args:
+        items: the same on every process.
+        sizes: how much there is to do for each.
+        work: one result an item.
+        rank: of this process.
+        world: how many there are.
+    """
+    deal = dealt(sizes, world)
+    mine = list(work([items[i] for i in deal[rank]]))
+    if world == 1:
+        return mine
+    places = (i for share in deal for i in share)
+    found = (result for share in gather_object([mine]) for result in share)
+    by_place = dict(zip(places, found, strict=True))
+    return [by_place[i] for i in range(len(items))]

@@ -1,0 +1,154 @@
+"""Models whose weights are shared among processes (FSDP2), and how one of them becomes whole for a while.
+
+The student's layers are units of their own; embedding, norm, head and the method's own modules belong to
+the root, `StudentModule`, in whose forward the tiled losses run: there the head's weight is whole. A
+frozen model's layers are shared, and the rest of it stays whole on every process, so that it is read as
+any other. What decodes reads weights one by one, which only a whole copy has; it lasts as long as it
+writes. Shards are in the precision that is trained; autocast rounds what was gathered.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from kdbench.trainers.head.head import Head, head_of
+from kdbench.trainers.micro_batch import MicroBatch, StudentModule
+from kdbench.trainers.pruning import layers_of
+from kdbench.trainers.teacher import TeacherSide
+from kdbench.trainers.types import Packed
+
+
+def share_student(module: StudentModule, device: torch.device) -> None:
+    """Shares a student and its method's own modules among all processes, for training.
+
+    Each layer goes to the device as it is cut. What no layer holds stays whole from a forward pass to
+    its backward pass.
+    """
+    mesh = _mesh(device)
+    _share_layers(module.student, mesh)
+    fully_shard(module, mesh=mesh, reshard_after_forward=False)
+    module.in_step = True
+
+
+def share_frozen(model: PreTrainedModel, device: torch.device) -> None:
+    """Shares the layers of a model that is only read; the rest goes to the device whole."""
+    _share_layers(model, _mesh(device))
+    torch.nn.Module.to(model, device)
+
+
+def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
+    for layer in layers_of(model).modules:
+        fully_shard(layer, mesh=mesh)
+
+
+def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], Any]) -> Any:
+    """What ``use`` makes of the student's hidden states and head, in a forward pass of its module."""
+
+    def inside(micro: MicroBatch) -> Any:
+        return use(micro.student_hidden_ND, micro.student_head)
+
+    found, _ = module(packed, inside)
+    if isinstance(
+        module, FSDPModule
+    ):  # no backward pass will let go of what the forward pass gathered
+        module.reshard()
+    return found
+
+
+def is_shared(model: nn.Module) -> bool:
+    """Whether some of a model's weights lie on other processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all its values; of a shared one every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class Whole:
+    """Makes a shared model whole for a while.
+
+    Args:
+        model: before it is shared; of that only its structure is kept.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        # kept, so that what is found out about it is found out once
+        self._copy = outline(model)
+
+    @contextmanager
+    def lasting(self, dtype: torch.dtype | None) -> Iterator[PreTrainedModel]:
+        """The model as it is now, frozen, on this process; a collective.
+
+        Args:
+            dtype: of its weights; None: as they are.
+        """
+        self._fill(self._copy, dtype)
+        try:
+            yield self._copy
+        finally:
+            _replace(self._copy, lambda name, p: torch.empty_like(p, device="meta"))
+
+    def frozen(self, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
+        """A whole model that stays, with today's weights or with others of the same names."""
+        made = copy.deepcopy(self._copy)
+        if weights is None:
+            self._fill(made, None)
+        else:
+            device = self._model.device
+            _replace(made, lambda name, p: weights[name].to(device, p.dtype))
+        return made
+
+    @torch.no_grad()
+    def _fill(self, empty: PreTrainedModel, dtype: torch.dtype | None) -> None:
+        def value(name: str, p: nn.Parameter) -> Tensor:
+            return whole(self._model.get_parameter(name)).detach().to(dtype or p.dtype)
+
+        _replace(empty, value)
+
+
+def whole_copy(outline: Whole, vocab: int, weights: dict[str, Tensor] | None = None) -> TeacherSide:
+    """A copy of a shared student as its own teacher, whole on every process; see `frozen_copy`."""
+    model = outline.frozen(weights)
+    return TeacherSide(model, head_of(model, vocab))
+
+
+def outline(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model in eval mode and frozen, with its buffers but without the values of its weights."""
+    memo = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo).eval()
+
+
+def _replace(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:
+    """Puts other parameters where a model has its own; ties are kept."""
+    made = {
+        id(p): (p, nn.Parameter(value(name, p), requires_grad=False))
+        for name, p in list(model.named_parameters())
+    }
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = made[id(parameter)][1]
+
+
+_meshes: dict[str, DeviceMesh] = {}
+
+
+def _mesh(device: torch.device) -> DeviceMesh:
+    """All processes in a row."""
+    if device.type not in _meshes:
+        _meshes[device.type] = init_device_mesh(device.type, (dist.get_world_size(),))
+    return _meshes[device.type]

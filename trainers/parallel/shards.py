@@ -1,0 +1,101 @@
+"""Sharded states on disk: every process writes what it holds, and reads what it needs.
+
+`torch.distributed.checkpoint` plans who writes and reads which part of which tensor, so a state is read
+by another number of processes than wrote it. Its files here are safetensors, whose headers say what part
+they hold; no pickle is written or read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+WEIGHTS, MOMENTS = "model.", "optimizer."
+
+
+def held(module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """This process's part of weights and optimiser state by name, and the numbers of that state.
+
+    Of tied weights one name is kept.
+    """
+    once = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    weights = get_model_state_dict(module)
+    found: dict[str, Any] = {
+        WEIGHTS + name: value for name, value in weights.items() if name in once
+    }
+    if optimizer is not None:
+        state: dict[str, Any] = get_optimizer_state_dict(module, optimizer, options=FLAT)
+        found |= {MOMENTS + name: value for name, value in state.items()}
+    return found
+
+
+def numbers_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a state is no tensor, or a tensor of one number, as plain data."""
+    return {
+        name: value.item() if isinstance(value, Tensor) else value
+        for name, value in state.items()
+        if not isinstance(value, Tensor) or not value.ndim
+    }
+
+
+def write_shards(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes the tensors of a state; a collective where there are several processes."""
+    save(
+        _tensors(state),
+        storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+        no_dist=not dist.is_initialized(),
+    )
+
+
+def read_shards(
+    folder: Path,
+    numbers: Mapping[str, Any],
+    module: torch.nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+) -> None:
+    """Puts a state into a module and its optimiser, whatever part of them this process holds.
+
+    Args:
+        folder: of `write_shards`.
+        numbers: of `numbers_of`.
+        module: whose weights they become; shared among processes or whole.
+        optimizer: whose state they become; None: weights only.
+    """
+    state = held(module, optimizer)
+    load(
+        _tensors(state),
+        storage_reader=HuggingFaceStorageReader(str(folder)),
+        no_dist=not dist.is_initialized(),
+    )
+    for name, value in numbers.items():
+        before = state[name]
+        state[name] = torch.full_like(before, value) if isinstance(before, Tensor) else value
+    options = StateDictOptions(strict=False, flatten_optimizer_state_dict=True)
+    set_model_state_dict(module, _without(WEIGHTS, state), options=options)
+    if optimizer is not None:
+        set_optimizer_state_dict(module, optimizer, _without(MOMENTS, state), options=options)
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: value for n, value in state.items() if isinstance(value, Tensor) and value.ndim}
+
+
+def _without(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
