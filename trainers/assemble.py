@@ -28,13 +28,7 @@ from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
 from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.parallel.settings import Parallel
-from kdbench.trainers.parallel.sharding import (
-    Whole,
-    passed,
-    share_frozen,
-    share_student,
-    whole_copy,
-)
+from kdbench.trainers.parallel.sharding import Whole, share_frozen, shared_engine
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates
@@ -119,16 +113,7 @@ def assemble(parts: Parts) -> Loop:
     if recipe.precision == "fp64":
         student = student.double()
     lora = recipe.lora
-    if lora and shared:
-        raise InputError(
-            "parallel.shard=fsdp2 shares students of which all weights are trained; leave out train.lora "
-            "(and init_sft.lora, teacher_sft.lora), or parallel.shard"
-        )
-    if parts.engine != "own" and (shared or _shares_teacher(parts)):
-        raise InputError(
-            "generate.engine=vllm does not decode for models that are shared among processes; leave it out, "
-            "or parallel.shard and parallel.teacher"
-        )
+    _refuse_shared(parts, shared)
     adapted = adapt(student, lora, seed=recipe.seed, base=parts.base) if lora else None
     teacher = parts.teacher
     if teacher is not None and parts.stored is None and not _shares_teacher(parts):
@@ -146,17 +131,13 @@ def assemble(parts: Parts) -> Loop:
     )
     merged = adapted.merged if adapted else None
     vocab, side = parts.vocabulary.size, taught and taught.side
-    copied = partial(frozen_copy, student, vocab)
     module = StudentModule(student, vocab, side, _extra(parts), parts.tile)
+    copied: Callable[..., TeacherSide] = partial(frozen_copy, student, vocab)
     outline = Whole(student) if shared else None
     if parts.parallel.checkpoint_activations:
         compute_again(student)
     if outline is not None:
-        head_of(student, vocab)  # tried while the student is whole
-        share_student(module, device)
-        writer = partial(outline.lasting, local.sampling_dtype)
-        local = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
-        copied = partial(whole_copy, outline, vocab)
+        local, copied = shared_engine(module, outline, local)
     engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
         recipe=recipe,
@@ -171,6 +152,20 @@ def assemble(parts: Parts) -> Loop:
         adapted=adapted,
         parallel=parts.parallel,
     )
+
+
+def _refuse_shared(parts: Parts, shared: bool) -> None:
+    """Raises InputError for what cannot be shared among processes."""
+    if parts.recipe.lora and shared:
+        raise InputError(
+            "parallel.shard=fsdp2 shares students of which all weights are trained; leave out train.lora "
+            "(and init_sft.lora, teacher_sft.lora), or parallel.shard"
+        )
+    if parts.engine != "own" and (shared or _shares_teacher(parts)):
+        raise InputError(
+            "generate.engine=vllm does not decode for models that are shared among processes; leave it out, "
+            "or parallel.shard and parallel.teacher"
+        )
 
 
 def _several(parts: Parts) -> bool:
@@ -238,6 +233,22 @@ def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
             )
 
 
+def _teacher_engine(parts: Parts, local: LoadedModel, taught: _Taught) -> Engine | None:
+    """The teacher as it answers and scores, where it can be asked in the student's tokens."""
+    if parts.teacher_vocab is not None or parts.stored is not None:
+        return None
+    side, outline = taught
+    beside = replace(
+        local,
+        model=side.model,
+        read=side.hidden,
+        writer=None if outline is None else partial(outline.lasting, local.sampling_dtype),
+        inside=None,
+        in_step=outline is not None,
+    )
+    return decoding_of(parts, beside, changes=False)
+
+
 def _context(
     parts: Parts,
     local: LoadedModel,
@@ -246,18 +257,8 @@ def _context(
     copied: Callable[..., TeacherSide],
 ) -> Context:
     recipe, accelerator = parts.recipe, parts.accelerator
-    side, outline = taught or (None, None)
-    teacher = None
-    if side is not None and parts.teacher_vocab is None and parts.stored is None:
-        beside = replace(
-            local,
-            model=side.model,
-            read=side.hidden,
-            writer=None if outline is None else partial(outline.lasting, local.sampling_dtype),
-            inside=None,
-            in_step=outline is not None,
-        )
-        teacher = decoding_of(parts, beside, changes=False)
+    side = taught and taught.side
+    teacher = None if taught is None else _teacher_engine(parts, local, taught)
     meter: Counter[str] = Counter()
     services = Services(student=engine, teacher=teacher, accelerator=accelerator, meter=meter)
     decoding = Decoding(max_new_tokens=recipe.max_response)

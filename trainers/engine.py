@@ -296,48 +296,6 @@ def _scored(
     return scored(hidden_ND, head, target_N, tile=tile)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Front:
-    """Base of an ``Engine`` before another one, ``own``, which has the model."""
-
-    own: Engine
-
-    @property
-    def local(self) -> LoadedModel | None:
-        """See ``Engine``."""
-        return self.own.local
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See ``Engine``."""
-        return self.own.vocabulary
-
-    @property
-    def max_length(self) -> int | None:
-        """See ``Engine``."""
-        return self.own.max_length
-
-    @property
-    def device(self) -> torch.device:
-        """See ``Engine``."""
-        return self.own.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See ``Engine``."""
-        return self.own.dtype
-
-    @property
-    def batch_size(self) -> int:
-        """See ``Engine``."""
-        return self.own.batch_size
-
-    @property
-    def chunk(self) -> int:
-        """See ``Engine``."""
-        return self.own.chunk
-
-
 def in_process(engine: Engine, purpose: str) -> LoadedModel:
     """The engine as a model in this process, for what no other can do.
 

@@ -10,6 +10,8 @@ writes. Shards are in the precision that is trained; autocast rounds what was ga
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.pruning import layers_of
@@ -121,6 +124,23 @@ def whole_copy(outline: Whole, vocab: int, weights: dict[str, Tensor] | None = N
     """A copy of a shared student as its own teacher, whole on every process; see `frozen_copy`."""
     model = outline.frozen(weights)
     return TeacherSide(model, head_of(model, vocab))
+
+
+def shared_engine(
+    module: StudentModule, outline: Whole, local: LoadedModel
+) -> tuple[LoadedModel, Callable[..., TeacherSide]]:
+    """Shares a student; how it answers and scores from then on, and how it is copied.
+
+    Args:
+        module: the student with its losses.
+        outline: of the student.
+        local: the student as it answers and scores whole.
+    """
+    head_of(module.student, module.vocab)  # tried while the student is whole
+    share_student(module, local.layout.device if local.layout else local.device)
+    writer = partial(outline.lasting, local.sampling_dtype)
+    engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
+    return engine, partial(whole_copy, outline, module.vocab)
 
 
 def outline(model: PreTrainedModel) -> PreTrainedModel:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 
-from kdbench.trainers.engine import Engine, Front, TokenLogprobs
+from kdbench.trainers.engine import Engine, LoadedModel, TokenLogprobs
+from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.parallel.ranks import over_ranks
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
@@ -48,15 +50,52 @@ class _Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread(Front):
+class Spread:
     """The leader's ``Engine``: what is asked of it all processes answer together.
 
     Attributes:
+        own: the model in this process.
         rank, world: of this process, and how many there are.
     """
 
+    own: Engine
     rank: int
     world: int
+
+    @property
+    def local(self) -> LoadedModel | None:
+        """See ``Engine``."""
+        return self.own.local
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """See ``Engine``."""
+        return self.own.vocabulary
+
+    @property
+    def max_length(self) -> int | None:
+        """See ``Engine``."""
+        return self.own.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """See ``Engine``."""
+        return self.own.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See ``Engine``."""
+        return self.own.dtype
+
+    @property
+    def batch_size(self) -> int:
+        """See ``Engine``."""
+        return self.own.batch_size
+
+    @property
+    def chunk(self) -> int:
+        """See ``Engine``."""
+        return self.own.chunk
 
     def answers(
         self,
