@@ -2,8 +2,9 @@
 
     python benchmarks/column_coverage.py [--simulations 1000] [--out docs/column-coverage.md] [--json]
 
-Scores are drawn from ``y[m, s, p] = effect[m] + a[m, s] + b[p] + c[m, p] + e[m, s, p]`` with normal
-terms; the tests are those of a board (`kdbench.harness.comparisons`), the random numbers fixed.
+Scores are drawn from ``y[m, s, p] = effect[m] + d[s] + a[m, s] + b[p] + c[m, p] + e[m, s, p]`` with
+normal terms; ``d`` is what a training seed does to all methods. The tests are those of a board
+(`kdbench.harness.comparisons`), the random numbers fixed.
 
 Exits 3 if an interval covers less than 93%, or a family of tests has more than 6% false alarms.
 """
@@ -22,7 +23,7 @@ from scipy import special
 from scipy.stats import rankdata
 
 from kdbench.harness import comparisons, stats
-from kdbench.harness.seed_variance import SeedVariance, seed_variance
+from kdbench.harness.seed_variance import SeedVariance, seed_variance, without_shared
 from kdbench.harness.stats import Array
 from kdbench.reports.headline import Field, Headline, Number, headline
 from kdbench.reports.measured import shared_normals
@@ -35,8 +36,16 @@ PROMPT, METHOD, RESIDUAL = 15.0, 5.0, 10.0
 STEP = 1.0
 """Points between neighbours where methods differ: about one and a half standard errors at five seeds."""
 METHODS, SEEDS, PROMPTS = (4, 12), (2, 3, 4, 5), (100, 600)
-SPREADS = {"equal": (1, 1), "one twice": (4, 1), "one four times": (16, 1), "half twice": (4, 0)}
-"""Standard deviations between seeds: ratio of variances, and how many rows have it (0: half of them)."""
+SPREADS = {
+    "equal": (1, 1, 0),
+    "one twice": (4, 1, 0),
+    "one four times": (16, 1, 0),
+    "half twice": (4, 0, 0),
+    "equal, and shared": (1, 1, 3),
+    "one twice, and shared": (4, 1, 3),
+}
+"""Standard deviations between seeds: ratio of variances, how many rows have it (0: half of them), and the
+standard deviation of what a seed does to all rows."""
 TRUTHS = ("all tied", "two tied best")
 
 
@@ -70,25 +79,28 @@ class World(NamedTuple):
     spread_M: Array
     seeds: int
     prompts: int
+    shared: float
 
     def draw(self, rng: np.random.Generator) -> Array:
-        """Scores (M, S, P)."""
+        """Scores (M, S, P). What seeds do to all rows is 0 in the mean: intervals are of these seeds."""
         shape = (len(self.effect_M), self.seeds, self.prompts)
         methods, seeds, prompts = shape
         mean = self.effect_M[:, None, None] + METHOD * rng.standard_normal((methods, 1, prompts))
         luck = self.spread_M[:, None, None] * rng.standard_normal((methods, seeds, 1))
+        all_rows = self.shared * rng.standard_normal((1, seeds, 1))
+        luck = luck + all_rows - all_rows.mean()
         rest = RESIDUAL * rng.standard_normal(shape)
         return np.asarray(mean + luck + PROMPT * rng.standard_normal(prompts) + rest)
 
 
 def world(methods: int, seeds: int, prompts: int, spread: str, truth: str) -> World:
     """The noisiest row is among the best, the last one is SFT, and one method is as good as it."""
-    ratio, rows = SPREADS[spread]
+    ratio, rows, shared = SPREADS[spread]
     spread_M = np.ones(methods)
     spread_M[:: 2 if rows == 0 else methods] = np.sqrt(ratio)
     ladder = np.minimum(np.maximum(np.arange(methods) - 1, 0), methods - 3) * -STEP
     effect_M = ladder if truth == "two tied best" else np.zeros(methods)
-    return World(50 + effect_M, spread_M, seeds, prompts)
+    return World(50 + effect_M, spread_M, seeds, prompts, shared)
 
 
 def measure(cell: tuple[int, int, int, str, str], simulations: int) -> Cell:
@@ -102,7 +114,8 @@ def measure(cell: tuple[int, int, int, str, str], simulations: int) -> Cell:
 def _once(here: World, rng: np.random.Generator, label: str) -> list[float]:
     values = here.draw(rng)
     effect, methods = here.effect_M, len(here.effect_M)
-    seeds = seed_variance(list(values.mean(axis=2)), [True] * methods)
+    labels = [list(range(here.seeds))] * methods
+    seeds = seed_variance(list(values.mean(axis=2)), [True] * methods, labels)
     errors = comparisons.errors(list(values), seeds)
     column = comparisons.column(errors, label, resamples=DRAWS)
     first, second = np.triu_indices(methods, k=1)
@@ -153,7 +166,7 @@ def _rows(values: Array, seeds: SeedVariance, effect: Array) -> Array:
 def _own(values: Array, seeds: SeedVariance) -> SeedVariance:
     """The same without pooling."""
     own, df = values.mean(axis=2).var(axis=1, ddof=1), np.full(len(values), values.shape[1] - 1.0)
-    return seeds._replace(variance_M=own, df_M=df, pooled=False)
+    return seeds._replace(variance_M=own, df_M=df, pooled=False, apart_MS=None)
 
 
 # -- the headline -----------------------------------------------------------------------------------
@@ -188,7 +201,10 @@ def _headline_once(here: World, rng: np.random.Generator, number: int) -> list[f
         teacher = 70 + METHOD * rng.standard_normal((1, 1, here.prompts))
         rows = [*values, teacher[0] + PROMPT * rng.standard_normal((1, here.prompts))]
         means = [row.mean(axis=1) for row in rows]
-        known = seed_variance(means, [True] * 8 + [False])
+        labels = [list(range(here.seeds))] * 8 + [["teacher"]]
+        known = seed_variance(means, [True] * 8 + [False], labels)
+        if known.apart_MS is not None:
+            means = without_shared(means, labels)
         label = f"{number}:{column}"
         lines.append(Lineup(list(range(9)), comparisons.errors(rows, known), means, label))
     normals = shared_normals([(line, ids) for line in lines], DRAWS)
@@ -309,14 +325,15 @@ What the words mean is in [statistics](statistics.md).
 {100 * (0.0475 / simulations) ** 0.5:.1f} points), {DRAWS} joint draws here, {comparisons.DRAWS} on boards.
 Standard deviations in points: {PROMPT:g} between prompts, {METHOD:g} of a method's own prompts,
 {RESIDUAL:g} of one answer, 1 between training seeds of most methods. *one twice*: one method, among the
-best, has twice that (four times the variance); *half twice*: every other one. *two tied best*: the next is
+best, has twice that (four times the variance); *half twice*: every other one; *and shared*: a seed moves all
+methods together besides, by 3. *two tied best*: the next is
 {STEP:g} point worse, and so on; the last is SFT, and one method is as good as it.
 
 Columns, in percent: columns whose variance was **pooled**; how often the interval of a **row**, of a
 **difference** of two, and of a difference with the **noisiest** method holds the true value; how often any
 best method is called worse (**false: best**), any method that equals SFT different from it, any two equal
 ones different; how many of the worse methods are **decided** to be so; **width** of a difference's interval
-over that without pooling.
+over that of each method's own seeds, neither pooled nor paired by seed.
 
 With {SEEDS[-1]} seeds: intervals of rows at least {percent(min(c.row for c in five))}%, of differences at
 least {percent(min(c.pair for c in five))}% (of the noisiest method's at least

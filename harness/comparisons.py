@@ -68,7 +68,15 @@ class Errors(NamedTuple):
         prompt = np.maximum(prompt, 0.0)
         between = self.seeds.variance_M / self.number_M
         total = prompt + self.excess_M[first] + self.excess_M[second]
-        return prompt, np.maximum(total, between[first] + between[second])
+        total = np.maximum(total, between[first] + between[second])
+        return prompt, total + self._unequal(first, second)
+
+    def _unequal(self, first: Indices, second: Indices) -> Array:
+        """Variance of the difference of two rows that stems from their having different seeds."""
+        apart = self.seeds.apart_MS
+        if apart is None:
+            return np.zeros(np.shape(first))
+        return np.asarray(self.seeds.shared * ((apart[first] - apart[second]) ** 2).sum(axis=-1))
 
     def df(self, first: Indices, second: Indices) -> Array:
         """Satterthwaite's degrees of freedom of the difference of two rows."""
@@ -81,7 +89,9 @@ class Errors(NamedTuple):
             )
         else:
             squares = between[first] ** 2 / known[first] + between[second] ** 2 / known[second]
+        unequal = self._unequal(first, second)
         below = squares + prompt**2 / (len(self.mean_PM) - 1)
+        below = below + unequal**2 / max(self.seeds.shared_df, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.maximum(np.where(below > 0, total**2 / below, np.inf), 1.0)
 
@@ -196,13 +206,25 @@ def column(
     drawn_RM = np.maximum(variance_RM - found.residual_M, 0.0) / found.number_M
     over_prompts = stats.resampled_means(found.mean_PM, resamples=resamples, label=label) - mean_M
     over_prompts *= np.sqrt(prompts / (prompts - 1))
+    luck = over_prompts + normal_RM * np.sqrt(drawn_RM) + _other_seeds(found.seeds, resamples)
     first, second = np.indices((rows, rows))
     return Column(
         mean_M=mean_M,
-        deviations_RM=over_prompts + normal_RM * np.sqrt(drawn_RM),
+        deviations_RM=luck,
         error_MM=np.sqrt(found.variance(first, second)[1] * (first != second)),
         seed_RM=variance_RM,
     )
+
+
+def _other_seeds(seeds: SeedVariance, resamples: int) -> Array | float:
+    """Draws of what rows owe to having other seeds than all have, (R, M)."""
+    apart = seeds.apart_MS
+    if apart is None or not apart.any():
+        return 0.0
+    rng = stats.generator(f"shared:{apart.shape[1]}:{seeds.shared_df:g}")
+    luck_RS = rng.standard_normal((resamples, apart.shape[1]))
+    spread_R = np.sqrt(seeds.shared * seeds.shared_df / rng.chisquare(seeds.shared_df, resamples))
+    return np.asarray(spread_R[:, None] * luck_RS @ apart.T)
 
 
 def _shrunk(seeds: SeedVariance, resamples: int) -> Array:

@@ -1,5 +1,12 @@
 """The variance between training seeds, pooled over the rows of a column where they are alike.
 
+Methods that train under the same seed share much of its luck: the initial weights, the init, the order of
+rows. Where rows have seeds in common, a score is taken as row + seed + rest (a randomised block design,
+Box, Hunter and Hunter, Statistics for Experimenters, 2005, chapter 4): what a seed does to all rows alike
+is no error of a comparison between them, and only the rest is. As with intervals for repeated measures
+(Loftus and Masson, Psychonomic Bulletin & Review 1, 1994) it is left out of rows' intervals, too, which
+are there to be compared; how large it is, is said beside them.
+
 Three seeds of one method leave two degrees of freedom; ten methods of three seeds leave twenty, if
 their seeds differ equally much. Whether they do is tested with Bartlett's statistic, whose
 distribution under equal variances is simulated for the degrees of freedom at hand. (Its chi-square
@@ -52,6 +59,20 @@ class SeedVariance(NamedTuple):
     """Of Bartlett's test that the rows' variances are equal; 1 where there are no two."""
     rows: int
     """Rows of several seeds, which it is of."""
+    shared: float = 0.0
+    """Variance of what one training seed does to all rows alike; it is not in `variance_M`."""
+    shared_df: float = 0.0
+    apart_MS: Array | None = None
+    """How much each seed counts in a row's mean, less how much it counts over all seeds: 0 for rows of
+    all seeds. None: seeds are not shared."""
+    number_M: Array | None = None
+    """Training seeds of each row, where seeds are shared."""
+
+    def unequal(self) -> Array:
+        """Variance of each row's mean that stems from its having other seeds than all have, (M,)."""
+        if self.apart_MS is None:
+            return np.zeros(len(self.variance_M))
+        return np.asarray(self.shared * (self.apart_MS**2).sum(axis=1))
 
     @property
     def spread(self) -> float | None:
@@ -59,22 +80,107 @@ class SeedVariance(NamedTuple):
         return math.sqrt(self.variance_M.max()) if self.pooled else None
 
     def spreads(self) -> list[tuple[float, float]]:
-        """Variance and degrees of freedom of each row, as `stats.seed_interval` takes them."""
-        return list(zip(self.variance_M.tolist(), self.df_M.tolist(), strict=True))
+        """Variance and degrees of freedom of each row, as `stats.seed_interval` takes them.
+
+        What all rows share is not in it, but for rows that have other seeds than all have; degrees of
+        freedom of the sum by Satterthwaite.
+        """
+        if self.number_M is None:
+            return list(zip(self.variance_M.tolist(), self.df_M.tolist(), strict=True))
+        unequal_M = self.unequal() * self.number_M
+        total_M = self.variance_M + unequal_M
+        below_M = self.variance_M**2 / np.maximum(self.df_M, 1) + unequal_M**2 / self.shared_df
+        df_M = np.divide(total_M**2, below_M, out=self.df_M.copy(), where=below_M > 0)
+        return list(zip(total_M.tolist(), np.where(self.df_M > 0, df_M, 0).tolist(), strict=True))
 
     def of(self, rows: Sequence[int]) -> "SeedVariance":
         """The same of some of the rows."""
         place = list(rows)
         arrays = (self.variance_M[place], self.df_M[place], self.measured_M[place])
-        return SeedVariance(*arrays, self.pooled, self.p, self.rows)
+        apart = None if self.apart_MS is None else self.apart_MS[place]
+        number = None if self.number_M is None else self.number_M[place]
+        kept = (self.pooled, self.p, self.rows, self.shared, self.shared_df)
+        return SeedVariance(*arrays, *kept, apart, number)
 
 
-def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVariance:
+_Shared = tuple[float, float, Array | None, Array | None]
+
+
+class _Blocks(NamedTuple):
+    """Rows with their seeds' shared luck taken out."""
+
+    own: Array
+    df_M: Array
+    shared: float
+    shared_df: float
+    apart_MS: Array
+    number_M: Array
+
+
+def without_shared(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> list[Array]:
+    """Each row's means less what their seeds do to all rows alike (least squares over rows and seeds)."""
+    row_N, seed_N, y_N = _flat(means, seeds)
+    if not len(y_N):
+        return list(means)
+    rows, luck = np.eye(len(means))[row_N], np.eye(int(seed_N.max()) + 1)[seed_N]
+    found = np.linalg.lstsq(np.hstack([rows, luck]), y_N, rcond=None)[0][len(means) :]
+    kept_N = y_N - luck @ (found - found.mean())
+    return [kept_N[row_N == i] for i in range(len(means))]
+
+
+def _flat(
+    means: Sequence[Array], seeds: Sequence[Sequence[object]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Row, seed and mean of each training; the seeds numbered as they come."""
+    known: dict[object, int] = {}
+    row_N = [i for i, row in enumerate(means) for _ in row]
+    seed_N = [known.setdefault(seed, len(known)) for own in seeds for seed in own]
+    y_N = np.concatenate([np.asarray(row, dtype=float) for row in means]) if row_N else np.zeros(0)
+    return np.array(row_N, dtype=np.int64), np.array(seed_N, dtype=np.int64), y_N
+
+
+def _blocks(
+    means: Sequence[Array], kind: NDArray[np.bool_], seeds: Sequence[Sequence[object]]
+) -> _Blocks | None:
+    """Row + seed + rest, where rows share seeds and enough is left to know the rest by."""
+    part = [i for i in range(len(means)) if kind[i]]
+    row_N, seed_N, y_N = _flat([means[i] for i in part], [seeds[i] for i in part])
+    if not len(row_N):
+        return None
+    rows = np.eye(len(part))[row_N]
+    design = np.hstack([rows, np.eye(int(seed_N.max()) + 1)[seed_N]])
+    coefficients, _, rank, _ = np.linalg.lstsq(design, y_N, rcond=None)
+    df, shared_df = len(y_N) - int(rank), int(rank) - len(part)
+    number = rows.sum(axis=0)
+    if df < MIN_DF or shared_df < 1:
+        return None
+    rest_N = y_N - design @ coefficients
+    within = float(((y_N - rows @ (rows.T @ y_N / number)) ** 2).sum()) / (len(y_N) - len(part))
+    shared = within - float((rest_N**2).sum()) / df
+    if shared <= ROUNDING:
+        return None
+    own, df_M = np.zeros(len(means)), np.zeros(len(means))
+    df_M[part] = (number - 1) * df / (len(y_N) - len(part))
+    squares = rows.T @ rest_N**2
+    own[part] = np.divide(squares, df_M[part], out=np.zeros(len(part)), where=df_M[part] > 0)
+    weight = rows.T @ np.eye(int(seed_N.max()) + 1)[seed_N] / number[:, None]
+    apart_MS = np.zeros((len(means), weight.shape[1]))
+    apart_MS[part] = weight - 1 / weight.shape[1]
+    number_M = np.array([max(len(row), 1) for row in means], dtype=float)
+    return _Blocks(own, df_M, shared, float(shared_df), apart_MS, number_M)
+
+
+def seed_variance(
+    means: Sequence[ArrayLike],
+    trained: Sequence[bool],
+    seeds: Sequence[Sequence[object]] | None = None,
+) -> SeedVariance:
     """Pools the variance between training seeds, or says what each row has of its own.
 
     Args:
         means: of each row the mean score of each of its seeds.
         trained: which rows were trained here; others have no variance between seeds.
+        seeds: which these are; None: no row shares any with another.
 
     A row of one seed borrows the pooled variance. Where variances differ, or too few seeds are there, a
     row has its own from `stats.MIN_TRAINING_SEEDS` seeds on, moderated by the others', and one of fewer
@@ -84,6 +190,12 @@ def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVa
     kind = np.asarray(trained, dtype=bool)
     df = np.array([max(len(row) - 1, 0) for row in arrays], dtype=float) * kind
     own = np.array([row.var(ddof=1) if d else 0.0 for row, d in zip(arrays, df, strict=True)])
+    least = df >= stats.MIN_TRAINING_SEEDS - 1
+    blocks = _blocks(arrays, kind, seeds) if seeds is not None else None
+    shared: _Shared = (0.0, 0.0, None, None)
+    if blocks is not None:
+        own, df, *_ = blocks
+        shared = blocks[2:]
     own[own < ROUNDING] = 0.0
     seen = df > 0
     p = homogeneity_p(own[seen], df[seen])
@@ -91,10 +203,9 @@ def seed_variance(means: Sequence[ArrayLike], trained: Sequence[bool]) -> SeedVa
     several = int(seen.sum())
     if several > 1 and total >= MIN_DF and p >= LEVEL:
         variance, known = float((df * own).sum() / total), np.ones(len(arrays), dtype=bool)
-        return SeedVariance(kind * variance, kind * total, known, True, p, several)
-    enough = df >= stats.MIN_TRAINING_SEEDS - 1
-    own, df = moderated(own * enough, df * enough)
-    return SeedVariance(own, df, enough | ~kind, False, p, several)
+        return SeedVariance(kind * variance, kind * total, known, True, p, several, *shared)
+    own, df = moderated(own * least, df * least)
+    return SeedVariance(own, df, least | ~kind, False, p, several, *shared)
 
 
 def moderated(variance_M: Array, df_M: Array) -> tuple[Array, Array]:

@@ -47,7 +47,9 @@ class ColumnTests(Record):
     students: list[str] = []
     """Methods whose training seeds are not measured: their tests are about these students."""
     spread: float | None = None
-    """Standard deviation of one training seed where pooled."""
+    """Standard deviation of one training seed where pooled, less what it does to all methods alike."""
+    shared: float | None = None
+    """Standard deviation of what one training seed does to all methods alike; no interval holds it."""
     df: float = 0.0
     homogeneity_p: float = 1.0
     best: list[BestTest] = []
@@ -157,6 +159,7 @@ def measure(
             if not known
         ],
         spread=None if seeds.spread is None else round(seeds.spread, stats.DECIMALS),
+        shared=round(seeds.shared**0.5, stats.DECIMALS) if seeds.apart_MS is not None else None,
         df=float(seeds.df_M.max()),
         homogeneity_p=round(seeds.p, 4),
         best=[BestTest(row=i, p=round(p, 6)) for i, p in zip(ids, best.tolist(), strict=False)],
@@ -230,8 +233,17 @@ def seeds_notes(tests: Sequence[tuple[str, ColumnTests]]) -> list[str]:
     """How training seeds stand in the tests: for most columns, and for the others by name."""
     by_kind = grouped([each for each in tests if len(each[1].best) > 1], lambda each: each[1].seeds)
     most = max(by_kind, key=lambda kind: len(by_kind[kind]), default="")
-    return [
+    notes = [
         SEEDS[kind]
         + ("" if kind == most else f" in {', '.join(name for name, _ in by_kind[kind])}")
         for kind in sorted(by_kind, key=lambda kind: kind != most)
+    ]
+    moved = [(name, test.shared) for name, test in tests if test.shared is not None]
+    if not moved:
+        return notes
+    name, most_moved = max(moved, key=lambda each: each[1])
+    return [
+        *notes,
+        "methods are compared seed by seed: what a training seed does to all of them alike is in no "
+        f"interval (in {len(moved)} columns; standard deviation at most {most_moved:.1f}: {name})",
     ]

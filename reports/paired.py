@@ -10,7 +10,7 @@ import numpy as np
 from kdbench.harness import comparisons
 from kdbench.harness.files.records import Estimate
 from kdbench.harness.files.run_folder import Evaluation
-from kdbench.harness.seed_variance import SeedVariance, seed_variance
+from kdbench.harness.seed_variance import SeedVariance, seed_variance, without_shared
 from kdbench.harness.stats import Array
 from kdbench.reports.columns import Entry, Point
 from kdbench.reports.runs import prompt_scores
@@ -64,11 +64,38 @@ def row_seeds(rows: Sequence[Sequence[Entry]], metric: str) -> SeedVariance:
         rows: the evaluations of each, one a training seed.
         metric: the column's.
     """
-    means = [
-        [value.mean for value in values if isinstance(value, Estimate | Point)]
-        for values in ([entry.metrics.get(metric) for entry in row] for row in rows)
+    known = [_having(row, metric) for row in rows]
+    means = [[mean for _, mean in row] for row in known]
+    seeds = [[seed for seed, _ in row] for row in known]
+    return seed_variance(means, [_trained(row) for row in rows], seeds)
+
+
+def _having(row: Sequence[Entry], metric: str) -> list[tuple[object, float]]:
+    """Training seed and mean of a row's evaluations that have the metric.
+
+    One that says no seed shares its luck with nobody.
+    """
+    found: list[tuple[object, float]] = []
+    for entry in row:
+        value = entry.metrics.get(metric)
+        if isinstance(value, Estimate | Point):
+            found.append((_seed(entry), value.mean))
+    return found
+
+
+def _seed(entry: Entry) -> object:
+    seed = entry.run.summary.run.training_seed
+    return entry.run.folder.path if seed is None else seed
+
+
+def _seeds(row: Sequence[Entry], metric: str) -> list[object]:
+    """The training seeds of `row_sample`'s values."""
+    parts = scored(row, metric)
+    return [
+        _seed(e)
+        for e in row
+        if e.evaluation in parts and metric in prompt_scores(e.evaluation).values
     ]
-    return seed_variance(means, [_trained(row) for row in rows])
 
 
 def _trained(row: Sequence[Entry]) -> bool:
@@ -107,7 +134,7 @@ class Lineup(NamedTuple):
     """Of the rows in the list given, in its order."""
     errors: comparisons.Errors
     seed_means: list[Array]
-    """Of each row the mean of each training seed."""
+    """Of each row the mean of each training seed, less what the seed does to all rows alike."""
     label: str
     """Names the prompts."""
 
@@ -138,5 +165,8 @@ def lineup(rows: Sequence[Sequence[Entry]], metric: str) -> Lineup | None:
         return None
     values = [samples[i].at(ids) for i in places]
     found = comparisons.errors(values, row_seeds(rows, metric).of(places))
+    means = [value.mean(axis=1) for value in values]
+    if found.seeds.apart_MS is not None:
+        means = without_shared(means, [_seeds(rows[i], metric) for i in places])
     label = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-    return Lineup(places, found, [value.mean(axis=1) for value in values], label)
+    return Lineup(places, found, means, label)

@@ -32,7 +32,7 @@ def make(tmp_path: Path) -> Make:
             luck = np.linspace(-0.6, 0.6, seeds) * (1 + place / 10)  # nearly alike
             for seed in range(seeds):
                 own = {"student": model, "training_seed": seed, "note": "student"}
-                write_run(folder, method, level + luck[seed], tasks=tasks, **own)
+                write_run(folder, method, level + luck[(place + seed) % seeds], tasks=tasks, **own)
         write_run(folder, "teacher", 80, tasks=tasks, **REFERENCE, student=None)
         return folder
 

@@ -16,6 +16,7 @@ from kdbench.harness.seed_variance import (
     homogeneity_p,
     moderated,
     seed_variance,
+    without_shared,
 )
 from kdbench.reports.paired import Sample
 
@@ -284,3 +285,38 @@ def test_summary_gives_reasons_instead_of_numbers() -> None:
     )
     assert "decoding seeds" in str(summarise([score_row(0, [1.0])])["rouge_l"])
     assert summarise([])["rouge_l"] == Missing(missing="no prompt was scored")
+
+
+def test_what_a_seed_does_to_all_rows_is_no_error_of_their_differences() -> None:
+    rng = np.random.default_rng(5)
+    luck, rest = 3 * rng.standard_normal(4), 0.5 * rng.standard_normal((10, 4))
+    means = list(50 + luck + rest)
+    blind = seed_variance(means, [True] * 10)
+    seeds = [[10, 20, 30, 40]] * 10
+    found = seed_variance(means, [True] * 10, seeds)
+    assert found.pooled and found.df_M[0] == 27  # (10 - 1) (4 - 1)
+    table = rest - rest.mean(axis=0) - rest.mean(axis=1)[:, None] + rest.mean()
+    assert found.variance_M[0] == pytest.approx((table**2).sum() / 27)
+    assert found.shared == pytest.approx(blind.variance_M[0] - found.variance_M[0])
+    assert found.shared_df == 3 and not found.unequal().any()
+    for own, mean in zip(without_shared(means, seeds), means, strict=True):
+        assert own.mean() == pytest.approx(mean.mean()) and own.std() < mean.std()
+
+    # a row of other seeds is off by what they do, and its difference says so
+    other = seed_variance([*means[:9], means[9][:2]], [True] * 10, [*seeds[:9], [10, 20]])
+    assert other.unequal()[0] == 0 and other.unequal()[9] == pytest.approx(other.shared / 4)
+    values = [50 + np.zeros((4, 40)), 50 + np.zeros((2, 40))]
+    same, apart = comparisons.errors(values, other.of([0, 9])), other.spreads()
+    pair = np.array([0]), np.array([1])
+    assert same.variance(*pair)[1][0] >= other.shared / 4
+    assert apart[9][0] > apart[0][0] and apart[9][1] < apart[0][1]
+
+
+def test_seeds_that_nobody_shares_or_that_are_few_are_taken_as_they_were() -> None:
+    means = [normal(f"row{i}", 3) for i in range(6)]
+    own = [[f"{i}{s}" for s in range(3)] for i in range(6)]
+    alone, before = seed_variance(means, [True] * 6, own), seed_variance(means, [True] * 6)
+    assert alone.apart_MS is None and alone.variance_M.tolist() == before.variance_M.tolist()
+    few = seed_variance(means[:2], [True] * 2, [[1, 2, 3]] * 2)  # two degrees of freedom are left
+    assert few.apart_MS is None
+    assert seed_variance([[], []], [True] * 2, [[], []]).apart_MS is None
