@@ -35,6 +35,10 @@ class VerdictLog:
     def __len__(self) -> int:
         return len(self._verdicts)
 
+    def answered(self) -> int:
+        """Questions with an answer; calls that failed are none."""
+        return sum(row.state != "error" for row in self._verdicts.values())
+
     def verdict(self, key: str) -> VerdictRow | None:
         """The recorded answer to a question."""
         return self._verdicts.get(key)

@@ -114,7 +114,9 @@ def spending(asked: Mapping[str, Any]) -> str:
     """One line on what `EndpointTeacher.spent` says."""
     tokens = f"{asked['prompt_tokens']:,} + {asked['completion_tokens']:,} tokens"
     cost = "" if asked["cost"] is None else f", {asked['cost']:.4f} {asked['currency']}"
-    return f"teacher {asked['model']}: {asked['calls']} answers, {tokens}{cost}, all runs together"
+    return (
+        f"teacher {asked['model']}: {asked['answers']} answers, {tokens}{cost}, all runs together"
+    )
 
 
 # -- asking it ------------------------------------------------------------------------------------
@@ -168,12 +170,12 @@ class EndpointTeacher:
         return found
 
     def spent(self) -> dict[str, Any]:
-        """Calls, tokens and costs so far, whichever run made them."""
+        """Answers, tokens and costs so far, whichever run made them."""
         log, prices = VerdictLog(JudgeFolder(self.folder)), self._settings.prices
         return {
             "model": self.place.model,
             "base_url": self.place.base_url,
-            "calls": len(log),
+            "answers": log.answered(),
             "prompt_tokens": log.prompt_tokens,
             "completion_tokens": log.completion_tokens,
             "cost": round(log.spent, 9) if prices else None,
