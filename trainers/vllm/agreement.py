@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from kdbench.trainers.engine import LoadedModel
-from kdbench.trainers.sampler.decoders import cast_copy, evaluating
+from kdbench.trainers.sampler.as_asked import cast_copy, evaluating
 from kdbench.trainers.sampler.draw import (
     NgramBlock,
     filtered,
