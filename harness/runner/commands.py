@@ -341,7 +341,7 @@ def evaluate_model(
 
 def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
-    check_probes(request.config.tasks.probes, teacher=request.teacher)
+    check_probes(request.config.tasks.probes, teacher=_teacher_of(request))
     progress = progress_of(request)
     check_task_data(request.config, request.data_dir, progress.say)
     session = open_session(request, progress)
@@ -380,6 +380,13 @@ def _named(session: Session, name: str) -> Located:
 
 def _against(session: Session) -> Located | None:
     """The teacher of exposure bias, if that was asked for."""
-    if "exposure" not in session.config.tasks.probes or session.request.teacher is None:
+    name = _teacher_of(session.request)
+    if "exposure" not in session.config.tasks.probes or name is None:
         return None
-    return _named(session, session.request.teacher)
+    return _named(session, name)
+
+
+def _teacher_of(request: Request) -> str | None:
+    """Whom a student is compared with: the named one, else the teacher of its run."""
+    own = "teacher" if request.run is not None and request.config.pair.teacher else None
+    return request.teacher or own

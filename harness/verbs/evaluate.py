@@ -51,7 +51,8 @@ def evaluate(
     suite: options.Suite = "mini",
     asked: Evaluated,
     teacher: Annotated[
-        str | None, typer.Option(help="For exposure bias: named like --model.")
+        str | None,
+        typer.Option(help="For exposure bias, named like --model; default: that of the run."),
     ] = None,
     set_: options.Set = None,
     work: options.Workplace,
