@@ -96,11 +96,13 @@ class SeedVariance(NamedTuple):
     def of(self, rows: Sequence[int]) -> "SeedVariance":
         """The same of some of the rows."""
         place = list(rows)
-        arrays = (self.variance_M[place], self.df_M[place], self.measured_M[place])
-        apart = None if self.apart_MS is None else self.apart_MS[place]
-        number = None if self.number_M is None else self.number_M[place]
-        kept = (self.pooled, self.p, self.rows, self.shared, self.shared_df)
-        return SeedVariance(*arrays, *kept, apart, number)
+        return self._replace(
+            variance_M=self.variance_M[place],
+            df_M=self.df_M[place],
+            measured_M=self.measured_M[place],
+            apart_MS=None if self.apart_MS is None else self.apart_MS[place],
+            number_M=None if self.number_M is None else self.number_M[place],
+        )
 
 
 _Shared = tuple[float, float, Array | None, Array | None]

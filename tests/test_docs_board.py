@@ -1,5 +1,6 @@
-"""The board in docs/ is that of the bundle beside it."""
+"""The board and the study in docs/ are those of the bundles beside them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kdbench.reports.board import leaderboard
@@ -18,3 +19,15 @@ def test_the_committed_board_is_made_of_the_committed_bundle() -> None:
 def test_so_are_the_claims() -> None:
     made = write(claims_document(judge_claims([BUNDLE])), "md")
     assert made == (BOARD / "claims.md").read_text(encoding="utf-8")
+
+
+def test_so_is_the_study_of_dpkd(
+    kdbench: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    bundle = BOARD / "dpkd-anchor.bundle"
+    code, _, error = kdbench(
+        "ablate", "dpkd-anchor", "--seeds", "20", "--runs-dir", bundle, "--out", tmp_path, "--quiet"
+    )
+    assert code == 0, error
+    made = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert made == (BOARD / "dpkd-anchor.md").read_text(encoding="utf-8")
