@@ -11,7 +11,7 @@ from typing import Any
 
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.plan.fit import Run, remedy
-from kdbench.harness.plan.hardware import WHOLE, machine_of
+from kdbench.harness.plan.hardware import machine_of, scaling_of
 from kdbench.harness.plan.planning import models_of, plan
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.resolve import OWN, outline
@@ -34,16 +34,17 @@ def cases(suite: str) -> dict[str, Run]:
 def cell(runs: dict[str, Run], gpus: str) -> str:
     """What the neediest method takes, as it is or with the fewest changes."""
     machine = machine_of(gpus)
-    made = {name: plan(*run, machine) for name, run in runs.items()}
+    spread = scaling_of(next(iter(runs.values())).config.parallel)
+    made = {name: plan(*run, machine, spread) for name, run in runs.items()}
     neediest = max(made, key=lambda name: made[name].peak)
     need = gigabytes(made[neediest].peak)
     if all(each.fits for each in made.values()):
         return f"fits, {need}"
     phase = max(made[neediest].phases, key=lambda each: each.peak).name
-    found, never = remedy(list(runs.values()), machine, WHOLE), ""
+    found, never = remedy(list(runs.values()), machine, spread), ""
     if found is None:  # some methods cannot be made to fit: what of the others?
-        able = [name for name in runs if remedy([runs[name]], machine, WHOLE) is not None]
-        found = remedy([runs[name] for name in able], machine, WHOLE) if able else None
+        able = [name for name in runs if remedy([runs[name]], machine, spread) is not None]
+        found = remedy([runs[name] for name in able], machine, spread) if able else None
         if found is None:
             return f"{need} ({phase}); cannot be run"
         never = f"; not {', '.join(name for name in runs if name not in able)}"

@@ -213,6 +213,9 @@ def test_a_store_takes_the_teacher_out_of_training() -> None:
 def test_the_verb(tmp_path: Path) -> None:
     arguments = ["plan", "--suite", "minillm-opt-6.7b", "--method", "fkd", "--price", "2", "--json"]
     done = CliRunner().invoke(app, [*arguments, "--gpus", "8x80"])
+    assert json.loads(done.stdout)["fits"]  # as its suite says: shared
+    arguments += ["--set", "parallel.shard=none"]
+    done = CliRunner().invoke(app, [*arguments, "--gpus", "8x80"])
     found = json.loads(done.stdout)
     assert not found["fits"] and "parallel.shard=fsdp2" in found["verdict"]
     assert [phase["name"] for phase in found["phases"]] == [

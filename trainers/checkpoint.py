@@ -34,7 +34,7 @@ from kdbench.harness.foreign import foreign
 from kdbench.trainers.lora.adapters import write_adapter
 from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.parallel import shards
-from kdbench.trainers.parallel.sharding import is_shared
+from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Sequence
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -38,7 +38,7 @@ from kdbench.trainers.method import Context, Method, checked_sums
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.optim import Recipe, adamw
 from kdbench.trainers.parallel.settings import Parallel
-from kdbench.trainers.parallel.sharding import is_shared, whole
+from kdbench.trainers.parallel.tensors import is_shared, whole
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluator = Callable[[int], dict[str, float]]

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of, width_of
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.parallel.tensors import whole
 from kdbench.trainers.types import Packed, Sequence
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -47,7 +48,8 @@ class TeacherSide:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What it takes to make a copy of the student again; see `frozen_copy`."""
-        return {n: t for n, t in self.model.state_dict().items() if n not in self.shared}
+        found = self.model.state_dict().items()
+        return {n: whole(t) for n, t in found if n not in self.shared}
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:

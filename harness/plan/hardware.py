@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kdbench.harness.errors import InputError
+from kdbench.trainers.parallel.settings import Parallel
 
 GIB = 2**30
 NODE = 8
@@ -106,6 +107,11 @@ class Scaling:
     def teacher_share(self, count: int) -> int:
         """The same for the teacher."""
         return count if self.teacher == "sharded" else 1
+
+
+def scaling_of(parallel: Parallel) -> Scaling:
+    """As a run's configuration says it."""
+    return Scaling(**parallel.model_dump())
 
 
 WHOLE = Scaling()

@@ -223,8 +223,8 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
     def answers(model: Shape, count: float, ranks: int) -> Spent:
         return _answers(job, model, count, size, ranks)
 
-    if recipe.select == "max:dev_rouge_l":  # on the main process, while the others wait
-        spent = times.added([spent, answers(job.student, looks * data.dev, 1)])
+    if recipe.select == "max:dev_rouge_l":
+        spent = times.added([spent, answers(job.student, looks * data.dev, job.ranks)])
     phases = [_phase(name, job, found, spent)]
     if own is not None:
         fresh = spent.steps * recipe.batch_size * job.work.sampled
@@ -252,15 +252,13 @@ def _phase(name: str, job: Job, found: Mapping[str, Parts], spent: Spent) -> Pha
 def host_memory(job: Job) -> int:
     """Main memory of the fullest machine: loading on every rank, or a checkpoint on the first.
 
-    Models are loaded there in the precision that they run in before they go to a card. A checkpoint is
-    gathered whole and cloned; sharded, every rank has its share.
+    Models are loaded there whole, in the precision that they run in, before they or a share of them go
+    to a card. A checkpoint is gathered whole and cloned; sharded, every rank has its share.
     """
-    ranks, cards = min(NODE, job.machine.count), job.machine.count
-    share, apart = job.scaling.share(cards), job.scaling.teacher_share(cards)
-    loading = job.full * job.student.parameters // share
+    ranks, share = min(NODE, job.machine.count), job.scaling.share(job.machine.count)
+    loading = job.full * job.student.parameters
     if job.teacher is not None:
-        held = job.teacher.head if job.stored else job.teacher.parameters // apart
-        loading += 2 * held
+        loading += 2 * (job.teacher.head if job.stored else job.teacher.parameters)
     kept = 0
     if job.teacher is not None and job.work.teacher and not job.stored:
         kept = round(job.recipe.teacher_memory_gb * 2**30)
@@ -294,7 +292,7 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
                 longest=generate.max_new_tokens,
                 rows=generate.batch_size,
                 size=size,
-                ranks=1,
+                ranks=machine.count,
             )
         )
     host = size * max(model.parameters for model in asked)

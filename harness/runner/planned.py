@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
-from kdbench.harness.plan.hardware import CPU, GIB, Machine
+from kdbench.harness.plan.hardware import CPU, GIB, Machine, scaling_of
 from kdbench.harness.plan.memory import Job, Lengths, highest
 from kdbench.harness.plan.shapes import Shape, shape_of
 from kdbench.harness.plan.work import work_of
@@ -43,6 +43,7 @@ def planned_mb(loop: Loop, training: TrainConfig, decode_rows: int, before_mb: f
         lengths=_lengths(loop.ctx.train, loop.ctx.text),
         decode_rows=decode_rows,
         machine=_machine(loop.accelerator),
+        scaling=scaling_of(loop.parallel),
         stored=side is not None and side.device.type == "meta",
     )
     return highest(job) / 2**20 + (before_mb if job.machine.cpu else 0.0)

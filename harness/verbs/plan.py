@@ -38,9 +38,11 @@ class Hardware(options.Group):
         float | None, typer.Option(min=0.0, help="Price of a card's hour; adds a cost.")
     ] = None
     shard: Annotated[
-        Literal["none", "fsdp2"],
-        typer.Option(help="The student's state: whole on each card, or shared."),
-    ] = "none"
+        Literal["none", "fsdp2"] | None,
+        typer.Option(
+            help="The student's state: whole on each card, or shared; default: as configured."
+        ),
+    ] = None
     shard_teacher: Annotated[
         bool, typer.Option("--shard-teacher", help="The teacher is shared among the cards, too.")
     ] = False
@@ -67,14 +69,16 @@ class Hardware(options.Group):
             found = of_memory(self.memory, found.count)
         return found if self.devices is None else replace(found, count=self.devices)
 
-    def scaling(self) -> "Scaling":
-        """How the run is spread over them."""
-        from kdbench.harness.plan.hardware import Scaling
+    def scaling(self, config: "RunConfig") -> "Scaling":
+        """How the run is spread over them: as configured, changed by these options."""
+        from kdbench.harness.plan.hardware import scaling_of
 
-        return Scaling(
-            shard=self.shard,
-            teacher="sharded" if self.shard_teacher else "whole",
-            checkpoint_activations=self.checkpoint_activations,
+        found = scaling_of(config.parallel)
+        return replace(
+            found,
+            shard=self.shard or found.shard,
+            teacher="sharded" if self.shard_teacher else found.teacher,
+            checkpoint_activations=self.checkpoint_activations or found.checkpoint_activations,
         )
 
 
@@ -98,8 +102,9 @@ def plan(
     from kdbench.harness.plan.planning import facts, models_of
     from kdbench.harness.plan.planning import plan as made_plan
 
-    machine, scaling, price = hardware.machine(), hardware.scaling(), hardware.price
+    machine, price = hardware.machine(), hardware.price
     config, work = asked_of(suite, method, set_ or [], pair.settings())
+    scaling = hardware.scaling(config)
     config = with_lora(config, hardware.lora) if hardware.lora else config
     models = models_of(config)
     made = made_plan(config, models, work, machine, scaling, rows=rows)

@@ -19,12 +19,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
+from kdbench.trainers.parallel.tensors import whole
 from kdbench.trainers.pruning import layers_of
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed
@@ -49,8 +49,10 @@ def share_frozen(model: PreTrainedModel, device: torch.device) -> None:
 
 
 def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
-    for layer in layers_of(model).modules:
-        fully_shard(layer, mesh=mesh)
+    for layer in layers_of(
+        model
+    ).modules:  # said, for a layer with no shared module above it stays whole
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
 def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], Any]) -> Any:
@@ -65,16 +67,6 @@ def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], 
     ):  # no backward pass will let go of what the forward pass gathered
         module.reshard()
     return found
-
-
-def is_shared(model: nn.Module) -> bool:
-    """Whether some of a model's weights lie on other processes."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its values; of a shared one every process must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class Whole:
@@ -120,9 +112,13 @@ class Whole:
         _replace(empty, value)
 
 
-def whole_copy(outline: Whole, vocab: int, weights: dict[str, Tensor] | None = None) -> TeacherSide:
-    """A copy of a shared student as its own teacher, whole on every process; see `frozen_copy`."""
+def shared_copy(
+    outline: Whole, vocab: int, weights: dict[str, Tensor] | None = None
+) -> TeacherSide:
+    """A copy of a shared student as its own teacher, shared as it is; see `frozen_copy`."""
     model = outline.frozen(weights)
+    head_of(model, vocab)  # tried while it is whole
+    share_frozen(model, model.device)
     return TeacherSide(model, head_of(model, vocab))
 
 
@@ -140,7 +136,7 @@ def shared_engine(
     share_student(module, local.layout.device if local.layout else local.device)
     writer = partial(outline.lasting, local.sampling_dtype)
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
-    return engine, partial(whole_copy, outline, module.vocab)
+    return engine, partial(shared_copy, outline, module.vocab)
 
 
 def outline(model: PreTrainedModel) -> PreTrainedModel:
