@@ -160,6 +160,7 @@ def open_session(request: Request, progress: Progress) -> Session:
             check_dtype(sampling_dtype(asked))
     session = Session(request, config, progress)
     if launch.world() > 1:
+        check_sharing(config)
         launch.check_started(session.accelerator().num_processes)
         for folder, option in (
             (request.runs_dir, "--runs-dir"),
@@ -167,6 +168,16 @@ def open_session(request: Request, progress: Progress) -> Session:
         ):
             check_shared(session, folder, option)
     return session
+
+
+def check_sharing(config: RunConfig) -> None:
+    """Raises InputError where models that processes share are to be decoded elsewhere."""
+    shared = config.parallel.shard == "fsdp2"
+    if config.generate.engine != "own" and (shared or config.parallel.teacher == "sharded"):
+        raise InputError(
+            "generate.engine=vllm does not decode for models that are shared among processes; leave it out, "
+            "or parallel.shard and parallel.teacher"
+        )
 
 
 SEEN_WITHIN = 20.0

@@ -238,7 +238,7 @@ def seeds_notes(tests: Sequence[tuple[str, ColumnTests]]) -> list[str]:
         + ("" if kind == most else f" in {', '.join(name for name, _ in by_kind[kind])}")
         for kind in sorted(by_kind, key=lambda kind: kind != most)
     ]
-    moved = [(name, test.shared) for name, test in tests if test.shared is not None]
+    moved = [(name, test.shared) for name, test in tests if test.shared]
     if not moved:
         return notes
     name, most_moved = max(moved, key=lambda each: each[1])

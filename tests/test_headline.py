@@ -66,7 +66,7 @@ def test_a_column_says_what_is_pooled_and_what_may_be_the_best(make: Make) -> No
     tests = next(
         t for c, t in zip(table.columns, table.tests, strict=True) if c.metric == "rouge_l"
     )
-    assert tests is not None and tests.seeds == "pooled" and tests.df == 16
+    assert tests is not None and tests.seeds == "pooled" and tests.df == 12
     assert tests.spread == pytest.approx(0.5, abs=0.25)
     labels = {row.id: row.label for row in table.rows}
     assert {labels[row] for row in tests.worse} == {"sft", "fkd"}

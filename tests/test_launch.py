@@ -8,6 +8,8 @@ import pytest
 
 from kdbench.harness import launch
 from kdbench.harness.errors import InputError
+from kdbench.harness.resolve import resolve
+from kdbench.harness.session import check_sharing
 from kdbench.trainers.parallel.ranks import dealt
 
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_PORT": "29500", "MASTER_ADDR": "127.0.0.1"}
@@ -61,3 +63,13 @@ def test_the_launchers_command_line_says_how_many() -> None:
         command = [sys.executable, "-c", parent, *words]
         found = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
         assert found.stdout.strip() == said, words
+
+
+def test_shared_models_are_not_decoded_elsewhere() -> None:
+    shared = resolve(suite="smollm2", method="opd", assignments=["parallel.shard=fsdp2"])
+    check_sharing(shared)
+    elsewhere = shared.model_copy(
+        update={"generate": shared.generate.model_copy(update={"engine": "vllm"})}
+    )
+    with pytest.raises(InputError, match="generate.engine=vllm does not decode"):
+        check_sharing(elsewhere)

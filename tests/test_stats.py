@@ -11,7 +11,7 @@ from kdbench.harness import comparisons, stats
 from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.files.records import Estimate, Missing, ScoreRow
 from kdbench.harness.seed_variance import (
-    MOST_BORROWED,
+    ENOUGH,
     SeedVariance,
     homogeneity_p,
     moderated,
@@ -164,19 +164,22 @@ def test_variances_are_pooled_where_they_are_alike() -> None:
     assert not apart.pooled and apart.spread is None
     own = np.array([np.var(row, ddof=1) for row in [*alike[:9], 8 * alike[9]]])
     assert apart.variance_M[9] == pytest.approx(own[9])  # the noisy one keeps what it has
-    assert (apart.variance_M >= own - 1e-12).all() and (apart.variance_M[:9] > own[:9]).any()
-    assert (apart.df_M > 4).all() and (apart.df_M <= 4 + MOST_BORROWED).all()
+    assert apart.variance_M == pytest.approx(own)
+    assert (apart.df_M == 4).all()  # enough of their own
+    few = seed_variance([row[:3] for row in [*alike[:9], 8 * alike[9]]], [True] * 10)
+    assert (few.df_M > 2).all() and (few.df_M <= ENOUGH).all()
 
 
 def test_the_prior_of_variances_is_that_of_the_source() -> None:
-    # 4,000 rows whose true variances are 3 times an inverse chi-square of 5 over its degrees of freedom
+    # 40,000 rows whose true variances are 3 times an inverse chi-square of 5 over its degrees of freedom
     rng = np.random.default_rng(0)
-    true = 3 * 5 / rng.chisquare(5, 4000)
-    own = true * rng.chisquare(4, 4000) / 4
-    found, df = moderated(own, np.full(4000, 4.0))
-    assert df[0] == 4 + MOST_BORROWED  # 5, cut
-    quiet = own.argmin()
-    assert found[quiet] == pytest.approx((MOST_BORROWED * 3 + 4 * own[quiet]) / df[quiet], rel=0.1)
+    true = 3 * 5 / rng.chisquare(5, 40_000)
+    own = true * rng.chisquare(1, 40_000)
+    found, df = moderated(own, np.ones(40_000))
+    assert df[0] == ENOUGH  # 1 and 5, cut
+    quiet, noisy = own.argmin(), own.argmax()
+    assert found[quiet] == pytest.approx((3 * 3 + own[quiet]) / 4, rel=0.1)
+    assert found[noisy] == own[noisy]
     few, df = moderated(np.array([1.0, 9.0, 0.0]), np.array([1.0, 1.0, 0.0]))
     assert few.tolist() == [1.0, 9.0, 0.0] and df.tolist() == [1.0, 1.0, 0.0]
 

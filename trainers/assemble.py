@@ -113,7 +113,6 @@ def assemble(parts: Parts) -> Loop:
     if recipe.precision == "fp64":
         student = student.double()
     lora = recipe.lora
-    _refuse_shared(parts, shared)
     adapted = adapt(student, lora, seed=recipe.seed, base=parts.base) if lora else None
     teacher = parts.teacher
     if teacher is not None and parts.stored is None and not _shares_teacher(parts):
@@ -152,20 +151,6 @@ def assemble(parts: Parts) -> Loop:
         adapted=adapted,
         parallel=parts.parallel,
     )
-
-
-def _refuse_shared(parts: Parts, shared: bool) -> None:
-    """Raises InputError for what cannot be shared among processes."""
-    if parts.recipe.lora and shared:
-        raise InputError(
-            "parallel.shard=fsdp2 shares students of which all weights are trained; leave out train.lora "
-            "(and init_sft.lora, teacher_sft.lora), or parallel.shard"
-        )
-    if parts.engine != "own" and (shared or _shares_teacher(parts)):
-        raise InputError(
-            "generate.engine=vllm does not decode for models that are shared among processes; leave it out, "
-            "or parallel.shard and parallel.teacher"
-        )
 
 
 def _several(parts: Parts) -> bool:
