@@ -71,5 +71,5 @@ def test_shared_models_are_not_decoded_elsewhere() -> None:
     elsewhere = shared.model_copy(
         update={"generate": shared.generate.model_copy(update={"engine": "vllm"})}
     )
-    with pytest.raises(InputError, match="generate.engine=vllm does not decode"):
+    with pytest.raises(InputError, match="does not decode for models"):
         check_sharing(elsewhere)
