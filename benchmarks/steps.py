@@ -1,12 +1,16 @@
 """CPU time of optimiser steps of two checkouts, in turns, and whether they end with the same bytes.
 
     python benchmarks/steps.py --before OTHER [--methods dpkd,opd,distillm] [--steps 40] [--turns 3] [--json]
+    python benchmarks/steps.py --before OTHER --starts [--turns 3] [--json]
 
 Each side is the first ``--steps`` steps of ``kdbench train`` on a suite, evaluations on the development
 set included, in a process and a folder of its own, with one thread; teacher, init and teacher answers are
 made once, before, by ``--before``. OTHER is another checkout of kdbench (``git worktree add OTHER COMMIT``)
 whose dependencies are those of this environment. Times are of the training alone, not of the start. Ends
 with 1 if a student or a logged loss differs in a byte.
+
+With ``--starts`` CPU seconds of what every command does before it trains: imports, the rows of the generated
+world with a cache that has them if the checkout keeps them, and 12,000 teacher answers taken in by 256.
 """
 
 import argparse
@@ -34,6 +38,33 @@ Loop.run = timed
 from kdbench.harness.cli import main
 main(sys.argv[1:])
 """
+
+STARTS = {
+    "imports": "import kdbench.harness.runner.commands",
+    "world's rows": """
+from kdbench.tasks import mini
+splits = ("train", "dev", "dolly", "selfinst", "sni", "unni", "vicuna")
+print("found", hash(repr([mini.rows(split, size="mini-2") for split in splits])))
+""",
+    "12,000 answers": """
+import tempfile
+from pathlib import Path
+from kdbench.trainers.sources import TeacherAnswers
+from kdbench.trainers.types import Answer, Sequence
+began = time.process_time()
+asked = [Sequence((1, i), (), i) for i in range(12_000)]
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "answers.jsonl"
+    sample = lambda prompts: [Answer(tuple(range(13)), True) for _ in prompts]
+    answers = TeacherAnswers(asked, path, sample, writes=True)
+    for first in range(0, len(asked), 256):
+        answers.pick(range(first, min(first + 256, len(asked))))
+""",
+}
+"""What is timed of a start, by name; what it finds is printed."""
+CLOCK = (
+    "import time; began = time.process_time()\n{}\nprint('seconds', time.process_time() - began)"
+)
 
 
 class Trained(NamedTuple):
@@ -71,6 +102,34 @@ def trained(code: Path, arguments: list[str], runs: Path, cache: Path) -> Traine
     return Trained(1000 * float(seconds) / int(steps), digest.hexdigest()[:16])
 
 
+def started(code: Path, part: str, cache: Path) -> tuple[float, str]:
+    """CPU seconds of a part of the start, and what it found."""
+    own = {"KDBENCH_CACHE": str(cache), "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CLOCK.format(STARTS[part])]
+    variables = os.environ | own | {"PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    return float(said["seconds"]), said.get("found", "")
+
+
+def starts(code: dict[str, Path], cache: Path, turns: int) -> tuple[dict[str, float], bool]:
+    """Times all parts of the start in turns; the ratios, and whether both sides found the same."""
+    ratios, equal = {}, True
+    for part in STARTS:
+        for side in code:
+            started(code[side], part, cache / side)  # fills caches, of bytecode too
+        found: dict[str, list[tuple[float, str]]] = {side: [] for side in code}
+        for turn in range(turns):
+            for side in list(code)[:: 1 if turn % 2 == 0 else -1]:
+                found[side].append(started(code[side], part, cache / side))
+        middle = {side: statistics.median(t for t, _ in found[side]) for side in code}
+        ratios[part] = middle["before"] / middle["after"]
+        equal &= len({what for side in found.values() for _, what in side}) == 1
+        times = f"{middle['before']:6.2f} -> {middle['after']:5.2f} s of a core"
+        print(f"{part:16s} {times}, {ratios[part]:.1f} times as fast (medians)", flush=True)
+    return ratios, equal
+
+
 def main() -> None:
     """Runs the turns and prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -79,19 +138,23 @@ def main() -> None:
     parser.add_argument("--methods", default="dpkd,opd,distillm")
     parser.add_argument("--set", action="append", default=[], help="as of kdbench train")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--starts", action="store_true", help="time the start instead of steps")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     here = Path(__file__).resolve().parents[1]
-    ratios, equal = {}, True
+    ratios: dict[str, float] = {}
+    equal = True
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         sides = {"before": options.before.resolve(), "after": here}
         code = {side: package(repo, place / side) for side, repo in sides.items()}
         cache = place / "cache"
+        if options.starts:
+            ratios, equal = starts(code, cache, options.turns)
         given = ["--suite", options.suite, "--set", f"train.steps={options.steps}"]
         given += [word for text in options.set for word in ("--set", text)]
-        for method in options.methods.split(","):
+        for method in () if options.starts else options.methods.split(","):
             arguments = [*given, "--method", method]
             trained(code["before"], arguments, place / f"{method}-first", cache)
             found: dict[str, list[Trained]] = {side: [] for side in sides}

@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +42,7 @@ class Session:
         flights: preflights so far: of what, and what was found; a person was told of the first
             ``told``.
         compared: what was found when another engine's first answers were compared with ours.
+        meanwhile: looks after a process that works beside this one; called between optimiser steps.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Session:
     flights: list[tuple[str, Any]] = field(default_factory=list)
     told: int = 0
     compared: list[str] = field(default_factory=list)
+    meanwhile: Callable[[], None] | None = None
     _accelerator: Accelerator | None = None
 
     def accelerator(self, training: TrainConfig | None = None) -> Accelerator:

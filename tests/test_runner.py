@@ -49,7 +49,7 @@ def test_training_is_out_of_memory_before_the_evaluation(
         alive.extend(kind.__name__ for kind in found)
         raise InputError("that was all")
 
-    monkeypatch.setattr(commands, "_evaluate_into", look)
+    monkeypatch.setattr(commands, "evaluate_into", look)
     code, _, said = kdbench("run", *MINI, "--method", "fkd", "--runs-dir", tmp_path)
     assert code == 2 and "that was all" in said
     assert alive == []

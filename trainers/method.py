@@ -250,6 +250,14 @@ class Method:
         """
         return (Stream.of("response", ctx.batch(step)),)
 
+    @property
+    def asks(self) -> Responses:
+        """Whose responses `window` takes from `Context.responses`, step by step; "data" also if it takes
+        none there. A teacher's can be made before their step comes. What the teacher says *about*
+        responses is `reads`.
+        """
+        return "data"
+
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """The micro-batch's part of ``stream``: scalars, summed, never averaged.
 

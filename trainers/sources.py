@@ -90,13 +90,18 @@ class ResponsesConfig(MethodConfig):
 class OnResponses(Method, abstract=True):
     """Base of methods whose loss reads the responses of somebody else; ``Config`` has ``responses``."""
 
+    @property
+    def asks(self) -> Responses:
+        """See `Method`."""
+        return self.config.responses
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's batch with the configured responses."""
-        return (Stream.of("response", ctx.responses(step, self.config.responses)),)
+        return (Stream.of("response", ctx.responses(step, self.asks)),)
 
     def reads(self) -> tuple[Responses, ...]:
         """The configured ones, of a method that asks the teacher about them."""
-        return (self.config.responses,) if super().reads() else ()
+        return (self.asks,) if super().reads() else ()
 
 
 def plain_text(ctx: Context, step: int, weight: float) -> tuple[Stream, ...]:

@@ -1,32 +1,24 @@
 """run, train and eval as lists of stages."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness import launch
 from kdbench.harness.config import Request
 from kdbench.harness.contents import from_hub
-from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import (
-    Answering,
-    answering_model,
-    answering_truth,
-    evaluate,
-)
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.identity import identity
 from kdbench.harness.own.notes import foreign_note
 from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
+from kdbench.harness.runner.beside import beside
 from kdbench.harness.runner.data import fitted, prepare_data
 from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.endpoint import spending
@@ -35,11 +27,9 @@ from kdbench.harness.runner.models import (
     Located,
     locate,
     student_of,
-    world_model,
 )
 from kdbench.harness.runner.preflight import tried
 from kdbench.harness.runner.prepare import (
-    WAIT,
     Prepared,
     check_drift,
     init_student,
@@ -47,18 +37,20 @@ from kdbench.harness.runner.prepare import (
     raw_teacher,
     tuned_teacher,
 )
-from kdbench.harness.runner.probing import Prober, check_probes, room
+from kdbench.harness.runner.probing import check_probes
+from kdbench.harness.runner.references import (
+    INIT,
+    evaluate_into,
+    evaluate_model,
+    evaluate_references,
+    reference_folder,
+)
 from kdbench.harness.runner.rows import run_overlaps
 from kdbench.harness.runner.storing import Models, filled, readable
-from kdbench.harness.runner.together import answering_together, spread_model
 from kdbench.harness.runner.tracking import check_trackers, open_tracking
-from kdbench.harness.runner.training import train
+from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
-from kdbench.trainers.models import load_tokenizer
 from kdbench.trainers.store.settings import mark
-
-INIT = "sft-init"
-"""What tables call the student that methods start from."""
 
 
 class Ran(NamedTuple):
@@ -85,11 +77,11 @@ def run_command(request: Request) -> Ran:
     check_task_data(request.config, request.data_dir, progress.say)
     check_trackers(request.track)
     session = open_session(request, progress)
-    prepared = _trained_run(session)
+    prepared = _trained_run(session, "answers", "references")
     label, probes = session.config.method.name, session.config.tasks.probes
     student = student_of(prepared.run, session.config.pair.student)
     teacher = tuned_teacher(session, prepared) if "exposure" in probes else None
-    _evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
+    evaluate_into(session, prepared.run, label, student, None, teacher=teacher)
     if request.track and session.is_main:
         with open_tracking(session, prepared.run.name) as tracking:
             steps = prepared.run.training.stage.info().get("steps", 0)
@@ -101,7 +93,7 @@ def train_command(request: Request) -> Ran:
     """The training stage of ``run`` on its own."""
     check_trackers(request.track)
     session = open_session(request, progress_of(request))
-    return Ran(_trained_run(session).run, [], [], session.is_main)
+    return Ran(_trained_run(session, "answers").run, [], [], session.is_main)
 
 
 def _ran(session: Session, run: RunFolder, references: list[RunFolder]) -> Ran:
@@ -109,8 +101,11 @@ def _ran(session: Session, run: RunFolder, references: list[RunFolder]) -> Ran:
     return Ran(run, references, tasks, session.is_main)
 
 
-def _trained_run(session: Session) -> Prepared:
-    """Stages prepare and train of the configured run, under its lock."""
+def _trained_run(session: Session, *meanwhile: str) -> Prepared:
+    """Stages prepare and train of the configured run, under its lock.
+
+    ``meanwhile`` is what can be made beside the training, see `kdbench.harness.runner.beside`.
+    """
     check_method(session.config.method)
     prepared = prepare(session)
     if note := foreign_note(session.config):
@@ -120,7 +115,7 @@ def _trained_run(session: Session) -> Prepared:
         # the manifest comes last: a kill just before it left a training without its summary
         if not session.agreed(prepared.run.trained(session.progress.say)):
             drift = check_drift(session, prepared.run)
-            train_run(session, prepared, drift)
+            train_run(session, prepared, drift, *meanwhile)
         elif session.is_main:
             summary.mend(prepared.run, session.progress.say)
             summary.restate(prepared.run, session.config)
@@ -128,7 +123,7 @@ def _trained_run(session: Session) -> Prepared:
     return prepared
 
 
-def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
+def train_run(session: Session, prepared: Prepared, drift: list[str], *meanwhile: str) -> None:
     """Teacher, init and student, and the first summary and manifest."""
     config, run = session.config, prepared.run
     if session.is_main:  # before teacher and init are made for it
@@ -157,7 +152,8 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
     job = method_job(session, prepared, teacher, init, data)
     if stored:
         job = filled(session, prepared, job, Models(teacher, init), stored)
-    with open_tracking(session, run.name) as tracking:
+    ahead = () if run.training.stage.marked() else _ahead(session, job, init, meanwhile)
+    with open_tracking(session, run.name) as tracking, beside(session, *ahead):
         info = train(session, replace(job, told=tracking.row))
     if not session.is_main:
         return
@@ -180,6 +176,17 @@ def train_run(session: Session, prepared: Prepared, drift: list[str]) -> None:
         },
         drift=drift,
     )
+
+
+def _ahead(session: Session, job: Job, init: Located, meanwhile: tuple[str, ...]) -> list[str]:
+    """What of it there is to do: answers that the teacher has not given, rows that are not there."""
+    file = job.teacher_samples
+    given = file.read_bytes().count(b"\n") if file is not None and file.is_file() else 0
+    missing = {
+        "answers": job.method.asks != "data" and given < len(job.data.prompts or job.data.train),
+        "references": not reference_folder(session, INIT, init).summary.exists(),
+    }
+    return [work for work in meanwhile if missing[work]]
 
 
 def learned(info: dict[str, object]) -> dict[str, float]:
@@ -223,122 +230,6 @@ def run_card(
 # -- evaluation -----------------------------------------------------------------------------------
 
 
-def _evaluate_into(
-    session: Session,
-    run: RunFolder,
-    label: str,
-    model: Located | None,
-    card: RunCard | None,
-    *,
-    wait: float = 0.0,
-    teacher: Located | None = None,
-) -> None:
-    """Evaluates a model (None: the truth) and renews the folder's summary if that adds anything.
-
-    ``card`` is that of a reference row, which has no training before it; None: a trained run's.
-    """
-    with session.writing(run.path, wait=wait), answering_together(session, model) as asks:
-        if not asks:
-            return
-        say = session.progress.say
-        if card is not None and not run.config.sound(say):
-            run.config.write(session.config)
-        summary.mend(run, say)
-        answering = _answering(session, label, model)
-        evaluate(session, answering, run, Prober(session, answering, teacher))
-        whose = card or run.summary.read().run
-        added = summary.write_summary(session, run, whose, {})
-        whole = run.manifest.sound(say) and summary.manifested(run)
-        if card is not None and (added or not whole):
-            summary.write_manifest(
-                session,
-                run,
-                prepared=PrepareRecord(),
-                generation={},
-                extra={"label": label},
-                drift=[],
-            )
-
-
-def _answering(session: Session, label: str, model: Located | None) -> Answering:
-    if model is None:
-        return answering_truth(session.config.tasks.edition, session.config.generate.chunk)
-    tokenizer = load_tokenizer(model.ref)
-    load, context = partial(spread_model, session, model), partial(room, model, tokenizer)
-    return answering_model(label, model.card, tokenizer, load, context)
-
-
-def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:
-    """Truth, teacher, student before training and SFT init: evaluated once, shared by all runs."""
-    config = session.config
-    teacher = tuned_teacher(session, prepared)
-    away = place_of(teacher.ref) is not None
-    rows: list[tuple[str, Located | None]] = []
-    if config.tasks.edition != "full":
-        rows.append(("truth", None))
-    if away:
-        session.progress.say(
-            f"note: teacher {teacher.card.name} is behind an endpoint and answers no tasks here, so no row "
-            "of the table is its; kdbench eval --outputs takes answers of other systems"
-        )
-    else:
-        rows.append(("teacher", teacher))
-    random = Path(config.pair.student).suffix == ".json" or world_model(config.pair.student)
-    if not random:  # there is nothing to see in the answers of random weights
-        rows.append(("student-untrained", prepared.base))
-    if config.init_sft is not None:
-        rows.append((INIT, init_student(session, prepared)))
-    return [
-        evaluate_model(
-            session,
-            label,
-            model,
-            teacher.card if model is not teacher else None,
-            against=teacher if model is not teacher and not away else None,
-            settings=prepared.init_settings if label == INIT else "",
-        )
-        for label, model in rows
-    ]
-
-
-def evaluate_model(
-    session: Session,
-    label: str,
-    model: Located | None,
-    teacher: ModelRef | None = None,
-    *,
-    against: Located | None = None,
-    settings: str = "",
-) -> RunFolder:
-    """An eval-kind run folder, one for each (model by content, suite).
-
-    Args:
-        session: the command.
-        label: what tables call the model.
-        model: None for the truth.
-        teacher: of the table that the model belongs to, if that is another.
-        against: the teacher of exposure bias, if that is measured.
-        settings: of an init that a training seed makes: what the inits of all seeds share.
-    """
-    parts = {"model": model.id if model else "truth", "suite": session.config.suite}
-    identifier = identity(parts)[:12]
-    run = RunFolder(make_folder(session.request.runs_dir / f"eval-{label}-{identifier}"))
-    card = RunCard(
-        id=identifier,
-        kind="eval",
-        method=label,
-        suite=session.config.suite,
-        regime=session.config.regime,
-        teacher=teacher,
-        student=model.card if model else None,
-        training_seed=session.config.train.seed_of_init if settings else None,
-        division="reference",
-        settings=settings,
-    )
-    _evaluate_into(session, run, label, model, card, wait=WAIT, teacher=against)
-    return run
-
-
 def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=_teacher_of(request))
@@ -351,7 +242,7 @@ def eval_command(request: Request) -> Ran:
             raise InputError(f"{run.path} has no trained student yet; finish it with kdbench run")
         student = student_of(run, "student")
         label = session.config.method.name
-        _evaluate_into(session, run, label, student, None, teacher=_against(session))
+        evaluate_into(session, run, label, student, None, teacher=_against(session))
     else:
         run = _evaluate_named(session, request.model or "teacher")
     return _ran(session, run, [])

@@ -140,17 +140,20 @@ def end_tokens(model: Located) -> list[Any]:
     return [read_json(file).get("eos_token_id") for file in files if file.is_file()]
 
 
-def base_student(session: Session, config: RunConfig, teacher: Located) -> Located:
-    """The student before any training, as a folder: existing, pruned or random."""
+def base_student(session: Session, config: RunConfig, teacher: Located | None) -> Located:
+    """The student before any training, as a folder: existing, pruned or random.
+
+    The generated world's has nothing of its teacher, which may be None then.
+    """
     spec = config.pair.student
     seed = config.train.seed_of_init
     seeded = True
-    if PRUNE.match(spec):
+    if PRUNE.match(spec) and teacher is not None:
         recipe, seeded = identity({"recipe": spec, "teacher": teacher.id}), False
     elif world := world_model(spec):
         made = mini.model_config(world[1], world[0]).to_diff_dict()
         recipe = identity({"recipe": spec, "world": json.dumps(made, sort_keys=True, default=str)})
-    elif spec.endswith(".json"):
+    elif spec.endswith(".json") and teacher is not None:
         # a tokenizer comes from the teacher; a file that is missing is reported by who loads it
         with reading(spec):
             text = Path(spec).read_text("utf-8") if Path(spec).is_file() else ""
@@ -199,15 +202,16 @@ def check_adapters(config: RunConfig) -> None:
 
 
 def _make_base(
-    spec: str, seed: int, teacher: Located
+    spec: str, seed: int, teacher: Located | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if found := PRUNE.match(spec):
-        model = prune(load_model(teacher.ref), int(found.group(1)))
-        return model, load_tokenizer(teacher.ref)
     if world := world_model(spec):
         size, role = world
         tokenizer = mini.tokenizer_of(role, size)
         return initialise(mini.model_config(role, size), seed), tokenizer
+    assert teacher is not None, "only the generated world's student has nothing of its teacher"
+    if found := PRUNE.match(spec):
+        model = prune(load_model(teacher.ref), int(found.group(1)))
+        return model, load_tokenizer(teacher.ref)
     return initialise(config_from(spec), seed), load_tokenizer(teacher.ref)
 
 

@@ -29,6 +29,7 @@ from kdbench.harness.identity import (
 )
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
+from kdbench.harness.runner.beside import beside
 from kdbench.harness.runner.data import TrainingData, prepare_data
 from kdbench.harness.runner.endpoint import refuse_unfit
 from kdbench.harness.runner.models import (
@@ -48,7 +49,7 @@ from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
-from kdbench.trainers.models import initialise, load_model, moved
+from kdbench.trainers.models import initialise, load_model, load_tokenizer, moved
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
@@ -99,7 +100,7 @@ def prepare(session: Session) -> Prepared:
     data = None
     if world:
         data = check_pair(session, method, rows=rows, tokenizer=mini.build_tokenizer())
-    teacher = raw_teacher(session)
+    teacher = raw_teacher(session, *(("init",) if world and config.init_sft else ()))
     base = base_student(session, config, teacher)
     if world_model(config.pair.student) is None:
         check_model(session, base, "student")
@@ -168,8 +169,11 @@ def check_drift(session: Session, run: RunFolder) -> list[str]:
     return [f"code {sha[:12]}" for sha in state.accepted]
 
 
-def raw_teacher(session: Session) -> Located:
-    """The teacher before fine-tuning; the mini world's is trained on first use and cached."""
+def raw_teacher(session: Session, *meanwhile: str) -> Located:
+    """The teacher before fine-tuning; the mini world's is trained on first use and cached.
+
+    ``meanwhile`` is what can be made beside that training, see `kdbench.harness.runner.beside`.
+    """
     if away := behind_endpoint(session.config):
         return away
     ref = session.config.pair.teacher
@@ -197,7 +201,8 @@ def raw_teacher(session: Session) -> Located:
             out=out,
         )
 
-    return trained(session, ref, out, job, f"teacher of the generated world {size}")
+    with beside(session, *(() if _there(session, out) else meanwhile)):
+        return trained(session, ref, out, job, f"teacher of the generated world {size}")
 
 
 def world_data(
@@ -225,7 +230,7 @@ def trained(
         job: what to train.
         holds: what it is, for people who look into the cache.
     """
-    if not session.agreed(session.is_main and _usable(out)):
+    if not _there(session, out):
         with session.writing(out.path, wait=WAIT):
             if session.is_main:
                 out.heal(session.progress.say)
@@ -233,6 +238,11 @@ def trained(
             session.accelerator().wait_for_everyone()
             train(session, job())
     return locate(name, str(out.student))
+
+
+def _there(session: Session, out: Training) -> bool:
+    """Whether a shared training is finished, for all ranks alike."""
+    return session.agreed(session.is_main and _usable(out))
 
 
 def _usable(out: Training) -> bool:
@@ -251,21 +261,37 @@ def _sft() -> Any:
 def tuned_teacher(session: Session, prepared: Prepared) -> Located:
     """The teacher as it teaches: fine-tuned on the training set if the suite says so."""
     training = session.config.teacher_sft
-    return _shared_sft(session, prepared, "teacher", training, prepared.teacher)
+    rows, tokenizer = prepared.rows, prepared.tokenizer
+    return _shared_sft(session, "teacher", training, prepared.teacher, rows, tokenizer)
 
 
 def init_student(session: Session, prepared: Prepared) -> Located:
     """The student as the method finds it: after the shared SFT init, or as it is."""
-    return _shared_sft(session, prepared, "init", session.config.init_sft, prepared.base)
+    training, rows, tokenizer = session.config.init_sft, prepared.rows, prepared.tokenizer
+    return _shared_sft(session, "init", training, prepared.base, rows, tokenizer)
+
+
+def init_alone(session: Session) -> Located:
+    """`init_student` of the generated world's student, which needs no teacher to be there."""
+    rows = load_rows(session.config, session.request.data_dir)
+    base = base_student(session, session.config, None)
+    training, tokenizer = session.config.init_sft, load_tokenizer(base.ref)
+    return _shared_sft(session, "init", training, base, rows, tokenizer)
 
 
 def _shared_sft(
-    session: Session, prepared: Prepared, label: str, training: TrainConfig | None, start: Located
+    session: Session,
+    label: str,
+    training: TrainConfig | None,
+    start: Located,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Located:
     """A model fine-tuned on the training set, under the name it has; itself without a training."""
     if training is None:
         return start
-    name = shared_id(session.config, prepared.contents, training, start.card)
+    contents = Contents(teacher="", student="", **rows.fingerprints)  # only the data's count here
+    name = shared_id(session.config, contents, training, start.card)
     data = session.config.data.train
     holds = f"{label}: {start.card.name} after SFT on {data}, seed {training.seed}"
     out = Training(session.cached(f"{label}s", name))
@@ -279,8 +305,8 @@ def _shared_sft(
             training=training,
             student=lambda dtype: load_model(start.ref, dtype=dtype),
             base=start.content_name,
-            tokenizer=prepared.tokenizer,
-            data=prepare_data(prepared.rows, session.config, training, prepared.tokenizer),
+            tokenizer=tokenizer,
+            data=prepare_data(rows, session.config, training, tokenizer),
             rouge_tokenizer=session.config.tasks.rouge_tokenizer,
             out=out,
         ),

@@ -166,6 +166,8 @@ def _run(session: Session, job: Job) -> tuple[State, float]:
             tokens = state.tokens.get("student", 0)
             live.update(state.step, loss=row.loss, tokens=tokens, **row.evaluation)
             job.told(row)
+            if session.meanwhile is not None:
+                session.meanwhile()
 
         loop.show = show
         loop.resumed = lambda state: live.resumed(state.step, state.tokens.get("student", 0))

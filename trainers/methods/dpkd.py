@@ -13,6 +13,7 @@ from kdbench.trainers.method import (
     Method,
     MethodConfig,
     MicroBatch,
+    Responses,
     Stream,
     Sums,
 )
@@ -20,6 +21,8 @@ from kdbench.trainers.objectives.divergences import cross_entropy
 from kdbench.trainers.objectives.preference import Form, cpo, dpo, ipo, simpo
 from kdbench.trainers.sources import plain_text, student_responses
 from kdbench.trainers.types import Sequence
+
+CHOSEN: dict[str, Responses] = {"sample": "teacher", "greedy": "teacher-greedy", "gold": "data"}
 
 
 class DPKD(Method):
@@ -79,16 +82,18 @@ class DPKD(Method):
 
     rejected: Seq[Sequence] = ()
 
+    @property
+    def asks(self) -> Responses:
+        """See `Method`."""
+        return CHOSEN[self.config.chosen]
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Pairs (chosen answer, student answer), and plain text."""
         pairs = tuple(zip(self._chosen(ctx, step), self._rejected(ctx, step), strict=True))
         return (Stream("pair", pairs, "group"), *plain_text(ctx, step, self.config.lm_coef))
 
     def _chosen(self, ctx: Context, step: int) -> list[Sequence]:
-        kind = self.config.chosen
-        return (
-            ctx.batch(step) if kind == "gold" else ctx.teacher_batch(step, greedy=kind == "greedy")
-        )
+        return ctx.responses(step, self.asks)
 
     def _asked(self, ctx: Context, step: int) -> list[int]:
         return ctx.indices(step) if self.config.chosen == "gold" else ctx.asked(step)

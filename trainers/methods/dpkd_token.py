@@ -52,14 +52,19 @@ class DPKDToken(Method):
         ),
     )
 
+    @property
+    def asks(self) -> Responses:
+        """See `Method`."""
+        return self.config.responses
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """Teacher-forced responses and a batch of plain text."""
-        response = Stream.of("response", ctx.responses(step, self.config.responses))
+        response = Stream.of("response", ctx.responses(step, self.asks))
         return (response, *plain_text(ctx, step, self.config.lm_coef))
 
     def reads(self) -> tuple[Responses, ...]:
         """The teacher-forced ones."""
-        return (self.config.responses,)
+        return (self.asks,)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed mixture, or plain cross-entropy on text."""

@@ -51,13 +51,18 @@ class GKD(Method):
         ),
     )
 
+    @property
+    def asks(self) -> Responses:
+        """See `Method`."""
+        return self.config.others
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A batch of student responses, or one of the data set's or the teacher's."""
         if drawn(ctx.seed, step, 13)[0] < self.config.student_share:
             prompts, temperature = ctx.prompt_batch(step), self.config.temperature
             batch = student_responses(ctx, step, prompts, temperature=temperature)
         else:
-            batch = ctx.responses(step, self.config.others)
+            batch = ctx.responses(step, self.asks)
         return (Stream.of("response", batch),)
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

@@ -51,16 +51,18 @@ class SeqKD(Method):
         """Word-level KD does."""
         return self.config.word_kd > 0
 
+    @property
+    def asks(self) -> Responses:
+        """See `Method`."""
+        return "teacher-greedy" if self.config.answers == "greedy" else "teacher"
+
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """The step's prompts with the teacher's answers."""
-        return (
-            Stream.of("response", ctx.teacher_batch(step, greedy=self.config.answers == "greedy")),
-        )
+        return (Stream.of("response", ctx.responses(step, self.asks)),)
 
     def reads(self) -> tuple[Responses, ...]:
         """The teacher's answers, where the word-level term compares them."""
-        answers: Responses = "teacher-greedy" if self.config.answers == "greedy" else "teacher"
-        return (answers,) if self.config.word_kd else ()
+        return (self.asks,) if self.config.word_kd else ()
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
         """Summed cross-entropy or mixture."""

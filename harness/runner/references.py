@@ -1,0 +1,151 @@
+"""Evaluations of models in run folders: of a trained student, and of the reference rows that runs share."""
+
+from functools import partial
+from pathlib import Path
+
+from kdbench.harness.endpoints import place_of
+from kdbench.harness.evaluation.evaluate import (
+    Answering,
+    answering_model,
+    answering_truth,
+    evaluate,
+)
+from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.store import make_folder
+from kdbench.harness.identity import identity
+from kdbench.harness.runner import summary
+from kdbench.harness.runner.models import Located, world_model
+from kdbench.harness.runner.prepare import WAIT, Prepared, init_student, tuned_teacher
+from kdbench.harness.runner.probing import Prober, room
+from kdbench.harness.runner.together import answering_together, spread_model
+from kdbench.harness.session import Session
+from kdbench.trainers.models import load_tokenizer
+
+INIT = "sft-init"
+"""What tables call the student that methods start from."""
+
+
+def evaluate_into(
+    session: Session,
+    run: RunFolder,
+    label: str,
+    model: Located | None,
+    card: RunCard | None,
+    *,
+    wait: float = 0.0,
+    teacher: Located | None = None,
+) -> None:
+    """Evaluates a model (None: the truth) and renews the folder's summary if that adds anything.
+
+    ``card`` is that of a reference row, which has no training before it; None: a trained run's.
+    """
+    with session.writing(run.path, wait=wait), answering_together(session, model) as asks:
+        if not asks:
+            return
+        say = session.progress.say
+        if card is not None and not run.config.sound(say):
+            run.config.write(session.config)
+        summary.mend(run, say)
+        answering = _answering(session, label, model)
+        evaluate(session, answering, run, Prober(session, answering, teacher))
+        whose = card or run.summary.read().run
+        added = summary.write_summary(session, run, whose, {})
+        whole = run.manifest.sound(say) and summary.manifested(run)
+        if card is not None and (added or not whole):
+            summary.write_manifest(
+                session,
+                run,
+                prepared=PrepareRecord(),
+                generation={},
+                extra={"label": label},
+                drift=[],
+            )
+
+
+def _answering(session: Session, label: str, model: Located | None) -> Answering:
+    if model is None:
+        return answering_truth(session.config.tasks.edition, session.config.generate.chunk)
+    tokenizer = load_tokenizer(model.ref)
+    load, context = partial(spread_model, session, model), partial(room, model, tokenizer)
+    return answering_model(label, model.card, tokenizer, load, context)
+
+
+def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:
+    """Truth, teacher, student before training and SFT init: evaluated once, shared by all runs."""
+    config = session.config
+    teacher = tuned_teacher(session, prepared)
+    away = place_of(teacher.ref) is not None
+    rows: list[tuple[str, Located | None]] = []
+    if config.tasks.edition != "full":
+        rows.append(("truth", None))
+    if away:
+        session.progress.say(
+            f"note: teacher {teacher.card.name} is behind an endpoint and answers no tasks here, so no row "
+            "of the table is its; kdbench eval --outputs takes answers of other systems"
+        )
+    else:
+        rows.append(("teacher", teacher))
+    random = Path(config.pair.student).suffix == ".json" or world_model(config.pair.student)
+    if not random:  # there is nothing to see in the answers of random weights
+        rows.append(("student-untrained", prepared.base))
+    if config.init_sft is not None:
+        rows.append((INIT, init_student(session, prepared)))
+    return [
+        evaluate_model(
+            session,
+            label,
+            model,
+            teacher.card if model is not teacher else None,
+            against=teacher if model is not teacher and not away else None,
+            settings=prepared.init_settings if label == INIT else "",
+        )
+        for label, model in rows
+    ]
+
+
+def reference_id(session: Session, model: Located | None) -> str:
+    """Id of a model's evaluations in the session's suite; None for the truth."""
+    return identity({"model": model.id if model else "truth", "suite": session.config.suite})[:12]
+
+
+def reference_folder(session: Session, label: str, model: Located | None) -> RunFolder:
+    """Where they are kept; it need not be there."""
+    return RunFolder(session.request.runs_dir / f"eval-{label}-{reference_id(session, model)}")
+
+
+def evaluate_model(
+    session: Session,
+    label: str,
+    model: Located | None,
+    teacher: ModelRef | None = None,
+    *,
+    against: Located | None = None,
+    settings: str = "",
+) -> RunFolder:
+    """An eval-kind run folder, one for each (model by content, suite).
+
+    Args:
+        session: the command.
+        label: what tables call the model.
+        model: None for the truth.
+        teacher: of the table that the model belongs to, if that is another.
+        against: the teacher of exposure bias, if that is measured.
+        settings: of an init that a training seed makes: what the inits of all seeds share.
+    """
+    run = reference_folder(session, label, model)
+    make_folder(run.path)
+    card = RunCard(
+        id=reference_id(session, model),
+        kind="eval",
+        method=label,
+        suite=session.config.suite,
+        regime=session.config.regime,
+        teacher=teacher,
+        student=model.card if model else None,
+        training_seed=session.config.train.seed_of_init if settings else None,
+        division="reference",
+        settings=settings,
+    )
+    evaluate_into(session, run, label, model, card, wait=WAIT, teacher=against)
+    return run
