@@ -142,9 +142,9 @@ ARGUMENTS += ["--set", "train.steps=30", "--runs-dir", "runs"]
 def begun(folder: Path, threads: int) -> "subprocess.Popen[bytes]":
     folder.mkdir(exist_ok=True)
     own = {"KDBENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    sink = (folder / "output").open("ab")
     command = [sys.executable, "-c", RUN, str(threads), *ARGUMENTS]
-    return subprocess.Popen(command, cwd=folder, env=os.environ | own, stdout=sink, stderr=sink)
+    with (folder / "output").open("ab") as sink:
+        return subprocess.Popen(command, cwd=folder, env=os.environ | own, stdout=sink, stderr=sink)
 
 
 def made(folder: Path) -> dict[str, str]:

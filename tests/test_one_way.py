@@ -239,13 +239,13 @@ def test_greedy_answers_and_scores_are_lm_evals_own(
 def test_a_finished_task_of_lm_evals_loads_no_model(
     chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.harness.runner import references
+    from kdbench.harness.runner import together
 
     folder = stock(tmp_path / "tasks", chats / "own.jsonl", sampled=False)
     asked = (chats, tmp_path / "runs", "own_generation", "--include-path", folder)
     run = evaluated(*asked)
     before = run.summary.read()
-    monkeypatch.setattr(references, "text_model", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(together, "text_model", lambda *_: pytest.fail("the model was loaded"))
     again(*asked)
     assert run.summary.read() == before
 
