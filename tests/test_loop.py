@@ -236,7 +236,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_a_sharded_student_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdbench.trainers.loop.SHARDED", (DistributedType.NO,))  # one process
-    with pytest.raises(InputError, match=r"cannot run under NO.*--multi_gpu"):
+    with pytest.raises(InputError, match=r"cannot run under NO.*parallel\.shard=fsdp2"):
         build("fkd", tmp_path)
 
 

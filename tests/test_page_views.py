@@ -103,7 +103,7 @@ def test_what_leads_a_table(open_page: Open) -> None:
 
 
 def test_tasks_fold_and_the_address_says_so(open_page: Open) -> None:
-    page = open_page(width=1100)
+    page = open_page(width=960)
     first = heads(page)
     assert first.count("ROUGE-L") == 5 and "EM" not in first
     folder = page.locator(".folder", has_text="selfinst")
