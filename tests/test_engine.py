@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdbench.harness.errors import InputError
 from kdbench.trainers import cpu, engine
 from kdbench.trainers.batching import Layout, pad
 from kdbench.trainers.engine import (
+    Engine,
     LoadedModel,
     Services,
     TokenLogprobs,
@@ -25,7 +27,9 @@ from kdbench.trainers.engine import (
 from kdbench.trainers.head.head import Head, backbone_hidden, matmul_dtypes
 from kdbench.trainers.head.tiles import scored, token_logprobs
 from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.parallel.spread import Spread
 from kdbench.trainers.sampler.choice import decoder_for
+from kdbench.trainers.standin import Standin
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
 
 CPU = torch.device("cpu")
@@ -159,6 +163,21 @@ def test_training_services_work_over_any_engine() -> None:
     assert meter["student"] == 3
     with pytest.raises(ValueError, match="the run has none"):
         scores([], "teacher")
+
+
+@pytest.mark.parametrize("front", [Standin, partial(Spread, rank=0, world=1)])
+def test_what_stands_in_front_of_an_engine_passes_everything_on(front: Any) -> None:
+    behind = Elsewhere()
+    before: Engine = front(behind=behind)
+    for name in ("vocabulary", "max_length", "device", "dtype", "batch_size", "chunk", "local"):
+        assert getattr(before, name) == getattr(behind, name)
+    prompts, decoding = [Prompt((3,), key) for key in range(5)], Decoding(max_new_tokens=4)
+    chunks = list(before.answers(prompts, decoding))
+    assert [[a.ids[0] for a in chunk] for chunk in chunks] == [[0, 1, 2], [3, 4]]
+    list(before.answers(prompts, decoding, chunk=5, mix=(behind, 0.5)))
+    assert behind.asked == [(3, None), (2, None), (5, (behind, 0.5))]
+    (scored_one,) = before.logprobs([Sequence((3,), (4, 1))])
+    assert len(scored_one.log_q) == 2
 
 
 def test_what_needs_the_model_itself_is_refused_elsewhere() -> None:

@@ -35,4 +35,4 @@ def spread_model(session: Session, model: Located) -> TextModel:
     loaded, (rank, world) = text_model(session, model), session.place
     if world == 1:
         return loaded
-    return replace(loaded, engine=Spread(own=loaded.engine, rank=rank, world=world))
+    return replace(loaded, engine=Spread(behind=loaded.engine, rank=rank, world=world))

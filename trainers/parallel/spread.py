@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list
 
-from kdbench.trainers.engine import Engine, LoadedModel, TokenLogprobs
-from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.engine import Engine, TokenLogprobs
 from kdbench.trainers.parallel.ranks import over_ranks
+from kdbench.trainers.standin import Standin
 from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
 
 Order = tuple[str, Any]
@@ -49,78 +48,33 @@ class _Share:
         return over_ranks(sequences, sizes, work, rank=self.rank, world=self.world)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+@dataclass(eq=False, kw_only=True)
+class Spread(Standin[Engine]):
     """The leader's ``Engine``: what is asked of it all processes answer together.
 
-    Attributes:
-        own: the model in this process.
+    Args:
+        behind: the model in this process.
         rank, world: of this process, and how many there are.
     """
 
-    own: Engine
     rank: int
     world: int
 
-    @property
-    def local(self) -> LoadedModel | None:
-        """See ``Engine``."""
-        return self.own.local
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See ``Engine``."""
-        return self.own.vocabulary
-
-    @property
-    def max_length(self) -> int | None:
-        """See ``Engine``."""
-        return self.own.max_length
-
-    @property
-    def device(self) -> torch.device:
-        """See ``Engine``."""
-        return self.own.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See ``Engine``."""
-        return self.own.dtype
-
-    @property
-    def batch_size(self) -> int:
-        """See ``Engine``."""
-        return self.own.batch_size
-
-    @property
-    def chunk(self) -> int:
-        """See ``Engine``."""
-        return self.own.chunk
-
-    def answers(
+    def unmixed(
         self,
         prompts: Seq[Prompt],
         decoding: Decoding,
-        *,
-        chunk: int | None = None,
-        mix: tuple[Engine, float] | None = None,
-        on_progress: Callable[[int], None] | None = None,
+        chunk: int,
+        on_progress: Callable[[int], None],
     ) -> Iterator[list[Answer]]:
-        """See ``Engine``. As many chunks at a time as there are processes; two models mixed, alone."""
-        size = chunk or self.chunk
-        if mix is not None:
-            yield from self.own.answers(
-                prompts, decoding, chunk=size, mix=mix, on_progress=on_progress
-            )
-            return
-        for i in range(0, len(prompts), size * self.world):
-            asked = list(prompts[i : i + size * self.world])
-            found: list[Answer] = self._all("answers", asked, decoding, size)
+        """See ``Standin``: as many chunks at a time as there are processes."""
+        for i in range(0, len(prompts), chunk * self.world):
+            asked = list(prompts[i : i + chunk * self.world])
+            found: list[Answer] = self._all("answers", asked, decoding, chunk)
             for answer in found:
-                if on_progress is not None:
-                    on_progress(len(answer.ids))
-            for j in range(0, len(found), size):
-                yield found[j : j + size]
+                on_progress(len(answer.ids))
+            for j in range(0, len(found), chunk):
+                yield found[j : j + chunk]
 
     def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """See ``Engine``."""
@@ -128,7 +82,7 @@ class Spread:
 
     def _all(self, name: str, *arguments: Any) -> Any:
         _announce((name, arguments))
-        return _Share(engine=self.own, rank=self.rank, world=self.world).does(name)(*arguments)
+        return _Share(engine=self.behind, rank=self.rank, world=self.world).does(name)(*arguments)
 
 
 def serve(load: Callable[[], Engine], *, rank: int, world: int) -> None:

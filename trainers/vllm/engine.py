@@ -14,11 +14,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.files.store import Say
-from kdbench.trainers.engine import Engine, LoadedModel, TokenLogprobs, Writer
-from kdbench.trainers.models import Vocabulary, quiet
+from kdbench.trainers.engine import LoadedModel, Writer
+from kdbench.trainers.models import quiet
 from kdbench.trainers.sampler.draw import stream_key
 from kdbench.trainers.sampler.sampler import check_asked
-from kdbench.trainers.types import Answer, Decoding, Prompt, Sequence
+from kdbench.trainers.standin import Standin
+from kdbench.trainers.types import Answer, Decoding, Prompt
 from kdbench.trainers.vllm.agreement import ANSWERS, TOKENS, Replay, replayed
 from kdbench.trainers.vllm.process import Process
 
@@ -30,21 +31,20 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 @dataclass(eq=False)
-class VllmEngine:
+class VllmEngine(Standin[LoadedModel]):
     """An `Engine` whose answers vLLM writes; see `kdbench.trainers.vllm`.
 
     Its process starts when it is first asked, with random weights; the model's own are handed over then and,
     of one that is being trained, before each call of ``answers``. Some answers after the first hand-over,
-    and after the second, which must replace the first, are compared with a plain forward pass of ``local``.
+    and after the second, which must replace the first, are compared with a plain forward pass of ``behind``.
 
     Args:
-        local: the same model in this process: it scores, mixes and is compared with.
+        behind: the same model in this process: it scores, mixes and is compared with.
         changes: whether it is being trained.
         say: told what the comparisons found, in a line each; `checks` keeps them.
         writer: the model whose weights are handed over, where that is another (adapters merged).
     """
 
-    local: LoadedModel
     _: KW_ONLY
     changes: bool
     say: Say
@@ -55,75 +55,25 @@ class VllmEngine:
     _given: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        check_dtype(self.local.dtype)
+        check_dtype(self.behind.dtype)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See ``Engine``."""
-        return self.local.vocabulary
-
-    @property
-    def max_length(self) -> int | None:
-        """See ``Engine``."""
-        return self.local.max_length
-
-    @property
-    def device(self) -> torch.device:
-        """See ``Engine``."""
-        return self.local.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See ``Engine``."""
-        return self.local.dtype
-
-    @property
-    def batch_size(self) -> int:
-        """See ``Engine``."""
-        return self.local.batch_size
-
-    @property
-    def chunk(self) -> int:
-        """See ``Engine``."""
-        return self.local.chunk
-
-    def logprobs(self, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
-        """See ``Engine``."""
-        return self.local.logprobs(sequences)
-
-    def answers(
+    def unmixed(
         self,
         prompts: Seq[Prompt],
         decoding: Decoding,
-        *,
-        chunk: int | None = None,
-        mix: tuple[Engine, float] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> Iterator[list[Answer]]:
-        """See ``Engine``. Two models are mixed token by token, which only our own decoder does."""
-        size = chunk or self.chunk
-        if mix is not None:
-            return self.local.answers(
-                prompts, decoding, chunk=size, mix=mix, on_progress=on_progress
-            )
-        return self._chunks(prompts, decoding, size, on_progress or (lambda tokens: None))
-
-    def _chunks(
-        self,
-        prompts: Seq[Prompt],
-        decoding: Decoding,
-        size: int,
+        chunk: int,
         on_progress: Callable[[int], None],
     ) -> Iterator[list[Answer]]:
-        check_asked(prompts, decoding, self.vocabulary.size, self.batch_size, size)
+        """See ``Standin``: by vLLM."""
+        check_asked(prompts, decoding, self.vocabulary.size, self.batch_size, chunk)
         if not prompts:
             return
         process = self._ready(max(len(p.ids) for p in prompts) + decoding.max_new_tokens)
         if len(self.checks) < min(2, self._given):
             self._compare(process, prompts, decoding)
-        for start in range(0, len(prompts), size):
-            chunk = prompts[start : start + size]
-            yield self._answered(process, chunk, decoding, on_progress)
+        for start in range(0, len(prompts), chunk):
+            some = prompts[start : start + chunk]
+            yield self._answered(process, some, decoding, on_progress)
         process.tell("rest")
 
     def _answered(
@@ -182,7 +132,7 @@ class VllmEngine:
             self._process.close()
         wanted = 1 << math.ceil(math.log2(max(longest, _SHORTEST)))
         self._length = min(self.max_length or _ENDLESS, wanted)
-        model, device = self.local.model, str(self.device)
+        model, device = self.behind.model, str(self.device)
         self._process = process = Process(device)
         config = copy.deepcopy(model.config)
         config.architectures = [
@@ -204,7 +154,7 @@ class VllmEngine:
         return process
 
     def _weights(self) -> AbstractContextManager[PreTrainedModel]:
-        return nullcontext(self.local.model) if self.writer is None else self.writer()
+        return nullcontext(self.behind.model) if self.writer is None else self.writer()
 
     def _compare(self, process: Process, prompts: Seq[Prompt], decoding: Decoding) -> None:
         """Raises CellFailed if the answers are not those of these weights and our noise."""
@@ -212,7 +162,7 @@ class VllmEngine:
         prompts = prompts[:ANSWERS]
         answers = self._answered(process, prompts, plainly)
         with self._weights() as model:
-            found = replayed(replace(self.local, model=model), prompts, answers, plainly)
+            found = replayed(replace(self.behind, model=model), prompts, answers, plainly)
         self.checks.append(found)
         version = process.about["vllm"]
         if not found.holds(self.dtype):
