@@ -2,6 +2,7 @@
 what is not on a CPU never enters what only a CPU needs.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
@@ -14,15 +15,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel, masking_utils
 
-from kdbench.trainers import cpu
+from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.batching import pack
 from kdbench.trainers.cuda import attention
 from kdbench.trainers.cuda.graphs import Graphs
-from kdbench.trainers.head import head as head_module
 from kdbench.trainers.head import tiles
 from kdbench.trainers.head.head import Head, backbone_hidden, takes_apart
 from kdbench.trainers.head.tiles import tiled_sum
 from kdbench.trainers.objectives import divergences
+from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.sampler import sampler as rollout
 from kdbench.trainers.sampler.choice import decoder_for
 from kdbench.trainers.sampler.decoders import Decoder
@@ -119,7 +120,7 @@ def test_products_apart_are_those_of_the_stacked_weight() -> None:
 # -- attention ------------------------------------------------------------------------------------
 
 
-def by_sequence(
+def in_plain_words(
     query: Tensor, key: Tensor, value: Tensor, edges: Tensor, *_: Any,
     scale: float | None, window_size: tuple[int, int], enable_gqa: bool,
 ) -> Tensor:  # fmt: skip
@@ -146,14 +147,27 @@ def test_variable_length_attention_gives_the_same_hidden_states(
     assert takes_apart(model)
     with torch.no_grad():
         expected = backbone_hidden(model, packed)
-        monkeypatch.setattr(attention.varlen, "varlen_attn", by_sequence)
+        monkeypatch.setattr(attention.varlen, "varlen_attn", in_plain_words)
         calls = []
         monkeypatch.setattr(attention, "attend", counted(attention.attend, calls))
-        monkeypatch.setattr(cpu, "forward", attention.packed_attention)
+        monkeypatch.setattr(by_sequence, "_kind", lambda model: "cuda")
         found = backbone_hidden(model, packed)
     assert calls
     assert model.config._attn_implementation == "sdpa"
     assert (found - expected).abs().max() <= 0.03 * expected.abs().max()
+
+
+def test_layers_that_are_computed_again_attend_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention.varlen, "varlen_attn", in_plain_words)
+    monkeypatch.setattr(by_sequence, "_kind", lambda model: "cuda")
+    found = []
+    for prepare in (lambda model: None, compute_again):
+        model = copy.deepcopy(tiny.model("llama")).bfloat16()
+        assert takes_apart(model)
+        prepare(model)
+        backbone_hidden(model, rows_of()).float().square().sum().backward()
+        found.append([p.grad for p in model.parameters()])
+    assert all(map(torch.equal, *found))
 
 
 def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
@@ -196,9 +210,8 @@ def test_a_gpu_never_enters_what_only_a_cpu_needs(
     monkeypatch.setattr(
         attention.varlen, "varlen_attn", lambda q, k, v, *_, **__: q + k.mean() + v.mean()
     )
-    on = head_module._on
-    as_cuda = torch.device("cuda")
-    monkeypatch.setattr(head_module, "_on", lambda _, *rows: on(as_cuda, *rows))
+    kind = by_sequence._kind
+    monkeypatch.setattr(by_sequence, "_kind", lambda model: "cuda")
     with closed(cpu, monkeypatch):
         model, packed = elsewhere("llama"), rows_of()
         packed = Packed(*(x.to("meta") if isinstance(x, Tensor) else x for x in packed))
@@ -217,7 +230,7 @@ def test_a_gpu_never_enters_what_only_a_cpu_needs(
         keys = position_keys([1, 2], 1, torch.device("meta"))[:, 0]
         drawn = GumbelArgmax(tiny.VOCAB, torch.device("meta"))(logits.float(), keys)
         assert drawn.shape == (2,)
-    monkeypatch.setattr(head_module, "_on", on)
+    monkeypatch.setattr(by_sequence, "_kind", kind)
     with pytest.raises(AssertionError, match="a GPU entered"), closed(cpu, monkeypatch):
         backbone_hidden(tiny.model("llama"), rows_of())  # the fence is there
 

@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from kdbench.trainers.batching import is_packable, pack, pad
-from kdbench.trainers.cpu import fast_products, packed_attention
+from kdbench.trainers.by_sequence import forward
+from kdbench.trainers.cpu import fast_products
 from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.types import Packed, Sequence
 
@@ -112,7 +113,7 @@ def test_without_our_attention_the_mask_does_the_same(monkeypatch: pytest.Monkey
     with torch.no_grad():
         ours = backbone_hidden(model, packed)
         model.gradient_checkpointing_enable()
-        with packed_attention(model, packed):
+        with forward(model, packed):
             assert model.config._attn_implementation == "sdpa"
         torch.testing.assert_close(backbone_hidden(model, packed), ours, rtol=1e-4, atol=1e-4)
 

@@ -7,60 +7,24 @@ summation, half the time. Weights are rounded, too: the steps of a small learnin
 resolution of bfloat16, so a forward that saw them would train differently from autocast elsewhere.
 In decoding, where every step multiplies by the same weights, oneDNN lays them out once.
 
-**Attention for packed rows.** Each sequence attends causally to itself, nothing else is computed.
-The mask that transformers derives from position ids makes every kernel work on the whole row and
-throw most of it away; here the rows are cut into their sequences instead. Short sequences of like
-length go through one call together, since on tiny models the calls themselves are the cost.
+**Attention by sequence** (`kdbench.trainers.by_sequence`). Rows are cut into their sequences. Short
+ones of like length go through one call together, since on tiny models the calls themselves are the cost.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-
-from kdbench.trainers.types import Packed
 
 # Below so many weights a plain product costs as little as a laid-out one.
 _LAY_OUT_FROM = 1 << 16
 _ROWS = 8  # rows of the products that weights are laid out for
-_ATTENTION = "kdbench_packed"
-_KINDS = {
-    "full_attention",
-    "sliding_attention",
-}  # of layers whose mask follows from what they are given
 SHORT = 128  # tokens; above it attention itself outweighs the cost of one more call
-
-
-@contextmanager
-def forward(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
-    """Run a model's forward inside: attention by sequence, products in the faster precision."""
-    with packed_attention(model, packed), fast_products():
-        yield
-
-
-def as_before() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """For layers that are computed again in backward: nothing now, and then what is around them now.
-
-    Backward runs outside `forward`. On a GPU there is nothing to bring back.
-    """
-    return nullcontext(), _again(_packing.get())
-
-
-@contextmanager
-def _again(packing: "Packing | None") -> Iterator[None]:
-    with nullcontext() if packing is None else _attending(packing), fast_products():
-        yield
 
 
 # -- products
@@ -157,7 +121,7 @@ def worth_laying_out(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-# -- attention for packed rows
+# -- attention by sequence
 
 
 class Group(NamedTuple):
@@ -180,57 +144,10 @@ class Plan(NamedTuple):
     back_P: Tensor
 
 
-class Packing(NamedTuple):
-    """A model's text configuration, and how the rows that it reads are grouped."""
-
-    config: PretrainedConfig
-    plan: Plan
-
-
-_packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
-"""Of the forward pass under way."""
-
-
-@contextmanager
-def packed_attention(model: PreTrainedModel, packed: Packed) -> Iterator[None]:
-    """Run the model's attention sequence by sequence inside; a no-op where that is not possible.
-
-    Only for packed rows and for models that use torch's scaled dot product attention; with
-    gradient checkpointing, whose second forward runs outside, the mask of transformers is used.
-    """
-    config = model.config.get_text_config()
-    usable = (
-        packed.attention_mask_RT is None
-        and packed.input_ids_RT.numel() > 0
-        and config._attn_implementation == "sdpa"
-        and set(getattr(config, "layer_types", None) or ()) <= _KINDS
-        and not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
-    )
-    if not usable:
-        yield
-        return
-    AttentionInterface.register(_ATTENTION, _attend)
-    AttentionMaskInterface.register(_ATTENTION, _no_mask)
-    with _attending(Packing(config, plan_of(packed.position_ids_RT))):
-        yield
-
-
-@contextmanager
-def _attending(packing: "Packing") -> Iterator[None]:
-    token = _packing.set(packing)
-    packing.config._attn_implementation = _ATTENTION
-    try:
-        yield
-    finally:
-        packing.config._attn_implementation = "sdpa"
-        _packing.reset(token)
-
-
-def plan_of(position_ids_RT: Tensor) -> Plan:
-    """Groups the sequences of packed rows: alike short ones together, every long one alone."""
-    flat = position_ids_RT.flatten()
-    starts = (flat == 0).nonzero()[:, 0].tolist()
-    spans = [(a, b - a) for a, b in zip(starts, [*starts[1:], len(flat)], strict=True)]
+def plan_of(lengths: Sequence[int]) -> Plan:
+    """Groups sequences that lie back to back: alike short ones together, every long one alone."""
+    ends = list(accumulate(lengths))
+    spans = [(end - length, length) for end, length in zip(ends, lengths, strict=True)]
     batches: list[list[tuple[int, int]]] = [[]]
     for span in sorted(spans, key=lambda s: (s[1], s[0])):
         batch = batches[-1]
@@ -239,7 +156,7 @@ def plan_of(position_ids_RT: Tensor) -> Plan:
             batches.append([])
         batches[-1].append(span)
     groups = [_group(batch) for batch in batches]
-    back_P = torch.empty(len(flat), dtype=torch.long)
+    back_P = torch.empty(ends[-1], dtype=torch.long)
     place = 0
     for batch, group in zip(batches, groups, strict=True):
         for start, length in batch:
@@ -258,31 +175,22 @@ def _group(batch: list[tuple[int, int]]) -> Group:
     return Group(len(batch), longest, 0, torch.cat(rows))
 
 
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """Attention in transformers' calling convention: (R, heads, T, d) in, (R, T, heads, d) out."""
-    packing = _packing.get()
-    if packing is None or attention_mask is not None or kwargs.get("softcap") is not None:
-        raise NotImplementedError("packed attention serves packed rows only")
-    plan = packing.plan
-    grouped = query.shape[1] != key.shape[1]
-    dtype = query.dtype
-    if slow_in_half(dtype):
-        query, key, value = query.float(), key.float(), value.float()
-    rows, _, width, _ = query.shape
-    flat = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]  # (R*T, heads, d) each
+def attend(
+    query_PHd: Tensor,
+    key_PHd: Tensor,
+    value_PHd: Tensor,
+    *,
+    plan: Plan,
+    dropout: float,
+    scale: float | None,
+    window: int | None,
+) -> Tensor:
+    """What each sequence of the flat rows mixes of itself, (R*T, heads, d)."""
+    dtype = query_PHd.dtype
+    flat = [x.float() if slow_in_half(dtype) else x for x in (query_PHd, key_PHd, value_PHd)]
     out = []
     for group in plan.groups:
-        mask = _window(group.length, sliding_window)
+        mask = _window(group.length, window)
         q, k, v = (_members(x, group) for x in flat)
         attended = functional.scaled_dot_product_attention(
             q,
@@ -290,13 +198,13 @@ def _attend(
             v,
             attn_mask=mask,
             dropout_p=dropout,
-            scale=scaling,
+            scale=scale,
             is_causal=mask is None,
-            enable_gqa=grouped,
+            enable_gqa=query_PHd.shape[1] != key_PHd.shape[1],
         )
         out.append(attended.transpose(1, 2).flatten(0, 1))
     joined = out[0] if len(out) == 1 else torch.cat(out)
-    return joined.index_select(0, plan.back_P).unflatten(0, (rows, width)).to(dtype), None
+    return joined.index_select(0, plan.back_P).to(dtype)
 
 
 def _members(flat_PHd: Tensor, group: Group) -> Tensor:
@@ -307,11 +215,7 @@ def _members(flat_PHd: Tensor, group: Group) -> Tensor:
     return picked.unflatten(0, (group.members, group.length)).transpose(1, 2)
 
 
-def _window(length: int, sliding_window: int | None) -> Tensor | None:
-    if sliding_window is None or length <= sliding_window:
+def _window(length: int, window: int | None) -> Tensor | None:
+    if window is None or length <= window:
         return None
-    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - sliding_window)
-
-
-def _no_mask(*args: object, **kwargs: object) -> None:
-    return None
+    return torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)

@@ -1,7 +1,6 @@
 """From a model to logits: hidden states at target positions, and the head that they go through."""
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -11,8 +10,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
-from kdbench.trainers import cpu
-from kdbench.trainers.cuda.attention import packed_attention
+from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.types import Packed
 
@@ -167,18 +165,9 @@ def backbone_hidden(model: PreTrainedModel, packed: Packed) -> Tensor:
     if packed.attention_mask_RT is not None:
         arguments["attention_mask"] = packed.attention_mask_RT.to(device)
     apart = takes_apart(model)  # tried outside what follows, which is for these rows only
-    with _on(device, model, packed):
+    with by_sequence.forward(model, packed):
         output_RTD = backbone_of(model)(**arguments)[0] if apart else model(**arguments).logits
     return output_RTD.flatten(0, 1).index_select(0, packed.source_N.to(device))
-
-
-def _on(
-    device: torch.device, model: PreTrainedModel, packed: Packed
-) -> AbstractContextManager[None]:
-    """What a kind of device does otherwise than transformers."""
-    if device.type == "cpu":
-        return cpu.forward(model, packed)
-    return packed_attention(model, packed) if device.type == "cuda" else nullcontext()
 
 
 # -- arithmetic

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from kdbench.trainers import cpu
+from kdbench.trainers.by_sequence import as_before
 from kdbench.trainers.pruning import layers_of
 
 
@@ -27,4 +27,4 @@ def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     plain = MethodType(type(self).forward, self)
     if not torch.is_grad_enabled():
         return plain(*args, **kwargs)
-    return checkpoint(plain, *args, use_reentrant=False, context_fn=cpu.as_before, **kwargs)
+    return checkpoint(plain, *args, use_reentrant=False, context_fn=as_before, **kwargs)
