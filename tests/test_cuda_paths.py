@@ -207,14 +207,17 @@ def test_a_gpu_never_enters_what_only_a_cpu_needs(
     monkeypatch.setattr(attention, "serves", lambda *_: True)
     # it looks at position ids, of which there are none
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda *_: None)
-    monkeypatch.setattr(
-        attention.varlen, "varlen_attn", lambda q, k, v, *_, **__: q + k.mean() + v.mean()
-    )
+    reads = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, edges: Tensor, *_: Any, **__: Any) -> Tensor:
+        reads.append(edges.device == q.device)
+        return q + k.mean() + v.mean()
+
+    monkeypatch.setattr(attention.varlen, "varlen_attn", kernel)
     kind = by_sequence._kind
     monkeypatch.setattr(by_sequence, "_kind", lambda model: "cuda")
     with closed(cpu, monkeypatch):
-        model, packed = elsewhere("llama"), rows_of()
-        packed = Packed(*(x.to("meta") if isinstance(x, Tensor) else x for x in packed))
+        model, packed = elsewhere("llama"), rows_of()  # rows move to where their model is
         head = Head(model.get_output_embeddings().weight, None, 1.0, None, tiny.VOCAB)
         hidden = backbone_hidden(model, packed)
         tiled_sum(
@@ -230,6 +233,8 @@ def test_a_gpu_never_enters_what_only_a_cpu_needs(
         keys = position_keys([1, 2], 1, torch.device("meta"))[:, 0]
         drawn = GumbelArgmax(tiny.VOCAB, torch.device("meta"))(logits.float(), keys)
         assert drawn.shape == (2,)
+    assert reads
+    assert all(reads)
     monkeypatch.setattr(by_sequence, "_kind", kind)
     with pytest.raises(AssertionError, match="a GPU entered"), closed(cpu, monkeypatch):
         backbone_hidden(tiny.model("llama"), rows_of())  # the fence is there

@@ -89,8 +89,7 @@ def _possible(model: PreTrainedModel, packed: Packed) -> bool:
 
 def _attend_of(model: PreTrainedModel, packed: Packed) -> Callable[..., Tensor] | None:
     """What its device has for these rows."""
-    device = packed.position_ids_RT.device
-    kind = _kind(model)
+    device, kind = next(model.parameters()).device, _kind(model)  # the rows go there
     if kind == "cpu":
         return partial(cpu.attend, plan=cpu.plan_of(packed.lengths))
     if kind == "cuda" and kernel.serves(model, device):
