@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 
 from kdbench.harness import launch
 from kdbench.harness.config import Request, RunConfig, TrainConfig, with_precision
@@ -25,10 +25,13 @@ from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import make_folder, write_text
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision, sampling_dtype
+from kdbench.trainers.parallel.ranks import of_main
 from kdbench.trainers.vllm.engine import check_dtype
 from kdbench.trainers.vllm.process import check_installed
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp64": "no"}
+
+Made = TypeVar("Made")
 
 
 @dataclass(slots=True)
@@ -96,11 +99,13 @@ class Session:
         return made.process_index, made.num_processes
 
     def agreed(self, found: bool) -> bool:
-        """What the main rank found: each rank's own look at a file could differ."""
+        """What the main rank found."""
+        return self.of_main(lambda: found)
+
+    def of_main(self, make: Callable[[], Made]) -> Made:
+        """What the main rank makes, on every rank; so is its KdbenchError. See `ranks.of_main`."""
         self.accelerator()  # the ranks meet when it is made
-        box = [found]
-        broadcast_object_list(box)
-        return box[0]
+        return of_main(make, main=self.is_main)
 
     @property
     def device(self) -> torch.device:
@@ -119,8 +124,12 @@ class Session:
         Raises:
             RunLocked: another live process holds it (after ``wait`` seconds).
         """
-        with RunLock(folder, wait=wait) if self.is_main else contextlib.nullcontext():
-            self.accelerator().wait_for_everyone()
+        with contextlib.ExitStack() as held:
+
+            def hold() -> None:
+                held.enter_context(RunLock(folder, wait=wait))
+
+            self.of_main(hold)
             yield
             self.accelerator().wait_for_everyone()
 
@@ -192,16 +201,13 @@ def check_shared(session: Session, folder: Path, option: str) -> None:
     Raises:
         InputError: one of them does not see it; on every rank.
     """
-    box = [f"shared-{secrets.token_hex(8)}", ""]
-    if session.is_main:
-        try:
-            write_text(make_folder(folder) / box[0], "")
-        except InputError as error:
-            box[1] = str(error)
-    broadcast_object_list(box)
-    name, failed = box
-    if failed:
-        raise InputError(failed)
+
+    def write() -> str:
+        name = f"shared-{secrets.token_hex(8)}"
+        write_text(make_folder(folder) / name, "")
+        return name
+
+    name = session.of_main(write)
     until = time.monotonic() + SEEN_WITHIN
     while not (seen := (folder / name).is_file()) and time.monotonic() < until:
         time.sleep(0.1)

@@ -245,7 +245,7 @@ import sys
 sys.path[:0] = sys.argv[1].split(":")
 from pathlib import Path
 import test_shared
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.runner.prepare import trained
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.files.stages import Stage
@@ -254,10 +254,15 @@ out = Path(sys.argv[2]) / f"rank{session.accelerator().process_index}"
 if session.is_main:  # the other does not see it yet
     Stage(out, "train").mark()
 print(trained(session, "shared", Training(out), None, "").card.name)
-try:
-    session.accelerator(test_shared.in_precision("bf16"))
-except InputError as error:
-    print(error)
+def refuse():
+    raise Damaged(f"rank {session.place[0]} is at its end")
+print(session.of_main(lambda: session.place))
+for fails in (lambda: session.of_main(refuse),
+              lambda: session.accelerator(test_shared.in_precision("bf16"))):
+    try:
+        fails()
+    except InputError as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -267,6 +272,8 @@ def test_ranks_agree_on_what_is_trained_and_have_one_precision(tmp_path: Path) -
         initialise(mini.model_config("student", "mini-test"), 0).save_pretrained(student)
         mini.build_tokenizer().save_pretrained(student)
     for said in two_ranks(RANKS, tmp_path):
-        name, sentence = said.splitlines()
+        name, place, failed, sentence = said.splitlines()
         assert name == "shared"
+        assert place == "(0, 2)"
+        assert failed == "Damaged rank 0 is at its end"
         assert "has one precision" in sentence

@@ -8,6 +8,7 @@ generator a rank, so its ranks do).
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from kdbench.harness.files.records import Record
 from kdbench.harness.files.rows import Place, drop_lines, read_checked, read_on
 from kdbench.harness.files.store import Say, append_rows, to_stderr
 from kdbench.trainers.method import Context, Dimension, Method, MethodConfig, Responses, Stream
+from kdbench.trainers.parallel.ranks import of_main
 from kdbench.trainers.types import Answer, Prompt, Sequence
 
 WAIT = 600.0  # seconds for another run's append
@@ -147,8 +149,7 @@ class TeacherAnswers:
     say: Say = to_stderr
 
     def __post_init__(self) -> None:
-        if self.writes and read_checked(self.path, AnswerRow)[1]:
-            self._heal()
+        of_main(self._heal, main=self.writes)
         self._place = Place()  # how far the file was read
         self._found: dict[int, tuple[int, ...]] = {}
         self._look()
@@ -167,22 +168,24 @@ class TeacherAnswers:
 
     def _look(self) -> None:
         """Takes in what was added to the file since it was last looked at."""
-        self._found |= _of_main(self._read() if self.writes else {})
+        self._found |= of_main(self._read, main=self.writes)
 
     def _add(self, indices: list[int]) -> None:
         answers = self.sample(as_prompts([self.prompts[i] for i in indices]))
         found = {i: answer.ids for i, answer in zip(indices, answers, strict=True)}
-        if self.writes:
-            with RunLock(self.path.parent, wait=WAIT):
-                there = self._read()
-                rows = [
-                    AnswerRow(index=i, key=self.prompts[i].key, response=list(ids))
-                    for i, ids in found.items()
-                    if i not in there
-                ]
-                append_rows(self.path, rows, digests=True)
-            found |= there
-        self._found |= _of_main(found)
+        self._found |= of_main(partial(self._kept, found), main=self.writes)
+
+    def _kept(self, found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+        """Appends answers to the file, but for those that others gave meanwhile: theirs count."""
+        with RunLock(self.path.parent, wait=WAIT):
+            there = self._read()
+            rows = [
+                AnswerRow(index=i, key=self.prompts[i].key, response=list(ids))
+                for i, ids in found.items()
+                if i not in there
+            ]
+            append_rows(self.path, rows, digests=True)
+        return found | there
 
     def _read(self) -> dict[int, tuple[int, ...]]:
         """Answers that were not known, from the lines that were not read yet."""
@@ -196,6 +199,8 @@ class TeacherAnswers:
 
     def _heal(self) -> None:
         """Takes damaged answers out of the file: they are sampled again when they are needed."""
+        if not read_checked(self.path, AnswerRow)[1]:
+            return
         with RunLock(self.path.parent, wait=WAIT):
             damaged = read_checked(self.path, AnswerRow)[1]
             drop_lines(self.path, damaged)
@@ -203,15 +208,6 @@ class TeacherAnswers:
         self.say(
             f"note: {self.path} is not as it was written (line {lines}): these answers are sampled again"
         )
-
-
-def _of_main(found: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """What the main rank found: each rank's own look at a shared file could differ."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return found
-    box = [found]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 # -- collect, then optimise several times, as PPO does ---------------------------------------------

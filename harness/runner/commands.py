@@ -113,7 +113,7 @@ def _trained_run(session: Session, *meanwhile: str) -> Prepared:
     make_folder(prepared.run.path)
     with session.writing(prepared.run.path):
         # the manifest comes last: a kill just before it left a training without its summary
-        if not session.agreed(prepared.run.trained(session.progress.say)):
+        if not session.of_main(lambda: prepared.run.trained(session.progress.say)):
             drift = check_drift(session, prepared.run)
             train_run(session, prepared, drift, *meanwhile)
         elif session.is_main:
@@ -126,9 +126,10 @@ def _trained_run(session: Session, *meanwhile: str) -> Prepared:
 def train_run(session: Session, prepared: Prepared, drift: list[str], *meanwhile: str) -> None:
     """Teacher, init and student, and the first summary and manifest."""
     config, run = session.config, prepared.run
-    if session.is_main:  # before teacher and init are made for it
-        size = prepared.base.card.parameters
-        check_disk(run.training.path, 0 if config.train.lora else size, size)
+    size = prepared.base.card.parameters
+    trained = 0 if config.train.lora else size
+    # before teacher and init are made for it
+    session.of_main(lambda: check_disk(run.training.path, trained, size))
     run.config.write(config)
     run.identity.write(prepared.identity)
     data = prepared.data or prepare_data(prepared.rows, config, config.train, prepared.tokenizer)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TeacherEndpoint
@@ -161,13 +160,7 @@ class EndpointTeacher:
         Raises:
             InputError: not all could be had; those that could are kept.
         """
-        box: list[Any] = [None]
-        if self.session.is_main:
-            box = [self._answers(prompts, temperature)]
-        self.session.accelerator()
-        broadcast_object_list(box)
-        found: list[Answer] = box[0]
-        return found
+        return self.session.of_main(lambda: self._answers(prompts, temperature))
 
     def spent(self) -> dict[str, Any]:
         """Answers, tokens and costs so far, whichever run made them."""

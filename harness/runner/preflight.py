@@ -49,9 +49,12 @@ def check_model(session: Session, located: Located, role: Role) -> None:
     Raises:
         InputError: kdbench cannot do with it what the run asks; the first reason found.
     """
-    if session.is_main:
+
+    def look() -> None:
         flight = model_flight(subject_of(session, located, role), session.request.cache_dir)
         _note(session, role, flight)
+
+    session.of_main(look)
 
 
 def tried(session: Session, name: str) -> Located:

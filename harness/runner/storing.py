@@ -9,14 +9,13 @@ reads.
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
 from kdbench.harness.errors import Damaged, InputError
@@ -149,11 +148,10 @@ def _head(session: Session, job: Job, teacher: Located, live: "_Live", parts: Pa
         return known_head(kind, parts.vocabulary.size)
     name = identity({"head": model_id(teacher.card), "precision": job.training.precision})
     folder = session.cached("teacher-heads", name)
-    if not session.agreed(session.is_main and folder.is_dir()):
+    if not session.of_main(folder.is_dir):
         live.apart()
-    if session.is_main:
-        build_once(folder, lambda new: write_head(live.side.head, new), say=session.progress.say)
-    session.accelerator().wait_for_everyone()
+    say = session.progress.say
+    session.of_main(lambda: build_once(folder, lambda n: write_head(live.side.head, n), say=say))
     return read_head(folder, session.device)
 
 
@@ -326,17 +324,16 @@ class _Live:
 def _fill(session: Session, want: _Wanted, live: _Live, position: int) -> int:
     """Computes shards that are not there, each rank its share; returns how many."""
     shelf, folder = want.shelf, want.shelf.folder
-    missing = _shared(session, lambda: _missing(shelf, want.shards))
+    missing = session.of_main(lambda: _missing(shelf, want.shards))
     lacking = sum(shelf.positions(n) for n in missing) * position
     session.progress.say(_planned(session, want, position, lacking, folder))
     if not missing:
         return 0
-    if session.is_main:
-        check_store(folder, lacking)
+    session.of_main(lambda: check_store(folder, lacking))
     with session.writing(folder, wait=WAIT):
         say = session.progress.say
         # another process may have filled it meanwhile; what is damaged is made again
-        missing = _shared(session, lambda: [n for n in want.shards if not shelf.ready(n, say)])
+        missing = session.of_main(lambda: [n for n in want.shards if not shelf.ready(n, say)])
         if session.is_main and missing:
             write_text(folder / HOLDS, f"{session.config.teacher.store} of {want.what}\n")
         accelerator = session.accelerator(session.config.train)
@@ -360,14 +357,6 @@ def _missing(shelf: Shelf, shards: list[int]) -> list[int]:
         except Damaged:  # whoever holds the lock says so and makes it again
             found.append(number)
     return found
-
-
-def _shared(session: Session, look: Callable[[], list[int]]) -> list[int]:
-    """What the main rank finds: each rank's own look at a shared disk could differ."""
-    session.accelerator()
-    box = [look() if session.is_main else None]
-    broadcast_object_list(box)
-    return list(box[0] or [])
 
 
 def _planned(session: Session, want: _Wanted, position: int, lacking: int, folder: Path) -> str:

@@ -109,7 +109,7 @@ def train(session: Session, job: Job) -> dict[str, Any]:
     kill before it resumes from them, a kill after it leaves them to the next call.
     """
     stage = job.out.stage
-    if not stage.done():
+    if not session.of_main(stage.done):
         if why := fallback(job):
             session.progress.say(f"note: {job.name}: the student is selected by {why}")
             job = replace(job, training=job.training.model_copy(update={"select": FALLBACK}))
@@ -155,10 +155,9 @@ def _run(session: Session, job: Job) -> tuple[State, float]:
     before = resident_mb()
     loop = assembled(session, job)
     planned = planned_mb(loop, job.training, session.config.generate.batch_size, before)
-    if session.is_main:
-        learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
-        whole = sum(p.numel() for p in loop.student.parameters())
-        check_disk(job.out.path, learning, whole)
+    learning = sum(p.numel() for p in loop.module.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in loop.student.parameters())
+    session.of_main(lambda: check_disk(job.out.path, learning, whole))
     total = None if job.training.response_tokens else loop.steps  # tokens may end it at any step
     with session.progress.stage(f"train {job.name}", total) as live:
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from accelerate.utils import gather_object
+
+from kdbench.harness.errors import KdbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,6 +22,30 @@ def dealt(sizes: Seq[int], world: int) -> list[list[int]]:
         return [list(range(len(sizes)))]
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     return [order[rank::world] for rank in range(world)]
+
+
+def of_main(make: Callable[[], Result], *, main: bool) -> Result:
+    """What the main rank makes, on every rank: each rank's own look at a shared file could differ.
+
+    Args:
+        make: called on the main rank alone.
+        main: whether this process is that; one alone is.
+
+    Raises:
+        KdbenchError: the main rank's, on every rank: the others would wait for it for ever.
+    """
+    box: list[Any] = [None, None]
+    if main:
+        try:
+            box[0] = make()
+        except KdbenchError as error:
+            box[1] = error
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(box)
+    made, failed = box
+    if failed is not None:
+        raise failed
+    return made
 
 
 def over_ranks(
