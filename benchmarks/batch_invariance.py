@@ -10,9 +10,13 @@ counts answers, and tokens, that differ from those of the first.
 import argparse
 import json
 import os
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import dolly, engine_of, prompts_of
 
 
 def main() -> None:
@@ -42,29 +46,14 @@ def parse() -> argparse.Namespace:
 
 
 def answers(options: argparse.Namespace, batch_size: int) -> list[tuple[int, ...]]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from kdbench.trainers.types import Decoding
 
-    from kdbench.trainers.sampler.sampler import generate
-    from kdbench.trainers.types import Decoding, Prompt
-
-    torch.set_num_threads(options.threads)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    dtype = getattr(torch, options.dtype)
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
-    path = Path(options.data_dir) / "dolly" / "valid.jsonl"
-    with path.open(encoding="utf-8") as lines:
-        texts = [json.loads(line)["prompt"] for line in islice(lines, options.prompts)]
-    chunks = generate(
-        model,
-        [Prompt(tuple(ids), key=key) for key, ids in enumerate(tokenizer(texts)["input_ids"])],
-        Decoding(max_new_tokens=options.new_tokens, seed=10),
-        eos_ids=frozenset({tokenizer.eos_token_id}),
-        pad_id=tokenizer.pad_token_id,
-        vocab=len(tokenizer),
-        batch_size=batch_size,
-        chunk=64,
+    tokenizer, engine = engine_of(
+        options.model, dtype=options.dtype, threads=options.threads, batch_size=batch_size, chunk=64
     )
+    rows = islice(dolly("valid", options.data_dir), options.prompts)
+    prompts = prompts_of([row["prompt"] for row in rows], tokenizer)
+    chunks = engine.answers(prompts, Decoding(max_new_tokens=options.new_tokens, seed=10))
     return [answer.ids for chunk in chunks for answer in chunk]
 
 

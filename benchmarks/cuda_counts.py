@@ -9,9 +9,11 @@ settings that a CPU has, which a GPU had, too.
 
 import argparse
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from kdbench.trainers.batching import pack
 from kdbench.trainers.head import generic, tiles
@@ -28,6 +30,9 @@ from kdbench.trainers.objectives import divergences
 from kdbench.trainers.sampler import draw, sampler
 from kdbench.trainers.sampler.llama import LlamaDecoder
 from kdbench.trainers.types import Sequence
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import qwen_config
 
 META = torch.device("meta")
 CONFIGS = {
@@ -38,15 +43,7 @@ CONFIGS = {
         num_attention_heads=40,
         num_key_value_heads=40,
     ),
-    "qwen2.5-1.5b": Qwen2Config(
-        vocab_size=151936,
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    ),
+    "qwen2.5-1.5b": qwen_config(),
 }
 NO_KERNEL = ("empty", "detach", "lift", "alias", "new_empty", "_reshape_alias", "_unsafe_view")
 

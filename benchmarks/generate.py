@@ -16,31 +16,37 @@ Data are read from ``--data-dir`` or ``KDBENCH_DATA`` (``dolly/valid.jsonl``).
 import argparse
 import json
 import os
-import resource
-import statistics
-import subprocess
 import sys
 import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from made import dolly, engine_of, prompts_of
+from turns import Timed, child_process, peak_mb, timed
+
 PEERS = ["lm-eval", "vllm"]
+RATIOS = ("tokens_per_second", "tokens_per_cpu_second", "peak_memory")
 
 
 def main() -> None:
     options = parse()
-    if options.side:
-        print(json.dumps(SIDES[options.side](options)))
+    if options.child:
+        print(json.dumps(SIDES[options.child](options)))
         return
-    turns: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
-    for turn in range(options.turns):
-        for side in ("ours", "peer") if turn % 2 else ("peer", "ours"):
-            turns[side].append(in_own_process(options.peer if side == "peer" else side))
-            if not options.json:
-                shown = {k: v for k, v in turns[side][-1].items() if k != "answers"}
-                print(turn, side, json.dumps(shown), flush=True)
-    print(json.dumps(report(turns)) if options.json else json.dumps(report(turns), indent=1))
+
+    def take(side: str, turn: int) -> dict[str, Any]:
+        name = options.peer if side == "peer" else side
+        result = child_process(__file__, name, sys.argv[1:], options.threads)
+        if not options.json:
+            shown = {k: v for k, v in result.items() if k != "answers"}
+            print(turn, side, json.dumps(shown), flush=True)
+        return result
+
+    keys = (*RATIOS, "useful_tokens", "seconds")
+    found = report(timed(["peer", "ours"], take, turns=options.turns, keys=keys))
+    print(json.dumps(found, indent=None if options.json else 1))
 
 
 def parse() -> argparse.Namespace:
@@ -55,52 +61,32 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--json", action="store_true", help="print one JSON line only")
-    parser.add_argument("--side", choices=["ours", *PEERS], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["ours", *PEERS], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.data_dir:
         parser.error("give --data-dir or set KDBENCH_DATA: the folder that holds dolly/valid.jsonl")
     return options
 
 
-def in_own_process(side: str) -> dict[str, Any]:
-    """Runs one side as a child with this command's own arguments; its last line is the result."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-    done = subprocess.run(command, check=True, capture_output=True)
-    result: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
-    return result
-
-
-def report(turns: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def report(found: Timed) -> dict[str, Any]:
     """Medians over turns of each side, and ours / peer."""
-    sides = {
+    turns = found.turns
+    sides: dict[str, Any] = {
         side: {
-            key: statistics.median(row[key] for row in rows)
-            for key in (
-                "tokens_per_second",
-                "tokens_per_cpu_second",
-                "peak_memory",
-                "useful_tokens",
-                "seconds",
-            )
+            **found.medians[side],
+            "turns": [round(row["tokens_per_second"], 1) for row in turns[side]],
         }
-        | {"turns": [round(row["tokens_per_second"], 1) for row in rows]}
-        for side, rows in turns.items()
+        for side in ("ours", "peer")
     }
-    ratio = {
-        key: sides["ours"][key] / sides["peer"][key]
-        for key in ("tokens_per_second", "tokens_per_cpu_second", "peak_memory")
-    }
-    found = {**sides, "ratio": ratio}
+    sides["ratio"] = {key: found.ratio(key, "ours", "peer") for key in RATIOS}
     first, other = (turns[side][0].get("answers") for side in ("ours", "peer"))
     if first and other:
-        found["equal_answers"] = [sum(map(list.__eq__, first, other)), len(first)]
-    return found
+        sides["equal_answers"] = [sum(map(list.__eq__, first, other)), len(first)]
+    return sides
 
 
-def dolly_prompts(options: argparse.Namespace) -> list[str]:
-    path = Path(options.data_dir) / "dolly" / "valid.jsonl"
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line)["prompt"] for line in islice(lines, options.prompts)]
+def texts_of(options: argparse.Namespace) -> list[str]:
+    return [row["prompt"] for row in islice(dolly("valid", options.data_dir), options.prompts)]
 
 
 def clock() -> tuple[float, float]:
@@ -109,12 +95,11 @@ def clock() -> tuple[float, float]:
 
 def measured(useful_tokens: int, clocks: tuple[float, float]) -> dict[str, Any]:
     seconds, cpu_seconds = (now - then for now, then in zip(clock(), clocks, strict=True))
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "tokens_per_second": useful_tokens / seconds,
         # With --threads 1 this is what to look at on a machine that is busy with other work.
         "tokens_per_cpu_second": useful_tokens / cpu_seconds,
-        "peak_memory": peak_kb * 1024,
+        "peak_memory": peak_mb() * 2**20,
         "useful_tokens": useful_tokens,
         "seconds": seconds,
     }
@@ -122,34 +107,20 @@ def measured(useful_tokens: int, clocks: tuple[float, float]) -> dict[str, Any]:
 
 def loaded(options: argparse.Namespace) -> tuple[Any, Any]:
     """The tokenizer, and the model as our engine."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from kdbench.trainers.engine import LoadedModel
-    from kdbench.trainers.models import Vocabulary
-
-    torch.set_num_threads(options.threads)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    model = AutoModelForCausalLM.from_pretrained(
-        options.model, dtype=getattr(torch, options.dtype)
-    ).eval()
-    words = Vocabulary(
-        size=model.config.vocab_size,
-        eos_ids=(tokenizer.eos_token_id,),
-        pad_id=tokenizer.pad_token_id,
+    return engine_of(
+        options.model,
+        dtype=options.dtype,
+        threads=options.threads,
+        batch_size=options.batch_size,
+        chunk=options.prompts,
     )
-    engine = LoadedModel(
-        model=model, vocabulary=words, batch_size=options.batch_size, chunk=options.prompts
-    )
-    return tokenizer, engine
 
 
 def answered(options: argparse.Namespace, tokenizer: Any, engine: Any) -> list[list[int]]:
     """Texts to texts; returns the answers as ids."""
-    from kdbench.trainers.types import Decoding, Prompt
+    from kdbench.trainers.types import Decoding
 
-    encoded = tokenizer(dolly_prompts(options))["input_ids"]
-    prompts = [Prompt(tuple(ids), key=index) for index, ids in enumerate(encoded)]
+    prompts = prompts_of(texts_of(options), tokenizer)
     decoding = Decoding(max_new_tokens=options.new_tokens, seed=10)
     answers = [list(a.ids) for chunk in engine.answers(prompts, decoding) for a in chunk]
     tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -169,7 +140,7 @@ def vllm(options: argparse.Namespace) -> dict[str, Any]:
 
     tokenizer, local = loaded(options)
     engine = VllmEngine(local, changes=False, say=lambda line: print(line, file=sys.stderr))
-    longest = max(map(len, tokenizer(dolly_prompts(options))["input_ids"])) + options.new_tokens
+    longest = max(map(len, tokenizer(texts_of(options))["input_ids"])) + options.new_tokens
     list(engine.answers([Prompt((1,) * 8, 0)], Decoding(max_new_tokens=longest - 8, top_k=1)))
     before, start = engine.spent(), clock()
     answers = answered(options, tokenizer, engine)
@@ -215,7 +186,7 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
     }
     requests = [
         Instance("generate_until", {}, (text, dict(settings)), index)
-        for index, text in enumerate(dolly_prompts(options))
+        for index, text in enumerate(texts_of(options))
     ]
     start = clock()
     lm.generate_until(requests, disable_tqdm=True)

@@ -36,7 +36,6 @@ from kdbench.harness.plan.memory import Job, Lengths, moments, total
 from kdbench.harness.plan.shapes import shape_of
 from kdbench.harness.plan.work import work_of
 from kdbench.harness.registry import find_method
-from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.batching import is_packable
 from kdbench.trainers.devices import peak_memory_mb
 from kdbench.trainers.head.head import Head
@@ -47,7 +46,10 @@ from kdbench.trainers.optim import Recipe
 from kdbench.trainers.sampler import draw
 from kdbench.trainers.sampler.choice import decoder_for
 from kdbench.trainers.sampler.sampler import generate
-from kdbench.trainers.types import Decoding, Prompt, Sequence
+from kdbench.trainers.types import Decoding, Prompt
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import qwen_config, random_rows, training
 
 LIMIT = 120  # seconds of a part
 HALF = torch.bfloat16
@@ -92,15 +94,7 @@ def qwen(tiny: bool) -> PretrainedConfig:
             num_attention_heads=4,
             num_key_value_heads=2,
         )
-    return Qwen2Config(
-        vocab_size=151936,
-        hidden_size=1536,
-        intermediate_size=8960,
-        num_hidden_layers=28,
-        num_attention_heads=12,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
+    return qwen_config()
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -219,26 +213,17 @@ def step(tiny: bool) -> Found:
     )
     student, teacher = made(configs[0], torch.float32), made(configs[1], HALF)
     vocab = student.config.vocab_size
-    drawn = torch.randint(5, vocab, (batch * steps, prompt + response)).tolist()
-    rows = [Sequence(tuple(i[:prompt]), tuple(i[prompt:]), key) for key, i in enumerate(drawn)]
+    rows = random_rows(batch * steps, prompt, response, vocab)
     method = find_method("fkd").method
-    with tempfile.TemporaryDirectory() as out:
-        loop = assemble(
-            Parts(
-                recipe=recipe,
-                method=method(method.Config()),
-                student=student,
-                teacher=teacher,
-                vocabulary=Vocabulary(vocab, (2,), 2),
-                train=rows,
-                text=(),
-                answers=Path(out) / "answers.jsonl",
-                decode_rows=batch,
-                decode_chunk=batch,
-                out=Path(out),
-                accelerator=Accelerator(cpu=not gpu, mixed_precision="bf16"),
-            )
-        )
+    with training(
+        recipe=recipe,
+        method=method(method.Config()),
+        student=student,
+        teacher=teacher,
+        vocabulary=Vocabulary(vocab, (2,), 2),
+        train=rows,
+        accelerator=Accelerator(cpu=not gpu, mixed_precision="bf16"),
+    ) as loop:
         _forget_peak()
         taken = seconds(loop._step, times=steps - 2)
     used = peak_memory_mb(on)

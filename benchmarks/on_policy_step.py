@@ -10,46 +10,45 @@ that both sides write 512 tokens a step. Sides take turns, each turn in its own 
 process is not timed. Tokens are those of prompts and answers.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from turns import BATCH, LR, Recorder, in_turns, pruned
+from made import (
+    BATCH,
+    clocked,
+    dolly,
+    first,
+    ids_of,
+    own_settings,
+    pair_of,
+    peer_settings,
+    training,
+)
+from turns import Recorder, begin, in_turns, step_options
 
 MAX_PROMPT = 448
 NEW = 64
 
 
-def prompts_of(count: int, tokenizer: Any) -> list[str]:
-    """The first ``count`` prompts that are short enough."""
-    path = Path(os.environ["KDBENCH_DATA"]) / "dolly" / "train.jsonl"
-    found: list[str] = []
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            prompt: str = json.loads(line)["prompt"]
-            if len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) <= MAX_PROMPT:
-                found.append(prompt)
-            if len(found) == count:
-                return found
-    raise SystemExit(f"{path} has only {len(found)} prompts; use fewer --steps")
+def prompts_of(tokenizer: Any) -> Iterator[str]:
+    """Prompts that are short enough."""
+    for row in dolly("train"):
+        if len(ids_of(tokenizer, row["prompt"])) <= MAX_PROMPT:
+            yield row["prompt"]
 
 
 def ours(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, list[int]]:
     """Our loop, as ``kdbench train`` runs it, and the tokens written a step."""
-    import torch
     from accelerate import Accelerator
 
-    from kdbench.trainers.assemble import Parts, assemble
     from kdbench.trainers.method import Context, Stream
     from kdbench.trainers.methods.opd import OPD
-    from kdbench.trainers.models import Vocabulary, load_model, load_tokenizer
-    from kdbench.trainers.optim import Recipe
+    from kdbench.trainers.models import Vocabulary
     from kdbench.trainers.sources import student_responses
     from kdbench.trainers.types import Sequence
 
@@ -66,47 +65,19 @@ def ours(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
             written.append(sum(len(a.response) for a in answers))
             return (Stream.of("response", answers),)
 
-    student = pruned(teacher_path)
-    tokenizer = load_tokenizer(teacher_path)
-    teacher = load_model(teacher_path, dtype=torch.bfloat16)
+    student, teacher, tokenizer = pair_of(teacher_path)
     recorder = Recorder()
-    recipe = Recipe(
-        steps=steps,
-        batch_size=BATCH,
-        lr=LR,
-        schedule="constant",
-        weight_decay=0.0,
-        clip=1.0,
-        dropout=False,
-        save_every=10**9,
-        select="last",
-        max_prompt=MAX_PROMPT,
-        max_length=MAX_PROMPT + NEW,
-        precision="bf16",
-        sample_precision="bf16",
-    )
-    rows = [
-        Sequence(tuple(tokenizer(t, add_special_tokens=False)["input_ids"]), (), key)
-        for key, t in enumerate(texts)
-    ]
-    with tempfile.TemporaryDirectory() as out:
-        loop = assemble(
-            Parts(
-                recipe=recipe,
-                method=InOrder(InOrder.Config()),
-                student=student,
-                teacher=teacher,
-                vocabulary=Vocabulary(teacher.config.vocab_size, (), tokenizer.eos_token_id),
-                tokenizer=tokenizer,
-                train=rows,
-                text=(),
-                answers=Path(out) / "unused.jsonl",
-                decode_rows=BATCH,
-                decode_chunk=BATCH,
-                out=Path(out),
-                accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
-            )
-        )
+    lengths = {"max_prompt": MAX_PROMPT, "max_length": MAX_PROMPT + NEW}
+    with training(
+        recipe=own_settings(steps, sample_precision="bf16", **lengths),
+        method=InOrder(InOrder.Config()),
+        student=student,
+        teacher=teacher,
+        vocabulary=Vocabulary(teacher.config.vocab_size, (), tokenizer.eos_token_id),
+        tokenizer=tokenizer,
+        train=[Sequence(tuple(ids_of(tokenizer, t)), (), key) for key, t in enumerate(texts)],
+        accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
+    ) as loop:
         loop.show = lambda state, row: recorder.step(row.loss)
         loop.run()
     return recorder, written
@@ -117,52 +88,25 @@ def peer(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
 
     Its teacher, too, is loaded in bfloat16, and gradient checkpointing is off: both make it faster.
     """
-    import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import DistillationConfig, DistillationTrainer
 
-    from kdbench.trainers.models import load_model, load_tokenizer
-
-    student = pruned(teacher_path)
-    teacher = load_model(teacher_path, dtype=torch.bfloat16)
-    tokenizer = load_tokenizer(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path)
     tokenizer.padding_side = "left"
     recorder, written = Recorder(), []
 
-    class Counted(DistillationTrainer):  # type: ignore[misc]
-        def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-            self.loss_of_step = super().training_step(*args, **kwargs)
-            return self.loss_of_step
-
+    class Counted(clocked(DistillationTrainer, recorder)):  # type: ignore[misc]
         def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
             found = super()._generate_single_turn(*args, **kwargs)
             written.append(sum(map(len, found)))
             return found
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            recorder.step(float(trainer.loss_of_step))
-
     with tempfile.TemporaryDirectory() as out:
         arguments = DistillationConfig(
-            output_dir=out,
-            max_steps=steps,
-            per_device_train_batch_size=BATCH,
+            **peer_settings(steps, out),
             max_completion_length=NEW,
             generation_kwargs={"eos_token_id": None},  # nothing ends an answer
             shuffle_dataset=False,
-            learning_rate=LR,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            bf16=True,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
         )
         trainer = Counted(
             model=student,
@@ -170,55 +114,32 @@ def peer(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
             args=arguments,
             processing_class=tokenizer,
             train_dataset=Dataset.from_list([{"prompt": t} for t in texts]),
-            callbacks=[Clock()],
         )
         trainer.train()
     return recorder, written
 
 
-def child(side: str, teacher: str, steps: int, threads: int) -> None:
+def child(side: str, teacher: str, steps: int) -> None:
     """One turn of one side; prints its numbers as the last line."""
-    import torch
-    from transformers.utils import logging
-
     from kdbench.trainers.models import load_tokenizer
 
-    logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
     tokenizer = load_tokenizer(teacher)
-    texts = prompts_of(steps * BATCH, tokenizer)
+    texts = first(steps * BATCH, prompts_of(tokenizer))
     recorder, written = {"ours": ours, "peer": peer}[side](teacher, texts, steps)
-    asked = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
+    asked = [len(ids_of(tokenizer, t)) for t in texts]
     tokens = [sum(asked[i * BATCH : (i + 1) * BATCH]) + n for i, n in enumerate(written)]
     print(json.dumps(recorder.report(tokens) | {"written": written}))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--teacher", required=True, help="folder or hub id of the teacher")
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=5, help="steps a turn; the first is not timed")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser = step_options(__doc__, steps=5)
     parser.add_argument("--no-peer", action="store_true", help="our side only")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if "KDBENCH_DATA" not in os.environ:
-        raise SystemExit("set KDBENCH_DATA to the folder that holds dolly/train.jsonl")
     if args.child:
-        child(args.child, args.teacher, args.steps, args.threads)
+        begin(args.threads)
+        child(args.child, args.teacher, args.steps)
         return
-    passed = ["--teacher", args.teacher, "--steps", str(args.steps), "--threads", str(args.threads)]
-    found = in_turns(
-        __file__,
-        "on_policy",
-        passed,
-        turns=args.turns,
-        threads=args.threads,
-        peer=not args.no_peer,
-    )
+    found = in_turns(__file__, "on_policy", args, peer=not args.no_peer)
     if args.json:
         print(json.dumps(found))
 

@@ -11,11 +11,13 @@ import argparse
 import ctypes
 import gc
 import os
-import resource
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import training
+from turns import peak_mb, status_mb
 
 MIB = 2**20
 
@@ -49,7 +51,6 @@ def work(asked: argparse.Namespace) -> None:
     from accelerate import Accelerator
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from kdbench.trainers.assemble import Parts, assemble
     from kdbench.trainers.methods.fkd import ForwardKD
     from kdbench.trainers.models import Vocabulary
     from kdbench.trainers.optim import Recipe
@@ -73,28 +74,20 @@ def work(asked: argparse.Namespace) -> None:
     rows = [Sequence(tuple(each[:32]), (*each[32:], 1), i) for i, each in enumerate(ids)]
     accelerator = Accelerator(cpu=True)
     shared = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
-    before = resident()
-    with tempfile.TemporaryDirectory() as folder:
-        loop = assemble(
-            Parts(
-                recipe=Recipe(
-                    steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
-                    precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
-                ),
-                method=ForwardKD(ForwardKD.Config()),
-                student=model(asked.width),
-                teacher=model(2 * asked.width),
-                vocabulary=Vocabulary(asked.vocab, (1,), 0),
-                train=rows,
-                text=(),
-                answers=Path(folder) / "answers.jsonl",
-                decode_rows=8,
-                decode_chunk=8,
-                out=Path(folder),
-                accelerator=accelerator,
-                parallel=Parallel.model_validate(shared),
-            )
-        )  # fmt: skip
+    before = status_mb("VmRSS")
+    with training(
+        recipe=Recipe(
+            steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
+            precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
+        ),
+        method=ForwardKD(ForwardKD.Config()),
+        student=model(asked.width),
+        teacher=model(2 * asked.width),
+        vocabulary=Vocabulary(asked.vocab, (1,), 0),
+        train=rows,
+        accelerator=accelerator,
+        parallel=Parallel.model_validate(shared),
+    ) as loop:  # fmt: skip
         for _ in range(asked.steps - 1):  # the last would write a checkpoint
             loop._step()
         moments = [v for state in loop.optimizer.optimizer.state.values() for v in state.values()]
@@ -105,10 +98,10 @@ def work(asked: argparse.Namespace) -> None:
         loop.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        numbers = [*held, resident() - before, highest - before]
+        numbers = [each / MIB for each in held]
+        numbers += [status_mb("VmRSS") - before, peak_mb() - before]
         if accelerator.is_main_process:
-            cells = " | ".join(f"{number / MIB:.0f}" for number in numbers)
+            cells = " | ".join(f"{number:.0f}" for number in numbers)
             print(f"{accelerator.num_processes} | {cells}", flush=True)
         accelerator.wait_for_everyone()
     if torch.distributed.is_initialized():
@@ -121,12 +114,6 @@ def local(tensor: object) -> int:
 
     mine = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return mine.numel() * mine.element_size()
-
-
-def resident() -> int:
-    """Bytes of memory that this process has now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 import gc
 import json
 import multiprocessing
-import tempfile
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from kdbench.harness.plan.memory import Job, Lengths, moments, resident, samplin
 from kdbench.harness.plan.shapes import shape_of
 from kdbench.harness.plan.work import work_of
 from kdbench.harness.registry import find_method
-from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
-from kdbench.trainers.types import Sequence
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import random_rows, training
+from turns import status_mb
 
 LOW, HIGH = 0.8, 1.25
 PROMPT, RESPONSE, ROWS, BATCH = 64, 64, 32, 16
@@ -92,14 +94,6 @@ CELLS = (
 )
 
 
-def status(name: str) -> float:
-    """A memory field of this process, MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"no {name} in /proc/self/status: this benchmark needs Linux")
-
-
 def forget_peak() -> None:
     """Lets the kernel's high-water mark start again."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -137,7 +131,7 @@ def measure(cell: Cell) -> dict[str, float]:
     torch.manual_seed(0)
     wake()
     gc.collect()
-    base = status("VmRSS")
+    base = status_mb("VmRSS")
     forget_peak()
     kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
     student = AutoModelForCausalLM.from_config(MODELS[cell.student], dtype=torch.float32).eval()
@@ -147,37 +141,25 @@ def measure(cell: Cell) -> dict[str, float]:
         teacher = AutoModelForCausalLM.from_config(MODELS[cell.teacher], dtype=dtype).eval()
         teacher.requires_grad_(False)
     vocab = student.config.vocab_size
-    drawn = torch.randint(5, vocab, (ROWS, PROMPT + RESPONSE)).tolist()
-    rows = [
-        Sequence(tuple(ids[:PROMPT]), tuple(ids[PROMPT:]), key) for key, ids in enumerate(drawn)
-    ]
     method = find_method(cell.method).method
-    with tempfile.TemporaryDirectory() as out:
-        loop = assemble(
-            Parts(
-                recipe=recipe_of(cell),
-                method=method(method.Config.model_validate(cell.options)),
-                student=student,
-                teacher=teacher,
-                vocabulary=Vocabulary(vocab, (2,), 2),
-                train=rows,
-                text=(),
-                answers=Path(out) / "answers.jsonl",
-                decode_rows=BATCH,
-                decode_chunk=BATCH,
-                out=Path(out),
-                accelerator=Accelerator(
-                    cpu=True, mixed_precision="bf16" if cell.precision == "bf16" else "no"
-                ),
-            )
-        )
+    with training(
+        recipe=recipe_of(cell),
+        method=method(method.Config.model_validate(cell.options)),
+        student=student,
+        teacher=teacher,
+        vocabulary=Vocabulary(vocab, (2,), 2),
+        train=random_rows(ROWS, PROMPT, RESPONSE, vocab),
+        accelerator=Accelerator(
+            cpu=True, mixed_precision="bf16" if cell.precision == "bf16" else "no"
+        ),
+    ) as loop:
         del student, teacher
         loop._step()
         loop._step()  # the first had no moments of the optimiser yet
-        steps = status("VmHWM") - base
+        steps = status_mb("VmHWM") - base
         loop.checkpoints.save(2, {"loop": {}}, best=0)
         loop.checkpoints.export(loop.student, None)
-    return {"base": base, "steps": steps, "whole": status("VmHWM") - base}
+    return {"base": base, "steps": steps, "whole": status_mb("VmHWM") - base}
 
 
 def planned(cell: Cell) -> dict[str, Any]:

@@ -17,12 +17,15 @@ import argparse
 import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from turns import timed
 
 FOLDERS = ("harness", "trainers", "tasks", "reports")
 TIMED = """
@@ -67,13 +70,6 @@ CLOCK = (
 )
 
 
-class Trained(NamedTuple):
-    """One training: CPU milliseconds a step, and a digest of what came out."""
-
-    step_ms: float
-    digest: str
-
-
 def package(repo: Path, folder: Path) -> Path:
     """A folder to import a checkout's kdbench from."""
     target = folder / "kdbench"
@@ -85,8 +81,8 @@ def package(repo: Path, folder: Path) -> Path:
     return folder
 
 
-def trained(code: Path, arguments: list[str], runs: Path, cache: Path) -> Trained:
-    """The training of one command line, by one checkout."""
+def trained(code: Path, arguments: list[str], runs: Path, cache: Path) -> dict[str, Any]:
+    """One training by one checkout: CPU milliseconds a step, and a digest of what came out."""
     command = [sys.executable, "-c", TIMED, "train", *arguments, "--quiet", "--runs-dir", str(runs)]
     own = {"KDBENCH_CACHE": str(cache), "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -99,17 +95,17 @@ def trained(code: Path, arguments: list[str], runs: Path, cache: Path) -> Traine
     for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
         row.pop("wall_s", None)
         digest.update(json.dumps(row, sort_keys=True).encode())
-    return Trained(1000 * float(seconds) / int(steps), digest.hexdigest()[:16])
+    return {"ms": 1000 * float(seconds) / int(steps), "digest": digest.hexdigest()[:16]}
 
 
-def started(code: Path, part: str, cache: Path) -> tuple[float, str]:
+def started(code: Path, part: str, cache: Path) -> dict[str, Any]:
     """CPU seconds of a part of the start, and what it found."""
     own = {"KDBENCH_CACHE": str(cache), "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", CLOCK.format(STARTS[part])]
     variables = os.environ | own | {"PYTHONHASHSEED": "0"}
     done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
-    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    return float(said["seconds"]), said.get("found", "")
+    said: dict[str, Any] = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    return {**said, "seconds": float(said["seconds"])}
 
 
 def starts(code: dict[str, Path], cache: Path, turns: int) -> tuple[dict[str, float], bool]:
@@ -118,16 +114,22 @@ def starts(code: dict[str, Path], cache: Path, turns: int) -> tuple[dict[str, fl
     for part in STARTS:
         for side in code:
             started(code[side], part, cache / side)  # fills caches, of bytecode too
-        found: dict[str, list[tuple[float, str]]] = {side: [] for side in code}
-        for turn in range(turns):
-            for side in list(code)[:: 1 if turn % 2 == 0 else -1]:
-                found[side].append(started(code[side], part, cache / side))
-        middle = {side: statistics.median(t for t, _ in found[side]) for side in code}
-        ratios[part] = middle["before"] / middle["after"]
-        equal &= len({what for side in found.values() for _, what in side}) == 1
+
+        def take(side: str, turn: int, part: str = part) -> dict[str, Any]:
+            return started(code[side], part, cache / side)
+
+        found = timed(code, take, turns=turns, keys=["seconds"])
+        ratios[part] = found.ratio("seconds", "before", "after")
+        equal &= alike(found.turns, "found")
+        middle = {side: each["seconds"] for side, each in found.medians.items()}
         times = f"{middle['before']:6.2f} -> {middle['after']:5.2f} s of a core"
         print(f"{part:16s} {times}, {ratios[part]:.1f} times as fast (medians)", flush=True)
     return ratios, equal
+
+
+def alike(turns: dict[str, list[Mapping[str, Any]]], key: str) -> bool:
+    """Whether all turns of both sides say the same."""
+    return len({row.get(key) for rows in turns.values() for row in rows}) == 1
 
 
 def main() -> None:
@@ -155,18 +157,18 @@ def main() -> None:
         given = ["--suite", options.suite, "--set", f"train.steps={options.steps}"]
         given += [word for text in options.set for word in ("--set", text)]
         for method in () if options.starts else options.methods.split(","):
-            arguments = [*given, "--method", method]
-            trained(code["before"], arguments, place / f"{method}-first", cache)
-            found: dict[str, list[Trained]] = {side: [] for side in sides}
-            for turn in range(options.turns):
-                for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-                    runs = place / f"{method}-{side}-{turn}"
-                    found[side].append(trained(code[side], arguments, runs, cache))
-                    ms, digest = found[side][-1]
-                    print(f"{method:12s} turn {turn + 1} {side:6s} {ms:7.1f} ms a step, {digest}")
-            middle = {s: statistics.median(t.step_ms for t in found[s]) for s in sides}
-            ratios[method] = middle["before"] / middle["after"]
-            same = len({t.digest for side in found.values() for t in side}) == 1
+            trained(code["before"], [*given, "--method", method], place / f"{method}-first", cache)
+
+            def take(side: str, turn: int, method: str = method) -> dict[str, Any]:
+                runs = place / f"{method}-{side}-{turn}"
+                one = trained(code[side], [*given, "--method", method], runs, cache)
+                said = f"{one['ms']:7.1f} ms a step, {one['digest']}"
+                print(f"{method:12s} turn {turn + 1} {side:6s} {said}", flush=True)
+                return one
+
+            found = timed(sides, take, turns=options.turns, keys=["ms"])
+            ratios[method] = found.ratio("ms", "before", "after")
+            same = alike(found.turns, "digest")
             equal &= same
             words = "the same bytes" if same else "OTHER BYTES"
             print(f"{method:12s} {ratios[method]:.2f} times as fast (medians), {words}", flush=True)

@@ -10,14 +10,17 @@ the development set included. Students agree to rounding, so the last losses are
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.store import read_records
+
+sys.path.insert(0, str(Path(__file__).parent))
+from turns import timed
 
 KDBENCH = [sys.executable, "-c", "from kdbench.harness.cli import main; main()"]
 SIDES = {"kept": "2", "computed": "0"}
@@ -51,20 +54,17 @@ def main() -> None:
         cache = Path(folder) / "cache"
         trained(["--suite", options.suite, "--method", "sft"], Path(folder) / "first", cache, "0")
         for method in options.methods.split(","):
-            seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-            for turn in range(options.turns):
-                for side in list(SIDES)[:: 1 if turn % 2 == 0 else -1]:
-                    arguments = ["--suite", options.suite, "--method", method]
-                    runs = Path(folder) / f"{method}-{side}-{turn}"
-                    row = trained(arguments, runs, cache, SIDES[side])
-                    seconds[side].append(row.wall_s)
-                    print(
-                        f"{method:14s} turn {turn + 1} {side:9s} {row.wall_s:6.1f} s, "
-                        f"step {row.step}, loss {row.loss:.4f}",
-                        flush=True,
-                    )
-            middle = {side: statistics.median(times) for side, times in seconds.items()}
-            ratios[method] = middle["computed"] / middle["kept"]
+
+            def take(side: str, turn: int, method: str = method) -> dict[str, Any]:
+                arguments = ["--suite", options.suite, "--method", method]
+                runs = Path(folder) / f"{method}-{side}-{turn}"
+                row = trained(arguments, runs, cache, SIDES[side])
+                said = f"{row.wall_s:6.1f} s, step {row.step}, loss {row.loss:.4f}"
+                print(f"{method:14s} turn {turn + 1} {side:9s} {said}", flush=True)
+                return {"wall_s": row.wall_s}
+
+            found = timed(SIDES, take, turns=options.turns, keys=["wall_s"])
+            ratios[method] = found.ratio("wall_s", "computed", "kept")
             print(f"{method:14s} kept is {ratios[method]:.2f} times as fast (medians)", flush=True)
     if options.json:
         print(json.dumps(ratios))

@@ -8,10 +8,10 @@ it: the norm of the difference over that of the exact one, and the cosine betwee
 """
 
 import argparse
-import json
-import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from kdbench.trainers.head.tiles import tiled_sum
 from kdbench.trainers.models import PRUNE, load_model, load_tokenizer, prune
 from kdbench.trainers.objectives import divergences as d
 from kdbench.trainers.types import Sequence
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import dolly, ids_of
 
 OBJECTIVES: dict[str, Callable[..., Any]] = {
     "forward KL": d.forward_kl,
@@ -40,23 +43,12 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
 KEPT = (8, 64, 512)
 
 
-def rows_of(tokenizer: Any, count: int) -> list[Sequence]:
+def rows_of(tokenizer: Any) -> Iterator[Sequence]:
     """Prompts and answers with their end token."""
-    rows = []
-    with (Path(os.environ["KDBENCH_DATA"]) / "dolly" / "train.jsonl").open(
-        encoding="utf-8"
-    ) as lines:
-        for line in lines:
-            example = json.loads(line)
-            prompt, answer = (
-                tokenizer(example[name], add_special_tokens=False)["input_ids"]
-                for name in ("prompt", "output")
-            )
-            if len(prompt) + len(answer) < 400:
-                rows.append(Sequence(tuple(prompt), (*answer, tokenizer.eos_token_id)))
-            if len(rows) == count:
-                break
-    return rows
+    for example in dolly("train"):
+        prompt, answer = (ids_of(tokenizer, example[name]) for name in ("prompt", "output"))
+        if len(prompt) + len(answer) < 400:
+            yield Sequence(tuple(prompt), (*answer, tokenizer.eos_token_id))
 
 
 def gradient(
@@ -98,7 +90,7 @@ def main() -> None:
     student = prune(teacher, int(found.group(1))) if found else load_model(asked.student)
     tokenizer = load_tokenizer(asked.teacher)
     vocab = max(tokenizer.get_vocab().values()) + 1
-    rows = rows_of(tokenizer, asked.rows)
+    rows = list(islice(rows_of(tokenizer), asked.rows))
     hidden, target = states(student, rows)
     other, _ = states(teacher, rows)
     own, its = head_of(student.requires_grad_(False), vocab), head_of(teacher, vocab)

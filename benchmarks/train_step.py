@@ -10,18 +10,27 @@ first step of a process is not timed. Tokens are non-padding ones; memory is the
 while training.
 """
 
-import argparse
 import json
-import os
 import sys
 import tempfile
-import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from turns import BATCH, LR, Recorder, in_turns, pruned
+from made import (
+    BATCH,
+    clocked,
+    dolly,
+    first,
+    ids_of,
+    own_settings,
+    pair_of,
+    peer_settings,
+    training,
+)
+from turns import Recorder, begin, in_turns, step_options
 
 MAX_TOKENS = 512
 SHORT = 96
@@ -30,34 +39,22 @@ MIXES = ("in_order", "short")
 Row = tuple[list[int], list[int]]
 
 
-def rows_of(mix: str, count: int, tokenizer: Any) -> list[Row]:
-    """(prompt ids, answer ids with end token) of the first ``count`` rows of the mix."""
-    path = Path(os.environ["KDBENCH_DATA"]) / "dolly" / "train.jsonl"
-    rows: list[Row] = []
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            example = json.loads(line)
-            prompt = tokenizer(example["prompt"], add_special_tokens=False)["input_ids"]
-            answer = tokenizer(example["output"], add_special_tokens=False)["input_ids"]
-            answer = [*answer, tokenizer.eos_token_id][: MAX_TOKENS - len(prompt)]
-            if not answer or (mix == "short" and len(prompt) + len(answer) > SHORT):
-                continue
-            rows.append((prompt, answer))
-            if len(rows) == count:
-                return rows
-    raise SystemExit(f"{path} has only {len(rows)} rows for the mix {mix!r}; use fewer --steps")
+def rows_of(mix: str, tokenizer: Any) -> Iterator[Row]:
+    """(prompt ids, answer ids with end token) of the rows of a mix."""
+    for example in dolly("train"):
+        prompt, answer = (ids_of(tokenizer, example[name]) for name in ("prompt", "output"))
+        answer = [*answer, tokenizer.eos_token_id][: MAX_TOKENS - len(prompt)]
+        if answer and (mix != "short" or len(prompt) + len(answer) <= SHORT):
+            yield prompt, answer
 
 
 def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
     """Our loop, as ``kdbench train`` runs it."""
-    import torch
     from accelerate import Accelerator
 
-    from kdbench.trainers.assemble import Parts, assemble
     from kdbench.trainers.method import Context, Stream
     from kdbench.trainers.methods.fkd import ForwardKD
-    from kdbench.trainers.models import Vocabulary, load_model, load_tokenizer
-    from kdbench.trainers.optim import Recipe
+    from kdbench.trainers.models import Vocabulary
     from kdbench.trainers.types import Sequence
 
     class InOrder(ForwardKD):
@@ -68,43 +65,20 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
         def window(self, ctx: Context, step: int) -> Any:
             return (Stream.of("response", ctx.train[step * BATCH : (step + 1) * BATCH]),)
 
-    student = pruned(teacher_path)  # first: where weights lie is worth 3% of a step
-    tokenizer = load_tokenizer(teacher_path)
-    teacher = load_model(teacher_path, dtype=torch.bfloat16)
+    student, teacher, tokenizer = pair_of(teacher_path)
     vocab = teacher.config.vocab_size  # TRL compares all columns
     recorder = Recorder()
-    recipe = Recipe(
-        steps=steps,
-        batch_size=BATCH,
-        lr=LR,
-        schedule="constant",
-        weight_decay=0.0,
-        clip=1.0,
-        dropout=False,
-        teacher_memory_gb=0.0,  # every row is read once
-        save_every=10**9,
-        select="last",
-        micro_tokens=BATCH * MAX_TOKENS,
-        precision="bf16",
-    )
-    with tempfile.TemporaryDirectory() as out:
-        loop = assemble(
-            Parts(
-                recipe=recipe,
-                method=InOrder(InOrder.Config(kd_ratio=1.0)),
-                student=student,
-                teacher=teacher,
-                vocabulary=Vocabulary(vocab, (tokenizer.eos_token_id,), tokenizer.eos_token_id),
-                tokenizer=tokenizer,
-                train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
-                text=(),
-                answers=Path(out) / "unused.jsonl",
-                decode_rows=1,
-                decode_chunk=1,
-                out=Path(out),
-                accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
-            )
-        )
+    with training(
+        # every row is read once, so nothing of the teacher is remembered
+        recipe=own_settings(steps, teacher_memory_gb=0.0, micro_tokens=BATCH * MAX_TOKENS),
+        method=InOrder(InOrder.Config(kd_ratio=1.0)),
+        student=student,
+        teacher=teacher,
+        vocabulary=Vocabulary(vocab, (tokenizer.eos_token_id,), tokenizer.eos_token_id),
+        tokenizer=tokenizer,
+        train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
+        accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
+    ) as loop:
         loop.show = lambda state, row: recorder.step(row.loss)
         loop.run()
     return recorder
@@ -131,82 +105,38 @@ def peer(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
 
     Its teacher, too, is loaded in bfloat16, and gradient checkpointing is off: both make it faster.
     """
-    import torch
+    from datasets import Dataset
     from torch.utils.data import DataLoader
-    from transformers import TrainerCallback
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    from kdbench.trainers.models import load_model, load_tokenizer
-
-    student = pruned(teacher_path)
-    teacher = load_model(teacher_path, dtype=torch.bfloat16)
-    tokenizer = load_tokenizer(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path)
     tokenizer.pad_token = tokenizer.eos_token
     recorder = Recorder()
     collator = partial(collate, pad_id=tokenizer.pad_token_id)
 
-    class InOrder(GKDTrainer):  # type: ignore[misc]
+    class InOrder(clocked(GKDTrainer, recorder)):  # type: ignore[misc]
         def get_train_dataloader(self) -> Any:
             return DataLoader(rows, batch_size=BATCH, shuffle=False, collate_fn=collator)
 
-        def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-            self.loss_of_step = super().training_step(*args, **kwargs)
-            return self.loss_of_step
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            recorder.step(float(trainer.loss_of_step))
-
     with tempfile.TemporaryDirectory() as out:
-        arguments = GKDConfig(
-            output_dir=out,
-            max_steps=steps,
-            per_device_train_batch_size=BATCH,
-            lmbda=0.0,
-            beta=0.0,
-            learning_rate=LR,
-            lr_scheduler_type="constant",
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            bf16=True,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-        )
+        arguments = GKDConfig(**peer_settings(steps, out), lmbda=0.0, beta=0.0)
         trainer = InOrder(
             model=student,
             teacher_model=teacher,
             args=arguments,
             processing_class=tokenizer,
-            train_dataset=_as_dataset(rows),
+            train_dataset=Dataset.from_list([{"input_ids": [*p, *a]} for p, a in rows]),
             data_collator=collator,
-            callbacks=[Clock()],
         )
         trainer.train()
     return recorder
 
 
-def _as_dataset(rows: list[Row]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_list([{"input_ids": [*p, *a]} for p, a in rows])
-
-
-def child(side: str, mix: str, teacher: str, steps: int, threads: int) -> None:
+def child(side: str, mix: str, teacher: str, steps: int) -> None:
     """One turn of one side; prints its numbers as the last line."""
-    import torch
-    from transformers.utils import logging
-
     from kdbench.trainers.models import load_tokenizer
 
-    logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    rows = rows_of(mix, steps * BATCH, load_tokenizer(teacher))
+    rows = first(steps * BATCH, rows_of(mix, load_tokenizer(teacher)))
     recorder = {"ours": ours, "peer": peer}[side](teacher, rows, steps)
     tokens = [
         sum(len(p) + len(a) for p, a in rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)
@@ -214,30 +144,16 @@ def child(side: str, mix: str, teacher: str, steps: int, threads: int) -> None:
     print(json.dumps(recorder.report(tokens)))
 
 
-def compare(mix: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turns on one mix."""
-    passed = ["--teacher", args.teacher, "--steps", str(args.steps), "--mix", mix]
-    passed += ["--threads", str(args.threads)]
-    return in_turns(__file__, mix, passed, turns=args.turns, threads=args.threads)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--teacher", required=True, help="folder or hub id of the teacher")
-    parser.add_argument("--turns", type=int, default=3, help="turns of each side a mix")
-    parser.add_argument("--steps", type=int, default=6, help="steps a turn; the first is not timed")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser = step_options(__doc__, steps=6)
     parser.add_argument("--mix", choices=MIXES, help="only this mix of rows")
-    parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if "KDBENCH_DATA" not in os.environ:
-        raise SystemExit("set KDBENCH_DATA to the folder that holds dolly/train.jsonl")
     if args.child:
-        child(args.child, args.mix, args.teacher, args.steps, args.threads)
+        begin(args.threads)
+        child(args.child, args.mix, args.teacher, args.steps)
         return
     mixes = [args.mix] if args.mix else list(MIXES)
-    found = {mix: compare(mix, args) for mix in mixes}
+    found = {mix: in_turns(__file__, mix, args, "--mix", mix) for mix in mixes}
     if args.json:
         first = found[mixes[0]]
         print(

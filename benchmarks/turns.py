@@ -1,5 +1,6 @@
-"""Two sides in turns, each turn in a process of its own: what step benchmarks share."""
+"""Two sides in turns, medians over them, and what a turn in a process of its own says of itself."""
 
+import argparse
 import json
 import os
 import resource
@@ -7,12 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-BATCH = 8
-LR = 1e-5
 KEYS = (
     "tokens_per_second",
     "seconds_per_step",
@@ -69,13 +69,72 @@ class Recorder:
         }
 
 
-def pruned(teacher_path: str) -> Any:
-    """The student: 8 evenly spaced layers of the teacher, float32."""
+class Timed(NamedTuple):
+    """Sides in turns.
+
+    Attributes:
+        turns: what each said, in order.
+        medians: over them, of each side by key.
+    """
+
+    turns: dict[str, list[Mapping[str, Any]]]
+    medians: dict[str, dict[str, float]]
+
+    def ratio(self, key: str, side: str, other: str) -> float:
+        """One side's median over another's."""
+        return self.medians[side][key] / self.medians[other][key]
+
+
+def timed(
+    sides: Iterable[str],
+    take: Callable[[str, int], Mapping[str, Any]],
+    *,
+    turns: int,
+    keys: Sequence[str],
+) -> Timed:
+    """Sides take turns, and who begins changes with each, so that a drift of the machine hits all alike.
+
+    Args:
+        sides: their names; the first begins the first turn.
+        take: a side's turn, by the turn's number from 0.
+        turns: of each side.
+        keys: of what a turn says, the numbers.
+    """
+    order = list(sides)
+    found: dict[str, list[Mapping[str, Any]]] = {side: [] for side in order}
+    for turn in range(turns):
+        for side in order[:: -1 if turn % 2 else 1]:
+            found[side].append(take(side, turn))
+    medians = {
+        side: {key: statistics.median(row[key] for row in rows) for key in keys}
+        for side, rows in found.items()
+    }
+    return Timed(found, medians)
+
+
+def step_options(doc: str | None, *, steps: int) -> argparse.ArgumentParser:
+    """Options of a benchmark whose turns are steps of training."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--teacher", required=True, help="folder or hub id of the teacher")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
+    parser.add_argument(
+        "--steps", type=int, default=steps, help="steps a turn; the first is not timed"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    return parser
+
+
+def begin(threads: int) -> None:
+    """What a turn does first in its process."""
     import torch
+    from transformers.utils import logging
 
-    from kdbench.trainers.models import load_model, prune
-
-    return prune(load_model(teacher_path, dtype=torch.float32), 8)
+    logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
 
 
 def child_process(script: str, side: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
@@ -90,34 +149,34 @@ def child_process(script: str, side: str, arguments: Sequence[str], threads: int
 
 
 def in_turns(
-    script: str, name: str, arguments: Sequence[str], *, turns: int, threads: int, peer: bool = True
+    script: str, name: str, asked: argparse.Namespace, *arguments: str, peer: bool = True
 ) -> dict[str, Any]:
     """Medians of both sides over their turns, and ours over the peer's.
 
     Args:
         script: file of the benchmark; takes ``--child ours`` and ``--child peer``.
         name: printed before each line.
-        arguments: passed on to it.
-        turns: of each side.
-        threads: of a side.
+        asked: its `step_options`.
+        arguments: passed on to it beside these.
         peer: whether there is another side.
     """
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []} if peer else {"ours": []}
-    for number in range(turns):
-        for side in list(found) if number % 2 == 0 else reversed(list(found)):
-            result = child_process(script, side, arguments, threads)
-            found[side].append(result)
-            print(
-                f"{name:9} turn {number + 1} {side:5} {result['tokens_per_second']:8.1f} tokens/s"
-                f" {result['seconds_per_step']:7.3f} s/step"
-                f" ({result['cpu_seconds_per_step']:.3f} of cores)"
-                f" {result['peak_memory_mb']:8.0f} MiB peak"
-                f" (+{result['increase_mb']:.0f} over loaded models)",
-                flush=True,
-            )
+    passed = [f"--{key}={getattr(asked, key)}" for key in ("teacher", "steps", "threads")]
+
+    def take(side: str, turn: int) -> dict[str, Any]:
+        result = child_process(script, side, [*passed, *arguments], asked.threads)
+        print(
+            f"{name:9} turn {turn + 1} {side:5} {result['tokens_per_second']:8.1f} tokens/s"
+            f" {result['seconds_per_step']:7.3f} s/step"
+            f" ({result['cpu_seconds_per_step']:.3f} of cores)"
+            f" {result['peak_memory_mb']:8.0f} MiB peak"
+            f" (+{result['increase_mb']:.0f} over loaded models)",
+            flush=True,
+        )
+        return result
+
+    found = timed(["ours", "peer"][: 1 + peer], take, turns=asked.turns, keys=KEYS)
     sides: dict[str, Any] = {
-        s: {k: statistics.median(turn[k] for turn in t) for k in KEYS} | {"losses": t[0]["losses"]}
-        for s, t in found.items()
+        s: {**found.medians[s], "losses": t[0]["losses"]} for s, t in found.turns.items()
     }
     for side in sides:
         print(f"{name:9} losses {side} " + " ".join(f"{x:.4f}" for x in sides[side]["losses"]))
@@ -125,11 +184,11 @@ def in_turns(
         return sides
     ours, other = sides["ours"], sides["peer"]
     ratio = {
-        "tokens_per_second": ours["tokens_per_second"] / other["tokens_per_second"],
-        "step": other["seconds_per_step"] / ours["seconds_per_step"],
-        "cpu_step": other["cpu_seconds_per_step"] / ours["cpu_seconds_per_step"],
-        "peak_memory": ours["peak_memory_mb"] / other["peak_memory_mb"],
-        "memory_increase": ours["increase_mb"] / other["increase_mb"],
+        "tokens_per_second": found.ratio("tokens_per_second", "ours", "peer"),
+        "step": found.ratio("seconds_per_step", "peer", "ours"),
+        "cpu_step": found.ratio("cpu_seconds_per_step", "peer", "ours"),
+        "peak_memory": found.ratio("peak_memory_mb", "ours", "peer"),
+        "memory_increase": found.ratio("increase_mb", "ours", "peer"),
     }
     gaps = [abs(a - b) / abs(b) for a, b in zip(ours["losses"], other["losses"], strict=True)]
     print(
