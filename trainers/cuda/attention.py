@@ -69,7 +69,9 @@ def attend(
         raise NotImplementedError("the kernel for variable lengths has no dropout")
     half = _arithmetic(query_PHd.device.type, query_PHd.dtype)
     mixed = varlen.varlen_attn(
-        *(x.to(half) for x in (query_PHd, key_PHd, value_PHd)),
+        query_PHd.to(half),
+        key_PHd.to(half),
+        value_PHd.to(half),
         spans.edges,
         spans.edges,
         spans.longest,
