@@ -179,7 +179,8 @@ def _still_true(tuning: Tree | None, said: Tree, above: Tree) -> Tree | None:
     if not tuning or tuning.get("by") != "search" or "by" in above.get("tuning", {}):
         return tuning
     changed = {section: _without_free(above.get(section)) for section in _TRAINING}
-    if all(_holds(said.get(section), asked) for section, asked in changed.items() if asked):
+    asked = {section: value for section, value in changed.items() if value}
+    if merge(said, asked) == said:
         return tuning
     kept = {key: value for key, value in tuning.items() if key not in {"by", "share"}}
     return kept | {
@@ -191,14 +192,6 @@ def _without_free(asked: Any) -> Any:
     if not isinstance(asked, Mapping):
         return asked
     return {key: value for key, value in asked.items() if key not in FREE}
-
-
-def _holds(said: Any, asked: Any) -> bool:
-    """Whether what is asked for is what is said already."""
-    if isinstance(asked, Mapping):
-        there = said if isinstance(said, Mapping) else {}
-        return all(key in there and _holds(there[key], value) for key, value in asked.items())
-    return bool(said == asked)
 
 
 def overlay(

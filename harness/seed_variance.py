@@ -119,52 +119,66 @@ class _Blocks(NamedTuple):
     number_M: Array
 
 
-def without_shared(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> list[Array]:
-    """Each row's means less what their seeds do to all rows alike (least squares over rows and seeds)."""
-    row_N, seed_N, y_N = _flat(means, seeds)
-    if not len(y_N):
-        return list(means)
-    rows, luck = np.eye(len(means))[row_N], np.eye(int(seed_N.max()) + 1)[seed_N]
-    found = np.linalg.lstsq(np.hstack([rows, luck]), y_N, rcond=None)[0][len(means) :]
-    kept_N = y_N - luck @ (found - found.mean())
-    return [kept_N[row_N == i] for i in range(len(means))]
+class _Fit(NamedTuple):
+    """Row + seed, by least squares over N trainings."""
+
+    row_NM: Array
+    """1 where a training is the row's."""
+    seed_NS: Array
+    y_N: Array
+    effect_M: Array
+    effect_S: Array
+    rank: int
+
+    @property
+    def rest_N(self) -> Array:
+        """What neither row nor seed says."""
+        return np.asarray(self.y_N - self.row_NM @ self.effect_M - self.seed_NS @ self.effect_S)
 
 
-def _flat(
-    means: Sequence[Array], seeds: Sequence[Sequence[object]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
-    """Row, seed and mean of each training; the seeds numbered as they come."""
+def _fit(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> _Fit | None:
+    """Fits row + seed; None without any value."""
     known: dict[object, int] = {}
     row_N = [i for i, row in enumerate(means) for _ in row]
     seed_N = [known.setdefault(seed, len(known)) for own in seeds for seed in own]
-    y_N = np.concatenate([np.asarray(row, dtype=float) for row in means]) if row_N else np.zeros(0)
-    return np.array(row_N, dtype=np.int64), np.array(seed_N, dtype=np.int64), y_N
+    if not row_N:
+        return None
+    y_N = np.concatenate([np.asarray(row, dtype=float) for row in means])
+    row_NM, seed_NS = np.eye(len(means))[row_N], np.eye(len(known))[seed_N]
+    effects, _, rank, _ = np.linalg.lstsq(np.hstack([row_NM, seed_NS]), y_N, rcond=None)
+    return _Fit(row_NM, seed_NS, y_N, effects[: len(means)], effects[len(means) :], int(rank))
+
+
+def without_shared(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> list[Array]:
+    """Each row's means less what their seeds do to all rows alike."""
+    fit = _fit(means, seeds)
+    if fit is None:
+        return list(means)
+    kept_N = fit.y_N - fit.seed_NS @ (fit.effect_S - fit.effect_S.mean())
+    return [kept_N[fit.row_NM[:, i] > 0] for i in range(len(means))]
 
 
 def _blocks(
     means: Sequence[Array], kind: NDArray[np.bool_], seeds: Sequence[Sequence[object]]
 ) -> _Blocks | None:
     """Row + seed + rest, where rows share seeds and enough is left to know the rest by."""
-    part = [i for i in range(len(means)) if kind[i]]
-    row_N, seed_N, y_N = _flat([means[i] for i in part], [seeds[i] for i in part])
-    if not len(row_N):
+    part = [i for i in range(len(means)) if kind[i] and len(means[i])]
+    fit = _fit([means[i] for i in part], [seeds[i] for i in part])
+    if fit is None:
         return None
-    rows = np.eye(len(part))[row_N]
-    design = np.hstack([rows, np.eye(int(seed_N.max()) + 1)[seed_N]])
-    coefficients, _, rank, _ = np.linalg.lstsq(design, y_N, rcond=None)
-    df, shared_df = len(y_N) - int(rank), int(rank) - len(part)
-    number = rows.sum(axis=0)
+    df, shared_df = len(fit.y_N) - fit.rank, fit.rank - len(part)
     if df < MIN_DF or shared_df < 1:
         return None
-    rest_N = y_N - design @ coefficients
-    within = float(((y_N - rows @ (rows.T @ y_N / number)) ** 2).sum()) / (len(y_N) - len(part))
+    number = fit.row_NM.sum(axis=0)
+    within_N = fit.y_N - fit.row_NM @ (fit.row_NM.T @ fit.y_N / number)
+    within = float((within_N**2).sum()) / (len(fit.y_N) - len(part))
     # seeds are always taken out, not only where they are seen: of two variances the smaller is too small
-    shared = max(within - float((rest_N**2).sum()) / df, 0.0)
+    shared = max(within - float((fit.rest_N**2).sum()) / df, 0.0)
     own, df_M = np.zeros(len(means)), np.zeros(len(means))
-    df_M[part] = (number - 1) * df / (len(y_N) - len(part))
-    squares = rows.T @ rest_N**2
+    df_M[part] = (number - 1) * df / (len(fit.y_N) - len(part))
+    squares = fit.row_NM.T @ fit.rest_N**2
     own[part] = np.divide(squares, df_M[part], out=np.zeros(len(part)), where=df_M[part] > 0)
-    weight = rows.T @ np.eye(int(seed_N.max()) + 1)[seed_N] / number[:, None]
+    weight = fit.row_NM.T @ fit.seed_NS / number[:, None]
     apart_MS = np.zeros((len(means), weight.shape[1]))
     apart_MS[part] = weight - 1 / weight.shape[1]
     number_M = np.array([max(len(row), 1) for row in means], dtype=float)

@@ -66,11 +66,11 @@ class CRILD(Method):
             sums = micro.sum(word_kd, teacher=True, kd_ratio=self.config.kd_ratio)
             idle = 0 * self.projector.weight.sum()  # ranks expect every gradient
             return sums | {"loss": sums["loss"] + idle}
-        own, owner = micro.student_hidden_ND, micro.packed.owner_N
+        own = micro.student_hidden_ND
         square = (self.projector(own) - micro.teacher_hidden().to(own.dtype)).square().mean(-1)
         # every example is in two pairs
         ild = (micro.sum_by_sequence(square) / micro.lengths()).sum() / 2
-        pairs = [_pair(micro, own, owner, i) for i in range(0, len(micro.packed.sequences), 2)]
+        pairs = _pairs(micro, own)
         states = micro.student_backbone([pair.mix_TD for pair in pairs])
         parts = (consistency(pair, read_TD) for pair, read_TD in zip(pairs, states, strict=True))
         mixed = sum(parts, own.new_zeros(()))
@@ -96,17 +96,23 @@ class _Pair(NamedTuple):
     share: Tensor
 
 
-def _pair(micro: MicroBatch, own: Tensor, owner: Tensor, i: int) -> _Pair:
-    """Sequences i and i + 1; the shorter one padded by zero embeddings."""
-    inputs = micro.inputs()[i : i + 2]
-    hidden = [own[owner == j].detach() for j in (i, i + 1)]
-    share = micro.packed.columns["share"][owner == i][0].to(own.dtype)
-    length = max(len(ids) for ids in inputs)
-    one, other = (
-        nn.functional.pad(micro.embed(ids), (0, 0, 0, length - len(ids))) for ids in inputs
-    )
-    mix_TD = share * one + (1 - share) * other
-    return _Pair(mix_TD, [len(ids) for ids in inputs], hidden, share)
+def _pairs(micro: MicroBatch, own_ND: Tensor) -> list[_Pair]:
+    """Sequences 0 and 1, 2 and 3, …; the shorter one of each padded by zero embeddings."""
+    counts = micro.lengths().tolist()
+    hidden = own_ND.detach().split(counts)
+    share = [part[0] for part in micro.packed.columns["share"].to(own_ND.dtype).split(counts)]
+    inputs = micro.inputs()
+    pairs = []
+    for i in range(0, len(inputs), 2):
+        length = max(len(ids) for ids in inputs[i : i + 2])
+        one, other = (
+            nn.functional.pad(micro.embed(ids), (0, 0, 0, length - len(ids)))
+            for ids in inputs[i : i + 2]
+        )
+        mix_TD = share[i] * one + (1 - share[i]) * other
+        lengths = [len(ids) for ids in inputs[i : i + 2]]
+        pairs.append(_Pair(mix_TD, lengths, list(hidden[i : i + 2]), share[i]))
+    return pairs
 
 
 def consistency(pair: _Pair, states_TD: Tensor) -> Tensor:
