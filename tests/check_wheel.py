@@ -15,6 +15,7 @@ from pathlib import Path
 FOLDERS = ("harness", "trainers", "tasks", "reports")
 TOP = "harness/package/"
 KINDS = {".py", ".typed", ".yaml", ".html", ".csv", ".jinja", ".css", ".js"}
+KINDS |= {".json", ".done", ".safetensors"}  # trainings that come with kdbench
 NAME = re.compile(r"kdbench(-[\w.]+\.dist-info)?")
 
 

@@ -69,12 +69,12 @@ def test_it_is_told_what_to_do_and_its_lines_are_shown(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doing(monkeypatch, "print('a library'); print(json.dumps({'line': str(asked['work'])}))")
-    with beside.beside(session, "init", "answers"):
+    with beside.beside(session, "answers", "references"):
         assert torch.get_num_threads() == 1
         looked(session)
         assert torch.get_num_threads() == 2  # it is done: its thread is ours again
     assert isinstance(session.progress, Heard)
-    assert session.progress.lines == ["['init', 'answers']"]
+    assert session.progress.lines == ["['answers', 'references']"]
     assert session.meanwhile is None
 
 
@@ -83,7 +83,7 @@ def test_its_sentence_ends_both(
     session: Session, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:
     doing(monkeypatch, f"print(json.dumps({{'error': 'no room', 'code': {code}}})); exit({code})")
-    with pytest.raises(kind, match=r"^no room$"), beside.beside(session, "init"):
+    with pytest.raises(kind, match=r"^no room$"), beside.beside(session, "answers"):
         looked(session)
     assert torch.get_num_threads() == 2
 
@@ -93,7 +93,7 @@ def test_one_that_dies_is_not_needed(session: Session, monkeypatch: pytest.Monke
         monkeypatch,
         "import os; print('out of luck', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
     )
-    with beside.beside(session, "init"):
+    with beside.beside(session, "answers"):
         looked(session)
     assert isinstance(session.progress, Heard)
     (line,) = session.progress.lines
@@ -105,7 +105,7 @@ def test_it_ends_with_the_block(session: Session, monkeypatch: pytest.MonkeyPatc
         monkeypatch,
         "import os, time; print(json.dumps({'line': str(os.getpid())}), flush=True); time.sleep(60)",
     )
-    with pytest.raises(KeyboardInterrupt), beside.beside(session, "init"):
+    with pytest.raises(KeyboardInterrupt), beside.beside(session, "answers"):
         assert isinstance(session.progress, Heard)
         while not session.progress.lines:
             time.sleep(0.02)
@@ -119,11 +119,11 @@ def test_nothing_is_started_where_there_is_nothing_to_share(
 ) -> None:
     doing(monkeypatch, "raise SystemExit('must not run')")
     torch.set_num_threads(1)
-    with beside.beside(session, "init"):
+    with beside.beside(session, "answers"):
         assert session.meanwhile is None
     torch.set_num_threads(2)
     monkeypatch.setattr(beside, "WORTH", 1000)
-    with beside.beside(session, "init"):
+    with beside.beside(session, "answers"):
         assert session.meanwhile is None
 
 
@@ -173,5 +173,5 @@ def test_the_same_bytes_with_and_without_it_killed_or_not(tmp_path: Path) -> Non
 
 
 def test_what_is_asked_is_plain_data(session: Session) -> None:
-    asked = json.loads(json.dumps(beside._asked(session, ("init",))))
+    asked = json.loads(json.dumps(beside._asked(session, ("answers",))))
     assert type(session.config).model_validate(asked["config"]) == session.request.config

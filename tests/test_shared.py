@@ -19,15 +19,17 @@ from kdbench.harness.config import Request, TrainConfig
 from kdbench.harness.contents import HUB_FILES, TOKENIZER_FILES, tokenizer_fingerprint
 from kdbench.harness.files.records import IdentityRecord, ModelRef
 from kdbench.harness.files.rows import drop_lines
-from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.files.store import append_rows, read_rows, write_json
 from kdbench.harness.identity import Contents
 from kdbench.harness.progress import Progress
 from kdbench.harness.resolve import resolve
+from kdbench.harness.runner import prepare
 from kdbench.harness.runner.jobs import teacher_samples
 from kdbench.harness.runner.models import Located, base_student
 from kdbench.harness.runner.prepare import Prepared, world_data
-from kdbench.harness.runner.rows import Rows
+from kdbench.harness.runner.published import published, take_published
+from kdbench.harness.runner.rows import Rows, load_rows
 from kdbench.harness.session import Session, open_session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import teacher_training
@@ -277,3 +279,43 @@ def test_ranks_agree_on_what_is_trained_and_have_one_precision(tmp_path: Path) -
         assert place == "(0, 2)"
         assert failed == "Damaged rank 0 is at its end"
         assert "has one precision" in sentence
+
+
+# -- what comes with kdbench -----------------------------------------------------------------------
+
+
+def test_the_default_suite_s_teacher_and_inits_come_with_kdbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "train", lambda *_: pytest.fail("it would be trained"))
+    rows = load_rows(resolve(suite="mini", method="sft"), None)
+    for seed in (10, 20, 30, 40, 50):
+        config = resolve(suite="mini", method="sft", flags={"train.seed": seed})
+        request = Request(config=config, runs_dir=tmp_path, cache_dir=tmp_path, device="cpu")
+        session = open_session(request, Progress(quiet=True))
+        base = base_student(session, session.config, None)
+        sft, tokenizer = session.config.init_sft, load_tokenizer(base.ref)
+        start = prepare._shared_sft(session, "init", sft, base, rows, tokenizer)
+        assert published(Path(base.ref)).is_dir()
+        for one in (prepare.raw_teacher(session), start):
+            training = Training(Path(one.ref).parent)
+            assert training.settled() and published(training.path).is_dir()
+
+
+def test_what_comes_with_kdbench_is_taken_again_where_it_was_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, out = Training(tmp_path / "given"), Training(tmp_path / "cache" / "inits" / "name")
+    (given.path / "student").mkdir(parents=True)
+    (given.path / "student" / "config.json").write_text("{}")
+    monkeypatch.setattr("kdbench.harness.runner.published.published", lambda _: given.path)
+    take_published(out)
+    assert not out.path.exists()  # half of one is none
+    given.stage.mark(["student"])
+    take_published(out)
+    assert out.settled()
+    (out.student / "config.json").write_text("[]")
+    said: list[str] = []
+    out.heal(said.append)
+    take_published(out)
+    assert out.settled() and len(said) == 1

@@ -21,8 +21,8 @@ CLEANED = "cleaned"
 """Field of a training's marker: the stamps of weights that were taken away."""
 WEIGHTS = (".safetensors",)
 CACHE = {
-    "teachers": "teachers: fine-tuned, or of the generated world; trained again when a run needs one",
-    "inits": "students after their SFT, from which methods start; trained again when a run needs one",
+    "teachers": "teachers: fine-tuned, or of the generated world; made again when a run needs one",
+    "inits": "students after their SFT, from which methods start; made again when a run needs one",
     "base": "students before any training: pruned, or random by a seed; made again when needed",
     "teacher-answers": "a teacher's answers to training prompts; drawn again when a method needs them",
     "teacher-store": "what a teacher gives at training rows (hidden states); computed again when needed",

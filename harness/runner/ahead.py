@@ -19,18 +19,13 @@ from kdbench.harness.errors import KdbenchError
 from kdbench.harness.progress import Progress
 from kdbench.harness.runner.data import prepare_data
 from kdbench.harness.runner.jobs import method_job
-from kdbench.harness.runner.prepare import init_alone, init_student, prepare, tuned_teacher
+from kdbench.harness.runner.prepare import init_student, prepare, tuned_teacher
 from kdbench.harness.runner.references import evaluate_references
 from kdbench.harness.runner.training import assembled
 from kdbench.harness.session import Session, open_session
 
 NEVER = 1e9
 """Seconds between the lines of a stage of which only the last is shown."""
-
-
-def init(session: Session) -> None:
-    """The init that methods start from."""
-    init_alone(session)
 
 
 def answers(session: Session) -> None:
@@ -57,7 +52,6 @@ def references(session: Session) -> None:
 
 
 WORK: dict[str, Callable[[Session], None]] = {
-    "init": init,
     "answers": answers,
     "references": references,
 }

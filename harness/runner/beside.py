@@ -1,11 +1,10 @@
 """What a run will need later, made by a second process of ours while the first one trains.
 
-The teacher and the init of the generated world do not need each other, and while a student trains, the
-teacher's answers to coming prompts and the reference rows can be made. Two processes of one thread each keep
-two cores busier than one training of small matrices does with two threads. All of it are shared results under
-locks, made by whoever comes first, with the same bytes whatever the number of threads: the second process
-(`kdbench.harness.runner.ahead`) is only another that comes first. When it is gone, for whatever reason, the
-first one makes what is missing.
+While a student trains, the teacher's answers to coming prompts and the reference rows can be made. Two
+processes of one thread each keep two cores busier than one training of small matrices does with two threads.
+All of it are shared results under locks, made by whoever comes first, with the same bytes whatever the number
+of threads: the second process (`kdbench.harness.runner.ahead`) is only another that comes first. When it is
+gone, for whatever reason, the first one makes what is missing.
 
 It lives as long as the block that it was started for, gets half of the threads and gives them back, and is
 told to end when that block ends. One that dies of a kill takes its pipe with it, which ends the other.

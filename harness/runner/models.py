@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from kdbench.harness.identity import identity, model_id
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner.endpoint import card_of
+from kdbench.harness.runner.published import published
 from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
@@ -160,17 +162,18 @@ def base_student(session: Session, config: RunConfig, teacher: Located | None) -
         recipe = identity({"config": text, "tokenizer": teacher.card.tokenizer})
     else:
         return locate(spec, spec)
-    name = identity({"recipe": recipe, "seed": seed}) if seeded else recipe
+    place = session.cached("base", identity({"recipe": recipe, "seed": seed}) if seeded else recipe)
 
     def build(folder: Path) -> None:
-        model, tokenizer = _make_base(spec, seed, teacher)
         with storing(folder):
+            if (source := published(place)).is_dir():
+                shutil.copytree(source, folder, dirs_exist_ok=True)
+                return
+            model, tokenizer = _make_base(spec, seed, teacher)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
-    base = locate(
-        spec, str(build_once(session.cached("base", name), build, say=session.progress.say))
-    )
+    base = locate(spec, str(build_once(place, build, say=session.progress.say)))
     return replace(base, recipe=recipe if seeded else "")
 
 

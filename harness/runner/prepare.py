@@ -29,7 +29,6 @@ from kdbench.harness.identity import (
 )
 from kdbench.harness.provenance import code_state
 from kdbench.harness.registry import recorded_method
-from kdbench.harness.runner.beside import beside
 from kdbench.harness.runner.data import TrainingData, prepare_data
 from kdbench.harness.runner.endpoint import refuse_unfit
 from kdbench.harness.runner.models import (
@@ -44,12 +43,13 @@ from kdbench.harness.runner.models import (
 )
 from kdbench.harness.runner.preflight import check_model, check_pair, say_fit
 from kdbench.harness.runner.probing import room
+from kdbench.harness.runner.published import take_published
 from kdbench.harness.runner.rows import Rows, load_rows
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
-from kdbench.trainers.models import initialise, load_model, load_tokenizer, moved
+from kdbench.trainers.models import initialise, load_model, moved
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
@@ -100,7 +100,7 @@ def prepare(session: Session) -> Prepared:
     data = None
     if world:
         data = check_pair(session, method, rows=rows, tokenizer=mini.build_tokenizer())
-    teacher = raw_teacher(session, *(("init",) if world and config.init_sft else ()))
+    teacher = raw_teacher(session)
     base = base_student(session, config, teacher)
     if world_model(config.pair.student) is None:
         check_model(session, base, "student")
@@ -169,11 +169,8 @@ def check_drift(session: Session, run: RunFolder) -> list[str]:
     return [f"code {sha[:12]}" for sha in state.accepted]
 
 
-def raw_teacher(session: Session, *meanwhile: str) -> Located:
-    """The teacher before fine-tuning; the mini world's is trained on first use and cached.
-
-    ``meanwhile`` is what can be made beside that training, see `kdbench.harness.runner.beside`.
-    """
+def raw_teacher(session: Session) -> Located:
+    """The teacher before fine-tuning; a generated world's comes with kdbench or is trained on first use."""
     if away := behind_endpoint(session.config):
         return away
     ref = session.config.pair.teacher
@@ -201,8 +198,7 @@ def raw_teacher(session: Session, *meanwhile: str) -> Located:
             out=out,
         )
 
-    with beside(session, *(() if _there(session, out) else meanwhile)):
-        return trained(session, ref, out, job, f"teacher of the generated world {size}")
+    return trained(session, ref, out, job, f"teacher of the generated world {size}")
 
 
 def world_data(
@@ -221,7 +217,7 @@ def world_data(
 def trained(
     session: Session, name: str, out: Training, job: Callable[[], Job], holds: str
 ) -> Located:
-    """A shared training, run once by whoever comes first; others wait for it.
+    """A shared training: it comes with kdbench, or whoever comes first runs it and others wait.
 
     Args:
         session: the command.
@@ -235,8 +231,9 @@ def trained(
             if session.is_main:
                 out.heal(session.progress.say)
                 write_text(out.path / HOLDS, f"{holds}\n")
-            session.accelerator().wait_for_everyone()
-            train(session, job())
+                take_published(out)
+            if not _there(session, out):
+                train(session, job())
     return locate(name, str(out.student))
 
 
@@ -269,14 +266,6 @@ def init_student(session: Session, prepared: Prepared) -> Located:
     """The student as the method finds it: after the shared SFT init, or as it is."""
     training, rows, tokenizer = session.config.init_sft, prepared.rows, prepared.tokenizer
     return _shared_sft(session, "init", training, prepared.base, rows, tokenizer)
-
-
-def init_alone(session: Session) -> Located:
-    """`init_student` of the generated world's student, which needs no teacher to be there."""
-    rows = load_rows(session.config, session.request.data_dir)
-    base = base_student(session, session.config, None)
-    training, tokenizer = session.config.init_sft, load_tokenizer(base.ref)
-    return _shared_sft(session, "init", training, base, rows, tokenizer)
 
 
 def _shared_sft(
