@@ -137,15 +137,15 @@ def test_comparison_without_seed_spread_is_the_paired_t_test() -> None:
 
 def test_comparison_of_many_prompts_is_a_t_test_over_seed_means() -> None:
     a = 50 + np.array([[0.0], [1.0], [2.0]]) + np.zeros((1, 500))
-    b = 50 + np.array([[3.0], [5.0], [7.0]]) + np.zeros((1, 500))
+    b = 50 + np.array([[3.0], [4.5], [6.0]]) + np.zeros((1, 500))
     pooled = known(a, b)
     result = comparisons.compare_rows(a, b, pooled)
-    assert pooled.pooled and pooled.spread == pytest.approx(math.sqrt(2.5))
-    assert (result.difference, result.standard_error) == pytest.approx((-4.0, math.sqrt(5 / 3)))
+    assert pooled.pooled and pooled.spread == pytest.approx(math.sqrt(1.625))
+    assert (result.difference, result.standard_error) == pytest.approx((-3.5, math.sqrt(3.25 / 3)))
     assert result.df == 4
-    own = pooled._replace(variance_M=np.array([1.0, 4.0]), df_M=np.array([2.0, 2.0]), pooled=False)
+    own = pooled._replace(variance_M=np.array([1.0, 2.25]), df_M=np.array([2.0, 2.0]), pooled=False)
     welch = comparisons.compare_rows(a, b, own)
-    assert welch.df == pytest.approx((1 / 3 + 4 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2))
+    assert welch.df == pytest.approx((1 / 3 + 3 / 4) ** 2 / ((1 / 3) ** 2 / 2 + (3 / 4) ** 2 / 2))
 
 
 def test_one_student_a_row_is_compared_over_prompts_only() -> None:
@@ -156,7 +156,7 @@ def test_one_student_a_row_is_compared_over_prompts_only() -> None:
 
 
 def test_variances_are_pooled_where_they_are_alike() -> None:
-    alike = [normal(f"row{i}", 5) for i in range(10)]
+    alike = [normal(f"alike{i}", 5) for i in range(10)]
     found = seed_variance(alike, [True] * 10)
     assert found.pooled and found.rows == 10 and set(found.df_M) == {40.0}
     assert found.spread == pytest.approx(math.sqrt(np.mean([np.var(a, ddof=1) for a in alike])))
