@@ -98,10 +98,6 @@ class Session:
         made = self.accelerator()
         return made.process_index, made.num_processes
 
-    def agreed(self, found: bool) -> bool:
-        """What the main rank found."""
-        return self.of_main(lambda: found)
-
     def of_main(self, make: Callable[[], Made]) -> Made:
         """What the main rank makes, on every rank; so is its KdbenchError. See `ranks.of_main`."""
         self.accelerator()  # the ranks meet when it is made

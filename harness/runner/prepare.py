@@ -228,18 +228,22 @@ def trained(
     """
     if not _there(session, out):
         with session.writing(out.path, wait=WAIT):
-            if session.is_main:
-                out.heal(session.progress.say)
-                write_text(out.path / HOLDS, f"{holds}\n")
-                take_published(out)
+            session.of_main(lambda: _mended(session, out, holds))
             if not _there(session, out):
                 train(session, job())
     return locate(name, str(out.student))
 
 
+def _mended(session: Session, out: Training, holds: str) -> None:
+    """What is damaged is taken away; what comes with kdbench is put there."""
+    out.heal(session.progress.say)
+    write_text(out.path / HOLDS, f"{holds}\n")
+    take_published(out)
+
+
 def _there(session: Session, out: Training) -> bool:
     """Whether a shared training is finished, for all ranks alike."""
-    return session.agreed(session.is_main and _usable(out))
+    return session.of_main(lambda: _usable(out))
 
 
 def _usable(out: Training) -> bool:
