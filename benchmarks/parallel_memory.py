@@ -1,23 +1,23 @@
 """Memory of a process when students and teachers are shared among 1, 2 and 4 of them.
 
-    python benchmarks/parallel_memory.py [--width 512] [--layers 8] [--vocab 16000]
+    python benchmarks/parallel_memory.py [--width 512] [--layers 8] [--vocab 16000] [--whole]
 
-Trains a random Llama by forward KD from one twice as wide, some steps on random rows, and prints for each
-number of processes what the first one holds: bytes of weights and of optimiser state (counted), and its
-resident memory after the last step and at its highest, less what it had before a model was made (measured).
+Trains a random Llama by forward KD from one twice as wide, both read from folders, some steps on random
+rows, exports it, and prints for each number of processes what the first one holds: bytes of weights and of
+optimiser state (counted), its resident memory after the last step, and the highest until models were
+loaded, after the steps, and after the export, less what it had before models were read (measured). With
+--whole every process reads models whole, as before they were read by shares.
 """
 
 import argparse
 import ctypes
 import gc
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made import training
-from turns import peak_mb, status_mb
 
 MIB = 2**20
 
@@ -30,66 +30,95 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--vocab", type=int, default=16000)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--worker", action="store_true")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
         work(asked)
         return
     print(
-        "processes | weights MiB | Adam MiB | teacher MiB | resident MiB | highest MiB", flush=True
+        "processes | weights MiB | Adam MiB | teacher MiB | resident MiB | highest MiB: loading | "
+        "training | export",
+        flush=True,
     )
     options = [f"--{name}={getattr(asked, name)}" for name in ("width", "layers", "vocab", "steps")]
-    for count in (1, 2, 4):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        command = [sys.executable, *launcher, __file__, "--worker", *options]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, env=environment)
+    with tempfile.TemporaryDirectory() as folder:
+        make_models(asked, Path(folder))
+        for count in asked.processes:
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+            command = [sys.executable, *launcher, __file__, f"--worker={folder}", *options]
+            environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+            whole = ["--whole"] * asked.whole
+            subprocess.run([*command, *whole], check=True, env=environment)
 
 
-def work(asked: argparse.Namespace) -> None:
+def make_models(asked: argparse.Namespace, folder: Path) -> None:
+    """Student and teacher as folders."""
     import torch
-    from accelerate import Accelerator
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from kdbench.trainers.methods.fkd import ForwardKD
-    from kdbench.trainers.models import Vocabulary
-    from kdbench.trainers.optim import Recipe
-    from kdbench.trainers.parallel.settings import Parallel
-    from kdbench.trainers.types import Sequence
-
-    def model(width: int) -> torch.nn.Module:
+    for name, width in (("student", asked.width), ("teacher", 2 * asked.width)):
         torch.manual_seed(width)
-        heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
         config = LlamaConfig(
             vocab_size=asked.vocab,
             hidden_size=width,
             intermediate_size=3 * width,
             num_hidden_layers=asked.layers,
-            **heads,
+            num_attention_heads=8,
+            num_key_value_heads=8,
         )
-        return AutoModelForCausalLM.from_config(config).eval()
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+
+
+def work(asked: argparse.Namespace) -> None:
+    import torch
+    from accelerate import Accelerator
+
+    from kdbench.trainers.assemble import Parts, assemble
+    from kdbench.trainers.methods.fkd import ForwardKD
+    from kdbench.trainers.models import Vocabulary, load_model
+    from kdbench.trainers.optim import Recipe
+    from kdbench.trainers.parallel.loading import find_unread
+    from kdbench.trainers.parallel.settings import Parallel
+    from kdbench.trainers.types import Sequence
 
     draw = torch.Generator().manual_seed(0)
     ids = [torch.randint(2, asked.vocab, (96,), generator=draw).tolist() for _ in range(16)]
     rows = [Sequence(tuple(each[:32]), (*each[32:], 1), i) for i, each in enumerate(ids)]
     accelerator = Accelerator(cpu=True)
     shared = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
-    before = status_mb("VmRSS")
-    with training(
-        recipe=Recipe(
-            steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
-            precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
-        ),
-        method=ForwardKD(ForwardKD.Config()),
-        student=model(asked.width),
-        teacher=model(2 * asked.width),
-        vocabulary=Vocabulary(asked.vocab, (1,), 0),
-        train=rows,
-        accelerator=accelerator,
-        parallel=Parallel.model_validate(shared),
-    ) as loop:  # fmt: skip
+    by_shares = accelerator.num_processes > 1 and not asked.whole
+    before = resident()
+    places = [f"{asked.worker}/{name}" for name in ("student", "teacher")]
+    empty = [find_unread(place, dtype=torch.float32) for place in places] if by_shares else []
+    student, teacher = [each.model for each in empty] if by_shares else map(load_model, places)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = assemble(
+            Parts(
+                recipe=Recipe(
+                    steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
+                    precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
+                ),
+                method=ForwardKD(ForwardKD.Config()),
+                student=student,
+                teacher=teacher,
+                unread=empty,
+                vocabulary=Vocabulary(asked.vocab, (1,), 0),
+                train=rows,
+                text=(),
+                answers=Path(folder) / "answers.jsonl",
+                decode_rows=8,
+                decode_chunk=8,
+                out=Path(folder),
+                accelerator=accelerator,
+                parallel=Parallel.model_validate(shared),
+            )
+        )  # fmt: skip
+        peaks = [highest()]
         for _ in range(asked.steps - 1):  # the last would write a checkpoint
             loop._step()
+        peaks.append(highest())
         moments = [v for state in loop.optimizer.optimizer.state.values() for v in state.values()]
         held = [
             sum(map(local, each))
@@ -98,10 +127,12 @@ def work(asked: argparse.Namespace) -> None:
         loop.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        numbers = [each / MIB for each in held]
-        numbers += [status_mb("VmRSS") - before, peak_mb() - before]
+        now = resident()
+        loop.checkpoints.export(loop.student, None)
+        peaks.append(highest())
+        numbers = [*held, *(each - before for each in (now, *peaks))]
         if accelerator.is_main_process:
-            cells = " | ".join(f"{number:.0f}" for number in numbers)
+            cells = " | ".join(f"{number / MIB:.0f}" for number in numbers)
             print(f"{accelerator.num_processes} | {cells}", flush=True)
         accelerator.wait_for_everyone()
     if torch.distributed.is_initialized():
@@ -114,6 +145,17 @@ def local(tensor: object) -> int:
 
     mine = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return mine.numel() * mine.element_size()
+
+
+def highest() -> int:
+    """Bytes of memory that this process had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """Bytes of memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

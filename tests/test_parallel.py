@@ -4,12 +4,18 @@ from pathlib import Path
 
 import pytest
 import ranks
+import tiny
 import zoo
+from safetensors.torch import load_file, save_file
 
 from kdbench.harness.files.store import read_json
 
 FAMILIES = ["minillm", "cr-ild", "mrkd"]
 """One method each: with rollouts and the teacher, with modules of its own, with copies of the student."""
+
+
+LAST = "model.layers.1.mlp.down_proj.weight"
+"""Of its last row, which the second process reads."""
 
 
 def whole(out: Path, names: list[str], family: str = "llama", tied: bool = True) -> Path:
@@ -21,7 +27,28 @@ def whole(out: Path, names: list[str], family: str = "llama", tied: bool = True)
 
 
 def test_shared_students_are_those_of_one_process(tmp_path: Path) -> None:
-    ranks.trained(tmp_path / "two", FAMILIES, world=2)
+    """Read by shares, in which a damaged folder is refused by both processes, whichever reads it."""
+    good, lacks, nan = (tmp_path / name for name in ("good", "lacks", "nan"))
+    for place, change in (
+        (good, {}),
+        (lacks, {"model.norm.weight": None}),
+        (nan, {LAST: float("nan")}),
+    ):
+        tiny.model("llama", tied=False).save_pretrained(place)
+        found = load_file(place / "model.safetensors")
+        for name, value in change.items():
+            if value is None:
+                del found[name]
+            else:
+                found[name][-1, -1] = value
+        save_file(found, place / "model.safetensors", {"format": "pt"})
+    pairs = {"lacks": [lacks, lacks], "second": [good, lacks], "nan": [nan, nan]}
+    refused = {what: [str(folder) for folder in both] for what, both in pairs.items()}
+    ranks.trained(tmp_path / "two", FAMILIES, world=2, refused=refused)
+    first, second = (read_json(tmp_path / f"two/said-{rank}.json") for rank in (0, 1))
+    assert first["lacks"] == second["lacks"] and "missing: model.norm.weight" in first["lacks"]
+    assert first["second"] == f"another process failed: {second['second']}"
+    assert first["nan"] == second["nan"] and f"(in {LAST})" in first["nan"]
     one = whole(tmp_path / "one", FAMILIES)
     for name in FAMILIES:
         mine, theirs = (ranks.student(folder, name) for folder in (tmp_path / "two", one))

@@ -26,9 +26,16 @@ from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.parallel.loading import Unread, read_shares
 from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.parallel.settings import Parallel
-from kdbench.trainers.parallel.sharding import Whole, share_frozen, shared_engine
+from kdbench.trainers.parallel.sharding import (
+    Whole,
+    share_frozen,
+    share_student,
+    shared_engine,
+    tried,
+)
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates
@@ -50,6 +57,7 @@ class Parts:
         student: model to train, float32; with adapters, in the precision that it runs in.
         base: what adapters are merged into at the end; None: the student as it is given.
         teacher: frozen, in the precision it runs in; or None.
+        unread: which of the two have no values yet, for they are read once they are shared.
         stored: what it gives, if that is read from disk; ``teacher`` then has shapes and no values.
         vocabulary: the student's.
         teacher_vocab: real tokens of a teacher with a tokenizer of its own; None: the student's.
@@ -77,6 +85,7 @@ class Parts:
     student: PreTrainedModel
     base: Base | None = None
     teacher: PreTrainedModel | None
+    unread: Seq[Unread] = ()
     stored: StoredStates | None = None
     vocabulary: Vocabulary
     teacher_vocab: int | None = None
@@ -108,8 +117,7 @@ def assemble(parts: Parts) -> Loop:
         InputError: the accelerator may shard models, or adapters do not fit the student.
     """
     recipe, device = parts.recipe, parts.accelerator.device
-    shared = _several(parts) and parts.parallel.shard == "fsdp2"
-    student = parts.student if shared else parts.student.to(device)
+    student = parts.student if _shares_student(parts) else parts.student.to(device)
     if recipe.precision == "fp64":
         student = student.double()
     lora = recipe.lora
@@ -118,9 +126,14 @@ def assemble(parts: Parts) -> Loop:
     if teacher is not None and parts.stored is None and not _shares_teacher(parts):
         teacher = teacher.to(device)
     parts = replace(parts, student=student, teacher=teacher)
+    module = StudentModule(student, parts.vocabulary.size, _extra(parts), parts.tile)
+    outlines = _share(parts, module)
     models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
+    if type(parts.method).parameters is not Method.parameters:
+        _refuse_dense(parts.method, *models)
     layout = layout_of(parts, models)
-    taught = None if teacher is None else _teacher(parts, teacher, layout)
+    taught = None if teacher is None else _teacher(parts, teacher, layout, outlines.teacher)
+    module.side = taught and taught.side
     local = engine_of(
         parts,
         student,
@@ -129,14 +142,9 @@ def assemble(parts: Parts) -> Loop:
         writer=adapted.merged if adapted and not is_plain_llama(student) else None,
     )
     merged = adapted.merged if adapted else None
-    vocab, side = parts.vocabulary.size, taught and taught.side
-    module = StudentModule(student, vocab, side, _extra(parts), parts.tile)
-    copied: Callable[..., TeacherSide] = partial(frozen_copy, student, vocab)
-    outline = Whole(student) if shared else None
-    if parts.parallel.checkpoint_activations:
-        compute_again(student)
-    if outline is not None:
-        local, copied = shared_engine(module, outline, local)
+    copied: Callable[..., TeacherSide] = partial(frozen_copy, student, module.vocab)
+    if outlines.student is not None:
+        local, copied = shared_engine(module, outlines.student, local)
     engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
         recipe=recipe,
@@ -161,6 +169,34 @@ def _shares_teacher(parts: Parts) -> bool:
     return _several(parts) and parts.parallel.teacher == "sharded" and parts.stored is None
 
 
+def _shares_student(parts: Parts) -> bool:
+    return _several(parts) and parts.parallel.shard == "fsdp2"
+
+
+class _Outlines(NamedTuple):
+    """How a shared student and a shared teacher become whole."""
+
+    student: Whole | None
+    teacher: Whole | None
+
+
+def _share(parts: Parts, module: StudentModule) -> _Outlines:
+    """Shares of the two models what is to be shared, and reads those that have no values yet."""
+    device, teacher = parts.accelerator.device, parts.teacher
+    frozen = Whole(teacher) if teacher is not None and _shares_teacher(parts) else None
+    trained = Whole(module.student) if _shares_student(parts) else None
+    if parts.parallel.checkpoint_activations:
+        compute_again(module.student)
+    if teacher is not None and frozen is not None:
+        share_frozen(teacher, device)
+    if trained is not None:
+        share_student(module, device)
+    read_shares(parts.unread)
+    if trained is not None:
+        tried(module, device, None if parts.packed is not None else _ids(parts))
+    return _Outlines(trained, frozen)
+
+
 class _Taught(NamedTuple):
     """The teacher as it is asked, and of a shared one how it becomes whole."""
 
@@ -168,43 +204,46 @@ class _Taught(NamedTuple):
     outline: Whole | None = None
 
 
-def _teacher(parts: Parts, teacher: PreTrainedModel, layout: Layout) -> _Taught:
+def _teacher(
+    parts: Parts, teacher: PreTrainedModel, layout: Layout, outline: Whole | None
+) -> _Taught:
     vocab, alike = parts.teacher_vocab or parts.vocabulary.size, parts.teacher_vocab is None
     if parts.stored is not None:
         head = replace(parts.stored.head, vocab=vocab)
         return _Taught(TeacherSide(teacher, head, parts.stored))
-    head = head_of(teacher, vocab)  # tried while the teacher is whole
-    if not _shares_teacher(parts):
+    head = head_of(teacher, vocab)
+    if outline is None:
         return _Taught(teacher_side(teacher, head, layout, parts.recipe, alike=alike))
-    outline = Whole(teacher)
-    share_frozen(teacher, parts.accelerator.device)
     # no memory: what it spares one process another would wait for
-    return _Taught(TeacherSide(teacher, head_of(teacher, vocab)), outline)
+    return _Taught(TeacherSide(teacher, head), outline)
 
 
 def layout_of(parts: Parts, models: Iterable[PreTrainedModel]) -> Layout:
     """How sequences become rows that all of these models can read."""
     packed, device = parts.packed, parts.accelerator.device
     if packed is None:
-        ids = min(parts.vocabulary.size, parts.teacher_vocab or parts.vocabulary.size)
-        packed = all(is_packable(model, ids) for model in models)
+        packed = all(is_packable(model, _ids(parts)) for model in models)
     # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
     row = parts.recipe.micro_tokens if device.type == "cpu" else parts.recipe.max_length
     pad_id = parts.vocabulary.pad_id
     return Layout(row=row, pad_id=pad_id, packed=packed, device=device, tile=parts.tile)
 
 
+def _ids(parts: Parts) -> int:
+    """Tokens that both models have."""
+    return min(parts.vocabulary.size, parts.teacher_vocab or parts.vocabulary.size)
+
+
 def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     """The method's own modules, initialised from the training's seed, in the precision that is trained."""
     student, teacher = parts.student, parts.teacher
-    if type(parts.method).parameters is not Method.parameters:
-        _refuse_dense(parts.method, *filter(None, (student, teacher)))
     widths = [width_of(m) if m else 0 for m in (student, teacher)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(parts.recipe.seed)
         made = parts.method.parameters(*widths)
     dtype = torch.promote_types(student.dtype, torch.float32)  # a frozen base may be bfloat16
-    return {name: module.to(student.device, dtype) for name, module in made.items()}
+    place = "cpu" if student.device.type == "meta" else student.device
+    return {name: module.to(place, dtype) for name, module in made.items()}
 
 
 def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:

@@ -139,11 +139,17 @@ def not_finite(model: torch.nn.Module) -> Iterator[str]:
         ((*pair, math.inf) for pair in model.named_buffers()),
     )
     for name, tensor, limit in limits:
-        if tensor.is_floating_point() and tensor.numel() and tensor.device.type != "meta":
-            # one pass, nothing allocated; NaN stays through both, and is not below anything
-            low, high = torch.aminmax(tensor.detach())
-            if not (low.abs() <= limit and high.abs() <= limit):
-                yield name
+        if tensor.device.type != "meta" and not finite(tensor, limit):
+            yield name
+
+
+def finite(tensor: torch.Tensor, limit: float) -> bool:
+    """Whether no value is NaN or beyond ``limit``."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # one pass, nothing allocated; NaN stays through both, and is not below anything
+    low, high = torch.aminmax(tensor.detach())
+    return bool(low.abs() <= limit and high.abs() <= limit)
 
 
 def refuse_unclean(report: LoadReport, config: PretrainedConfig, ref: str) -> None:

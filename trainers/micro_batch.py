@@ -175,11 +175,11 @@ class StudentModule(torch.nn.Module):
     Args:
         student: the model being trained.
         vocab: number of real tokens.
-        teacher: frozen teacher, or None; not a sub-module (its weights are not ours to train).
         extra: further trainable modules of the method.
         tile: rows of a tile of the heads; None: by vocabulary size.
 
     Attributes:
+        side: the frozen teacher; no sub-module, for its weights are not ours to train.
         in_step: whether each process must make as many passes through the student as the others.
     """
 
@@ -187,7 +187,6 @@ class StudentModule(torch.nn.Module):
         self,
         student: PreTrainedModel,
         vocab: int,
-        teacher: TeacherSide | None,
         extra: dict[str, torch.nn.Module],
         tile: int | None = None,
     ) -> None:
@@ -196,19 +195,17 @@ class StudentModule(torch.nn.Module):
         self.extra = torch.nn.ModuleDict(extra)
         self.tile = tile
         self.vocab = vocab
+        self.side: TeacherSide | None = None
         self.in_step = False
-        # in a list, so that it becomes no sub-module of this one
-        self._teacher = [teacher]
 
     @property
     def teacher(self) -> PreTrainedModel | None:
         """The frozen teacher."""
-        (side,) = self._teacher
-        return None if side is None else side.model
+        return None if self.side is None else self.side.model
 
     def forward(self, packed: Packed, loss: Callable[[MicroBatch], Sums]) -> tuple[Sums, int]:
         """What ``loss`` makes of the micro-batch, and about how many tokens it asked the teacher."""
         # anew each time: with an adapter on it, the head's weight is computed from others
         head = head_of(self.student, self.vocab)
-        micro = MicroBatch(packed, self.student, head, self._teacher[0], self.tile, self.in_step)
+        micro = MicroBatch(packed, self.student, head, self.side, self.tile, self.in_step)
         return loss(micro), micro.teacher_tokens

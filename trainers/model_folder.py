@@ -41,12 +41,14 @@ class ModelFolder:
         config: its ``config.json``.
         files: its weight files, in order of name.
         tensors: what they hold, by name.
+        places: in which of them each tensor lies.
     """
 
     path: Path
     config: dict[str, Any]
     files: tuple[Path, ...]
     tensors: dict[str, Stored]
+    places: dict[str, Path]
 
     @property
     def parameters(self) -> int:
@@ -55,10 +57,11 @@ class ModelFolder:
 
 
 class Weights(NamedTuple):
-    """Weight files and their tensors."""
+    """Weight files, their tensors, and which lies where."""
 
     files: tuple[Path, ...]
     tensors: dict[str, Stored]
+    places: dict[str, Path]
 
 
 def inspect_folder(path: Path | str) -> ModelFolder:
@@ -291,20 +294,20 @@ def _installed(name: str) -> bool:
 def _weights(folder: Path) -> Weights:
     files = _weight_files(folder)
     tensors: dict[str, Stored] = {}
-    where: dict[str, str] = {}
+    where: dict[str, Path] = {}
     for file in files:
         for name, tensor in read_header(file).items():
             if name in where:
                 raise InputError(
-                    f"tensor {name} of {folder} lies in two files, {where[name]} and {file.name}, so it "
+                    f"tensor {name} of {folder} lies in two files, {where[name].name} and {file.name}, so it "
                     "is not clear which is meant; download or save the model again into an empty folder"
                 )
-            where[name], tensors[name] = file.name, tensor
+            where[name], tensors[name] = file, tensor
     if not tensors:
         raise InputError(
             f"the weights of {folder} hold no tensors; download or save the model again"
         )
-    return Weights(files, tensors)
+    return Weights(files, tensors, where)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:

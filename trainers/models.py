@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import init_empty_weights
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -115,6 +116,30 @@ def shell_of(ref: str, *, dtype: torch.dtype) -> PreTrainedModel:
     return model.eval()
 
 
+def without_values(ref: str, *, dtype: torch.dtype) -> PreTrainedModel | None:
+    """What `load_model` gives of a folder, buffers with their values, but weights with shapes only.
+
+    Names and shapes were judged as there. None: the architecture makes its weights of others than those
+    stored (fused experts), so that one has to be loaded whole.
+
+    Raises:
+        InputError: nothing loadable is there.
+    """
+    with quiet():
+        shell = _loaded(ref, dtype, shapes_only=True)
+    if vars(shell).get("_weight_conversions", True):  # what transformers did to stored tensors
+        return None
+    with foreign(f"cannot load a model from {ref!r}", LOADABLE):
+        # rotary tables and masks are computed when a model is built, in float32; on `meta` nothing is
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(shell.config, dtype=torch.float32)
+        for each in (shell, model):  # both copies of a tied weight may be stored
+            each.tie_weights()
+    model.generation_config = shell.generation_config
+    names = [[name for name, _ in each.named_parameters()] for each in (shell, model)]
+    return moved(model, dtype=dtype).eval() if names[0] == names[1] else None
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' bars and reports: what only looks has nothing to show."""
@@ -129,14 +154,14 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _loaded(ref: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A model whose weights are all its checkpoint's, and finite."""
+def _loaded(ref: str, dtype: torch.dtype, *, shapes_only: bool = False) -> PreTrainedModel:
+    """A model whose weights are all its checkpoint's, and finite; or what names and shapes tell of it."""
     config = config_from(ref)
     kinds: dict[str, Any] = {} if ref.endswith(".gguf") else {"use_safetensors": True}
     stored = inspect_folder(ref).tensors if Path(ref).is_dir() else {}
     # names and shapes first, without values: what is missing would be made, of whatever size
     places: list[dict[str, Any]] = [{}] if ref.endswith(".gguf") else [{"device_map": META}, {}]
-    for place in places:
+    for place in places[:1] if shapes_only else places:
         with foreign(f"cannot load a model from {ref!r}", LOADABLE):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **_place(ref),

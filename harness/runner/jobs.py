@@ -34,6 +34,8 @@ def method_job(
         student=lambda dtype: load_model(init.ref, dtype=dtype),
         base=init.content_name,
         teacher=(lambda dtype: load_model(teacher.ref, dtype=dtype)) if here else None,
+        student_ref=init.ref,
+        teacher_ref=teacher.ref if here else "",
         tokenizer=prepared.tokenizer,
         shared=prepared.shared or None,
         twins=None if prepared.shared else twins,

@@ -297,6 +297,7 @@ def _shared_sft(
             method=_sft(),
             training=training,
             student=lambda dtype: load_model(start.ref, dtype=dtype),
+            student_ref=start.ref,
             base=start.content_name,
             tokenizer=tokenizer,
             data=prepare_data(rows, session.config, training, tokenizer),

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdbench.harness import launch
 from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import TrainRow
@@ -31,6 +32,8 @@ from kdbench.trainers.loop import Loop, State
 from kdbench.trainers.lora.adapters import Base, parameters_in
 from kdbench.trainers.method import Method
 from kdbench.trainers.models import Vocabulary, vocabulary
+from kdbench.trainers.parallel.loading import Unread, find_unread
+from kdbench.trainers.parallel.ranks import together
 from kdbench.trainers.store.states import StoredStates
 from kdbench.trainers.types import Answer
 
@@ -46,6 +49,8 @@ class Job:
         student: loads the model to train in the given dtype.
         base: names that model by content.
         teacher: loads the frozen teacher in the given dtype, or None.
+        student_ref, teacher_ref: folders that these load, if so; of what is shared among processes
+            each then reads its part only.
         stored: what it gives, if that is read from disk; ``teacher`` then loads its shapes only.
         stored_as: what the marker says of that.
         away: the teacher, if it is asked over the network for answers.
@@ -69,6 +74,8 @@ class Job:
     out: Training
     base: str = ""
     teacher: Callable[[torch.dtype], PreTrainedModel] | None = None
+    student_ref: str = ""
+    teacher_ref: str = ""
     stored: StoredStates | None = None
     stored_as: dict[str, Any] = field(default_factory=dict)
     teacher_samples: Path | None = None
@@ -177,9 +184,24 @@ def assembled(session: Session, job: Job) -> Loop:
     """The training, ready to run, its models loaded."""
     dtype = sampling_dtype(job.training.precision)
     # what is frozen needs no more precision than it is used in
-    student = job.student(dtype if job.training.lora else torch.float32)
-    teacher = job.teacher(dtype) if job.teacher else None
-    return assemble(parts_of(session, job, student, teacher))
+    learning = dtype if job.training.lora else torch.float32
+    parallel, several = session.config.parallel, launch.world() > 1
+    shared = several and parallel.shard == "fsdp2"
+    student, empty = _loaded(job.student, job.student_ref if shared else "", learning)
+    teacher = None
+    if job.teacher is not None:
+        shared = several and parallel.teacher == "sharded" and job.stored is None
+        teacher, more = _loaded(job.teacher, job.teacher_ref if shared else "", dtype)
+        empty += more
+    return assemble(replace(parts_of(session, job, student, teacher), unread=empty))
+
+
+def _loaded(
+    load: Callable[[torch.dtype], PreTrainedModel], ref: str, dtype: torch.dtype
+) -> tuple[PreTrainedModel, list[Unread]]:
+    """A model, and where its values lie if they are read once it is shared; ``ref`` is empty if not."""
+    found = together(lambda: find_unread(ref, dtype=dtype)) if ref else None
+    return (load(dtype), []) if found is None else (found.model, [found])
 
 
 def parts_of(

@@ -11,22 +11,48 @@ from pathlib import Path
 import tiny
 import torch
 import zoo
+from accelerate import Accelerator
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
+from kdbench.harness.errors import InputError
 from kdbench.trainers.loop import Loop
+from kdbench.trainers.parallel.loading import Unread, find_unread, read_shares
+from kdbench.trainers.parallel.ranks import together
 from kdbench.trainers.parallel.settings import Parallel
+from kdbench.trainers.parallel.sharding import share_frozen
 
 SHARDED = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
 STEPS, SAVED = 6, 2
 HERE = Path(__file__).parent
 
 
-def build(name: str, out: Path, parallel: dict[str, object], family: str, tied: bool) -> Loop:
-    """Six steps of a method in float64, teacher and samples too: what is left is the order of sums."""
+def models(family: str, tied: bool) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Student and teacher."""
+    student = tiny.model(family, seed=1, tied=tied)
+    return student, tiny.model(family, seed=2, tied=tied, width=48, layers=3)
+
+
+def build(
+    name: str, out: Path, parallel: dict[str, object], family: str, tied: bool, folder: str = ""
+) -> Loop:
+    """Six steps of a method in float64, teacher and samples too: what is left is the order of sums.
+
+    With a folder, shared models are read from there by shares.
+    """
+    student, teacher = models(family, tied)
+    found: list[Unread] = []
+    if folder and parallel:
+        read = [
+            find_unread(f"{folder}/{who}", dtype=torch.float32) for who in ("student", "teacher")
+        ]
+        found = [each for each in read if each is not None]
+        student, teacher = (each.model for each in found)
     return tiny.loop(
         zoo.made(name),
-        student=tiny.model(family, seed=1, tied=tied),
-        teacher=tiny.model(family, seed=2, tied=tied, width=48, layers=3).double(),
+        student=student,
+        teacher=teacher.double(),
+        unread=found,
         out=out,
         dtype=torch.float64,
         precision="fp64",
@@ -38,10 +64,14 @@ def build(name: str, out: Path, parallel: dict[str, object], family: str, tied: 
 
 def work(job: dict[str, object]) -> None:
     """Trains each method of a job; ``dies`` says which process is killed before which step."""
+    said = {who: refusal(folder) for who, folder in job["refused"].items()}
+    if said:
+        (Path(str(job["out"])) / f"said-{os.environ['RANK']}.json").write_text(json.dumps(said))
     for name in job["names"]:
         out = Path(str(job["out"])) / name
         out.mkdir(parents=True, exist_ok=True)
-        loop = build(name, out, job["parallel"], str(job["family"]), bool(job["tied"]))
+        folder = str(job["out"]) + "/models"
+        loop = build(name, out, job["parallel"], str(job["family"]), bool(job["tied"]), folder)
         step = loop._step
 
         def mortal() -> None:
@@ -52,6 +82,20 @@ def work(job: dict[str, object]) -> None:
         loop._step = mortal
         loop.run()
     torch.distributed.destroy_process_group()
+
+
+def refusal(folders: list[str]) -> str:
+    """What this process says of a folder, each process of its own."""
+    Accelerator(cpu=True)
+    mine = folders[int(os.environ["RANK"])]
+    try:
+        found = together(lambda: find_unread(mine, dtype=torch.float32))
+        assert found is not None
+        share_frozen(found.model, torch.device("cpu"))
+        read_shares([found])
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def main() -> None:
@@ -68,15 +112,23 @@ def trained(
     family: str = "llama",
     tied: bool = True,
     dies: tuple[int, int] | None = None,
+    refused: dict[str, list[str]] | None = None,
     seconds: float = 600.0,
 ) -> list[int]:
-    """Exit codes of ``world`` processes that trained methods together."""
+    """Exit codes of ``world`` processes that trained methods together, shared models read by shares.
+
+    ``refused`` names folders, one a process; what each says of its own then lies in ``said-RANK.json``.
+    """
+    for who, model in zip(("student", "teacher"), models(family, tied), strict=True):
+        if not (place := out / "models" / who).exists():
+            model.save_pretrained(place, max_shard_size="40KB")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
     shared = {**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     job = {"out": str(out), "names": names, "family": family, "tied": tied, "dies": dies}
+    job["refused"] = refused or {}
     text = json.dumps({**job, "parallel": SHARDED if parallel is None else parallel})
     code = f"import sys; sys.path[:0] = [{str(HERE)!r}]; import ranks; ranks.main()"
     workers = [

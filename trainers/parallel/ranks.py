@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils import gather_object
 
-from kdbench.harness.errors import KdbenchError
+from kdbench.harness.errors import InputError, KdbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,6 +46,26 @@ def of_main(make: Callable[[], Result], *, main: bool) -> Result:
     if failed is not None:
         raise failed
     return made
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """What ``work`` gives in this process; where it fails in one, all end, and none waits for it.
+
+    Raises:
+        Exception: what ``work`` raised here.
+        InputError: says what it raised in the first of the others.
+    """
+    failed: Exception | None = None
+    try:
+        found = work()
+    except Exception as error:
+        failed = error
+    said = [each for each in gather_object([failed and (str(failed) or repr(failed))]) if each]
+    if failed is not None:
+        raise failed
+    if said:
+        raise InputError(f"another process failed: {said[0]}")
+    return found
 
 
 def over_ranks(

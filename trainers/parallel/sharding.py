@@ -19,9 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from kdbench.trainers.engine import LoadedModel
+from kdbench.trainers.batching import Layout, is_packable
+from kdbench.trainers.engine import FILLER, LoadedModel
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.parallel.tensors import whole
@@ -34,17 +36,19 @@ def share_student(module: StudentModule, device: torch.device) -> None:
     """Shares a student and its method's own modules among all processes, for training.
 
     Each layer goes to the device as it is cut. What no layer holds stays whole from a forward pass to
-    its backward pass.
+    its backward pass. A student without values gets room for its parts.
     """
     mesh = _mesh(device)
     _share_layers(module.student, mesh)
     fully_shard(module, mesh=mesh, reshard_after_forward=False)
+    _make_room(module, device)
     module.in_step = True
 
 
 def share_frozen(model: PreTrainedModel, device: torch.device) -> None:
     """Shares the layers of a model that is only read; the rest goes to the device whole."""
     _share_layers(model, _mesh(device))
+    _make_room(model, device)
     torch.nn.Module.to(model, device)
 
 
@@ -53,6 +57,34 @@ def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
         model
     ).modules:  # said, for a layer with no shared module above it stays whole
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+
+
+def _make_room(module: nn.Module, device: torch.device) -> None:
+    """Gives parameters on ``meta`` memory for what this process holds of them, without values."""
+
+    def room(name: str, p: nn.Parameter) -> Tensor:
+        if p.device.type != "meta":
+            return p
+        if not isinstance(p, DTensor):
+            return torch.empty_like(p, device=device)
+        part = torch.empty_like(p.to_local(), device=device)
+        mesh, placements = p.device_mesh, p.placements
+        return DTensor.from_local(
+            part, mesh, placements, run_check=False, shape=p.shape, stride=p.stride()
+        )
+
+    with torch.no_grad():
+        _replace(module, room)
+
+
+def tried(module: StudentModule, device: torch.device, ids: int | None) -> None:
+    """Has found out, in a forward pass, what is asked of the student's structure later.
+
+    That is whether its head can be taken apart, and with ``ids`` known tokens whether rows can be packed.
+    """
+    rows = Layout(row=1, pad_id=0, packed=False, device=device)(FILLER)
+    with torch.no_grad():
+        passed(module, rows, lambda hidden_ND, head: ids and is_packable(module.student, ids))
 
 
 def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], Any]) -> Any:
@@ -125,15 +157,13 @@ def shared_copy(
 def shared_engine(
     module: StudentModule, outline: Whole, local: LoadedModel
 ) -> tuple[LoadedModel, Callable[..., TeacherSide]]:
-    """Shares a student; how it answers and scores from then on, and how it is copied.
+    """How a shared student answers and scores, and how it is copied.
 
     Args:
         module: the student with its losses.
         outline: of the student.
         local: the student as it answers and scores whole.
     """
-    head_of(module.student, module.vocab)  # tried while the student is whole
-    share_student(module, local.layout.device if local.layout else local.device)
     writer = partial(outline.lasting, local.sampling_dtype)
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
     return engine, partial(shared_copy, outline, module.vocab)
@@ -151,7 +181,7 @@ def outline(model: PreTrainedModel) -> PreTrainedModel:
 def _replace(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:
     """Puts other parameters where a model has its own; ties are kept."""
     made = {
-        id(p): (p, nn.Parameter(value(name, p), requires_grad=False))
+        id(p): (p, nn.Parameter(value(name, p), requires_grad=p.requires_grad))
         for name, p in list(model.named_parameters())
     }
     for module in model.modules():
