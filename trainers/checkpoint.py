@@ -9,7 +9,8 @@ number of processes, sharing or not.
 """
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from kdbench.harness.foreign import foreign
 from kdbench.trainers.lora.adapters import write_adapter
 from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.parallel import shards
+from kdbench.trainers.parallel.export import is_streamable, write_model
+from kdbench.trainers.parallel.ranks import together
 from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Sequence
 
@@ -133,6 +136,12 @@ class Checkpoints:
 
         With adapters these are merged into it, and kept beside it in ``adapter/``.
         """
+        place = self.out / "student"
+        if self.adapted is None and is_streamable(student):
+            with self._appearing(place) as path:
+                write_model(student, path)
+                together(lambda: tokenizer and path and tokenizer.save_pretrained(path))
+            return
         mine: dict[str, torch.Tensor] | None = None
         if self.adapted is None:
             mine = _whole_weights(student)
@@ -144,12 +153,20 @@ class Checkpoints:
                 with storing(self.out / "adapter"):
                     write_adapter(self.adapted, self.out / "adapter")
                 student = self.adapted.student()
-            place = self.out / "student"
             with storing(place), new_folder(place) as path:
                 student.save_pretrained(path, state_dict=mine)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(path)
         self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _appearing(self, place: Path) -> Iterator[Path | None]:
+        """In the first process a new folder, see `new_folder`; None in the others. All fail together."""
+        with ExitStack() as stack:
+            stack.enter_context(storing(place))
+            new = new_folder(place) if self.accelerator.is_main_process else nullcontext()
+            yield together(lambda: stack.enter_context(new))
+            together(stack.close)
 
     def _write_shards(
         self, place: Path, held: dict[str, Any], state: dict[str, Any] | None
