@@ -26,16 +26,10 @@ from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
-from kdbench.trainers.parallel.loading import Unread, read_shares
+from kdbench.trainers.parallel.loading import Unread
 from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.parallel.settings import Parallel
-from kdbench.trainers.parallel.sharding import (
-    Whole,
-    share_frozen,
-    share_student,
-    shared_engine,
-    tried,
-)
+from kdbench.trainers.parallel.sharding import Whole, share, shared_engine, tried
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates
@@ -127,7 +121,17 @@ def assemble(parts: Parts) -> Loop:
         teacher = teacher.to(device)
     parts = replace(parts, student=student, teacher=teacher)
     module = StudentModule(student, parts.vocabulary.size, _extra(parts), parts.tile)
-    outlines = _share(parts, module)
+    outlines = share(
+        module if _shares_student(parts) else None,
+        teacher if _shares_teacher(parts) else None,
+        parts.unread,
+        device,
+        again=parts.parallel.checkpoint_activations,
+    )
+    if outlines.student is not None:
+        tried(module, device, None if parts.packed is not None else _ids(parts))
+    elif parts.parallel.checkpoint_activations:
+        compute_again(student)
     models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
     if type(parts.method).parameters is not Method.parameters:
         _refuse_dense(parts.method, *models)
@@ -171,30 +175,6 @@ def _shares_teacher(parts: Parts) -> bool:
 
 def _shares_student(parts: Parts) -> bool:
     return _several(parts) and parts.parallel.shard == "fsdp2"
-
-
-class _Outlines(NamedTuple):
-    """How a shared student and a shared teacher become whole."""
-
-    student: Whole | None
-    teacher: Whole | None
-
-
-def _share(parts: Parts, module: StudentModule) -> _Outlines:
-    """Shares of the two models what is to be shared, and reads those that have no values yet."""
-    device, teacher = parts.accelerator.device, parts.teacher
-    frozen = Whole(teacher) if teacher is not None and _shares_teacher(parts) else None
-    trained = Whole(module.student) if _shares_student(parts) else None
-    if parts.parallel.checkpoint_activations:
-        compute_again(module.student)
-    if teacher is not None and frozen is not None:
-        share_frozen(teacher, device)
-    if trained is not None:
-        share_student(module, device)
-    read_shares(parts.unread)
-    if trained is not None:
-        tried(module, device, None if parts.packed is not None else _ids(parts))
-    return _Outlines(trained, frozen)
 
 
 class _Taught(NamedTuple):

@@ -7,6 +7,7 @@ once, and a model that fits into one file is the same bytes as `save_pretrained`
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,11 @@ def write_model(model: PreTrainedModel, folder: Path | None, *, most: int = FILE
     names = [SINGLE]
     if len(files) > 1:
         names = [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
-    together(lambda: folder and _write_about(model, folder, dict(zip(names, files, strict=True))))
-    for file, inside in zip(names, files, strict=True):
+    inside = dict(zip(names, files, strict=True))
+    together(partial(_write_about, model, folder, inside) if folder else lambda: None)
+    for file, tensor_names in inside.items():
         held = {}
-        for name in inside:
+        for name in tensor_names:
             value = whole(tensors[name]).detach()
             if folder is not None:
                 held[name] = value.cpu().contiguous()

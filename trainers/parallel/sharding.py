@@ -9,10 +9,11 @@ writes. Shards are in the precision that is trained; autocast rounds what was ga
 
 import copy
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,8 @@ from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.engine import FILLER, LoadedModel
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
+from kdbench.trainers.parallel.loading import Unread, read_shares
+from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.parallel.tensors import whole
 from kdbench.trainers.pruning import layers_of
 from kdbench.trainers.teacher import TeacherSide
@@ -57,6 +60,45 @@ def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
         model
     ).modules:  # said, for a layer with no shared module above it stays whole
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+
+
+class Outlines(NamedTuple):
+    """How a shared student and a shared teacher become whole; None for one that is not shared."""
+
+    student: "Whole | None"
+    teacher: "Whole | None"
+
+
+def share(
+    module: StudentModule | None,
+    teacher: PreTrainedModel | None,
+    unread: Seq[Unread],
+    device: torch.device,
+    *,
+    again: bool,
+) -> Outlines:
+    """Shares models among all processes, and reads those that have no values yet; a collective.
+
+    Args:
+        module: the student with its losses; None: it is not shared.
+        teacher: None: it is not shared.
+        unread: which of the two have no values.
+        device: of this process.
+        again: the student's layers are computed again in backward.
+
+    Raises:
+        InputError: what was unread cannot be read, on all processes.
+    """
+    trained = None if module is None else Whole(module.student)
+    frozen = None if teacher is None else Whole(teacher)
+    if teacher is not None:
+        share_frozen(teacher, device)
+    if module is not None:
+        if again:  # not in the outline, which nobody trains
+            compute_again(module.student)
+        share_student(module, device)
+    read_shares(unread)
+    return Outlines(trained, frozen)
 
 
 def _make_room(module: nn.Module, device: torch.device) -> None:
