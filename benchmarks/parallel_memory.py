@@ -4,9 +4,9 @@
 
 Trains a random Llama by forward KD from one twice as wide, both read from folders, some steps on random
 rows, exports it, and prints for each number of processes what the first one holds: bytes of weights and of
-optimiser state (counted), its resident memory after the last step, and the highest until models were
-loaded, after the steps, and after the export, less what it had before models were read (measured). With
---whole every process reads models whole, as before they were read by shares.
+optimiser state (counted), its resident memory after the last step, and the highest until models were read
+and shared, tried in first passes, after the steps, and after the export, less what it had before models
+were read (measured). With --whole every process reads models whole, as before they were read by shares.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def main() -> None:
         work(asked)
         return
     print(
-        "processes | weights MiB | Adam MiB | teacher MiB | resident MiB | highest MiB: loading | "
-        "training | export",
+        "processes | weights MiB | Adam MiB | teacher MiB | resident MiB | highest MiB: read | "
+        "tried | training | export",
         flush=True,
     )
     options = [f"--{name}={getattr(asked, name)}" for name in ("width", "layers", "vocab", "steps")]
@@ -79,7 +79,8 @@ def work(asked: argparse.Namespace) -> None:
     from kdbench.trainers.methods.fkd import ForwardKD
     from kdbench.trainers.models import Vocabulary, load_model
     from kdbench.trainers.optim import Recipe
-    from kdbench.trainers.parallel.loading import find_unread
+    from kdbench.trainers.parallel import sharding
+    from kdbench.trainers.parallel.loading import Unread, find_unread
     from kdbench.trainers.parallel.settings import Parallel
     from kdbench.trainers.types import Sequence
 
@@ -89,6 +90,14 @@ def work(asked: argparse.Namespace) -> None:
     accelerator = Accelerator(cpu=True)
     shared = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
     by_shares = accelerator.num_processes > 1 and not asked.whole
+    peaks: list[int] = []
+    read_shares = sharding.read_shares
+
+    def measured(models: list[Unread]) -> None:
+        read_shares(models)
+        peaks.append(highest())
+
+    sharding.read_shares = measured
     before = resident()
     places = [f"{asked.worker}/{name}" for name in ("student", "teacher")]
     empty = [find_unread(place, dtype=torch.float32) for place in places] if by_shares else []
@@ -115,7 +124,7 @@ def work(asked: argparse.Namespace) -> None:
                 parallel=Parallel.model_validate(shared),
             )
         )  # fmt: skip
-        peaks = [highest()]
+        peaks.append(highest())
         for _ in range(asked.steps - 1):  # the last would write a checkpoint
             loop._step()
         peaks.append(highest())
