@@ -13,11 +13,14 @@ import argparse
 import ctypes
 import gc
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made import training
+from turns import peak_mb, status_mb
 
 MIB = 2**20
 
@@ -75,7 +78,6 @@ def work(asked: argparse.Namespace) -> None:
     import torch
     from accelerate import Accelerator
 
-    from kdbench.trainers.assemble import Parts, assemble
     from kdbench.trainers.methods.fkd import ForwardKD
     from kdbench.trainers.models import Vocabulary, load_model
     from kdbench.trainers.optim import Recipe
@@ -90,58 +92,50 @@ def work(asked: argparse.Namespace) -> None:
     accelerator = Accelerator(cpu=True)
     shared = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
     by_shares = accelerator.num_processes > 1 and not asked.whole
-    peaks: list[int] = []
+    peaks = [float("nan")]  # one process shares nothing
     read_shares = sharding.read_shares
 
     def measured(models: list[Unread]) -> None:
         read_shares(models)
-        peaks.append(highest())
+        peaks[0] = peak_mb()
 
     sharding.read_shares = measured
-    before = resident()
+    before = status_mb("VmRSS")
     places = [f"{asked.worker}/{name}" for name in ("student", "teacher")]
     empty = [find_unread(place, dtype=torch.float32) for place in places] if by_shares else []
     student, teacher = [each.model for each in empty] if by_shares else map(load_model, places)
-    with tempfile.TemporaryDirectory() as folder:
-        loop = assemble(
-            Parts(
-                recipe=Recipe(
-                    steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
-                    precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
-                ),
-                method=ForwardKD(ForwardKD.Config()),
-                student=student,
-                teacher=teacher,
-                unread=empty,
-                vocabulary=Vocabulary(asked.vocab, (1,), 0),
-                train=rows,
-                text=(),
-                answers=Path(folder) / "answers.jsonl",
-                decode_rows=8,
-                decode_chunk=8,
-                out=Path(folder),
-                accelerator=accelerator,
-                parallel=Parallel.model_validate(shared),
-            )
-        )  # fmt: skip
-        peaks.append(highest())
+    with training(
+        recipe=Recipe(
+            steps=asked.steps, batch_size=8, micro_tokens=256, eval_every=0, select="last",
+            precision="fp32", sample_precision="fp32", teacher_memory_gb=0.0,
+        ),
+        method=ForwardKD(ForwardKD.Config()),
+        student=student,
+        teacher=teacher,
+        unread=empty,
+        vocabulary=Vocabulary(asked.vocab, (1,), 0),
+        train=rows,
+        accelerator=accelerator,
+        parallel=Parallel.model_validate(shared),
+    ) as loop:  # fmt: skip
+        peaks.append(peak_mb())
         for _ in range(asked.steps - 1):  # the last would write a checkpoint
             loop._step()
-        peaks.append(highest())
+        peaks.append(peak_mb())
         moments = [v for state in loop.optimizer.optimizer.state.values() for v in state.values()]
         held = [
-            sum(map(local, each))
+            sum(map(local, each)) / MIB
             for each in (loop.module.parameters(), moments, loop.teacher.parameters())
         ]
         loop.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        now = resident()
+        now = status_mb("VmRSS")
         loop.checkpoints.export(loop.student, None)
-        peaks.append(highest())
+        peaks.append(peak_mb())
         numbers = [*held, *(each - before for each in (now, *peaks))]
         if accelerator.is_main_process:
-            cells = " | ".join(f"{number / MIB:.0f}" for number in numbers)
+            cells = " | ".join(f"{number:.0f}" for number in numbers)
             print(f"{accelerator.num_processes} | {cells}", flush=True)
         accelerator.wait_for_everyone()
     if torch.distributed.is_initialized():
@@ -154,17 +148,6 @@ def local(tensor: object) -> int:
 
     mine = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return mine.numel() * mine.element_size()
-
-
-def highest() -> int:
-    """Bytes of memory that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def resident() -> int:
-    """Bytes of memory that this process has now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":
