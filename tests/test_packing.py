@@ -163,3 +163,12 @@ def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatc
     with fast_products():
         inside = layer(x)
     assert torch.equal(inside, layer(x))
+
+
+def test_no_fill_is_longer_than_the_longest_sequence() -> None:
+    """Learned positions end with the model's context, which rows may be longer than."""
+    sequences = [Sequence((2,), tuple(range(3, 3 + n)), n) for n in (6, 5, 5, 2)]
+    packed = pack(sequences, max_tokens=16, pad_id=0)
+    assert packed.position_ids_RT.shape == (2, 16)
+    assert int(packed.position_ids_RT.max()) == 5 and sum(packed.lengths) == 32
+    assert (packed.position_ids_RT.flatten() == 0).sum() == len(packed.lengths)

@@ -155,7 +155,7 @@ def pack(sequences: Seq[Sequence], *, max_tokens: int, pad_id: int) -> Packed:
 
     Position ids restart with each sequence; transformers (with ``use_cache=False``) and our own
     attention derive from them that sequences must not see each other. What is left of a row is
-    filled with one more, meaningless sequence.
+    filled with meaningless sequences.
 
     Args:
         sequences: what to lay out; those without a target take no room.
@@ -200,6 +200,7 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(rows), width), dtype=torch.long)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+    longest = max((_inputs(sequences[i]) for row in rows for i in row), default=1)
     begins: dict[int, int] = {}
     lengths: list[int] = []
     for r, row in enumerate(rows):
@@ -213,10 +214,11 @@ def _lay_out(sequences: Seq[Sequence], rows: list[list[int]], *, pad_id: int, ma
             attention_mask[r, column : column + length] = 1
             lengths.append(length)
             column += length
-        if width > column:
-            lengths.append(width - column)
-        if not mask:  # the fill is a sequence of its own, so that it never meets the others
-            position_ids[r, column:] = torch.arange(width - column)
+        # the fill is sequences of its own, so that it never meets the others; none is longer than the longest
+        # that means something: learned positions end with the model's context
+        lengths += [min(longest, width - at) for at in range(column, width, longest)]
+        if not mask:
+            position_ids[r, column:] = torch.arange(width - column) % longest
     return Packed(
         input_ids,
         position_ids,
