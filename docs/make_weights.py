@@ -11,6 +11,7 @@ the board again.
 import argparse
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from kdbench.harness.files.cleaning import HOLDS
@@ -31,22 +32,21 @@ def main() -> int:
     parser.add_argument("cache", type=Path)
     cache = parser.parse_args().cache
     for folder in sorted((cache / "base").iterdir()):
-        _copy(folder, [Path(name) for name in Stage(folder, BUILT).marker().outputs])
+        _copy(folder, Stage(folder, BUILT).marker().outputs)
     for folder in sorted([*(cache / "teachers").iterdir(), *(cache / "inits").iterdir()]):
         training = Training(folder)
         holds = (folder / HOLDS).read_text(encoding="utf-8")
         if holds.startswith(SHARED) and training.settled():
-            _copy(folder, [*map(Path, training.stage.marker().outputs), training.stage.file])
+            _copy(folder, [*training.stage.marker().outputs, training.stage.file.name])
     return 0
 
 
-def _copy(folder: Path, outputs: list[Path]) -> None:
+def _copy(folder: Path, names: Iterable[str]) -> None:
     target = published(folder)
     shutil.rmtree(target, ignore_errors=True)
-    for name in outputs:
-        place = target / (name.relative_to(folder) if name.is_absolute() else name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, place)
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
     print(target)
 
 

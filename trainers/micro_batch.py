@@ -138,6 +138,10 @@ class MicroBatch:
         out = values_N.new_zeros(len(self.packed.sequences))
         return out.index_add(0, self.packed.owner_N, values_N)
 
+    def by_sequence(self, values_N: Tensor) -> tuple[Tensor, ...]:
+        """Token values of each sequence, (L, …) each: targets lie in the order of the sequences."""
+        return values_N.split(self.lengths().tolist())
+
     def lengths(self) -> Tensor:
         """Targets of each sequence, (B,)."""
         return torch.bincount(self.packed.owner_N, minlength=len(self.packed.sequences))

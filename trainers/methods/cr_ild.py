@@ -98,20 +98,18 @@ class _Pair(NamedTuple):
 
 def _pairs(micro: MicroBatch, own_ND: Tensor) -> list[_Pair]:
     """Sequences 0 and 1, 2 and 3, …; the shorter one of each padded by zero embeddings."""
-    counts = micro.lengths().tolist()
-    hidden = own_ND.detach().split(counts)
-    share = [part[0] for part in micro.packed.columns["share"].to(own_ND.dtype).split(counts)]
+    hidden = micro.by_sequence(own_ND.detach())
+    shares = micro.by_sequence(micro.packed.columns["share"].to(own_ND.dtype))
     inputs = micro.inputs()
     pairs = []
     for i in range(0, len(inputs), 2):
-        length = max(len(ids) for ids in inputs[i : i + 2])
+        both, share = inputs[i : i + 2], shares[i][0]
+        lengths = [len(ids) for ids in both]
         one, other = (
-            nn.functional.pad(micro.embed(ids), (0, 0, 0, length - len(ids)))
-            for ids in inputs[i : i + 2]
+            nn.functional.pad(micro.embed(ids), (0, 0, 0, max(lengths) - len(ids))) for ids in both
         )
-        mix_TD = share[i] * one + (1 - share[i]) * other
-        lengths = [len(ids) for ids in inputs[i : i + 2]]
-        pairs.append(_Pair(mix_TD, lengths, list(hidden[i : i + 2]), share[i]))
+        mix_TD = share * one + (1 - share) * other
+        pairs.append(_Pair(mix_TD, lengths, list(hidden[i : i + 2]), share))
     return pairs
 
 

@@ -71,10 +71,9 @@ class OPD(Method):
         if self.config.estimator == "top-k":
             return micro.sum(top_k_reverse_kl, teacher=True, k=self.config.top_k)
         log_q, log_p = micro.logprobs(), micro.teacher_logprobs()
-        owner = micro.packed.owner_N
         surrogate = reward_to_go if self.config.estimator == "k1" else reward_to_go_k3
-        each = (owner == i for i in range(len(micro.packed.sequences)))
-        value = torch.stack([surrogate(log_q[mine], log_p[mine]) for mine in each]).sum()
+        each = zip(micro.by_sequence(log_q), micro.by_sequence(log_p), strict=True)
+        value = torch.stack([surrogate(*mine) for mine in each]).sum()
         return {"loss": value, "k1": (log_q - log_p).sum(), "nll": -log_q.sum()}
 
 
