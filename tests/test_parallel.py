@@ -89,3 +89,15 @@ def test_a_kill_and_other_numbers_of_processes(name: str, tmp_path: Path) -> Non
         ranks.trained(place, [name], world=2, dies=(1, 5))
         ranks.trained(place, [name], world=world, parallel=parallel)
         assert ranks.gap(ranks.student(place, name), expected) <= 1e-6
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("full", [0, 1])
+def test_a_process_that_cannot_write_its_part(full: int, tmp_path: Path) -> None:
+    """The training goes on while parts are written; at the next checkpoint both say what happened."""
+    codes = ranks.trained(tmp_path, ["fkd"], world=2, full=full)
+    assert codes == [1, 1]
+    for rank in (0, 1):
+        said = (tmp_path / f"ended-{rank}.txt").read_text()
+        assert "step-00000002" in said and "file too large" in said.lower(), said
+    assert [p.name for p in (tmp_path / "fkd/checkpoints").iterdir()] == []

@@ -4,14 +4,16 @@ Without pickle: tensors in safetensors, the rest in JSON. A checkpoint is a fold
 one rename, so a kill leaves either the old one or the new one; what it holds decides the rest of the
 training to the last bit. ``torch.distributed.checkpoint``'s state-dict functions give whole tensors by
 plain names whether the module is bare or wrapped; the main rank writes them. Of a student that is
-shared among processes each writes its part (`kdbench.trainers.parallel.shards`); either is read by any
-number of processes, sharing or not.
+shared among processes each writes its part (`kdbench.trainers.parallel.shards`) while training goes on;
+either is read by any number of processes, sharing or not.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ class Checkpoints:
     optimizer: Any
     out: Path
     adapted: Adapted | None = None
+    _beside: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1))
+    _pending: "tuple[Path, Future[None]] | None" = None
 
     @property
     def folder(self) -> Path:
@@ -67,23 +71,42 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any], *, best: int) -> None:
         """Checkpoint ``step``: ``state`` with weights and optimiser state.
 
-        Once it stands, older ones go, and the best weights of all steps but ``best``.
+        Once it stands, older ones go, and the best weights of all steps but ``best``. That of a shared
+        student is written beside the training; see `settle`.
         """
         place = self.folder / f"step-{step:08d}"
+        bare, optimizer = self._bare, self.optimizer.optimizer
+        then = partial(self._drop_older, best)
         if self._shared:
-            held = shards.held(self._bare, self.optimizer.optimizer)
-            self._write_shards(place, held, {**state, "numbers": shards.numbers_of(held)})
-        else:
-            bare, optimizer = self._bare, self.optimizer.optimizer
-            moments = get_optimizer_state_dict(bare, optimizer, options=WHOLE)
-            state = {**state, "model": self._weights(), "optimizer": moments}
-            if self.accelerator.is_main_process:
-                write_state(place, state)
+            held = shards.held(bare, optimizer)
+            self._begin_shards(place, held, {**state, "numbers": shards.numbers_of(held)}, then)
+            return
+        moments = get_optimizer_state_dict(bare, optimizer, options=WHOLE)
+        state = {**state, "model": self._weights(), "optimizer": moments}
         if self.accelerator.is_main_process:
-            outdated = {*saved(self.folder)[:-1], *self.folder.glob("best-*")}
-            for old in sorted(outdated - {self._best(best)}):
-                shutil.rmtree(old)
+            write_state(place, state)
+        then()
         self.accelerator.wait_for_everyone()
+
+    def settle(self) -> None:
+        """Returns once what was begun stands; a collective.
+
+        Raises:
+            InputError: a process could not write; on all of them.
+        """
+        if self._pending is None:
+            return
+        place, done = self._pending
+        self._pending = None
+        with storing(place):
+            together(done.result)
+
+    def _drop_older(self, best: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        outdated = {*saved(self.folder)[:-1], *self.folder.glob("best-*")}
+        for old in sorted(outdated - {self._best(best)}):
+            shutil.rmtree(old)
 
     def resume(self) -> dict[str, Any] | None:
         """Loads weights and optimiser of the newest checkpoint; returns the rest of its state."""
@@ -114,7 +137,7 @@ class Checkpoints:
     def save_best(self, step: int) -> None:
         """Keeps today's weights as the best, beside those that the newest checkpoint names."""
         if self._shared:
-            self._write_shards(self._best(step), shards.held(self._bare, None), None)
+            self._begin_shards(self._best(step), shards.held(self._bare, None))
             return
         weights = self._weights()
         if self.accelerator.is_main_process:
@@ -123,6 +146,7 @@ class Checkpoints:
 
     def load_best(self, step: int) -> None:
         """Puts the weights that were the best at ``step`` into the module."""
+        self.settle()
         best = self._best(step)
         with foreign(f"cannot read the best weights in {best}", ANEW):
             if (best / SHARDS).is_dir():
@@ -168,19 +192,34 @@ class Checkpoints:
             yield together(lambda: stack.enter_context(new))
             together(stack.close)
 
-    def _write_shards(
-        self, place: Path, held: dict[str, Any], state: dict[str, Any] | None
+    def _begin_shards(
+        self,
+        place: Path,
+        held: dict[str, Any],
+        state: dict[str, Any] | None = None,
+        then: Callable[[], None] = lambda: None,
     ) -> None:
-        """A folder with every process's part of a state, and the rest of it; it appears by one rename."""
+        """Begins a folder with every process's part of a state, and the rest of it.
+
+        It appears by one rename when all parts stand; ``then`` comes after it.
+        """
+        self.settle()
         main = self.accelerator.is_main_process
-        with storing(place), new_folder(place) if main else nullcontext() as made:
-            box = [made]
+
+        def room() -> Path | None:
+            if not main:
+                return None
+            made = new.enter_context(new_folder(place))
+            if state is not None:
+                write_parts(made, state)
+            return make_folder(made / SHARDS)
+
+        with storing(place), ExitStack() as new:
+            box = [together(room)]
             broadcast_object_list(box)
             assert box[0] is not None
-            shards.write_shards(make_folder(box[0] / SHARDS), held)
-            if made is not None and state is not None:
-                write_parts(made, state)
-        self.accelerator.wait_for_everyone()
+            written = shards.write_shards(box[0], held)
+            self._pending = place, self._beside.submit(_appear, written, new.pop_all(), then)
 
     @property
     def _shared(self) -> bool:
@@ -203,6 +242,13 @@ class Checkpoints:
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}"
+
+
+def _appear(written: "Future[Any]", new: ExitStack, then: Callable[[], None]) -> None:
+    """Lets a new folder appear once all parts stand; in the first process, for the others have none."""
+    with new:
+        shards.wait(written)
+    then()
 
 
 def storing(place: Path) -> AbstractContextManager[None]:

@@ -139,6 +139,7 @@ class Loop:
             self.state.best_step = self.state.step
         else:
             self.checkpoints.load_best(self.state.best_step)
+        self.checkpoints.settle()
         self.checkpoints.export(self.student, self.tokenizer)
         return self.state
 

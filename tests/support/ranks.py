@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -63,7 +64,13 @@ def build(
 
 
 def work(job: dict[str, object]) -> None:
-    """Trains each method of a job; ``dies`` says which process is killed before which step."""
+    """Trains each method of a job; ``dies`` says which process is killed before which step.
+
+    A process that ``full`` names cannot write more than some bytes into a file.
+    """
+    rank = int(os.environ["RANK"])
+    if rank == job.get("full"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     said = {who: refusal(folder) for who, folder in job["refused"].items()}
     if said:
         (Path(str(job["out"])) / f"said-{os.environ['RANK']}.json").write_text(json.dumps(said))
@@ -75,12 +82,15 @@ def work(job: dict[str, object]) -> None:
         step = loop._step
 
         def mortal() -> None:
-            if [int(os.environ["RANK"]), loop.state.step] == job.get("dies"):  # noqa: B023
+            if [rank, loop.state.step] == job.get("dies"):  # noqa: B023
                 os.kill(os.getpid(), signal.SIGKILL)
             step()  # noqa: B023
 
         loop._step = mortal
-        loop.run()
+        try:
+            loop.run()
+        except InputError as error:
+            sys.exit(str(error))
     torch.distributed.destroy_process_group()
 
 
@@ -113,11 +123,12 @@ def trained(
     tied: bool = True,
     dies: tuple[int, int] | None = None,
     refused: dict[str, list[str]] | None = None,
+    full: int | None = None,
     seconds: float = 600.0,
 ) -> list[int]:
     """Exit codes of ``world`` processes that trained methods together, shared models read by shares.
 
-    ``refused`` names folders, one a process; what each says of its own then lies in ``said-RANK.json``.
+    ``full`` is a process that cannot write; ``refused`` names folders, one a process; what each says of its own then lies in ``said-RANK.json``.
     """
     for who, model in zip(("student", "teacher"), models(family, tied), strict=True):
         if not (place := out / "models" / who).exists():
@@ -128,7 +139,7 @@ def trained(
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
     shared = {**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     job = {"out": str(out), "names": names, "family": family, "tied": tied, "dies": dies}
-    job["refused"] = refused or {}
+    job |= {"refused": refused or {}, "full": full}
     text = json.dumps({**job, "parallel": SHARDED if parallel is None else parallel})
     code = f"import sys; sys.path[:0] = [{str(HERE)!r}]; import ranks; ranks.main()"
     workers = [
@@ -146,7 +157,9 @@ def trained(
         for worker in workers:
             worker.kill()
     codes = [worker.returncode for worker in workers]
-    assert dies is not None or not any(codes), "\n".join(said)[-3000:]
+    assert dies is not None or full is not None or not any(codes), "\n".join(said)[-3000:]
+    for rank, text in enumerate(said):
+        (out / f"ended-{rank}.txt").write_text(text)
     return codes
 
 

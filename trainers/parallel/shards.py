@@ -2,16 +2,19 @@
 
 `torch.distributed.checkpoint` plans who writes and reads which part of which tensor, so a state is read
 by another number of processes than wrote it. Its files here are safetensors, whose headers say what part
-they hold; no pickle is written or read.
+they hold; no pickle is written or read. They are written beside the training, of a copy on the host.
 """
 
+import functools
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
@@ -24,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 WEIGHTS, MOMENTS = "model.", "optimizer."
@@ -55,13 +58,39 @@ def numbers_of(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_shards(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes the tensors of a state; a collective where there are several processes."""
-    save(
+def write_shards(folder: Path, state: Mapping[str, Any]) -> "Future[Any]":
+    """Copies the tensors of a state to the host and begins to write them; a collective.
+
+    Args:
+        folder: an empty one that all processes see.
+        state: of `held`; it may change once this returns.
+
+    Returns:
+        What `wait` waits for.
+    """
+    return async_save(
         _tensors(state),
         storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        no_dist=not dist.is_initialized(),
+        process_group=_beside(),
     )
+
+
+def wait(written: "Future[Any]") -> None:
+    """Returns when all processes have written.
+
+    Raises:
+        Exception: what the first of those that could not raised, in every process.
+    """
+    try:
+        written.result()
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
+
+
+@functools.cache
+def _beside() -> dist.ProcessGroup:
+    """All processes once more: what they say of files does not mix with what they say of gradients."""
+    return dist.new_group(backend="gloo")
 
 
 def read_shards(
