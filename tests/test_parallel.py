@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from kdbench.harness.files.store import read_json
 
-FAMILIES = ["minillm", "cr-ild", "mrkd"]
+FAMILIES = ["minillm", "cr-ild", "mrkd", "mrkd+lora"]
 """One method each: with rollouts and the teacher, with modules of its own, with copies of the student."""
 
 

@@ -126,6 +126,7 @@ def assemble(parts: Parts) -> Loop:
         teacher if _shares_teacher(parts) else None,
         parts.unread,
         device,
+        adapted=adapted,
         again=parts.parallel.checkpoint_activations,
     )
     if outlines.student is not None:
@@ -148,7 +149,7 @@ def assemble(parts: Parts) -> Loop:
     merged = adapted.merged if adapted else None
     copied: Callable[..., TeacherSide] = partial(frozen_copy, student, module.vocab)
     if outlines.student is not None:
-        local, copied = shared_engine(module, outlines.student, local)
+        local, copied = shared_engine(module, outlines, local)
     engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
         recipe=recipe,

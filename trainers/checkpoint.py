@@ -172,16 +172,24 @@ class Checkpoints:
             if self._shared:  # gathered by all their names, tied ones apart
                 once = {name for name, _ in [*student.named_parameters(), *student.named_buffers()]}
                 mine = {name: value for name, value in mine.items() if name in once}
+        else:
+            student = self._merged(self.adapted) or student
         if self.accelerator.is_main_process:
-            if self.adapted is not None:
-                with storing(self.out / "adapter"):
-                    write_adapter(self.adapted, self.out / "adapter")
-                student = self.adapted.student()
             with storing(place), new_folder(place) as path:
                 student.save_pretrained(path, state_dict=mine)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(path)
         self.accelerator.wait_for_everyone()
+
+    def _merged(self, adapted: Adapted) -> PreTrainedModel | None:
+        """In the first process the adapter in its folder and the merged student."""
+        main, place = self.accelerator.is_main_process, self.out / "adapter"
+        learnt = adapted.weights()
+        with storing(place):
+            together(lambda: main and write_adapter(adapted, learnt, place))
+        base = together(lambda: adapted.load_base() if main else None)
+        adapted.merge_into(base)
+        return base
 
     @contextmanager
     def _appearing(self, place: Path) -> Iterator[Path | None]:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.harness import launch
 from kdbench.harness.config import PairConfig, RunConfig
 from kdbench.harness.contents import local_copy, model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.data.examples import Example
@@ -190,11 +189,6 @@ def check_adapters(config: RunConfig) -> None:
     }
     for section, training in trainings.items():
         if training is not None and training.lora is not None:
-            if config.parallel.shard != "none" and launch.world() > 1:
-                raise InputError(
-                    "parallel.shard shares students of which all weights are trained; leave out "
-                    f"{section}.lora, or add --set parallel.shard=none"
-                )
             spec = config.pair.teacher if section == "teacher_sft" else config.pair.student
             # pruned, it has the layers of what it is pruned from, in fewer blocks
             spec = config.pair.teacher if PRUNE.match(spec) else spec

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 
 from kdbench.harness.errors import InputError
 from kdbench.trainers.loop import Loop
+from kdbench.trainers.lora.adapters import Base
+from kdbench.trainers.lora.settings import Lora
 from kdbench.trainers.parallel.loading import Unread, find_unread, read_shares
 from kdbench.trainers.parallel.ranks import together
 from kdbench.trainers.parallel.settings import Parallel
@@ -25,6 +27,7 @@ from kdbench.trainers.parallel.sharding import share_frozen
 
 SHARDED = {"shard": "fsdp2", "teacher": "sharded", "checkpoint_activations": True}
 STEPS, SAVED = 6, 2
+ADAPTERS = "+lora"
 HERE = Path(__file__).parent
 
 
@@ -39,9 +42,11 @@ def build(
 ) -> Loop:
     """Six steps of a method in float64, teacher and samples too: what is left is the order of sums.
 
-    With a folder, shared models are read from there by shares.
+    With a folder, shared models are read from there by shares. Of a name that ends in ``ADAPTERS`` adapters
+    are trained, whose rank two processes cannot share evenly.
     """
     student, teacher = models(family, tied)
+    base = Base(load=lambda: models(family, tied)[0], name="")
     found: list[Unread] = []
     if folder and parallel:
         read = [
@@ -50,7 +55,9 @@ def build(
         found = [each for each in read if each is not None]
         student, teacher = (each.model for each in found)
     return tiny.loop(
-        zoo.made(name),
+        zoo.made(name.removesuffix(ADAPTERS)),
+        lora=Lora(r=3) if name.endswith(ADAPTERS) else None,
+        base=base,
         student=student,
         teacher=teacher.double(),
         unread=found,
@@ -128,7 +135,8 @@ def trained(
 ) -> list[int]:
     """Exit codes of ``world`` processes that trained methods together, shared models read by shares.
 
-    ``full`` is a process that cannot write; ``refused`` names folders, one a process; what each says of its own then lies in ``said-RANK.json``.
+    ``full`` is a process that cannot write; ``refused`` names folders, one a process; what each says of
+    its own then lies in ``said-RANK.json``.
     """
     for who, model in zip(("student", "teacher"), models(family, tied), strict=True):
         if not (place := out / "models" / who).exists():

@@ -4,7 +4,8 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -163,7 +164,8 @@ def adapt(model: PreTrainedModel, lora: Lora, *, seed: int, base: Base | None = 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of layers stored the other way, which PEFT sees by itself
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+        with _seen_as_read(layers.values()):
+            peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     model.train(training)
     for parameter in model.parameters():
         own = id(parameter) not in shared
@@ -173,6 +175,25 @@ def adapt(model: PreTrainedModel, lora: Lora, *, seed: int, base: Base | None = 
     load = base.load if base else lambda: copy.deepcopy(plain).float()
     name = base.name if base else ""
     return Adapted(model=model, plain=plain, lora=lora, load_base=load, base_name=name)
+
+
+@contextmanager
+def _seen_as_read(layers: Collection[nn.Module]) -> Iterator[None]:
+    """Has layers without values look as if they were read, so that adapters on them get theirs.
+
+    PEFT gives those the device of their layer, on ``meta`` none.
+    """
+    empty = [
+        (layer, weight) for layer in layers if (weight := weight_of(layer)).device.type == "meta"
+    ]
+    for layer, weight in empty:
+        stands = torch.empty((), dtype=weight.dtype).expand(weight.shape)  # takes no memory
+        layer.weight = nn.Parameter(stands, requires_grad=False)
+    try:
+        yield
+    finally:
+        for layer, weight in empty:
+            layer.weight = weight  # type: ignore[assignment]
 
 
 def _target_modules(model: PreTrainedModel, lora: Lora, layers: dict[str, nn.Module]) -> list[str]:
@@ -202,8 +223,14 @@ def _peft() -> Any:
 # -- in a folder
 
 
-def write_adapter(adapted: Adapted, place: Path) -> None:
-    """An adapter as PEFT loads it: safetensors and ``adapter_config.json``, equal bytes for equal ones."""
+def write_adapter(adapted: Adapted, weights: Mapping[str, Tensor], place: Path) -> None:
+    """An adapter as PEFT loads it: safetensors and ``adapter_config.json``, equal bytes for equal ones.
+
+    Args:
+        adapted: what it is of.
+        weights: its own, see `Adapted.weights`.
+        place: the folder.
+    """
     made: Any = adapted.model.peft_config
     config = made[ADAPTER].to_dict() | {
         "base_model_name_or_path": adapted.base_name or None,
@@ -211,7 +238,7 @@ def write_adapter(adapted: Adapted, place: Path) -> None:
         "task_type": "CAUSAL_LM",
     }
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    tensors = {name: t.cpu().contiguous() for name, t in adapted.weights().items()}
+    tensors = {name: t.cpu().contiguous() for name, t in weights.items()}
     with new_folder(place) as folder:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(plain, indent=2, sort_keys=True, default=str)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.parallel.tensors import whole
 
 ADAPTER = "default"
 """PEFT's name of the adapter; a model has one."""
@@ -35,11 +36,24 @@ def layer_of(layer: nn.Module) -> nn.Module:
     return adapted.get_base_layer() if is_adapted(layer) else layer
 
 
+def plain_name(name: str) -> str:
+    """What a weight is called where no layer has an adapter."""
+    return name.replace(".base_layer.", ".")
+
+
 def _sum(weight: Tensor, layer: Any) -> Tensor:
     """A base's weight plus the adapter, in the wider of their precisions."""
-    with torch.autocast(weight.device.type, enabled=False):  # weights are not activations
-        delta: Tensor = layer.get_delta_weight(ADAPTER)
-        return weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta.to(weight.device)
+    return _plus(weight, _delta(layer))
+
+
+def _delta(layer: Any) -> Tensor:
+    with torch.autocast(layer.lora_A[ADAPTER].weight.device.type, enabled=False):
+        delta: Tensor = layer.get_delta_weight(ADAPTER)  # weights are not activations
+        return delta
+
+
+def _plus(weight: Tensor, delta: Tensor) -> Tensor:
+    return weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta.to(weight.device)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,7 +62,8 @@ class Adapted:
 
     Attributes:
         model: is trained; all but its adapters is frozen.
-        plain: has the layers that the adapters are on, and shares every weight with ``model``.
+        plain: has the layers that the adapters are on, and shares every weight with ``model``; only shapes
+            if that is shared among processes.
         lora: what was asked for.
         load_base: the model as its files are, in float32; the exported student is made of it.
         base_name: names it by content, in the adapter's folder.
@@ -64,10 +79,19 @@ class Adapted:
         """Layers with an adapter, by the names that they have in ``plain``."""
         return ((name, m) for name, m in self.model.named_modules() if is_adapted(m))
 
+    def weight(self, name: str) -> Tensor:
+        """What ``plain`` calls so, the adapter on its layer included."""
+        place, _, part = name.rpartition(".")
+        layer = self.model.get_submodule(place)
+        found: Tensor = weight_of(layer) if part == "weight" else getattr(layer_of(layer), part)
+        return found
+
     def weights(self) -> dict[str, Tensor]:
-        """The adapters' matrices, named as PEFT names them in files."""
+        """The adapters' matrices, named as PEFT names them in files; of a shared model a collective."""
         return {
-            f"base_model.model.{name}.{part}.weight": getattr(layer, part)[ADAPTER].weight.detach()
+            f"base_model.model.{name}.{part}.weight": whole(
+                getattr(layer, part)[ADAPTER].weight
+            ).detach()
             for name, layer in self.layers()
             for part in ("lora_A", "lora_B")
         }
@@ -121,12 +145,16 @@ class Adapted:
         return float((beside - inside).abs().max()) <= 0.2 * moved
 
     @torch.no_grad()
-    def student(self) -> PreTrainedModel:
-        """The base as its files are with the adapters merged into it: an ordinary model."""
-        base = self.load_base()
+    def merge_into(self, base: PreTrainedModel | None) -> None:
+        """Merges the adapters into what `load_base` gives, which is then an ordinary model.
+
+        Of a shared model a collective; processes without a base give None.
+        """
         for name, layer in self.layers():
-            place: Any = base.get_submodule(name)
-            merged = _sum(place.weight.to(self.model.device), layer)
-            place.weight = nn.Parameter(merged.to(place.weight.device, place.weight.dtype))
-        base.generation_config = self.model.generation_config
-        return base
+            delta = whole(_delta(layer))
+            if base is not None:
+                place: Any = base.get_submodule(name)
+                merged = _plus(place.weight.to(delta.device), delta)
+                place.weight = nn.Parameter(merged.to(place.weight.device, place.weight.dtype))
+        if base is not None:
+            base.generation_config = self.model.generation_config

@@ -28,6 +28,7 @@ from kdbench.trainers.load_report import (
     in_order,
     refuse_unclean,
 )
+from kdbench.trainers.lora.merging import plain_name
 from kdbench.trainers.model_folder import ModelFolder, inspect_folder
 from kdbench.trainers.models import without_values
 from kdbench.trainers.parallel.ranks import together
@@ -46,7 +47,7 @@ class Unread:
     """A model that has shapes and no values yet.
 
     Attributes:
-        model: its parameters are on ``meta``; it may be shared, and moved to another precision.
+        model: its parameters are on ``meta``; it may be shared, moved to another precision, and get adapters.
         ref: its folder.
         dtype: to which values are rounded when they are read, whatever the model has later.
         places: where its parameters and persistent buffers lie; a tied one may lie in several.
@@ -127,7 +128,7 @@ def _filled(unread: Unread) -> _Seen:
     embeddings = [getattr(module, "weight", None) for module in ends]
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
-        if not (places := unread.places.get(name)):
+        if not (places := unread.places.get(plain_name(name))):
             continue
         mine, rows = _own(tensor)
         if not mine.numel():

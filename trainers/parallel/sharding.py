@@ -8,11 +8,12 @@ writes. Shards are in the precision that is trained; autocast rounds what was ga
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.engine import FILLER, LoadedModel
 from kdbench.trainers.head.head import Head, head_of
+from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.parallel.loading import Unread, read_shares
 from kdbench.trainers.parallel.recompute import compute_again
@@ -63,9 +65,13 @@ def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
 
 
 class Outlines(NamedTuple):
-    """How a shared student and a shared teacher become whole; None for one that is not shared."""
+    """How a shared student and a shared teacher become whole; None for one that is not shared.
+
+    ``student`` is copied; ``writer`` is what answers in its place, without adapters.
+    """
 
     student: "Whole | None"
+    writer: "Whole | None"
     teacher: "Whole | None"
 
 
@@ -75,6 +81,7 @@ def share(
     unread: Seq[Unread],
     device: torch.device,
     *,
+    adapted: Adapted | None,
     again: bool,
 ) -> Outlines:
     """Shares models among all processes, and reads those that have no values yet; a collective.
@@ -84,12 +91,16 @@ def share(
         teacher: None: it is not shared.
         unread: which of the two have no values.
         device: of this process.
+        adapted: the student, if it has adapters.
         again: the student's layers are computed again in backward.
 
     Raises:
         InputError: what was unread cannot be read, on all processes.
     """
     trained = None if module is None else Whole(module.student)
+    writer = trained if adapted is None or trained is None else Whole(adapted.plain, adapted.weight)
+    if adapted is not None and writer is not None:
+        adapted.plain = writer.outline  # its weights would stay whole as long as it has them
     frozen = None if teacher is None else Whole(teacher)
     if teacher is not None:
         share_frozen(teacher, device)
@@ -98,7 +109,7 @@ def share(
             compute_again(module.student)
         share_student(module, device)
     read_shares(unread)
-    return Outlines(trained, frozen)
+    return Outlines(trained, writer, frozen)
 
 
 def _make_room(module: nn.Module, device: torch.device) -> None:
@@ -148,12 +159,15 @@ class Whole:
 
     Args:
         model: before it is shared; of that only its structure is kept.
+        part: what this process holds of a weight by its name; None: of the model itself.
+
+    Attributes:
+        outline: its structure; what is found out about it is found out once.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        # kept, so that what is found out about it is found out once
-        self._copy = outline(model)
+    def __init__(self, model: PreTrainedModel, part: Callable[[str], Tensor] | None = None) -> None:
+        self._part = part or model.get_parameter
+        self.outline = outline(model)
 
     @contextmanager
     def lasting(self, dtype: torch.dtype | None) -> Iterator[PreTrainedModel]:
@@ -162,53 +176,61 @@ class Whole:
         Args:
             dtype: of its weights; None: as they are.
         """
-        self._fill(self._copy, dtype)
+        self._fill(self.outline, dtype)
         try:
-            yield self._copy
+            yield self.outline
         finally:
-            _replace(self._copy, lambda name, p: torch.empty_like(p, device="meta"))
+            _replace(self.outline, lambda name, p: torch.empty_like(p, device="meta"))
 
     def frozen(self, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
-        """A whole model that stays, with today's weights or with others of the same names."""
-        made = copy.deepcopy(self._copy)
-        if weights is None:
-            self._fill(made, None)
-        else:
-            device = self._model.device
-            _replace(made, lambda name, p: weights[name].to(device, p.dtype))
+        """A whole model that stays, with today's weights but for others of the same names."""
+        made = copy.deepcopy(self.outline)
+        self._fill(made, None, weights or {})
         return made
 
     @torch.no_grad()
-    def _fill(self, empty: PreTrainedModel, dtype: torch.dtype | None) -> None:
+    def _fill(
+        self,
+        empty: PreTrainedModel,
+        dtype: torch.dtype | None,
+        others: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         def value(name: str, p: nn.Parameter) -> Tensor:
-            return whole(self._model.get_parameter(name)).detach().to(dtype or p.dtype)
+            part = self._part(name)
+            found = others[name].to(part.device) if name in others else whole(part)
+            return found.detach().to(dtype or p.dtype)
 
         _replace(empty, value)
 
 
 def shared_copy(
-    outline: Whole, vocab: int, weights: dict[str, Tensor] | None = None
+    outline: Whole, kept: frozenset[str], vocab: int, weights: dict[str, Tensor] | None = None
 ) -> TeacherSide:
-    """A copy of a shared student as its own teacher, shared as it is; see `frozen_copy`."""
+    """A copy of a shared student as its own teacher, shared as it is; see `frozen_copy`.
+
+    ``kept`` names weights that never change; the copy has them all the same.
+    """
     model = outline.frozen(weights)
     head_of(model, vocab)  # tried while it is whole
     share_frozen(model, model.device)
-    return TeacherSide(model, head_of(model, vocab))
+    return TeacherSide(model, head_of(model, vocab), shared=kept)
 
 
 def shared_engine(
-    module: StudentModule, outline: Whole, local: LoadedModel
+    module: StudentModule, outlines: Outlines, local: LoadedModel
 ) -> tuple[LoadedModel, Callable[..., TeacherSide]]:
     """How a shared student answers and scores, and how it is copied.
 
     Args:
         module: the student with its losses.
-        outline: of the student.
+        outlines: of the student.
         local: the student as it answers and scores whole.
     """
-    writer = partial(outline.lasting, local.sampling_dtype)
+    assert outlines.student is not None and outlines.writer is not None
+    writer = partial(outlines.writer.lasting, local.sampling_dtype)
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
-    return engine, partial(shared_copy, outline, module.vocab)
+    kept = frozenset(n for n, p in module.student.named_parameters() if not p.requires_grad)
+    return engine, partial(shared_copy, outlines.student, kept, module.vocab)
 
 
 def outline(model: PreTrainedModel) -> PreTrainedModel:

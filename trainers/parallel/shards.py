@@ -36,9 +36,10 @@ WEIGHTS, MOMENTS = "model.", "optimizer."
 def held(module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
     """This process's part of weights and optimiser state by name, and the numbers of that state.
 
-    Of tied weights one name is kept.
+    Of tied weights one name is kept; of a student with adapters not its base.
     """
-    once = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    learnt = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    once = {name for name, _ in [*learnt, *module.named_buffers()]}
     weights = get_model_state_dict(module)
     found: dict[str, Any] = {
         WEIGHTS + name: value for name, value in weights.items() if name in once
