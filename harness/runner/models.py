@@ -172,7 +172,9 @@ def base_student(session: Session, config: RunConfig, teacher: Located | None) -
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
 
-    base = locate(spec, str(build_once(place, build, say=session.progress.say)))
+    # by the first process: of others' models transformers saves nothing, without a word
+    made = session.of_main(lambda: build_once(place, build, say=session.progress.say))
+    base = locate(spec, str(made))
     return replace(base, recipe=recipe if seeded else "")
 
 

@@ -10,12 +10,14 @@ from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from kdbench.harness.errors import CellFailed, InputError
-from kdbench.harness.files.store import Say
+from kdbench.harness.files.store import Say, make_folder
 from kdbench.trainers.engine import LoadedModel, Writer
-from kdbench.trainers.models import quiet
+from kdbench.trainers.model_folder import SINGLE
 from kdbench.trainers.sampler.draw import stream_key
 from kdbench.trainers.sampler.sampler import check_asked
 from kdbench.trainers.standin import Standin
@@ -192,8 +194,12 @@ def write_weights(model: PreTrainedModel, dtype: torch.dtype, place: Path) -> No
     }
     for name in model.all_tied_weights_keys:
         state[name] = state[name].clone()  # what shares memory would be stored once
-    with quiet():
-        model.save_pretrained(place, state_dict=state)
+    stored = revert_weight_conversion(model, state)
+    make_folder(place)
+    # not by save_pretrained, which of several processes has only the first write
+    save_file(
+        {name: t.contiguous() for name, t in stored.items()}, place / SINGLE, {"format": "pt"}
+    )
 
 
 def kv_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
