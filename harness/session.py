@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import make_folder, write_text
 from kdbench.harness.progress import Progress
 from kdbench.trainers.devices import peak_memory_mb, resolve_precision, sampling_dtype
-from kdbench.trainers.parallel.ranks import of_main
+from kdbench.trainers.parallel.ranks import PATIENCE, of_main
 from kdbench.trainers.vllm.engine import check_dtype
 from kdbench.trainers.vllm.process import check_installed
 
@@ -81,7 +80,7 @@ class Session:
             cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=mixed,
             # what only the main rank does may take long, and the others wait for it
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=24))],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         if self._accelerator.num_processes > 1:  # its threads must end before the interpreter does
             atexit.register(torch.distributed.destroy_process_group)

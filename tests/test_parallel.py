@@ -73,7 +73,7 @@ def test_every_method(family: str, tied: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["fkd", "minillm", "mrkd", "distillm"])
+@pytest.mark.parametrize("name", ["fkd", "minillm", "mrkd+lora", "distillm"])
 def test_a_kill_and_other_numbers_of_processes(name: str, tmp_path: Path) -> None:
     """Killed after the checkpoint of step 4; gone on with two, one and four processes."""
     ranks.trained(tmp_path / "two", [name], world=2)

@@ -15,9 +15,12 @@ TRAINED = {
     "--steps": "train.steps",
 }
 """Options that are a setting of the student's training."""
+PAIR = {"--teacher": "pair.teacher", "--student": "pair.student"}
+"""Options of what trains one student that are settings of what trains many."""
 TRAINS = ("run", "train", "ablate", "tune")
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     **dict.fromkeys(TRAINS, TRAINED),
+    **dict.fromkeys(("ablate", "tune"), TRAINED | PAIR),
     "run": TRAINED | {"--protocol": "tasks.protocol"},
     "doctor": {"--batch-size": "train.batch_size"},
     "eval": {"--batch-size": "generate.batch_size"},

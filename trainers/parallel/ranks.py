@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,9 @@ from kdbench.harness.errors import InputError, KdbenchError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for another: the first may evaluate, or a slow disk be written, meanwhile."""
 
 
 def dealt(sizes: Seq[int], world: int) -> list[list[int]]:

@@ -29,6 +29,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from kdbench.trainers.parallel.ranks import PATIENCE
+
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 WEIGHTS, MOMENTS = "model.", "optimizer."
 
@@ -91,7 +93,7 @@ def wait(written: "Future[Any]") -> None:
 @functools.cache
 def _beside() -> dist.ProcessGroup:
     """All processes once more: what they say of files does not mix with what they say of gradients."""
-    return dist.new_group(backend="gloo")
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def read_shards(
