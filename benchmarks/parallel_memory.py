@@ -5,8 +5,9 @@
 Trains a random Llama by forward KD from one twice as wide, both read from folders, some steps on random
 rows, exports it, and prints for each number of processes what the first one holds: bytes of weights and of
 optimiser state (counted), its resident memory after the last step, and the highest until models were read
-and shared, tried in first passes, after the steps, and after the export, less what it had before models
-were read (measured). With --whole every process reads models whole, as before they were read by shares.
+and shared, tried in first passes, after the steps, after the export and after a checkpoint, less what it
+had before models were read (measured); and for how many of the seconds that a checkpoint takes training
+waits. With --whole every process reads models whole, as before they were read by shares.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,7 +44,7 @@ def main() -> None:
         return
     print(
         "processes | weights MiB | Adam MiB | teacher MiB | resident MiB | highest MiB: read | "
-        "tried | training | export",
+        "tried | training | export | checkpoint | training waits for it, s",
         flush=True,
     )
     options = [f"--{name}={getattr(asked, name)}" for name in ("width", "layers", "vocab", "steps")]
@@ -133,10 +135,18 @@ def work(asked: argparse.Namespace) -> None:
         now = status_mb("VmRSS")
         loop.checkpoints.export(loop.student, None)
         peaks.append(peak_mb())
-        numbers = [*held, *(each - before for each in (now, *peaks))]
+        saving = [began := time.perf_counter()]
+        loop.checkpoints.save(0, {}, best=0)
+        saving.append(time.perf_counter())
+        loop.checkpoints.settle()
+        saving.append(time.perf_counter())
+        numbers = [*held, *(each - before for each in (now, *peaks, peak_mb()))]
         if accelerator.is_main_process:
             cells = " | ".join(f"{number:.0f}" for number in numbers)
-            print(f"{accelerator.num_processes} | {cells}", flush=True)
+            waited, stood = (each - began for each in saving[1:])
+            print(
+                f"{accelerator.num_processes} | {cells} | {waited:.2f} of {stood:.2f}", flush=True
+            )
         accelerator.wait_for_everyone()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
