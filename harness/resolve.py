@@ -52,12 +52,9 @@ OPEN = (
 )
 """Below it, keys are the user's own."""
 SUITE_KEYS = {"extends", "methods"}
-QLORA = (
-    "adapters on a quantised base (QLoRA) are not supported: the student that is kept is the base with its "
-    "adapters merged, in plain weights, and so is what it is trained on; leave it out"
-)
+QLORA = "QLoRA is {section}.lora.quantize=nf4; the student that is kept has its adapters merged"
 REFUSED = {
-    f"{section}.lora.{key}": QLORA
+    f"{section}.lora.{key}": QLORA.format(section=section)
     for section in ("train", "init_sft", "teacher_sft")
     for key in ("load_in_4bit", "load_in_8bit", "bits", "quantization_config")
 } | {

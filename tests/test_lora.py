@@ -20,7 +20,7 @@ from kdbench.harness.runner.models import check_adapters
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.lora.adapters import Base, adapt, refuse_unfit
-from kdbench.trainers.lora.merging import weight_of
+from kdbench.trainers.lora.merging import named_weight, weight_of
 from kdbench.trainers.lora.settings import Lora
 from kdbench.trainers.models import Vocabulary, load_model
 from kdbench.trainers.sampler.llama import is_plain_llama
@@ -107,7 +107,8 @@ def test_answers_while_it_trains_are_the_merged_students(kind: str, tmp_path: Pa
     assert found == plainly(AutoModelForCausalLM.from_pretrained(tmp_path / "student")) != first
     # the quick decoder reads adapters as well; whatever did, the base is left as it was
     assert is_plain_llama(loop.student) == (family == "llama")
-    assert all(map(torch.equal, loop.adapted.plain.parameters(), untrained.parameters()))
+    for name, weight in untrained.named_parameters():
+        assert torch.equal(named_weight(loop.student, name, adapter=False), weight.double())
 
 
 def test_head_in_tiles_gives_its_adapter_the_gradient_of_plain_autograd(tmp_path: Path) -> None:
@@ -179,6 +180,44 @@ def test_half_precision_base_is_merged_into_the_weights_of_its_files(tmp_path: P
     )
 
 
+@pytest.mark.parametrize("name", ["fkd", "mrkd"])
+def test_a_base_in_four_bits_is_merged_as_it_computed(name: str, tmp_path: Path) -> None:
+    """Killed, resumed; the student is the widened base with the adapter, which answered in training, too."""
+    bnb = pytest.importorskip("bitsandbytes")
+    lora = Lora(r=4, targets=("q_proj", "mlp.down_proj"), quantize="nf4")
+    settings = {"lora": lora, "lr": 0.05}
+    loop = build(name, tmp_path / "whole", **settings)
+    assert loop.adapted.agrees()
+    loop.run()
+    killed = build(name, tmp_path / "parts", **settings)
+    for _ in range(3):
+        killed._step()
+    (stored,) = tmp_path.glob("parts/checkpoints/*/state.safetensors")
+    assert not [n for n in tensors(stored) if "base_layer" in n or "up_proj" in n]
+    build(name, tmp_path / "parts", **settings).run()
+    folders = [(tmp_path / p / "student", tmp_path / p / "adapter") for p in ("whole", "parts")]
+    assert files(*folders[0]) == files(*folders[1])
+
+    student, adapter = folders[0]
+    rounded = tiny.model("llama", seed=1)
+    for part, parameter in rounded.named_parameters():
+        if "_proj" in part:
+            packed, state = bnb.functional.quantize_4bit(
+                parameter.data, quant_type="nf4", compress_statistics=True
+            )
+            parameter.data = bnb.functional.dequantize_4bit(packed, state)
+    merged, plain = load_model(str(student)), tiny.model("llama", seed=1)
+    with torch.no_grad():
+        one, other = merged(IDS).logits, plain(IDS).logits
+        beside = peft.PeftModel.from_pretrained(rounded, adapter).eval()(IDS).logits
+        trained = loop.student.eval()(IDS).logits
+    scale = one.abs().max()
+    assert (one - beside).abs().max() <= 1e-5 * scale < (one - other).abs().max()
+    assert (one - trained).abs().max() <= 1e-5 * scale
+    with loop.adapted.merged() as writer:
+        assert all(map(torch.equal, writer.parameters(), merged.parameters()))
+
+
 UNFIT = {
     "no layer": ("llama", True, {"targets": "q_prj"}, "no linear layer called 'q_prj'; it has q_proj"),
     "no linear layer": ("llama", True, {"targets": "mlp"}, "of type LlamaMLP.*only linear layers"),
@@ -199,10 +238,12 @@ def test_what_does_not_fit_is_said_from_the_configuration(what: str) -> None:
 def test_quantised_bases_and_names_that_mean_nothing() -> None:
     config = tiny.config("llama")
     config.quantization_config = {"quant_method": "bitsandbytes"}
-    with pytest.raises(InputError, match=r"QLoRA.*plain weights"):
+    with pytest.raises(InputError, match=r"plain weights.*QLoRA --set train.lora.quantize=nf4"):
         refuse_unfit(config, Lora(r=4), "train.lora")
+    with pytest.raises(InputError, match="gpt2 has no layers of type Linear but its head"):
+        refuse_unfit(tiny.config("gpt2"), Lora(r=4, quantize="nf4"), "train.lora")
     for assignment, said in (
-        ("train.lora.load_in_4bit=true", "QLoRA"),
+        ("train.lora.load_in_4bit=true", "QLoRA is train.lora.quantize=nf4"),
         ("train.lora.alpha=3", r"lora\.r"),
         ("train.lora={r: 4, targets: [layers.3.q_proj]}", "without their number"),
         ("train.lora={r: 4, targets: [all-linear, q_proj]}", "not both"),

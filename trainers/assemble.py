@@ -111,11 +111,14 @@ def assemble(parts: Parts) -> Loop:
         InputError: the accelerator may shard models, or adapters do not fit the student.
     """
     recipe, device = parts.recipe, parts.accelerator.device
-    student = parts.student if _shares_student(parts) else parts.student.to(device)
+    student, adapted = parts.student, None
+    place = None if _shares_student(parts) else device  # what is shared goes there by parts
     if recipe.precision == "fp64":
         student = student.double()
-    lora = recipe.lora
-    adapted = adapt(student, lora, seed=recipe.seed, base=parts.base) if lora else None
+    if recipe.lora is not None:
+        adapted = adapt(student, recipe.lora, seed=recipe.seed, device=place, base=parts.base)
+    elif place is not None:
+        student = student.to(place)
     teacher = parts.teacher
     if teacher is not None and parts.stored is None and not _shares_teacher(parts):
         teacher = teacher.to(device)

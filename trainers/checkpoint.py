@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Sequence
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-TRAINED = replace(WHOLE, ignore_frozen_params=True)
 # not strict: of tied tensors only one name is stored, of a model with adapters only these
 LOAD = StateDictOptions(full_state_dict=True, strict=False)
 SHARDS = "shards"
@@ -243,10 +242,8 @@ class Checkpoints:
             return _untied(_whole_weights(self._bare))
         extra = self._bare.get_submodule("extra").state_dict()
         own = {f"extra.{name}": value.cpu() for name, value in extra.items()}
-        named = self._bare.named_parameters(remove_duplicate=False)
-        frozen = {name for name, p in named if not p.requires_grad}  # tied ones by all their names
-        learnt = _whole_weights(self._bare, TRAINED)
-        return {name: value for name, value in learnt.items() if name not in frozen} | own
+        learnt = {n: p.detach().cpu() for n, p in self._bare.named_parameters() if p.requires_grad}
+        return learnt | own
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}"

@@ -48,8 +48,10 @@ class TeacherSide:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What it takes to make a copy of the student again; see `frozen_copy`."""
-        found = self.model.state_dict().items()
-        return {n: whole(t) for n, t in found if n not in self.shared}
+        own = {n for n, _ in self.model.named_parameters(remove_duplicate=False)} - self.shared
+        own |= {n for n, _ in self.model.named_buffers()}
+        # a layer in four bits names more than it has
+        return {n: whole(t) for n, t in self.model.state_dict().items() if n in own}
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdbench.harness.config import PairConfig, RunConfig
+from kdbench.harness import launch
+from kdbench.harness.config import PairConfig, RunConfig, TrainConfig
 from kdbench.harness.contents import local_copy, model_fingerprint, tokenizer_fingerprint
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import render
@@ -191,6 +192,7 @@ def check_adapters(config: RunConfig) -> None:
     }
     for section, training in trainings.items():
         if training is not None and training.lora is not None:
+            _refuse_four_bits(config, training, section)
             spec = config.pair.teacher if section == "teacher_sft" else config.pair.student
             # pruned, it has the layers of what it is pruned from, in fewer blocks
             spec = config.pair.teacher if PRUNE.match(spec) else spec
@@ -198,6 +200,23 @@ def check_adapters(config: RunConfig) -> None:
             place = str(Path(spec).expanduser()) if spec.startswith("~") else spec
             model = mini.model_config(world[1], world[0]) if world else config_from(place)
             refuse_unfit(model, training.lora, f"{section}.lora")
+
+
+def _refuse_four_bits(config: RunConfig, training: TrainConfig, section: str) -> None:
+    """Raises InputError where layers in four bits cannot be had."""
+    assert training.lora is not None
+    if not training.lora.quantize:
+        return
+    if training.precision == "fp64":
+        raise InputError(
+            f"{section}.lora.quantize: bitsandbytes multiplies in float32 or bfloat16; leave out "
+            f"{section}.precision=fp64"
+        )
+    if config.parallel.shard != "none" and launch.world() > 1:
+        raise InputError(
+            f"{section}.lora.quantize: layers in four bits are not shared among processes; leave it out, or "
+            "add --set parallel.shard=none"
+        )
 
 
 def _make_base(

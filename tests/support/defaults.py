@@ -15,6 +15,7 @@ from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.identity import VERSION
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
+from kdbench.trainers.lora.settings import Lora
 
 FILE = Path(__file__).parents[1] / "identity_defaults.yaml"
 
@@ -23,6 +24,7 @@ def hashed_sections() -> dict[str, type[BaseModel]]:
     """Every class whose departures from its defaults are hashed."""
     sections: dict[str, type[BaseModel]] = {
         "train": TrainConfig,
+        "lora": Lora,
         "data": DataConfig,
         "evaluation": EvaluationRecord,
         "decoding": DecodingRecord,

@@ -1,13 +1,12 @@
 """Adapters in a model, and in a folder of their own: the door to PEFT."""
 
-import copy
 import json
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ from transformers.pytorch_utils import Conv1D
 
 from kdbench.harness.errors import LISTED, InputError
 from kdbench.harness.files.folders import new_folder
-from kdbench.trainers.lora.merging import ADAPTER, Adapted, weight_of
+from kdbench.trainers.lora.four_bits import bitsandbytes, layers_for, quantise
+from kdbench.trainers.lora.merging import ADAPTER, Adapted, named_weight, weight_of
 from kdbench.trainers.lora.settings import ALL, Lora
+from kdbench.trainers.outline import Whole
 
 LINEAR = (nn.Linear, Conv1D)
 """Layers that can have an adapter, by exact type: what is quantised computes something else."""
@@ -58,13 +59,20 @@ def refuse_unfit(config: PretrainedConfig, lora: Lora, setting: str) -> None:
     _peft()
     if getattr(config, "quantization_config", None):
         raise InputError(
-            f"{setting}: adapters on a quantised base (QLoRA) are not supported, since the student that is "
-            "kept is the base with its adapters merged, in plain weights; give the model that it was "
-            "quantised from"
+            f"{setting}: adapters on a base that comes quantised are not supported, since the student that "
+            "is kept is the base with its adapters merged, in plain weights; give the model that it was "
+            f"quantised from, and for QLoRA --set {setting}.quantize=nf4"
         )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     chosen(model, lora, setting)
+    if lora.quantize:
+        bitsandbytes()
+        if not any(layers_for(model)):
+            raise InputError(
+                f"{setting}.quantize: {config.model_type} has no layers of type Linear but its head, and "
+                "only these can be in four bits; leave it out"
+            )
 
 
 def chosen(model: PreTrainedModel, lora: Lora, setting: str = "lora") -> dict[str, nn.Module]:
@@ -134,25 +142,40 @@ def _refuse_layer(
 # -- into a model
 
 
-def adapt(model: PreTrainedModel, lora: Lora, *, seed: int, base: Base | None = None) -> Adapted:
+def adapt(
+    model: PreTrainedModel,
+    lora: Lora,
+    *,
+    seed: int,
+    device: torch.device | None = None,
+    base: Base | None = None,
+) -> Adapted:
     """Puts adapters into a model and freezes all else; it computes what it did until they are trained.
 
+    In four bits it computes nearly that.
+
     Args:
-        model: on its device, in the precision that it runs in; is changed.
+        model: in the precision that it runs in; is changed.
         lora: which adapters.
         seed: of their first values, which do not touch the global generator.
+        device: where it goes; None: it stays.
         base: the model as its files are; None: as it is here.
 
     Returns:
         The model and its plain twin. Adapters are float32, or float64 if the model is.
 
     Raises:
-        InputError: as `chosen`, or PEFT is missing.
+        InputError: as `chosen`, or a package is missing.
     """
     peft = _peft()
-    layers = chosen(model, lora)
-    shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
-    plain = copy.deepcopy(model, dict(shared)).eval()
+    plain = Whole(model, partial(named_weight, model))
+    names = list(chosen(model, lora))
+    if lora.quantize:
+        quantise(model, device or model.device)
+    elif device is not None:
+        model.to(device)
+    layers = {name: model.get_submodule(name) for name in names}
+    before = {id(p) for p in model.parameters()}
     config = peft.LoraConfig(
         r=lora.r,
         lora_alpha=lora.strength,
@@ -168,11 +191,12 @@ def adapt(model: PreTrainedModel, lora: Lora, *, seed: int, base: Base | None = 
             peft.inject_adapter_in_model(config, model, adapter_name=ADAPTER)
     model.train(training)
     for parameter in model.parameters():
-        own = id(parameter) not in shared
+        own = id(parameter) not in before
         parameter.requires_grad_(own)
         if own:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    load = base.load if base else lambda: copy.deepcopy(plain).float()
+    bare = Whole(plain.outline, partial(named_weight, model, adapter=False))
+    load = base.load if base else lambda: bare.frozen().float()
     name = base.name if base else ""
     return Adapted(model=model, plain=plain, lora=lora, load_base=load, base_name=name)
 

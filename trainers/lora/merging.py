@@ -4,7 +4,7 @@ The layers are PEFT's; here only what they offer is used, so nothing of PEFT is 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdbench.trainers.lora.four_bits import in_four_bits, widened
 from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.outline import Whole
 from kdbench.trainers.parallel.tensors import whole
 
 ADAPTER = "default"
@@ -26,8 +28,15 @@ def is_adapted(layer: nn.Module) -> bool:
 
 def weight_of(layer: nn.Module) -> Tensor:
     """The weight that a linear layer multiplies by, its adapter included; differentiable."""
-    weight: Tensor = layer_of(layer).weight  # type: ignore[assignment]
-    return _sum(weight, layer) if is_adapted(layer) else weight
+    weight = base_weight(layer)
+    return _plus(weight, _delta(layer)) if is_adapted(layer) else weight
+
+
+def base_weight(layer: nn.Module) -> Tensor:
+    """The same without the adapter."""
+    base = layer_of(layer)
+    weight: Tensor = widened(base) if in_four_bits(base) else base.weight  # type: ignore[assignment]
+    return weight
 
 
 def layer_of(layer: nn.Module) -> nn.Module:
@@ -41,9 +50,14 @@ def plain_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def _sum(weight: Tensor, layer: Any) -> Tensor:
-    """A base's weight plus the adapter, in the wider of their precisions."""
-    return _plus(weight, _delta(layer))
+def named_weight(model: PreTrainedModel, name: str, *, adapter: bool = True) -> Tensor:
+    """A weight by the name that it has without adapters; that of an adapted layer with its adapter in it."""
+    place, _, part = name.rpartition(".")
+    layer = model.get_submodule(place)
+    if part != "weight":
+        found: Tensor = getattr(layer_of(layer), part)
+        return found
+    return weight_of(layer) if adapter else base_weight(layer)
 
 
 def _delta(layer: Any) -> Tensor:
@@ -53,24 +67,24 @@ def _delta(layer: Any) -> Tensor:
 
 
 def _plus(weight: Tensor, delta: Tensor) -> Tensor:
+    """A base's weight plus the adapter, in the wider of their precisions."""
     return weight.to(torch.promote_types(weight.dtype, delta.dtype)) + delta.to(weight.device)
 
 
 @dataclass(eq=False, kw_only=True)
 class Adapted:
-    """A model with adapters, and the same model without them.
+    """A model with adapters.
 
     Attributes:
         model: is trained; all but its adapters is frozen.
-        plain: has the layers that the adapters are on, and shares every weight with ``model``; only shapes
-            if that is shared among processes.
+        plain: the same as it was before, without values as long as nobody needs it.
         lora: what was asked for.
         load_base: the model as its files are, in float32; the exported student is made of it.
         base_name: names it by content, in the adapter's folder.
     """
 
     model: PreTrainedModel
-    plain: PreTrainedModel
+    plain: Whole
     lora: Lora
     load_base: Callable[[], PreTrainedModel]
     base_name: str
@@ -78,13 +92,6 @@ class Adapted:
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
         """Layers with an adapter, by the names that they have in ``plain``."""
         return ((name, m) for name, m in self.model.named_modules() if is_adapted(m))
-
-    def weight(self, name: str) -> Tensor:
-        """What ``plain`` calls so, the adapter on its layer included."""
-        place, _, part = name.rpartition(".")
-        layer = self.model.get_submodule(place)
-        found: Tensor = weight_of(layer) if part == "weight" else getattr(layer_of(layer), part)
-        return found
 
     def weights(self) -> dict[str, Tensor]:
         """The adapters' matrices, named as PEFT names them in files; of a shared model a collective."""
@@ -96,24 +103,13 @@ class Adapted:
             for part in ("lora_A", "lora_B")
         }
 
-    @contextmanager
-    def merged(self) -> Iterator[PreTrainedModel]:
-        """``plain`` with today's adapters in its weights, in its precision, while the context lasts.
+    def merged(self) -> AbstractContextManager[PreTrainedModel]:
+        """An ordinary model with today's adapters in its weights, in its precision, while the context lasts.
 
-        Adding and subtracting would wear the weights of ``model`` off, so these are others.
+        Adding and subtracting would wear the weights of ``model`` off, so these are others; those without
+        an adapter are the same.
         """
-        before: list[tuple[Any, nn.Parameter]] = []
-        try:
-            for name, layer in self.layers():
-                place: Any = self.plain.get_submodule(name)
-                before.append((place, place.weight))
-                with torch.no_grad():
-                    merged = weight_of(layer).to(place.weight.dtype)
-                place.weight = nn.Parameter(merged, requires_grad=False)
-            yield self.plain
-        finally:
-            for place, weight in before:
-                place.weight = weight
+        return self.plain.lasting(None)
 
     @torch.no_grad()
     def agrees(self) -> bool:
@@ -150,11 +146,20 @@ class Adapted:
 
         Of a shared model a collective; processes without a base give None.
         """
-        for name, layer in self.layers():
-            delta = whole(_delta(layer))
+        for name, layer in self._changed():
+            delta = whole(_delta(layer)) if is_adapted(layer) else None
             if base is not None:
                 place: Any = base.get_submodule(name)
-                merged = _plus(place.weight.to(delta.device), delta)
+                rounded = in_four_bits(layer_of(layer))
+                weight = base_weight(layer) if rounded else place.weight.to(self.model.device)
+                merged = weight if delta is None else _plus(weight, delta)
                 place.weight = nn.Parameter(merged.to(place.weight.device, place.weight.dtype))
         if base is not None:
             base.generation_config = self.model.generation_config
+
+    def _changed(self) -> Iterator[tuple[str, nn.Module]]:
+        """Layers that multiply by another weight than their base's file has."""
+        for name, layer in self.model.named_modules():
+            below = plain_name(f"{name}.") != f"{name}."
+            if is_adapted(layer) or (in_four_bits(layer) and not below):
+                yield name, layer

@@ -1,7 +1,7 @@
 """What a training says about LoRA; part of the recipe, so it is read without torch."""
 
 import re
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,11 @@ class Lora(Settings):
     )
     dropout: float = Field(
         0.0, ge=0, lt=1, description="LoRA: on what adapters read, where train.dropout is on"
+    )
+
+    quantize: Literal["nf4"] | None = Field(
+        None,
+        description="QLoRA: the frozen linear layers but the head in four bits (NF4, double quantisation)",
     )
 
     @field_validator("targets", mode="before")

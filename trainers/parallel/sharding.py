@@ -7,13 +7,10 @@ any other. What decodes reads weights one by one, which only a whole copy has; i
 writes. Shards are in the precision that is trained; autocast rounds what was gathered.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +26,9 @@ from kdbench.trainers.engine import FILLER, LoadedModel
 from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
+from kdbench.trainers.outline import Whole, replaced
 from kdbench.trainers.parallel.loading import Unread, read_shares
 from kdbench.trainers.parallel.recompute import compute_again
-from kdbench.trainers.parallel.tensors import whole
 from kdbench.trainers.pruning import layers_of
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed
@@ -98,9 +95,6 @@ def share(
         InputError: what was unread cannot be read, on all processes.
     """
     trained = None if module is None else Whole(module.student)
-    writer = trained if adapted is None or trained is None else Whole(adapted.plain, adapted.weight)
-    if adapted is not None and writer is not None:
-        adapted.plain = writer.outline  # its weights would stay whole as long as it has them
     frozen = None if teacher is None else Whole(teacher)
     if teacher is not None:
         share_frozen(teacher, device)
@@ -109,7 +103,7 @@ def share(
             compute_again(module.student)
         share_student(module, device)
     read_shares(unread)
-    return Outlines(trained, writer, frozen)
+    return Outlines(trained, trained if adapted is None else adapted.plain, frozen)
 
 
 def _make_room(module: nn.Module, device: torch.device) -> None:
@@ -127,7 +121,7 @@ def _make_room(module: nn.Module, device: torch.device) -> None:
         )
 
     with torch.no_grad():
-        _replace(module, room)
+        replaced(module, room)
 
 
 def tried(module: StudentModule, device: torch.device, ids: int | None) -> None:
@@ -152,55 +146,6 @@ def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], 
     ):  # no backward pass will let go of what the forward pass gathered
         module.reshard()
     return found
-
-
-class Whole:
-    """Makes a shared model whole for a while.
-
-    Args:
-        model: before it is shared; of that only its structure is kept.
-        part: what this process holds of a weight by its name; None: of the model itself.
-
-    Attributes:
-        outline: its structure; what is found out about it is found out once.
-    """
-
-    def __init__(self, model: PreTrainedModel, part: Callable[[str], Tensor] | None = None) -> None:
-        self._part = part or model.get_parameter
-        self.outline = outline(model)
-
-    @contextmanager
-    def lasting(self, dtype: torch.dtype | None) -> Iterator[PreTrainedModel]:
-        """The model as it is now, frozen, on this process; a collective.
-
-        Args:
-            dtype: of its weights; None: as they are.
-        """
-        self._fill(self.outline, dtype)
-        try:
-            yield self.outline
-        finally:
-            _replace(self.outline, lambda name, p: torch.empty_like(p, device="meta"))
-
-    def frozen(self, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
-        """A whole model that stays, with today's weights but for others of the same names."""
-        made = copy.deepcopy(self.outline)
-        self._fill(made, None, weights or {})
-        return made
-
-    @torch.no_grad()
-    def _fill(
-        self,
-        empty: PreTrainedModel,
-        dtype: torch.dtype | None,
-        others: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> None:
-        def value(name: str, p: nn.Parameter) -> Tensor:
-            part = self._part(name)
-            found = others[name].to(part.device) if name in others else whole(part)
-            return found.detach().to(dtype or p.dtype)
-
-        _replace(empty, value)
 
 
 def shared_copy(
@@ -231,27 +176,6 @@ def shared_engine(
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
     kept = frozenset(n for n, p in module.student.named_parameters() if not p.requires_grad)
     return engine, partial(shared_copy, outlines.student, kept, module.vocab)
-
-
-def outline(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model in eval mode and frozen, with its buffers but without the values of its weights."""
-    memo = {
-        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
-        for p in model.parameters()
-    }
-    return copy.deepcopy(model, memo).eval()
-
-
-def _replace(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:
-    """Puts other parameters where a model has its own; ties are kept."""
-    made = {
-        id(p): (p, nn.Parameter(value(name, p), requires_grad=p.requires_grad))
-        for name, p in list(model.named_parameters())
-    }
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = made[id(parameter)][1]
 
 
 _meshes: dict[str, DeviceMesh] = {}
