@@ -170,7 +170,7 @@ def test_half_precision_base_is_merged_into_the_weights_of_its_files(tmp_path: P
     base = Base(load=lambda: tiny.model("llama", seed=1), name="it@sha256:1")
     adapted = adapt(student, Lora(r=2), seed=1, base=base)
     assert {p.dtype for p in student.parameters() if p.requires_grad} == {torch.float32}
-    with adapted.merged() as plain:
+    with adapted.plain.lasting(None) as plain:
         assert {p.dtype for p in plain.parameters()} == {torch.bfloat16}
     merged = adapted.load_base()
     adapted.merge_into(merged)  # B is zero still
@@ -214,7 +214,7 @@ def test_a_base_in_four_bits_is_merged_as_it_computed(name: str, tmp_path: Path)
     scale = one.abs().max()
     assert (one - beside).abs().max() <= 1e-5 * scale < (one - other).abs().max()
     assert (one - trained).abs().max() <= 1e-5 * scale
-    with loop.adapted.merged() as writer:
+    with loop.adapted.plain.lasting(None) as writer:
         assert all(map(torch.equal, writer.parameters(), merged.parameters()))
 
 

@@ -16,6 +16,7 @@ from kdbench.trainers.models import (
     kept_layers,
     load_model,
     prune,
+    without_values,
 )
 from kdbench.trainers.pruning import layers_of
 
@@ -137,3 +138,18 @@ def test_real_gguf_file() -> None:
 
     tokenizer = load_tokenizer(path)
     assert compare(tokenizer, tokenizer) == (len(tokenizer), "")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_half_precision_leaves_positions_as_they_are(family: str, tmp_path: Path) -> None:
+    """Rotary frequencies are computed, not stored: rounded they would be others."""
+    tiny.model(family).save_pretrained(tmp_path)
+    whole, half = load_model(str(tmp_path)), load_model(str(tmp_path), dtype=torch.bfloat16)
+    shapes = without_values(str(tmp_path), dtype=torch.bfloat16)
+    assert shapes is not None
+    assert {p.dtype for m in (half, shapes) for p in m.parameters()} == {torch.bfloat16}
+    exact = dict(whole.named_buffers())
+    assert exact
+    for model in (half, shapes):
+        for name, buffer in model.named_buffers():
+            assert torch.equal(buffer, exact[name]), name

@@ -142,14 +142,15 @@ def assemble(parts: Parts) -> Loop:
     layout = layout_of(parts, models)
     taught = None if teacher is None else _teacher(parts, teacher, layout, outlines.teacher)
     module.side = taught and taught.side
+    decoded = sampling_dtype(recipe.sample_precision)
+    merged = partial(adapted.plain.lasting, decoded) if adapted else None
     local = engine_of(
         parts,
         student,
         layout,
         # the quick decoder reads adapters with their layers' weights; what others do with them is slow
-        writer=adapted.merged if adapted and not is_plain_llama(student) else None,
+        writer=merged if not is_plain_llama(student) else None,
     )
-    merged = adapted.merged if adapted else None
     copied: Callable[..., TeacherSide] = partial(frozen_copy, student, module.vocab)
     if outlines.student is not None:
         local, copied = shared_engine(module, outlines, local)

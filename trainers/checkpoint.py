@@ -38,7 +38,7 @@ from kdbench.trainers.lora.adapters import write_adapter
 from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.parallel import shards
 from kdbench.trainers.parallel.export import is_streamable, write_model
-from kdbench.trainers.parallel.ranks import together
+from kdbench.trainers.parallel.ranks import of_main, together
 from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Sequence
 
@@ -61,6 +61,10 @@ class Checkpoints:
     adapted: Adapted | None = None
     _beside: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1))
     _pending: "tuple[Path, Future[None]] | None" = None
+
+    def __post_init__(self) -> None:
+        if self._shared:
+            shards.beside()  # what keeps the processes from each other shows before they train
 
     @property
     def folder(self) -> Path:
@@ -100,16 +104,25 @@ class Checkpoints:
         with storing(place):
             together(done.result)
 
+    def close(self) -> None:
+        """Returns once nothing is written any more, whatever becomes of it: for a training that failed."""
+        self._beside.shutdown(wait=True)
+
     def _drop_older(self, best: int) -> None:
         if not self.accelerator.is_main_process:
             return
-        outdated = {*saved(self.folder)[:-1], *self.folder.glob("best-*")}
-        for old in sorted(outdated - {self._best(best)}):
+        for old in saved(self.folder)[:-1]:
+            (
+                old / "state.json"
+            ).unlink()  # first of all: a kill from here on leaves no half checkpoint
+            shutil.rmtree(old)
+        for old in sorted({*self.folder.glob("best-*")} - {self._best(best)}):
             shutil.rmtree(old)
 
     def resume(self) -> dict[str, Any] | None:
         """Loads weights and optimiser of the newest checkpoint; returns the rest of its state."""
-        found = saved(self.folder)
+        main = self.accelerator.is_main_process
+        found = of_main(lambda: saved(self.folder), main=main)
         if not found:
             return None
         *older, newest = found
@@ -122,7 +135,7 @@ class Checkpoints:
 
     def _restored(self, folder: Path) -> dict[str, Any]:
         with foreign(f"cannot go on from {folder}", ANEW):
-            state: dict[str, Any] = read_state(folder)
+            state: dict[str, Any] = together(lambda: read_state(folder))
             if (numbers := state.pop("numbers", None)) is not None:
                 optimizer = self.optimizer.optimizer
                 shards.read_shards(folder / SHARDS, numbers, self._bare, optimizer)
@@ -136,7 +149,8 @@ class Checkpoints:
     def save_best(self, step: int) -> None:
         """Keeps today's weights as the best, beside those that the newest checkpoint names."""
         if self._shared:
-            self._begin_shards(self._best(step), shards.held(self._bare, None))
+            held = shards.held(self._bare, None)
+            self._begin_shards(self._best(step), held, {"numbers": shards.numbers_of(held)})
             return
         weights = self._weights()
         if self.accelerator.is_main_process:
@@ -149,7 +163,8 @@ class Checkpoints:
         best = self._best(step)
         with foreign(f"cannot read the best weights in {best}", ANEW):
             if (best / SHARDS).is_dir():
-                shards.read_shards(best / SHARDS, {}, self._bare, None)
+                numbers = read_state(best)["numbers"]
+                shards.read_shards(best / SHARDS, numbers, self._bare, None)
                 return
             weights: dict[str, Any] = load_file(best / "model.safetensors")
             set_model_state_dict(self._bare, weights, options=LOAD)
@@ -203,7 +218,7 @@ class Checkpoints:
         self,
         place: Path,
         held: dict[str, Any],
-        state: dict[str, Any] | None = None,
+        state: dict[str, Any],
         then: Callable[[], None] = lambda: None,
     ) -> None:
         """Begins a folder with every process's part of a state, and the rest of it.
@@ -217,8 +232,7 @@ class Checkpoints:
             if not main:
                 return None
             made = new.enter_context(new_folder(place))
-            if state is not None:
-                write_parts(made, state)
+            write_parts(made, state)
             return make_folder(made / SHARDS)
 
         with storing(place), ExitStack() as new:

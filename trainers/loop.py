@@ -127,6 +127,13 @@ class Loop:
 
     def run(self) -> State:
         """Trains from the newest checkpoint to the end of the budget and writes ``student/``."""
+        try:
+            return self._run()
+        except BaseException:
+            self.checkpoints.close()  # who comes next must not meet what this one still writes
+            raise
+
+    def _run(self) -> State:
         self._resume()
         self._note_processes()
         self.resumed(self.state)

@@ -83,7 +83,8 @@ def frozen_copy(
 
     What the student does not train is not copied.
     """
-    frozen = {name: p for name, p in student.named_parameters() if not p.requires_grad}
+    named = student.named_parameters(remove_duplicate=False)
+    frozen = {name: p for name, p in named if not p.requires_grad}
     model = copy.deepcopy(student, {id(p): p for p in frozen.values()})
     model.eval().requires_grad_(False)
     if weights is not None:

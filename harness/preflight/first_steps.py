@@ -16,6 +16,7 @@ from kdbench.harness.preflight.finding import Finding
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.loop import Loop
+from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.method import Method
 from kdbench.trainers.models import vocabulary
 from kdbench.trainers.types import Sequence
@@ -60,12 +61,8 @@ def check(rehearsal: Rehearsal) -> Iterator[Finding]:
     """Three steps, up to half of the budget, optimiser included."""
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as scratch:
         loop = assembled(rehearsal, Path(scratch))
-        if loop.adapted is not None and not loop.adapted.agrees():
-            raise InputError(
-                f"LoRA on {', '.join(loop.adapted.lora.targets)} of {type(loop.student).__name__} does not "
-                "compute what its merged weights do, since some layers are read past their adapters; choose "
-                "other train.lora.targets"
-            )
+        if loop.adapted is not None:
+            refuse_bypassed(loop.adapted)
         losses = []
         loop.show = lambda state, row: losses.append(row.loss)
         try:
@@ -77,6 +74,16 @@ def check(rehearsal: Rehearsal) -> Iterator[Finding]:
         finally:
             rehearsal.accelerator.free_memory()
     yield Finding("method", f"{rehearsal.name} takes its steps, loss {losses[0]:.3g} at first")
+
+
+def refuse_bypassed(adapted: Adapted) -> None:
+    """Raises InputError if a model reads some layers past their adapters."""
+    if not adapted.agrees():
+        raise InputError(
+            f"LoRA on {', '.join(adapted.lora.targets)} of {type(adapted.model).__name__} does not "
+            "compute what its merged weights do, since some layers are read past their adapters; choose "
+            "other train.lora.targets"
+        )
 
 
 def assembled(rehearsal: Rehearsal, out: Path) -> Loop:

@@ -21,6 +21,7 @@ from kdbench.harness.runner.training import check_ids
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.trainers.devices import sampling_dtype
+from kdbench.trainers.lora.adapters import adapt
 from kdbench.trainers.method import Method
 from kdbench.trainers.models import config_from, initialise, moved
 from kdbench.trainers.sampler.sampler import context_length
@@ -107,7 +108,7 @@ def check_pair(
     """Counts all rows as tokens and lets the method take its first steps.
 
     Args:
-        session: the command; with several processes nothing is tried, since steps would wait for all.
+        session: the command; with several processes only adapters are tried, since steps would wait for all.
         method_class: of the run.
         tokenizer: the student's.
         rows: of the run.
@@ -121,6 +122,7 @@ def check_pair(
         InputError: this method cannot train this pair on these rows.
     """
     if session.accelerator().num_processes > 1:
+        session.of_main(lambda: _try_adapters(session, models))
         return None
     config = session.config
     prepared: list[TrainingData] = []
@@ -176,6 +178,13 @@ def _counted(data: TrainingData) -> Iterator[Finding]:
         for name, what in (("responses_cut", "responses cut"), ("prompts_cut", "prompts cut")):
             said += [f"{facts[name]} {what}"] if facts.get(name) else []
         yield Finding(split, ", ".join(said), "warn" if 2 * kept < rows else "ok")
+
+
+def _try_adapters(session: Session, models: tuple[Located, Located] | None) -> None:
+    lora = session.config.train.lora
+    if lora is not None:
+        student = _stand_in(session, "student", models[1] if models else None)
+        first_steps.refuse_bypassed(adapt(student, lora, seed=0))
 
 
 def _rehearsal(

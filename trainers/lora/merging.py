@@ -4,7 +4,6 @@ The layers are PEFT's; here only what they offer is used, so nothing of PEFT is 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +76,8 @@ class Adapted:
 
     Attributes:
         model: is trained; all but its adapters is frozen.
-        plain: the same as it was before, without values as long as nobody needs it.
+        plain: the same without adapters, which are in its weights while somebody needs it: adding and
+            subtracting would wear the weights of ``model`` off, so these are others.
         lora: what was asked for.
         load_base: the model as its files are, in float32; the exported student is made of it.
         base_name: names it by content, in the adapter's folder.
@@ -103,14 +103,6 @@ class Adapted:
             for part in ("lora_A", "lora_B")
         }
 
-    def merged(self) -> AbstractContextManager[PreTrainedModel]:
-        """An ordinary model with today's adapters in its weights, in its precision, while the context lasts.
-
-        Adding and subtracting would wear the weights of ``model`` off, so these are others; those without
-        an adapter are the same.
-        """
-        return self.plain.lasting(None)
-
     @torch.no_grad()
     def agrees(self) -> bool:
         """Whether the adapters do what their merged weights do, tried with random ones.
@@ -131,7 +123,7 @@ class Adapted:
             for matrix in matrices:
                 matrix.copy_(torch.randn(matrix.shape, generator=generator) * 0.02)
             beside = self.model(input_ids=ids, use_cache=False).logits
-            with self.merged() as plain:
+            with self.plain.lasting(None) as plain:
                 inside = plain(input_ids=ids, use_cache=False).logits
         finally:
             self.model.train(training)

@@ -88,11 +88,14 @@ def over_ranks(
         work: one result an item.
         rank: of this process.
         world: how many there are.
+
+    Raises:
+        Exception: what ``work`` raised here or in another process; see `together`.
     """
-    deal = dealt(sizes, world)
-    mine = list(work([items[i] for i in deal[rank]]))
     if world == 1:
-        return mine
+        return list(work(list(items)))
+    deal = dealt(sizes, world)
+    mine = together(lambda: list(work([items[i] for i in deal[rank]])))
     places = (i for share in deal for i in share)
     found = (result for share in gather_object([mine]) for result in share)
     by_place = dict(zip(places, found, strict=True))

@@ -7,6 +7,7 @@ any other. What decodes reads weights one by one, which only a whole copy has; i
 writes. Shards are in the precision that is trained; autocast rounds what was gathered.
 """
 
+import gc
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -155,6 +156,7 @@ def shared_copy(
 
     ``kept`` names weights that never change; the copy has them all the same.
     """
+    gc.collect()  # a shared model that nobody holds any more is held by its own hooks
     model = outline.frozen(weights)
     head_of(model, vocab)  # tried while it is whole
     share_frozen(model, model.device)
@@ -174,7 +176,8 @@ def shared_engine(
     assert outlines.student is not None and outlines.writer is not None
     writer = partial(outlines.writer.lasting, local.sampling_dtype)
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
-    kept = frozenset(n for n, p in module.student.named_parameters() if not p.requires_grad)
+    named = module.student.named_parameters(remove_duplicate=False)
+    kept = frozenset(name for name, p in named if not p.requires_grad)
     return engine, partial(shared_copy, outlines.student, kept, module.vocab)
 
 

@@ -74,7 +74,7 @@ def write_shards(folder: Path, state: Mapping[str, Any]) -> "Future[Any]":
     return async_save(
         _tensors(state),
         storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        process_group=_beside(),
+        process_group=beside(),
     )
 
 
@@ -91,7 +91,7 @@ def wait(written: "Future[Any]") -> None:
 
 
 @functools.cache
-def _beside() -> dist.ProcessGroup:
+def beside() -> dist.ProcessGroup:
     """All processes once more: what they say of files does not mix with what they say of gradients."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from kdbench.harness.errors import KdbenchError
 from kdbench.trainers.engine import Engine, TokenLogprobs
 from kdbench.trainers.parallel.ranks import over_ranks
 from kdbench.trainers.standin import Standin
@@ -107,8 +108,8 @@ def leading() -> Iterator[None]:
     """Lets the others go at the end, whatever it is."""
     try:
         yield
-    except BaseException:
-        _announce(("", 1))
+    except BaseException as error:
+        _announce(("", error.exit_code if isinstance(error, KdbenchError) else 1))
         raise
     _announce(("", 0))
 

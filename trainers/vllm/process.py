@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,10 @@ INTERPRETER = "KDBENCH_VLLM_PYTHON"
 """Environment variable: the interpreter of an environment with vLLM and kdbench; else this one is used."""
 
 WORKER = "kdbench.trainers.vllm.worker"
-_OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Of a training on several processes: vLLM would take them for its own."""
+_OURS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCH(ELASTIC|_NCCL)_.*"
+)
+"""Variables of a training on several processes: vLLM would take them for its own."""
 
 # One process, so that it ends with this one; nobody is told that it runs.
 _QUIET = {
@@ -150,7 +153,7 @@ class Process:
 
 
 def _environment(device: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _OURS}
+    kept = {name: value for name, value in os.environ.items() if not _OURS.fullmatch(name)}
     own = dict(_QUIET)
     if device == "cpu":
         own["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # this process waits meanwhile
