@@ -32,7 +32,8 @@ from transformers import (
 )
 
 from kdbench.harness.plan.hardware import CPU, of_memory
-from kdbench.harness.plan.memory import Job, Lengths, moments, total
+from kdbench.harness.plan.job import Job, Lengths, total
+from kdbench.harness.plan.memory import moments
 from kdbench.harness.plan.shapes import shape_of
 from kdbench.harness.plan.work import work_of
 from kdbench.harness.registry import find_method

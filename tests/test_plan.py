@@ -8,6 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import architectures
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,18 +26,22 @@ from typer.testing import CliRunner
 from kdbench.harness.cli import app
 from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
-from kdbench.harness.plan import memory
+from kdbench.harness.plan import host, memory
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
 from kdbench.harness.plan.fit import Run, remedy, with_lora
-from kdbench.harness.plan.hardware import Scaling, machine_of
+from kdbench.harness.plan.hardware import CPU, Scaling, machine_of
+from kdbench.harness.plan.job import Job, Lengths, total
 from kdbench.harness.plan.known import find_shape, known_configs
-from kdbench.harness.plan.planning import models_of, plan
-from kdbench.harness.plan.shapes import shape_of
+from kdbench.harness.plan.planning import host_memory, models_of, plan
+from kdbench.harness.plan.shapes import STORED_OTHERWISE, shape_of
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
 from kdbench.trainers.head import analytic, generic, tiles
+from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.parallel import export
+from kdbench.trainers.parallel.loading import find_unread
 from kdbench.trainers.sampler import decoders, sampler
 
 ROWS, WIDTH = 2, 32
@@ -157,6 +162,53 @@ def test_what_is_known_of_other_rooms_holds() -> None:
     assert gpu == (memory.GPU_TILE_ELEMENTS, memory.GPU_ROWS, memory.GPU_SHARE)
     assert memory.GPU_BLOCK_ELEMENTS == generic._GPU_BLOCK_ELEMENTS == analytic._GPU_BLOCK_ELEMENTS
     assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
+    assert host.FILE_BYTES == export.FILE_BYTES
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "gpt_neox", "mixtral"])
+def test_which_models_are_read_by_shares(name: str, tmp_path: Path) -> None:
+    model = architectures.model(name)
+    model.save_pretrained(tmp_path)
+    unread = find_unread(str(tmp_path), dtype=torch.float32)
+    assert STORED_OTHERWISE.isdisjoint({name}) == (unread is not None)
+
+
+def job_of(scaling: Scaling, *, cpu: bool = False, **changes: Any) -> Job:
+    config = outline(suite="minillm-llama-7b", method="minillm")
+    models, recipe = models_of(config), config.train.model_copy(update={"precision": "bf16"})
+    return Job(
+        student=replace(models.student, **changes),
+        teacher=replace(models.teacher, **changes),
+        recipe=recipe,
+        work=work_of("minillm", {}),
+        lengths=Lengths(prompt=100, response=100, text=0),
+        decode_rows=8,
+        machine=replace(CPU, count=8) if cpu else machine_of("8x80"),
+        scaling=scaling,
+    )
+
+
+def test_what_is_shared_passes_main_memory_tensor_by_tensor() -> None:
+    shared = Scaling(shard="fsdp2", teacher="sharded")
+    job, whole = job_of(shared), job_of(Scaling())
+    student, teacher = job.student, job.teacher
+    assert teacher is not None
+    one = 6 * teacher.largest  # float32 in the file, and as it is rounded
+    assert total(host.loading(job)) == one
+    assert total(host.loading(job_of(shared, cpu=True))) == (
+        4 * student.parameters // 8 + 2 * teacher.layers_shared(8) + one
+    )
+    both = 4 * student.parameters + 2 * teacher.parameters
+    assert total(host.loading(whole)) == both
+    assert total(host.loading(job_of(shared, by_shares=False))) == both
+    assert host.copied(whole) == 0
+    copy = 12 * student.parameters // 8
+    assert host.copied(job) == copy + 2 * min(copy, host.FILE_BYTES)
+    assert host.first(job) == host.FILE_BYTES + 4 * student.largest
+    assert host.first(job_of(shared, by_shares=False)) == 4 * student.parameters
+    assert host_memory(job) < host_memory(whole)
+    lora = job.recipe.model_copy(update={"lora": Lora(r=8)})
+    assert host.first(replace(job, recipe=lora)) == 4 * student.parameters
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

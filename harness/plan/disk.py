@@ -1,7 +1,7 @@
 """Bytes on disk: of a training while it runs, and of a run when it is done."""
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.plan.memory import Job
+from kdbench.harness.plan.job import Job
 from kdbench.harness.plan.rows import Rows, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import stored_rows

@@ -6,19 +6,16 @@ Nothing here was measured on a GPU. What is in use when, as the loop has it:
   gradients of earlier micro-batches, all the forward pass kept, the teacher, a tile, the head's gradient;
 * at the end of backward: weights, moments, all gradients, and the embedding's gradient a second time;
 * while sampling: weights, moments, the teacher, the decoder's copy of the weights, keys and values;
-* on a CPU while loading, and while a checkpoint is cloned (on a GPU both are the host's).
+* on a CPU while models are read, and while a checkpoint or the student is written (on a GPU all are the
+  host's: `kdbench.harness.plan.host`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import ceil
 
-from kdbench.harness.plan import activations
+from kdbench.harness.plan import activations, host
 from kdbench.harness.plan.activations import Pass
-from kdbench.harness.plan.hardware import WHOLE, Machine, Scaling
+from kdbench.harness.plan.job import Job, Parts, total
 from kdbench.harness.plan.shapes import Shape
-from kdbench.harness.plan.work import Work
-from kdbench.trainers.optim import Recipe
 
 TILE_ELEMENTS = 1 << 24
 """Logits a tile and model; `kdbench.trainers.head.tiles`."""
@@ -35,136 +32,18 @@ GROUP = 2048
 DRAWING = 4
 """Float32 copies of a step's logits while a token is drawn."""
 
-Parts = Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
-    """Tokens of a training row, on average: of the prompt, of the response, of a row of plain text."""
-
-    prompt: float
-    response: float
-    text: float
-
-    @property
-    def row(self) -> float:
-        """Prompt and response."""
-        return self.prompt + self.response
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One training on one machine.
-
-    Attributes:
-        student: the model that is trained.
-        teacher: the frozen one, if the method has it in memory.
-        stored: whether it is read from a store, so that only its head is.
-        recipe: with its precision resolved.
-        work: what a step does.
-        lengths: of the rows.
-        decode_rows: answers written together.
-    """
-
-    student: Shape
-    teacher: Shape | None
-    recipe: Recipe
-    work: Work
-    lengths: Lengths
-    decode_rows: int
-    machine: Machine
-    scaling: Scaling = WHOLE
-    stored: bool = False
-
-    @property
-    def vocab(self) -> int:
-        """Columns that are compared: those both models have."""
-        return min(s.vocab for s in (self.student, self.teacher) if s)
-
-    @property
-    def ranks(self) -> int:
-        """Processes among which a step's sequences are dealt."""
-        return self.machine.count
-
-    @property
-    def full(self) -> int:
-        """Bytes of a master weight."""
-        return 8 if self.recipe.precision == "fp64" else 4
-
-    @property
-    def half(self) -> bool:
-        """Under autocast to bfloat16."""
-        return self.recipe.precision == "bf16"
-
-    @property
-    def trained(self) -> int:
-        """Parameters with a gradient."""
-        width = self.teacher.hidden if self.teacher else 0
-        extra = self.work.extra(self.student.hidden, width)
-        lora = self.recipe.lora
-        if lora is not None:
-            return self.student.adapters(lora.r, lora.targets) + extra
-        return self.student.parameters + extra
-
-    @property
-    def frozen(self) -> bool:
-        """Whether all but adapters is."""
-        return self.recipe.lora is not None
-
-    @property
-    def streams(self) -> list[tuple[float, float]]:
-        """(tokens, targets) of each stream of a step, on one rank."""
-        rows = ceil(self.recipe.batch_size / self.ranks)
-        mean, trained = self.lengths, rows * self.work.trained
-        found = [(trained * mean.row, trained * mean.response)]
-        if self.work.text:
-            found.append((rows * mean.text, rows * (mean.text - 1)))
-        return found
-
-    @property
-    def micro_batches(self) -> int:
-        """Forward passes of a rank's step."""
-        return sum(max(1, ceil(t / self.recipe.micro_tokens)) for t, _ in self.streams)
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        """Tokens and targets of the largest micro-batch."""
-        limit = self.recipe.micro_tokens
-        cut = [(min(t, limit), n * min(1.0, limit / t)) for t, n in self.streams]
-        return round(max(t for t, _ in cut)), round(max(n for _, n in cut))
-
-    def forward(self) -> Pass:
-        """The student's pass over the largest micro-batch."""
-        tokens, cpu = self.largest[0], self.machine.cpu
-        row = min(tokens, round(self.lengths.row) if cpu else self.recipe.max_length)
-        laid = tokens if cpu else ceil(tokens / row) * row
-        return Pass(
-            tokens=laid,
-            row=row,
-            half=self.half,
-            wide=self.full == 8,
-            cpu=cpu,
-            amx=self.machine.amx,
-            dropout=self.recipe.dropout,
-            checkpoint=self.scaling.checkpoint_activations,
-        )
-
 
 def resident(job: Job) -> dict[str, int]:
     """What lies in memory between steps."""
-    shares = job.scaling.share(job.machine.count)
     student, full = job.student, job.full
-    if job.frozen:  # what is frozen needs no more than the arithmetic reads
-        weights = (2 if job.half else full) * student.parameters + full * job.trained
-    else:
-        weights = full * job.trained
-    parts = {"weights": weights // shares, "Adam": 2 * full * job.trained // shares}
-    copied = job.trained if job.frozen else student.parameters  # what is frozen is shared
-    parts["frozen copies"] = job.work.copies * full * copied // shares
+    weights = full * job.trained + (job.held * student.parameters if job.frozen else 0)
+    parts = {"weights": weights // job.share, "Adam": 2 * full * job.trained // job.share}
+    copied = student.layers_shared(job.share)
+    if job.frozen and job.share == 1:  # what is frozen the copies have in common
+        copied = job.trained
+    parts["frozen copies"] = job.work.copies * full * copied
     if job.teacher is not None:
-        size = _answering(job)
-        share = 1 if job.stored else job.scaling.teacher_share(job.ranks)
-        parts["teacher"] = size * _held(job, job.teacher) // share
+        parts["teacher"] = job.answering * _held(job, job.teacher)
         if job.half and job.machine.cpu and not job.machine.amx:
             parts["teacher"] += 4 * job.teacher.head
     return parts
@@ -172,12 +51,7 @@ def resident(job: Job) -> dict[str, int]:
 
 def _held(job: Job, teacher: Shape) -> int:
     """Parameters of the teacher that are in memory: of one that is read from a store its head."""
-    return teacher.head if job.stored else teacher.parameters
-
-
-def _answering(job: Job) -> int:
-    """Bytes of a weight of a model that is only read."""
-    return {"bf16": 2, "fp64": 8}.get(job.recipe.precision, 4)
+    return teacher.head if job.stored else teacher.layers_shared(job.teacher_share)
 
 
 def stepping(job: Job) -> Parts:
@@ -201,35 +75,46 @@ def stepped(job: Job) -> Parts:
     """At the end of a step's last backward pass."""
     parts, more = resident(job), job.micro_batches > 1
     parts["gradients"] = _gradients(job)
-    if not job.frozen:  # an embedding's gradient is dense; a tied head's waits for it
+    if not job.frozen and job.share == 1:  # an embedding's gradient is dense; a tied head's waits
         times = (1 if job.student.tied else 0) + (1 if more else 0)
         parts["head"] = times * job.full * job.student.head
-    parts["gathered"] = _gathered(job)
+    parts["gathered"] = _sent(job)
     return parts
 
 
 def _gradients(job: Job) -> int:
-    return job.full * job.trained // job.scaling.share(job.machine.count) + _buckets(job)
+    return job.full * job.trained // job.share + _buckets(job)
 
 
 def _buckets(job: Job) -> int:
     """DistributedDataParallel's copies of all gradients."""
-    several = job.machine.count > 1 and job.scaling.shard == "none"
+    several = job.ranks > 1 and job.share == 1
     return job.full * job.trained if several else 0
 
 
 def _gathered(job: Job) -> int:
-    """Whole weights that a sharded pass has at once: all outside the layers, and two layers."""
+    """Whole weights that a sharded pass has at once: all outside the layers, and two layers.
+
+    Of a layer also its gradient and what is sent of it; of a frozen teacher its layers alone are shared.
+    """
     found = 0
-    if job.scaling.shard == "fsdp2" and job.machine.count > 1:
-        frozen = job.frozen
-        size = 2 if frozen and job.half else job.full
-        found += size * (job.student.root + 2 * job.student.layer)
-        found += 0 if frozen else job.full * (job.student.root + job.student.layer)
-    apart = job.scaling.teacher == "sharded" and job.machine.count > 1
-    if job.teacher is not None and apart and not job.stored:
-        found += _answering(job) * (job.teacher.root + 2 * job.teacher.layer)
+    if job.share > 1:
+        found += job.held * (job.student.root + 2 * job.student.layer)
+        found += 0 if job.frozen else 2 * job.full * job.student.layer
+    if job.teacher is not None and job.teacher_share > 1:
+        found += 2 * job.answering * job.teacher.layer
     return found
+
+
+def _sent(job: Job) -> int:
+    """What lies outside a sharded student's layers, when its gradient is last: whole, and as it is sent."""
+    if job.share == 1:
+        return 0
+    root = job.student.root
+    if job.frozen:
+        return job.held * root
+    received = root // job.share if job.micro_batches > 1 else 0  # before it is added up
+    return job.full * (3 * root + received)
 
 
 def head(job: Job) -> int:
@@ -244,7 +129,7 @@ def head(job: Job) -> int:
     gradient += 2 * student.head if run.half and fast and not job.frozen else 0
     rows = targets * student.embed * (run.full + size)
     if job.teacher is not None:
-        rows += targets * job.teacher.embed * (_answering(job) + size)
+        rows += targets * job.teacher.embed * (job.answering + size)
     logits = job.work.kept_logits * targets * job.vocab * 4
     return cast + gradient + rows + logits + head_tiles(job, targets, size)
 
@@ -285,16 +170,14 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
     """
     size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
     lora = job.recipe.lora if held is None else None  # a trained student is merged
-    if held is None:
-        held = 2 if job.half and job.frozen else job.full
-    whole = job.scaling.shard == "fsdp2" and job.machine.count > 1
-    copies = decoder_copy(job.student, held, size, whole=whole, cpu=job.machine.cpu)
+    held = job.held if held is None else held
+    copies = decoder_copy(job.student, held, size, whole=job.share > 1, cpu=job.machine.cpu)
     slots = job.decode_rows + SPARE
     cache = slots * longest * 2 * job.student.keys * job.student.layers * size
     logits = job.decode_rows * job.student.vocab * (size + DRAWING * max(4, size))
     if teacher and job.teacher is not None:
-        apart = job.scaling.teacher == "sharded" and job.machine.count > 1
-        copies += decoder_copy(job.teacher, _answering(job), size, whole=apart, cpu=job.machine.cpu)
+        apart = job.teacher_share > 1
+        copies += decoder_copy(job.teacher, job.answering, size, whole=apart, cpu=job.machine.cpu)
         cache += slots * longest * 2 * job.teacher.keys * job.teacher.layers * size
         logits *= 2
     reading = activations.transient(job.student, Pass(tokens=GROUP, row=GROUP, half=size == 2))
@@ -326,21 +209,14 @@ def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) 
 
 
 def moments(job: Job) -> dict[str, Parts]:
-    """Every moment of a training that may be its highest, by name; bytes by part of one process."""
-    found = {"forward and heads": stepping(job), "end of backward": stepped(job)}
-    if job.machine.cpu:
-        found["checkpoint"] = resident(job) | {"clones": 3 * job.full * job.trained}
-        if job.teacher is not None:
-            there = {"weights": job.full * job.student.parameters}
-            size = _answering(job) + 4
-            found["loading"] = there | {"teacher": size * _held(job, job.teacher)}
-    return found
+    """The moments of a step that may be its highest, by name; bytes by part of one process."""
+    return {"forward and heads": stepping(job), "end of backward": stepped(job)}
 
 
 def capturing(job: Job) -> Parts:
     """While a teacher's hidden states are put into a store: it alone, and the rows that it reads."""
     assert job.teacher is not None, "a store is of a teacher"
-    size = _answering(job)
+    size = job.answering
     return {
         "teacher": size * job.teacher.parameters,
         "activations": activations.transient(job.teacher, job.forward()),
@@ -349,7 +225,7 @@ def capturing(job: Job) -> Parts:
 
 
 def everything(job: Job) -> dict[str, Parts]:
-    """`moments`, and those at which the training samples or answers the development set."""
+    """`moments`, those at which the training samples or answers the development set, and files on a CPU."""
     found, longest = moments(job), job.recipe.max_length
     if job.recipe.select == "max:dev_rouge_l":
         drawn = sampling(job, longest=longest, teacher=False)
@@ -357,14 +233,19 @@ def everything(job: Job) -> dict[str, Parts]:
     if job.work.sampled or job.work.taught:
         both = job.work.mixed or job.work.taught
         found["sampling"] = resident(job) | sampling(job, longest=longest, teacher=both)
+    return found | (_files(job, found) if job.machine.cpu else {})
+
+
+def _files(job: Job, training: Mapping[str, Parts]) -> dict[str, Parts]:
+    """While a CPU reads and writes them; what is shared is written beside what training does next."""
+    found = {"loading": host.loading(job)}
+    found["writing"] = resident(job) | {"copies": host.first(job)}
+    if job.share > 1:
+        busiest = max(training.values(), key=total)
+        found["writing beside training"] = {**busiest, "copies": host.copied(job)}
     return found
 
 
 def highest(job: Job) -> int:
     """Bytes of one process at the highest moment of a training, its sampling included."""
     return max(total(parts) for parts in everything(job).values())
-
-
-def total(parts: Parts) -> int:
-    """Bytes of all parts."""
-    return sum(parts.values())

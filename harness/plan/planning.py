@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig, TrainConfig, with_precision
-from kdbench.harness.plan import disk, times
+from kdbench.harness.plan import disk, host, times
 from kdbench.harness.plan.hardware import NODE, WHOLE, Machine, Scaling
+from kdbench.harness.plan.job import Job, Parts, total
 from kdbench.harness.plan.known import find_shape
-from kdbench.harness.plan.memory import Job, Parts, capturing, everything, sampling, total
+from kdbench.harness.plan.memory import capturing, everything, sampling
 from kdbench.harness.plan.rows import Rows, rows_of, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import Spent
@@ -250,20 +251,15 @@ def _phase(name: str, job: Job, found: Mapping[str, Parts], spent: Spent) -> Pha
 
 
 def host_memory(job: Job) -> int:
-    """Main memory of the fullest machine: loading on every rank, or a checkpoint on the first.
+    """Bytes of main memory of the fullest machine: what all its processes read, or what is written.
 
-    Models are loaded there whole, in the precision that they run in, before they or a share of them go
-    to a card. A checkpoint is gathered whole and cloned; sharded, every rank has its share.
+    Each keeps what a whole teacher said; one whose layers are shared is asked again.
     """
-    ranks, share = min(NODE, job.machine.count), job.scaling.share(job.machine.count)
-    loading = job.full * job.student.parameters
-    if job.teacher is not None:
-        loading += 2 * (job.teacher.head if job.stored else job.teacher.parameters)
-    kept = 0
-    if job.teacher is not None and job.work.teacher and not job.stored:
+    ranks, kept = min(NODE, job.machine.count), 0
+    if job.teacher is not None and job.work.teacher and not job.stored and job.teacher_share == 1:
         kept = round(job.recipe.teacher_memory_gb * 2**30)
-    saving = 2 * 3 * job.full * job.trained // share * (ranks if share > 1 else 1)
-    return max(ranks * loading, saving) + ranks * kept
+    training = ranks * (kept + host.copied(job))
+    return max(ranks * total(host.loading(job)), training, ranks * kept + host.first(job))
 
 
 def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -> Phase:
@@ -295,7 +291,7 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
                 ranks=machine.count,
             )
         )
-    host = size * max(model.parameters for model in asked)
+    ranks = min(NODE, machine.count)
     whole = {best[0]: total(best[1])}
     parts = {part: bytes_ for part, bytes_ in best[1].items() if bytes_}
     return Phase(
@@ -303,7 +299,7 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
         moment=best[0],
         parts=parts,
         moments=whole,
-        host=host,
+        host=ranks * size * max(model.parameters for model in asked),  # each answers its share
         spent=times.added(spent),
     )
 

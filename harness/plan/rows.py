@@ -6,7 +6,7 @@ Means of the published files in GPT-2's tokens, to two digits; other tokenizers 
 from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig
-from kdbench.harness.plan.memory import Lengths
+from kdbench.harness.plan.job import Lengths
 from kdbench.trainers.optim import Recipe
 
 

@@ -1,13 +1,23 @@
 """The sizes of a language model, from its config.json, and how many parameters follow from them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdbench.harness.errors import InputError
 from kdbench.trainers.lora.settings import ALL
 
 Config = Mapping[str, Any]
+STORED_OTHERWISE = frozenset(
+    [
+        *("deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "flex_olmo", "gemma3", "glm4_moe"),
+        *("gpt_neox", "granitemoe", "granitemoehybrid", "hunyuan_v1_moe", "jamba", "minimax"),
+        *("mixtral", "nemotron_h", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next"),
+    ]
+)
+"""``model_type`` of those in docs/architectures.md whose files hold other tensors than transformers computes
+with (fused experts, other names); `kdbench.trainers.parallel.loading` sees it from the files.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +41,7 @@ class Shape:
         last_norm: there is a norm behind the layers.
         dropout, attention_dropout: rates of the configuration, used where training has dropout on.
         exact: False for an architecture that is counted as a Llama.
+        by_shares: several processes can each read and write their part of it; see `STORED_OTHERWISE`.
     """
 
     name: str
@@ -58,6 +69,7 @@ class Shape:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     exact: bool = True
+    by_shares: bool = True
 
     @property
     def queries(self) -> int:
@@ -115,6 +127,16 @@ class Shape:
         """All of them; tied ones once."""
         return self.root + self.layers * self.layer
 
+    @property
+    def largest(self) -> int:
+        """Elements of the largest tensor."""
+        linears = (a * b for a, b in self.linears.values())
+        return max(self.head, self.positions * self.hidden, *linears)
+
+    def layers_shared(self, count: int) -> int:
+        """Parameters that one of so many processes has, which share the layers and nothing else."""
+        return self.root + self.layers * self.layer // count
+
     def adapters(self, rank: int, targets: Collection[str]) -> int:
         """Parameters of LoRA adapters of this rank on the named products."""
         return sum(rank * (a + b) * times for a, b, times in self._targets(targets))
@@ -144,17 +166,19 @@ def shape_of(config: Config, name: str) -> Shape:
     Raises:
         InputError: it lacks a size.
     """
+    by_shares = config.get("model_type") not in STORED_OTHERWISE
     text = config.get("text_config")
     if isinstance(text, Mapping):
         config = {**text, "tie_word_embeddings": config.get("tie_word_embeddings", True)}
     family = str(config.get("model_type", ""))
     try:
-        return _READERS.get(family, _llama)(config, name, family)
+        shape = _READERS.get(family, _llama)(config, name, family)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"the configuration of {name!r} (model_type {family or 'missing'}) lacks {error}, so its memory "
             "cannot be planned; give the config.json of a decoder-only language model"
         ) from error
+    return replace(shape, by_shares=by_shares)
 
 
 def _sizes(config: Config, name: str, family: str) -> dict[str, Any]:

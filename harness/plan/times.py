@@ -10,7 +10,7 @@ from math import ceil
 from typing import NamedTuple
 
 from kdbench.harness.plan.hardware import Machine
-from kdbench.harness.plan.memory import Job
+from kdbench.harness.plan.job import Job
 from kdbench.harness.plan.rows import Rows
 from kdbench.harness.plan.shapes import Shape
 

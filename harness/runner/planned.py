@@ -13,7 +13,8 @@ from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.plan.hardware import CPU, GIB, Machine, scaling_of
-from kdbench.harness.plan.memory import Job, Lengths, highest
+from kdbench.harness.plan.job import Job, Lengths
+from kdbench.harness.plan.memory import highest
 from kdbench.harness.plan.shapes import Shape, shape_of
 from kdbench.harness.plan.work import work_of
 from kdbench.trainers.loop import Loop

@@ -20,6 +20,7 @@ from kdbench.harness.errors import InputError
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.lora.adapters import Base
 from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.parallel import shards
 from kdbench.trainers.parallel.loading import Unread, find_unread, read_shares
 from kdbench.trainers.parallel.ranks import together
 from kdbench.trainers.parallel.settings import Parallel
@@ -76,6 +77,7 @@ def work(job: dict[str, object]) -> None:
     A process that ``full`` names cannot write more than some bytes into a file.
     """
     rank = int(os.environ["RANK"])
+    shards.FILE_BYTES = 20_000  # several files each
     if rank == job.get("full"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     said = {who: refusal(folder) for who, folder in job["refused"].items()}

@@ -8,6 +8,7 @@ they hold; no pickle is written or read. They are written beside the training, o
 import functools
 from collections.abc import Mapping
 from concurrent.futures import Future
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from kdbench.trainers.parallel.ranks import PATIENCE
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 WEIGHTS, MOMENTS = "model.", "optimizer."
+FILE_BYTES = 500_000_000
+"""Bytes of tensors in one file of a process, about."""
 
 
 def held(module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
@@ -71,11 +74,20 @@ def write_shards(folder: Path, state: Mapping[str, Any]) -> "Future[Any]":
     Returns:
         What `wait` waits for.
     """
-    return async_save(
-        _tensors(state),
-        storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
-        process_group=beside(),
+    tensors = _tensors(state)
+    writer = HuggingFaceStorageWriter(
+        str(folder), save_distributed=True, fqn_to_index_mapping=_files(tensors)
     )
+    begun = async_save(tensors, storage_writer=writer, process_group=beside())
+    assert isinstance(begun, Future)  # the other kind comes of copies that are not made at once
+    return begun
+
+
+def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Which file of each process a tensor goes to, from 1: while it is made a file is in memory twice."""
+    most = FILE_BYTES * dist.get_world_size()
+    ends = accumulate(t.numel() * t.dtype.itemsize for t in tensors.values())
+    return {name: 1 + end // most for name, end in zip(tensors, ends, strict=True)}
 
 
 def wait(written: "Future[Any]") -> None:

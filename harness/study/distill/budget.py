@@ -14,8 +14,9 @@ from kdbench.harness.config import TrainConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.own.settings import DEV_ROWS, EVALUATIONS, PASSES, Facts
 from kdbench.harness.plan.hardware import CPU, Machine
+from kdbench.harness.plan.job import Job, Lengths
 from kdbench.harness.plan.known import find_shape
-from kdbench.harness.plan.memory import Job, Lengths, highest
+from kdbench.harness.plan.memory import highest
 from kdbench.harness.plan.work import work_of
 from kdbench.harness.registry import find_method
 from kdbench.trainers.optim import Precision
