@@ -209,6 +209,10 @@ def test_what_is_shared_passes_main_memory_tensor_by_tensor() -> None:
     assert host_memory(job) < host_memory(whole)
     lora = job.recipe.model_copy(update={"lora": Lora(r=8)})
     assert host.first(replace(job, recipe=lora)) == 4 * student.parameters
+    small = job.recipe.model_copy(update={"lora": Lora(r=8, quantize="nf4")})
+    saved, layers = 2 - 4.127 / 8, student.layers * student.layer_matrices
+    one, other = (memory.resident(replace(whole, recipe=each))["weights"] for each in (lora, small))
+    assert one - other == pytest.approx(saved * layers, abs=1)
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

@@ -107,6 +107,11 @@ class Job:
         return self.recipe.lora is not None
 
     @property
+    def four_bits(self) -> bool:
+        """Whether the frozen layers are, and so are widened where something else reads them."""
+        return self.recipe.lora is not None and self.recipe.lora.quantize is not None
+
+    @property
     def streams(self) -> list[tuple[float, float]]:
         """(tokens, targets) of each stream of a step, on one rank."""
         rows = ceil(self.recipe.batch_size / self.ranks)

@@ -29,6 +29,8 @@ SPARE = 8
 """Slots of the cache for prompts that are read ahead; `kdbench.trainers.sampler.sampler`."""
 GROUP = 2048
 """Tokens of prompts read together."""
+FOUR_BITS = 4.127
+"""Bits of a weight in NF4 with double quantisation, arXiv:2305.14314."""
 DRAWING = 4
 """Float32 copies of a step's logits while a token is drawn."""
 
@@ -36,7 +38,7 @@ DRAWING = 4
 def resident(job: Job) -> dict[str, int]:
     """What lies in memory between steps."""
     student, full = job.student, job.full
-    weights = full * job.trained + (job.held * student.parameters if job.frozen else 0)
+    weights = full * job.trained + (_base(job) if job.frozen else 0)
     parts = {"weights": weights // job.share, "Adam": 2 * full * job.trained // job.share}
     copied = student.layers_shared(job.share)
     if job.frozen and job.share == 1:  # what is frozen the copies have in common
@@ -47,6 +49,13 @@ def resident(job: Job) -> dict[str, int]:
         if job.half and job.machine.cpu and not job.machine.amx:
             parts["teacher"] += 4 * job.teacher.head
     return parts
+
+
+def _base(job: Job) -> int:
+    """Bytes of a frozen student."""
+    layers = job.student.layers * job.student.layer_matrices
+    small = layers if job.four_bits else 0
+    return job.held * (job.student.parameters - small) + round(FOUR_BITS / 8 * small)
 
 
 def _held(job: Job, teacher: Shape) -> int:
@@ -171,7 +180,8 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
     size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
     lora = job.recipe.lora if held is None else None  # a trained student is merged
     held = job.held if held is None else held
-    copies = decoder_copy(job.student, held, size, whole=job.share > 1, cpu=job.machine.cpu)
+    whole = job.share > 1 or (lora is not None and job.four_bits)
+    copies = decoder_copy(job.student, held, size, whole=whole, cpu=job.machine.cpu)
     slots = job.decode_rows + SPARE
     cache = slots * longest * 2 * job.student.keys * job.student.layers * size
     logits = job.decode_rows * job.student.vocab * (size + DRAWING * max(4, size))
@@ -182,7 +192,7 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         logits *= 2
     reading = activations.transient(job.student, Pass(tokens=GROUP, row=GROUP, half=size == 2))
     parts = {"decoder": copies, "keys and values": cache, "logits": logits + reading}
-    if lora is not None:
+    if lora is not None and not whole:
         stacked = decoder_copy(job.student, size, size, whole=False, cpu=job.machine.cpu)
         merged = size * job.student.adapted(lora.targets)
         # of what the decoder stacks for itself, it reads merged weights that are not kept
