@@ -112,10 +112,7 @@ class Checkpoints:
         if not self.accelerator.is_main_process:
             return
         for old in saved(self.folder)[:-1]:
-            (
-                old / "state.json"
-            ).unlink()  # first of all: a kill from here on leaves no half checkpoint
-            shutil.rmtree(old)
+            _drop(old)
         for old in sorted({*self.folder.glob("best-*")} - {self._best(best)}):
             shutil.rmtree(old)
 
@@ -278,8 +275,13 @@ def storing(place: Path) -> AbstractContextManager[None]:
 def drop_checkpoints(out: Path) -> None:
     """Frees what only resuming needs, once the training in ``out`` is marked as done."""
     for folder in saved(out / "checkpoints"):
-        (folder / "state.json").unlink()  # a kill from here on leaves no half checkpoint
+        _drop(folder)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
+def _drop(checkpoint: Path) -> None:
+    (checkpoint / "state.json").unlink()  # a kill from here on leaves no half checkpoint
+    shutil.rmtree(checkpoint)
 
 
 def saved(folder: Path) -> list[Path]:
