@@ -26,10 +26,11 @@ from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.outline import Whole
 from kdbench.trainers.parallel.loading import Unread
 from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.parallel.settings import Parallel
-from kdbench.trainers.parallel.sharding import Whole, share, shared_engine, tried
+from kdbench.trainers.parallel.sharding import share, shared_engine, tried
 from kdbench.trainers.sampler.llama import is_plain_llama
 from kdbench.trainers.sources import TeacherAnswers, as_prompts
 from kdbench.trainers.store.states import StoredStates

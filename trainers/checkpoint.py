@@ -196,8 +196,13 @@ class Checkpoints:
         """In the first process the adapter in its folder and the merged student."""
         main, place = self.accelerator.is_main_process, self.out / "adapter"
         learnt = adapted.weights()
+
+        def write() -> None:
+            if main:
+                write_adapter(adapted, learnt, place)
+
         with storing(place):
-            together(lambda: main and write_adapter(adapted, learnt, place))
+            together(write)
         base = together(lambda: adapted.load_base() if main else None)
         adapted.merge_into(base)
         return base

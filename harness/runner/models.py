@@ -174,8 +174,8 @@ def base_student(session: Session, config: RunConfig, teacher: Located | None) -
             tokenizer.save_pretrained(folder)
 
     # by the first process: of others' models transformers saves nothing, without a word
-    made = session.of_main(lambda: build_once(place, build, say=session.progress.say))
-    base = locate(spec, str(made))
+    built = session.of_main(lambda: build_once(place, build, say=session.progress.say))
+    base = locate(spec, str(built))
     return replace(base, recipe=recipe if seeded else "")
 
 

@@ -173,7 +173,7 @@ def adapt(
     if lora.quantize:
         quantise(model, device or model.device)
     elif device is not None:
-        model.to(device)
+        nn.Module.to(model, device)
     layers = {name: model.get_submodule(name) for name in names}
     before = {id(p) for p in model.parameters()}
     config = peft.LoraConfig(
@@ -217,7 +217,7 @@ def _seen_as_read(layers: Collection[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for layer, weight in empty:
-            layer.weight = weight  # type: ignore[assignment]
+            layer.weight = weight
 
 
 def _target_modules(model: PreTrainedModel, lora: Lora, layers: dict[str, nn.Module]) -> list[str]:

@@ -47,8 +47,8 @@ def quantise(model: PreTrainedModel, device: torch.device) -> None:
         )
         small.weight, small.bias = weight, layer.bias
         setattr(model.get_submodule(place), last, small.to(device))
-    model.to(device)
-    model.is_loaded_in_4bit = True  # what PEFT asks
+    nn.Module.to(model, device)
+    model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT asks
 
 
 def in_four_bits(layer: nn.Module) -> bool:
