@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kdbench.harness.data.templates import PromptFormat
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.stock import check_room
-from kdbench.harness.lm.answers import most_new_tokens, stock_prompts
+from kdbench.harness.evaluation.stock import check_room, documents
+from kdbench.harness.lm.answers import most_new_tokens, request_decoding, stock_prompts
 from kdbench.harness.lm.likelihoods import evaluate_stock
 from kdbench.harness.lm.tasks import manager_of
 from kdbench.harness.text_model import TextModel, chat_text
@@ -130,3 +130,23 @@ def test_the_begin_token_of_stock_tasks_is_a_setting(begin: str) -> None:
             assert first.count(made.bos_token_id) == wanted
             if begin == "auto":
                 assert first == peer.tok_encode(text)
+
+
+def test_what_documents_have_is_in_the_metrics_own_unit() -> None:
+    """A document's part of a perplexity is a log-likelihood; lm-eval's exact match is a share."""
+    names = ["perplexity", "exact_match", "acc"]
+    values = [(-2.5, 1.0, 0), (-1.5, 0.0, 1)]
+    samples = [
+        {"doc_id": i, "filter": "none", "metrics": names, **dict(zip(names, row, strict=True))}
+        for i, row in enumerate(values)
+    ]
+    results = {"samples": {"it": samples}, "averaged": {"it": ["exact_match", "acc"]}}
+    found = [metrics for _, metrics in documents(results)]
+    assert found == [{"exact_match": 100.0, "acc": 0.0}, {"exact_match": 0.0, "acc": 1.0}]
+
+
+def test_what_decoding_cannot_do_is_refused() -> None:
+    asked = {"until": ["\n"], "do_sample": False, "num_beams": 1, "max_gen_toks": 8}
+    assert request_decoding(asked).max_new_tokens == 8
+    with pytest.raises(InputError, match="wants num_beams=10 of a generation"):
+        request_decoding(asked | {"num_beams": 10})

@@ -286,9 +286,12 @@ def test_a_model_says_what_its_answers_end_with() -> None:
     model = tiny.model("gpt2")
     model.generation_config.eos_token_id = 3
     say_ends(model, Vocabulary(size=9, eos_ids=(3, 4), pad_id=0))
-    assert model.generation_config.eos_token_id == 3
+    # the second is what the teacher's answers may end with: a student that writes it has ended
+    assert model.generation_config.eos_token_id == [3, 4]
     say_ends(model, Vocabulary(size=9, eos_ids=(4, 3), pad_id=0))
-    assert model.generation_config.eos_token_id == [4, 3]
+    assert model.generation_config.eos_token_id == [3, 4]
+    say_ends(model, Vocabulary(size=9, eos_ids=(5,), pad_id=0))
+    assert model.generation_config.eos_token_id == [5]
 
 
 # -- twins ----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from kdbench.harness.files.records import EvaluationRecord, Missing, SampleRow, 
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import digest
+from kdbench.harness.metrics import METRICS
 from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, chat_text
@@ -173,9 +174,9 @@ def score_samples(
     by_seed = [documents(results[seed]) for seed in record.seeds]
     repeats = len(asked) // len(by_seed[0])
     scored = []
-    for place, (_, _, names) in enumerate(by_seed[0]):
+    for place, (_, names) in enumerate(by_seed[0]):
         sample = asked[place * repeats].model_dump(include=set(ScoreRow.model_fields))
-        found = {name: [float(each[place][1][name]) for each in by_seed] for name in names}
+        found = {name: [each[place][1][name] for each in by_seed] for name in names}
         scored.append(ScoreRow(seeds=record.seeds, metrics=found, **sample))
     return scored, {"cards": metric_cards(first), "whole": whole_set(first)}
 
@@ -199,12 +200,12 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
             ScoreRow(
                 doc_id=place,
                 prompt_hash=str(sample["prompt_hash"])[:16],
-                category=task if task != name else None,
+                category=sample["task"] if sample["task"] != name else None,
                 reference_tokens=1,
                 seeds=[SEED],
-                metrics={metric: [float(sample[metric])] for metric in metrics},
+                metrics={metric: [value] for metric, value in metrics.items()},
             )
-            for place, (task, sample, metrics) in enumerate(documents(results))
+            for place, (sample, metrics) in enumerate(documents(results))
         ]
         return Found(scores, whole_set(results), metric_cards(results))
 
@@ -230,8 +231,11 @@ def keep_results(evaluation: Evaluation, results: dict[str, Any]) -> None:
     write_json(evaluation.results, plain({key: results.get(key) for key in KEPT}))
 
 
-def documents(results: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any], list[str]]]:
-    """(task, logged sample, metrics that are numbers a document) in order of tasks and documents."""
+def documents(results: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """(logged sample with its ``task``, metrics that are averaged over documents), in order of both.
+
+    A metric that has a name of ours is in our unit: lm-eval's exact match is a share, ours in percent.
+    """
     found = []
     for task, logged in results["samples"].items():
         # a task may read its answers in several ways; the first is its headline
@@ -239,9 +243,16 @@ def documents(results: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any], li
         names = [
             name
             for name in samples[0].get("metrics", ())
-            if all(isinstance(sample[name], (int, float)) for sample in samples)
+            if name in results["averaged"][task]
+            and all(isinstance(sample[name], (int, float)) for sample in samples)
         ]
-        found += [(task, sample, names) for sample in sorted(samples, key=lambda s: s["doc_id"])]
+        unit = {
+            name: 100.0 if name in METRICS and METRICS[name].high == 100.0 else 1.0
+            for name in names
+        }
+        for sample in sorted(samples, key=lambda s: s["doc_id"]):
+            values = {name: float(sample[name]) * unit[name] for name in names}
+            found.append(({**sample, "task": task}, values))
     return found
 
 

@@ -1,5 +1,6 @@
 """lm-eval's generation tasks: what they ask, and what answers from elsewhere score."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -160,9 +161,32 @@ def _targets(task: Any, doc: Any) -> tuple[str, ...]:
     return tuple(str(each) for each in listed) or ("",)
 
 
+UNDERSTOOD = {"max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "until"}
+NEUTRAL = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1,
+    "length_penalty": 1,
+    "min_p": 0,
+}
+"""What changes nothing with this value."""
+
+
 def request_decoding(gen_kwargs: dict[str, Any]) -> DecodingRecord:
-    """How lm-eval wants a request to be answered, defaults filled in."""
+    """How lm-eval wants a request to be answered, defaults filled in.
+
+    Where it wants samples and names no ``top_k``, they are of the whole vocabulary.
+
+    Raises:
+        InputError: it wants something that decoding here cannot do, such as beams.
+    """
     settings = normalize_gen_kwargs(gen_kwargs)
+    for name, value in settings.items():
+        if name not in UNDERSTOOD and value is not None and value != NEUTRAL.get(name, math.nan):
+            raise InputError(
+                f"the task wants {name}={value} of a generation, which is not done here; choose another "
+                "task, or a copy of its file without it (--include-path)"
+            )
     return DecodingRecord(
         max_new_tokens=int(settings["max_gen_toks"]),
         temperature=float(settings.get("temperature", 1.0)) if settings["do_sample"] else 0.0,

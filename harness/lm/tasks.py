@@ -14,6 +14,7 @@ from typing import Any
 
 import lm_eval.api.task
 from lm_eval.api.group import Group
+from lm_eval.api.metrics import mean
 from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
@@ -22,8 +23,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import MetricCard
 from kdbench.harness.metrics import METRICS
 
-SCORED_BY = f"lm-eval {version('lm_eval')}"
-"""Version of scores that lm-eval makes."""
+SCORED_BY = f"lm-eval {version('lm_eval')}, 2"
+"""Version of scores that lm-eval makes, and of what is made of them here."""
 
 
 def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:
@@ -80,13 +81,17 @@ def results_of(
 ) -> dict[str, Any]:
     """lm-eval's results of a task; the global generators of a training in progress are left alone.
 
+    ``averaged`` is added: by task the metrics whose value is the mean of what its documents have. Others
+    make something else of them, so that what a document has is not in the metric's own unit (perplexity).
+
     Raises:
         InputError: the task cannot be loaded.
     """
     manager = manager_of(name, include_paths)
+    objects = load(manager, name)
     found = simple_evaluate(
         model,
-        tasks=load(manager, name),
+        tasks=objects,
         limit=limit,
         task_manager=manager,
         apply_chat_template=chat,
@@ -95,14 +100,24 @@ def results_of(
         numpy_random_seed=None,
         torch_random_seed=None,
     )
-    return dict(found)
+    averaged = {
+        str(task.config.task): [
+            metric for metric, made in task.aggregation().items() if made is mean
+        ]
+        for task in _parts(objects)
+    }
+    return {**found, "averaged": averaged}
 
 
 def leaves(name: str, include_paths: Iterable[Path | str]) -> list[Any]:
     """The tasks that a name stands for, groups taken apart."""
+    return _parts(load(manager_of(name, include_paths), name))
+
+
+def _parts(objects: Iterable[Any]) -> list[Any]:
     return [
         task
-        for each in load(manager_of(name, include_paths), name)
+        for each in objects
         for task in (each.get_all_tasks() if isinstance(each, Group) else [each])
     ]
 

@@ -272,11 +272,14 @@ def check_ids(data: TrainingData, tokenizer: PreTrainedTokenizerBase, size: int)
 
 
 def say_ends(model: PreTrainedModel, words: Vocabulary) -> None:
-    """Has a model's generation configuration name the token that its training answers end with."""
+    """Has a model's generation configuration name the tokens that its training answers end with.
+
+    All of them: an answer of the teacher may end with another than a row of the data.
+    """
     config = model.generation_config
     if config is None:
         return
     named = config.eos_token_id
     known = named if isinstance(named, list) else [named]
-    if words.eos_ids[0] not in known:
+    if not set(words.eos_ids) <= set(known):
         config.eos_token_id = list(words.eos_ids)
