@@ -14,6 +14,9 @@ from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.types import Packed
 
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""The bound of logits in configurations: Gemma, RecurrentGemma, xLSTM. Small logits do not show it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
@@ -105,7 +108,8 @@ def _whole_head(model: PreTrainedModel, vocab: int) -> Head:
     text = model.config.get_text_config()
     scale = float(getattr(text, "logit_scale", None) or 1.0)  # Cohere multiplies,
     scale /= float(getattr(text, "logits_scaling", None) or 1.0)  # Granite divides.
-    softcap = getattr(text, "final_logit_softcapping", None)
+    named = (getattr(text, name, None) for name in SOFTCAPS)
+    softcap = next((bound for bound in named if bound is not None), None)
     weight = weight_of(embedding)
     if weight.shape[0] < vocab:
         raise ValueError(f"the head has {weight.shape[0]} columns for {vocab} tokens")
