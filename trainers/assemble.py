@@ -22,6 +22,7 @@ from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, mean_
 from kdbench.trainers.head.head import head_of, takes_apart, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.lora.adapters import Base, adapt
+from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.method import Context, Method
 from kdbench.trainers.micro_batch import StudentModule
 from kdbench.trainers.models import Vocabulary
@@ -112,18 +113,8 @@ def assemble(parts: Parts) -> Loop:
         InputError: the accelerator may shard models, or adapters do not fit the student.
     """
     recipe, device = parts.recipe, parts.accelerator.device
-    student, adapted = parts.student, None
-    place = None if _shares_student(parts) else device  # what is shared goes there by parts
-    if recipe.precision == "fp64":
-        student = student.double()
-    if recipe.lora is not None:
-        adapted = adapt(student, recipe.lora, seed=recipe.seed, device=place, base=parts.base)
-    elif place is not None:
-        student = student.to(place)
-    teacher = parts.teacher
-    if teacher is not None and parts.stored is None and not _shares_teacher(parts):
-        teacher = teacher.to(device)
-    parts = replace(parts, student=student, teacher=teacher)
+    parts, adapted = _placed(parts)
+    student, teacher = parts.student, parts.teacher
     module = StudentModule(student, parts.vocabulary.size, _extra(parts), parts.tile)
     outlines = share(
         module if _shares_student(parts) else None,
@@ -169,6 +160,21 @@ def assemble(parts: Parts) -> Loop:
         adapted=adapted,
         parallel=parts.parallel,
     )
+
+
+def _placed(parts: Parts) -> tuple[Parts, Adapted | None]:
+    """The parts with models where they run, but for what is shared, which goes there by shares; and adapters."""
+    student, teacher, recipe, adapted = parts.student, parts.teacher, parts.recipe, None
+    place = None if _shares_student(parts) else parts.accelerator.device
+    if recipe.precision == "fp64":
+        student = student.double()
+    if recipe.lora is not None:
+        adapted = adapt(student, recipe.lora, seed=recipe.seed, device=place, base=parts.base)
+    elif place is not None:
+        student = student.to(place)
+    if teacher is not None and parts.stored is None and not _shares_teacher(parts):
+        teacher = teacher.to(parts.accelerator.device)
+    return replace(parts, student=student, teacher=teacher), adapted
 
 
 def _several(parts: Parts) -> bool:
