@@ -163,7 +163,7 @@ def assemble(parts: Parts) -> Loop:
 
 
 def _placed(parts: Parts) -> tuple[Parts, Adapted | None]:
-    """The parts with models where they run, but for what is shared, which goes there by shares; and adapters."""
+    """The parts with models where they run, but for what is shared, which goes there later; and adapters."""
     student, teacher, recipe, adapted = parts.student, parts.teacher, parts.recipe, None
     place = None if _shares_student(parts) else parts.accelerator.device
     if recipe.precision == "fp64":
@@ -177,16 +177,16 @@ def _placed(parts: Parts) -> tuple[Parts, Adapted | None]:
     return replace(parts, student=student, teacher=teacher), adapted
 
 
-def _several(parts: Parts) -> bool:
-    return parts.accelerator.num_processes > 1
-
-
 def _shares_teacher(parts: Parts) -> bool:
-    return _several(parts) and parts.parallel.teacher == "sharded" and parts.stored is None
+    return (
+        parts.accelerator.num_processes > 1
+        and parts.parallel.teacher == "sharded"
+        and parts.stored is None
+    )
 
 
 def _shares_student(parts: Parts) -> bool:
-    return _several(parts) and parts.parallel.shard == "fsdp2"
+    return parts.accelerator.num_processes > 1 and parts.parallel.shard == "fsdp2"
 
 
 class _Taught(NamedTuple):
