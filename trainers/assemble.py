@@ -19,7 +19,7 @@ from kdbench.harness.settings import EngineName
 from kdbench.trainers.batching import Layout, is_packable
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, mean_nll
-from kdbench.trainers.head.head import head_of, takes_apart, width_of
+from kdbench.trainers.head.head import head_of, refuse_dense, width_of
 from kdbench.trainers.loop import Evaluator, Loop
 from kdbench.trainers.lora.adapters import Base, adapt
 from kdbench.trainers.lora.merging import Adapted
@@ -130,7 +130,7 @@ def assemble(parts: Parts) -> Loop:
         compute_again(student)
     models = [m for m in (student, teacher) if m is not None and (m is student or not parts.stored)]
     if type(parts.method).parameters is not Method.parameters:
-        _refuse_dense(parts.method, *models)
+        refuse_dense(parts.method.card.title, *models)
     layout = layout_of(parts, models)
     taught = None if teacher is None else _teacher(parts, teacher, layout, outlines.teacher)
     module.side = taught and taught.side
@@ -178,11 +178,8 @@ def _placed(parts: Parts) -> tuple[Parts, Adapted | None]:
 
 
 def _shares_teacher(parts: Parts) -> bool:
-    return (
-        parts.accelerator.num_processes > 1
-        and parts.parallel.teacher == "sharded"
-        and parts.stored is None
-    )
+    asked = parts.parallel.teacher == "sharded" and parts.stored is None
+    return asked and parts.accelerator.num_processes > 1
 
 
 def _shares_student(parts: Parts) -> bool:
@@ -236,17 +233,6 @@ def _extra(parts: Parts) -> dict[str, torch.nn.Module]:
     dtype = torch.promote_types(student.dtype, torch.float32)  # a frozen base may be bfloat16
     place = "cpu" if student.device.type == "meta" else student.device
     return {name: module.to(place, dtype) for name, module in made.items()}
-
-
-def _refuse_dense(method: Method, *models: PreTrainedModel) -> None:
-    """Raises InputError if a method that projects hidden states would be given logits in their place."""
-    for model in models:
-        if not takes_apart(model):
-            raise InputError(
-                f"{method.card.title} compares hidden states, but between those of {type(model).__name__} "
-                "and its logits lies more than a head, so they are not used here; choose a method "
-                "that compares logits, or another model"
-            )
 
 
 def _teacher_engine(parts: Parts, local: LoadedModel, taught: _Taught) -> Engine | None:

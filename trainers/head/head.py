@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
+from kdbench.harness.errors import InputError
 from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.types import Packed
@@ -100,6 +101,20 @@ def takes_apart(model: PreTrainedModel) -> bool:
             return True
         _takes_apart[model] = _agrees(model, _whole_head(model, weight.shape[0]), weight)
     return _takes_apart[model]
+
+
+def refuse_dense(title: str, *models: PreTrainedModel) -> None:
+    """Raises InputError if a method that projects hidden states would be given logits in their place.
+
+    ``title`` is the method's.
+    """
+    for model in models:
+        if not takes_apart(model):
+            raise InputError(
+                f"{title} compares hidden states, but between those of {type(model).__name__} "
+                "and its logits lies more than a head, so they are not used here; choose a method "
+                "that compares logits, or another model"
+            )
 
 
 def _whole_head(model: PreTrainedModel, vocab: int) -> Head:
