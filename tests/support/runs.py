@@ -40,6 +40,7 @@ def kill_when(
     deadline = time.monotonic() + timeout
     while not ready():
         if process.poll() is not None:
+            process.communicate()  # closes its pipe
             return False
         assert time.monotonic() < deadline, "the process never got there"
         time.sleep(0.005)
