@@ -121,7 +121,6 @@ def assemble(parts: Parts) -> Loop:
         teacher if _shares_teacher(parts) else None,
         parts.unread,
         device,
-        adapted=adapted,
         again=parts.parallel.checkpoint_activations,
     )
     if outlines.student is not None:
@@ -145,7 +144,7 @@ def assemble(parts: Parts) -> Loop:
     )
     copied: Callable[..., TeacherSide] = partial(frozen_copy, student, module.vocab)
     if outlines.student is not None:
-        local, copied = shared_engine(module, outlines, local)
+        local, copied = shared_engine(module, outlines.student, local, merged)
     engine = decoding_of(parts, local, changes=True, writer=merged)
     return Loop(
         recipe=recipe,

@@ -34,6 +34,7 @@ from kdbench.trainers.model_folder import (
     inspect_folder,
     inspect_tokenizer,
 )
+from kdbench.trainers.parallel.tensors import stored_tensors
 from kdbench.trainers.pruning import depth, with_layers
 
 PRUNE = re.compile(r"^prune:(\d+)$")
@@ -189,9 +190,8 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     Not what it computes when it is built: rotary frequencies of bfloat16 are wrong by up to 0.4%, so that
     after some hundred tokens they turn positions into others.
     """
-    stored = model.state_dict().keys()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if name in stored and tensor.is_floating_point():
+    for tensor in stored_tensors(model).values():
+        if tensor.is_floating_point():
             tensor.data = tensor.data.to(dtype)
     return model
 

@@ -1,6 +1,5 @@
 """lm-eval's generation tasks: what they ask, and what answers from elsewhere score."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -182,7 +181,7 @@ def request_decoding(gen_kwargs: dict[str, Any]) -> DecodingRecord:
     """
     settings = normalize_gen_kwargs(gen_kwargs)
     for name, value in settings.items():
-        if name not in UNDERSTOOD and value is not None and value != NEUTRAL.get(name, math.nan):
+        if name not in UNDERSTOOD and value not in (None, NEUTRAL.get(name)):
             raise InputError(
                 f"the task wants {name}={value} of a generation, which is not done here; choose another "
                 "task, or a copy of its file without it (--include-path)"

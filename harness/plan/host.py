@@ -6,11 +6,10 @@ processes is read by shares and exported tensor by tensor, unless its files hold
 
 from kdbench.harness.plan.job import Job, Parts
 from kdbench.harness.plan.shapes import Shape
+from kdbench.trainers.parallel.settings import FILE_BYTES
 
 FILE = 4
 """Bytes of an element of a file at most."""
-FILE_BYTES = 500_000_000
-"""Tensors in one file of an export, or of a process's part of a checkpoint; `kdbench.trainers.parallel`."""
 STATE = 3
 """Weights and two moments, in elements a trained parameter."""
 SERIALISED = 2

@@ -195,8 +195,8 @@ def adapt(
         parameter.requires_grad_(own)
         if own:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    bare = Whole(plain.outline, partial(named_weight, model, adapter=False))
-    load = base.load if base else lambda: bare.frozen().float()
+    bare = partial(named_weight, model, adapter=False)
+    load = base.load if base else lambda: Whole(plain.outline, bare).frozen().float()
     name = base.name if base else ""
     return Adapted(model=model, plain=plain, lora=lora, load_base=load, base_name=name)
 

@@ -20,20 +20,18 @@ from transformers.core_model_loading import revert_weight_conversion
 from kdbench.harness.files.store import write_text
 from kdbench.trainers.model_folder import INDEX, SINGLE
 from kdbench.trainers.parallel.ranks import together
-from kdbench.trainers.parallel.tensors import whole
-
-FILE_BYTES = 500_000_000
-"""Bytes of tensors in one file, unless one alone has more."""
+from kdbench.trainers.parallel.settings import FILE_BYTES
+from kdbench.trainers.parallel.tensors import stored_tensors, whole
 
 
 def is_streamable(model: PreTrainedModel) -> bool:
     """Whether a model's tensors are stored as they are, and not made into others (split experts)."""
     if model._keys_to_ignore_on_save:
         return False
-    found = _tensors(model).items()
+    found = stored_tensors(model).items()
     shapes = {name: torch.empty(t.shape, dtype=t.dtype, device="meta") for name, t in found}
-    stored = revert_weight_conversion(model, dict(shapes))
-    return stored.keys() == shapes.keys() and all(stored[n] is t for n, t in shapes.items())
+    made = revert_weight_conversion(model, dict(shapes))
+    return made.keys() == shapes.keys() and all(made[n] is t for n, t in shapes.items())
 
 
 def write_model(model: PreTrainedModel, folder: Path | None, *, most: int = FILE_BYTES) -> None:
@@ -48,7 +46,7 @@ def write_model(model: PreTrainedModel, folder: Path | None, *, most: int = FILE
         InputError: the first process cannot write; in the others, what it says.
         Exception: in the first process, of what writes.
     """
-    tensors = _tensors(model)
+    tensors = stored_tensors(model)
     files = list(_dealt(tensors, most))
     names = [SINGLE]
     if len(files) > 1:
@@ -63,12 +61,6 @@ def write_model(model: PreTrainedModel, folder: Path | None, *, most: int = FILE
                 held[name] = value.cpu().contiguous()
         # agreed on before the next tensor is gathered: a full disk is the first process's alone
         together(lambda: folder and save_file(held, folder / file, {"format": "pt"}))  # noqa: B023
-
-
-def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, tied ones once."""
-    kept = model.state_dict(keep_vars=True).keys()
-    return {n: t for n, t in [*model.named_parameters(), *model.named_buffers()] if n in kept}
 
 
 def _dealt(tensors: dict[str, Tensor], most: int) -> Iterator[list[str]]:
@@ -99,7 +91,7 @@ def _write_about(model: PreTrainedModel, folder: Path, files: dict[str, list[str
     if len(files) > 1:
         sizes = {
             "total_parameters": sum(p.numel() for p in model.parameters()),
-            "total_size": sum(map(_bytes, _tensors(model).values())),
+            "total_size": sum(map(_bytes, stored_tensors(model).values())),
         }
         places = {name: file for file, names in files.items() for name in names}
         index = {"metadata": sizes, "weight_map": places}

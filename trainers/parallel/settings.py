@@ -6,6 +6,9 @@ from pydantic import Field
 
 from kdbench.harness.settings import Settings
 
+FILE_BYTES = 500_000_000
+"""Bytes of tensors in one file of an export, or of a process's part of a checkpoint, about."""
+
 
 class Parallel(Settings):
     """What each of several processes holds. It changes students by rounding only, so no id holds it.

@@ -23,9 +23,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from kdbench.trainers.batching import Layout, is_packable
-from kdbench.trainers.engine import FILLER, LoadedModel
+from kdbench.trainers.engine import FILLER, LoadedModel, Writer
 from kdbench.trainers.head.head import Head, head_of
-from kdbench.trainers.lora.merging import Adapted
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.outline import Whole, replaced
 from kdbench.trainers.parallel.loading import Unread, read_shares
@@ -63,13 +62,9 @@ def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
 
 
 class Outlines(NamedTuple):
-    """How a shared student and a shared teacher become whole; None for one that is not shared.
-
-    ``student`` is copied; ``writer`` is what answers in its place, without adapters.
-    """
+    """How a shared student and a shared teacher become whole; None for one that is not shared."""
 
     student: "Whole | None"
-    writer: "Whole | None"
     teacher: "Whole | None"
 
 
@@ -79,7 +74,6 @@ def share(
     unread: Seq[Unread],
     device: torch.device,
     *,
-    adapted: Adapted | None,
     again: bool,
 ) -> Outlines:
     """Shares models among all processes, and reads those that have no values yet; a collective.
@@ -89,7 +83,6 @@ def share(
         teacher: None: it is not shared.
         unread: which of the two have no values.
         device: of this process.
-        adapted: the student, if it has adapters.
         again: the student's layers are computed again in backward.
 
     Raises:
@@ -104,7 +97,7 @@ def share(
             compute_again(module.student)
         share_student(module, device)
     read_shares(unread)
-    return Outlines(trained, trained if adapted is None else adapted.plain, frozen)
+    return Outlines(trained, frozen)
 
 
 def _make_room(module: nn.Module, device: torch.device) -> None:
@@ -164,21 +157,21 @@ def shared_copy(
 
 
 def shared_engine(
-    module: StudentModule, outlines: Outlines, local: LoadedModel
+    module: StudentModule, outline: Whole, local: LoadedModel, writer: Writer
 ) -> tuple[LoadedModel, Callable[..., TeacherSide]]:
     """How a shared student answers and scores, and how it is copied.
 
     Args:
         module: the student with its losses.
-        outlines: of the student.
+        outline: of the student.
         local: the student as it answers and scores whole.
+        writer: what answers in its place; None: itself, whole.
     """
-    assert outlines.student is not None and outlines.writer is not None
-    writer = partial(outlines.writer.lasting, local.sampling_dtype)
+    writer = writer or partial(outline.lasting, local.sampling_dtype)
     engine = replace(local, writer=writer, inside=partial(passed, module), in_step=True)
     named = module.student.named_parameters(remove_duplicate=False)
     kept = frozenset(name for name, p in named if not p.requires_grad)
-    return engine, partial(shared_copy, outlines.student, kept, module.vocab)
+    return engine, partial(shared_copy, outline, kept, module.vocab)
 
 
 _meshes: dict[str, DeviceMesh] = {}

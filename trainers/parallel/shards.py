@@ -31,11 +31,10 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from kdbench.trainers.parallel.ranks import PATIENCE
+from kdbench.trainers.parallel.settings import FILE_BYTES
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 WEIGHTS, MOMENTS = "model.", "optimizer."
-FILE_BYTES = 500_000_000
-"""Bytes of tensors in one file of a process, about."""
 
 
 def held(module: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
