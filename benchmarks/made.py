@@ -59,15 +59,20 @@ def random_rows(count: int, prompt: int, response: int, vocab: int) -> list[Any]
 # -- models ---------------------------------------------------------------------------------------
 
 
-def pair_of(teacher_path: str) -> tuple[Any, Any, Any]:
-    """The student: 8 evenly spaced layers of the teacher, float32; the teacher, bfloat16; the tokenizer."""
+MIXED = {"bf16": "bf16", "fp32": "no"}
+"""What accelerate calls a training's precision."""
+
+
+def pair_of(teacher_path: str, precision: str) -> tuple[Any, Any, Any]:
+    """The student: 8 evenly spaced layers of the teacher, float32; the teacher, so precise; the tokenizer."""
     import torch
 
     from kdbench.trainers.models import load_model, load_tokenizer, prune
 
     # the student first: where weights lie is worth 3% of a step
     student = prune(load_model(teacher_path, dtype=torch.float32), 8)
-    return student, load_model(teacher_path, dtype=torch.bfloat16), load_tokenizer(teacher_path)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return student, load_model(teacher_path, dtype=dtype), load_tokenizer(teacher_path)
 
 
 def engine_of(path: str, *, dtype: str, threads: int, batch_size: int, chunk: int) -> Any:
@@ -120,7 +125,7 @@ def training(**parts: Any) -> Iterator[Any]:
         yield loop
 
 
-def own_settings(steps: int, **more: Any) -> Any:
+def own_settings(steps: int, precision: str, **more: Any) -> Any:
     """The recipe that `peer_settings` are the peer's words for, and what a benchmark adds."""
     from kdbench.trainers.optim import Recipe
 
@@ -134,12 +139,12 @@ def own_settings(steps: int, **more: Any) -> Any:
         dropout=False,
         save_every=10**9,
         select="last",
-        precision="bf16",
+        precision=precision,
         **more,
     )
 
 
-def peer_settings(steps: int, folder: str) -> dict[str, Any]:
+def peer_settings(steps: int, folder: str, precision: str) -> dict[str, Any]:
     """What TRL's trainers are told but for what one method needs; they have no gradient checkpointing."""
     return {
         "output_dir": folder,
@@ -149,7 +154,7 @@ def peer_settings(steps: int, folder: str) -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": True,
+        "bf16": precision == "bf16",
         "use_cpu": True,
         "gradient_checkpointing": False,
         "report_to": "none",

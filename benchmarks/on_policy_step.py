@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from made import (
     BATCH,
+    MIXED,
     clocked,
     dolly,
     first,
@@ -42,7 +43,9 @@ def prompts_of(tokenizer: Any) -> Iterator[str]:
             yield row["prompt"]
 
 
-def ours(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, list[int]]:
+def ours(
+    teacher_path: str, texts: list[str], steps: int, precision: str
+) -> tuple[Recorder, list[int]]:
     """Our loop, as ``kdbench train`` runs it, and the tokens written a step."""
     from accelerate import Accelerator
 
@@ -65,33 +68,35 @@ def ours(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
             written.append(sum(len(a.response) for a in answers))
             return (Stream.of("response", answers),)
 
-    student, teacher, tokenizer = pair_of(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path, precision)
     recorder = Recorder()
     lengths = {"max_prompt": MAX_PROMPT, "max_length": MAX_PROMPT + NEW}
     with training(
-        recipe=own_settings(steps, sample_precision="bf16", **lengths),
+        recipe=own_settings(steps, precision, sample_precision=precision, **lengths),
         method=InOrder(InOrder.Config()),
         student=student,
         teacher=teacher,
         vocabulary=Vocabulary(teacher.config.vocab_size, (), tokenizer.eos_token_id),
         tokenizer=tokenizer,
         train=[Sequence(tuple(ids_of(tokenizer, t)), (), key) for key, t in enumerate(texts)],
-        accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
+        accelerator=Accelerator(cpu=True, mixed_precision=MIXED[precision]),
     ) as loop:
         loop.show = lambda state, row: recorder.step(row.loss)
         loop.run()
     return recorder, written
 
 
-def peer(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, list[int]]:
+def peer(
+    teacher_path: str, texts: list[str], steps: int, precision: str
+) -> tuple[Recorder, list[int]]:
     """TRL's DistillationTrainer with its defaults, but for what the task fixes.
 
-    Its teacher, too, is loaded in bfloat16, and gradient checkpointing is off: both make it faster.
+    Its teacher, too, is loaded in that precision, and gradient checkpointing is off: both make it faster.
     """
     from datasets import Dataset
     from trl import DistillationConfig, DistillationTrainer
 
-    student, teacher, tokenizer = pair_of(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path, precision)
     tokenizer.padding_side = "left"
     recorder, written = Recorder(), []
 
@@ -103,7 +108,7 @@ def peer(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
 
     with tempfile.TemporaryDirectory() as out:
         arguments = DistillationConfig(
-            **peer_settings(steps, out),
+            **peer_settings(steps, out, precision),
             max_completion_length=NEW,
             generation_kwargs={"eos_token_id": None},  # nothing ends an answer
             shuffle_dataset=False,
@@ -119,13 +124,13 @@ def peer(teacher_path: str, texts: list[str], steps: int) -> tuple[Recorder, lis
     return recorder, written
 
 
-def child(side: str, teacher: str, steps: int) -> None:
+def child(side: str, teacher: str, steps: int, precision: str) -> None:
     """One turn of one side; prints its numbers as the last line."""
     from kdbench.trainers.models import load_tokenizer
 
     tokenizer = load_tokenizer(teacher)
     texts = first(steps * BATCH, prompts_of(tokenizer))
-    recorder, written = {"ours": ours, "peer": peer}[side](teacher, texts, steps)
+    recorder, written = {"ours": ours, "peer": peer}[side](teacher, texts, steps, precision)
     asked = [len(ids_of(tokenizer, t)) for t in texts]
     tokens = [sum(asked[i * BATCH : (i + 1) * BATCH]) + n for i, n in enumerate(written)]
     print(json.dumps(recorder.report(tokens) | {"written": written}))
@@ -137,7 +142,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         begin(args.threads)
-        child(args.child, args.teacher, args.steps)
+        child(args.child, args.teacher, args.steps, args.precision)
         return
     found = in_turns(__file__, "on_policy", args, peer=not args.no_peer)
     if args.json:

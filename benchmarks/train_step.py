@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from made import (
     BATCH,
+    MIXED,
     clocked,
     dolly,
     first,
@@ -48,7 +49,7 @@ def rows_of(mix: str, tokenizer: Any) -> Iterator[Row]:
             yield prompt, answer
 
 
-def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
+def ours(teacher_path: str, rows: list[Row], steps: int, precision: str) -> Recorder:
     """Our loop, as ``kdbench train`` runs it."""
     from accelerate import Accelerator
 
@@ -65,19 +66,21 @@ def ours(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
         def window(self, ctx: Context, step: int) -> Any:
             return (Stream.of("response", ctx.train[step * BATCH : (step + 1) * BATCH]),)
 
-    student, teacher, tokenizer = pair_of(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path, precision)
     vocab = teacher.config.vocab_size  # TRL compares all columns
     recorder = Recorder()
     with training(
         # every row is read once, so nothing of the teacher is remembered
-        recipe=own_settings(steps, teacher_memory_gb=0.0, micro_tokens=BATCH * MAX_TOKENS),
+        recipe=own_settings(
+            steps, precision, teacher_memory_gb=0.0, micro_tokens=BATCH * MAX_TOKENS
+        ),
         method=InOrder(InOrder.Config(kd_ratio=1.0)),
         student=student,
         teacher=teacher,
         vocabulary=Vocabulary(vocab, (tokenizer.eos_token_id,), tokenizer.eos_token_id),
         tokenizer=tokenizer,
         train=[Sequence(tuple(p), tuple(a)) for p, a in rows],
-        accelerator=Accelerator(cpu=True, mixed_precision="bf16"),
+        accelerator=Accelerator(cpu=True, mixed_precision=MIXED[precision]),
     ) as loop:
         loop.show = lambda state, row: recorder.step(row.loss)
         loop.run()
@@ -100,16 +103,16 @@ def collate(batch: list[Row], pad_id: int) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def peer(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
+def peer(teacher_path: str, rows: list[Row], steps: int, precision: str) -> Recorder:
     """TRL's GKD trainer with its defaults, but for what the task fixes.
 
-    Its teacher, too, is loaded in bfloat16, and gradient checkpointing is off: both make it faster.
+    Its teacher, too, is loaded in that precision, and gradient checkpointing is off: both make it faster.
     """
     from datasets import Dataset
     from torch.utils.data import DataLoader
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    student, teacher, tokenizer = pair_of(teacher_path)
+    student, teacher, tokenizer = pair_of(teacher_path, precision)
     tokenizer.pad_token = tokenizer.eos_token
     recorder = Recorder()
     collator = partial(collate, pad_id=tokenizer.pad_token_id)
@@ -119,7 +122,7 @@ def peer(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
             return DataLoader(rows, batch_size=BATCH, shuffle=False, collate_fn=collator)
 
     with tempfile.TemporaryDirectory() as out:
-        arguments = GKDConfig(**peer_settings(steps, out), lmbda=0.0, beta=0.0)
+        arguments = GKDConfig(**peer_settings(steps, out, precision), lmbda=0.0, beta=0.0)
         trainer = InOrder(
             model=student,
             teacher_model=teacher,
@@ -132,12 +135,12 @@ def peer(teacher_path: str, rows: list[Row], steps: int) -> Recorder:
     return recorder
 
 
-def child(side: str, mix: str, teacher: str, steps: int) -> None:
+def child(side: str, mix: str, teacher: str, steps: int, precision: str) -> None:
     """One turn of one side; prints its numbers as the last line."""
     from kdbench.trainers.models import load_tokenizer
 
     rows = first(steps * BATCH, rows_of(mix, load_tokenizer(teacher)))
-    recorder = {"ours": ours, "peer": peer}[side](teacher, rows, steps)
+    recorder = {"ours": ours, "peer": peer}[side](teacher, rows, steps, precision)
     tokens = [
         sum(len(p) + len(a) for p, a in rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)
     ]
@@ -150,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         begin(args.threads)
-        child(args.child, args.mix, args.teacher, args.steps)
+        child(args.child, args.mix, args.teacher, args.steps, args.precision)
         return
     mixes = [args.mix] if args.mix else list(MIXES)
     found = {mix: in_turns(__file__, mix, args, "--mix", mix) for mix in mixes}

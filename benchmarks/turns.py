@@ -121,6 +121,12 @@ def step_options(doc: str | None, *, steps: int) -> argparse.ArgumentParser:
         "--steps", type=int, default=steps, help="steps a turn; the first is not timed"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--precision",
+        choices=("bf16", "fp32"),
+        default="bf16",
+        help="of both sides; fp32 is the peer's better one on a CPU without instructions for bf16",
+    )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--child", choices=("ours", "peer"), help=argparse.SUPPRESS)
     return parser
@@ -160,7 +166,9 @@ def in_turns(
         arguments: passed on to it beside these.
         peer: whether there is another side.
     """
-    passed = [f"--{key}={getattr(asked, key)}" for key in ("teacher", "steps", "threads")]
+    passed = [
+        f"--{key}={getattr(asked, key)}" for key in ("teacher", "steps", "threads", "precision")
+    ]
 
     def take(side: str, turn: int) -> dict[str, Any]:
         result = child_process(script, side, [*passed, *arguments], asked.threads)

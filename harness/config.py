@@ -240,6 +240,9 @@ class TuningConfig(Section):
     share: float | None = Field(
         None, gt=0, le=1, description="of the budget that each trial of a search had"
     )
+    finalists: int = Field(
+        0, ge=0, description="of them trained at the whole budget, the best of which is kept"
+    )
 
 
 class RunConfig(Section):
@@ -358,8 +361,9 @@ def unstated(stored: Mapping[str, Any], asked: RunConfig) -> bool:
     """Whether a search found the settings of a run whose stored configuration does not say so."""
     if asked.tuning is None or asked.tuning.by == "hand":
         return False
-    said = stored.get("tuning") or {}
-    return any(said.get(name) != getattr(asked.tuning, name) for name in ("by", "trials", "share"))
+    said = {"finalists": 0} | (stored.get("tuning") or {})
+    names = ("by", "trials", "share", "finalists")
+    return any(said.get(name) != getattr(asked.tuning, name) for name in names)
 
 
 def with_precision(config: RunConfig, precision: Precision) -> RunConfig:

@@ -179,7 +179,7 @@ def _still_true(tuning: Tree | None, said: Tree, above: Tree) -> Tree | None:
     asked = {section: value for section, value in changed.items() if value}
     if merge(said, asked) == said:
         return tuning
-    kept = {key: value for key, value in tuning.items() if key not in {"by", "share"}}
+    kept = {key: value for key, value in tuning.items() if key not in {"by", "share", "finalists"}}
     return kept | {
         "note": f"changed from the {tuning.get('note') or 'settings that a search found'}"
     }

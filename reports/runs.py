@@ -230,7 +230,9 @@ def _searched(tuning: Tree) -> str:
     """What a search spent; nothing of settings found by hand, which differ in more than a number."""
     if tuning.get("by") != "search":
         return ""
-    return f"{tuning.get('trials')} trials of {tuning.get('share')} of the budget"
+    again = tuning.get("finalists") or 0
+    said = f"{tuning.get('trials')} trials of {tuning.get('share')} of the budget"
+    return f"{said}, {again} of them at the whole" if again else said
 
 
 def _budget(train: Tree) -> str:

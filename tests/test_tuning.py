@@ -7,6 +7,8 @@ from kdbench.harness.resolve import resolve
 from kdbench.harness.study import tuning
 from kdbench.harness.study.tune import trials_and_share
 from kdbench.harness.study.tuning import Trial, Tried
+from kdbench.reports.documents.tuning import TrialRow, tuning_document
+from kdbench.reports.text.formats import write
 
 
 def make(method: str, *sets: str):
@@ -49,6 +51,32 @@ def test_the_best_wins_and_of_equals_the_first() -> None:
     assert tuning.winner(tried, 1) is tried[2]
     assert tuning.winner(tried, -1) is tried[0]
     assert tuning.winner(tried[1:2], 1) is None
+
+
+def test_the_best_trial_meets_the_suites_own_settings_at_the_whole_budget() -> None:
+    made = tuning.trials_of("sft", make("sft"), 3)
+    scores = [Tried(trial, score) for trial, score in zip(made, (0.2, 0.4, 0.3), strict=True)]
+    assert tuning.finalists(scores, 0.25, 1) == [made[0], made[1]]
+    assert tuning.finalists(scores, 1.0, 1) == [made[1]]  # they had it
+    assert tuning.finalists(scores, 0.25, -1) == [made[0]]  # the best already
+    nothing = [Tried(made[0], None, "failed"), *scores[1:]]
+    assert tuning.finalists(nothing, 0.25, 1) == [made[1]]
+    assert tuning.finalists([Tried(t, None) for t in made], 0.25, 1) == []
+    study = tuning.final_study("mini", made[:2], 10)
+    assert [row.set for row in study.rows] == [t.settings for t in made[:2]]
+    assert tuning.how_tuned(3, 0.25)["finalists"] == 2 and "finalists" not in tuning.how_tuned(3, 1)
+
+
+def test_the_table_marks_what_is_kept_at_the_whole_budget() -> None:
+    rows = [
+        TrialRow("sft", 1, [], 0.2, 0.6, "", True),
+        TrialRow("sft", 2, ["train.lr=1"], 0.4, 0.5, "", False),
+        TrialRow("sft", 3, ["train.lr=2"], None, None, "failed", False),
+    ]
+    said = write(tuning_document(rows, "dev_rouge_l", 0.25), "md")
+    assert "| 0.20 | **0.60** | as the suite says |" in said and "| 0.40 | 0.50 |" in said
+    alone = write(tuning_document([rows[1]._replace(whole=None, won=True)], "dev_loss", 1.0), "md")
+    assert "**0.40**" in alone and "whole" not in alone.splitlines()[2]
 
 
 def test_the_expected_best_is_the_mean_of_maxima_over_all_draws() -> None:

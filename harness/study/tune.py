@@ -1,4 +1,4 @@
-"""``kdbench tune`` as a list of steps: trials, their scores, the winners under every seed, the board."""
+"""``kdbench tune`` as a list of steps: trials, finals, the winners under every seed, the board."""
 
 import contextlib
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from kdbench.harness.resolve import assignment, resolve
 from kdbench.harness.study import tuning
 from kdbench.harness.study.command import StudyRequest, make_missing, show_results
 from kdbench.harness.study.definition import Study
+from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, make_cells, make_plan
 from kdbench.harness.study.results import make_results
 from kdbench.harness.study.state import Place
@@ -71,10 +72,16 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     name = slug(Path(request.suite).stem)
     out = make_folder(making.out or making.runs_dir.parent / "tuning" / name)
     failures = make_missing(making, plan, place, out)
-    tried = _scores(trials, make_plan(cells, place), metric, {f.name: f.reason for f in failures})
-    best = {m: tuning.winner([t for t in tried if t.trial.method == m], better) for m in configs}
-    _report(request, tried, best, metric, better, out)
-    winners = [won.trial for won in best.values() if won is not None]
+    tried = _scores(trials, make_plan(cells, place), metric, failures)
+    each = {m: [t for t in tried if t.trial.method == m] for m in configs}
+    meeting = {m: tuning.finalists(mine, request.share, better) for m, mine in each.items()}
+    again = [trial for pair in meeting.values() if len(pair) > 1 for trial in pair]
+    stopped = bool(failures) and not making.keep_going
+    finals, fallen = _finals(request, place, out, [] if stopped else again, metric)
+    failures += fallen
+    best = {m: _kept(m, finals, mine, better) for m, mine in each.items()}
+    _report(request, tried, finals, best, metric, better, out)
+    winners = [trial for trial in best.values() if trial is not None]
     if not winners or (failures and not making.keep_going):
         for failure in failures:
             print(f"failed: {failure.name}: {failure.reason} (log: {failure.log})")
@@ -87,6 +94,27 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     return 1 if failures or lost or len(winners) < len(configs) else 0
 
 
+def _finals(
+    request: TuneRequest, place: Place, out: Path, trials: Sequence[Trial], metric: str
+) -> tuple[list[Tried], list[Failure]]:
+    """Trials trained at the whole budget, and what failed of them."""
+    if not trials:
+        return [], []
+    study = tuning.final_study(request.suite, trials, request.seeds[0])
+    cells = make_cells(study, request.making.settings, place.where.cache)
+    failures = make_missing(request.making, make_plan(cells, place), place, out)
+    return _scores(trials, make_plan(cells, place), metric, failures), failures
+
+
+def _kept(
+    method: str, finals: Sequence[Tried], tried: Sequence[Tried], better: int
+) -> Trial | None:
+    """Whose settings a method keeps: of those that met at the whole budget, else of its trials."""
+    met = [each for each in finals if each.trial.method == method]
+    best = tuning.winner(met or tried, better)
+    return best and best.trial
+
+
 def _config(request: TuneRequest, method: str) -> RunConfig:
     return resolve(suite=request.suite, method=method, assignments=request.making.settings)
 
@@ -97,19 +125,30 @@ def _winners(request: TuneRequest, winners: Sequence[Trial]) -> Study:
 
 
 def _announce(request: TuneRequest, plan: Plan, place: Place) -> None:
-    """How many runs of both stages there are, and about how long they take."""
-    final = _winners(request, [Trial(method, 0, ()) for method in request.methods])
-    second = make_plan(make_cells(final, request.making.settings, place.where.cache), place)
+    """How many runs of each stage there are, and about how long they take."""
+    chosen = [Trial(method, 1, ()) for method in request.methods]
     jobs = request.making.jobs or 1
-    for stage, made in (("trials", plan), ("winners (by the suite's settings)", second)):
+
+    def planned(study: Study) -> Plan:
+        return make_plan(make_cells(study, request.making.settings, place.where.cache), place)
+
+    stages = {"trials": plan}
+    if request.share < 1:
+        own = tuning.final_study(request.suite, chosen, request.seeds[0])
+        stages["finals (of the suite's settings, beside the best trial's first seed)"] = planned(
+            own
+        )
+    stages["winners (by the suite's settings)"] = planned(_winners(request, chosen))
+    for stage, made in stages.items():
         print(f"{stage}: {made.progress()}, about {duration(made.seconds(jobs))}, {jobs} at a time")
-    print(f"in all about {duration(plan.seconds(jobs) + second.seconds(jobs))}")
+    print(f"in all about {duration(sum(made.seconds(jobs) for made in stages.values()))}")
 
 
 def _scores(
-    trials: Sequence[Trial], plan: Plan, metric: str, reasons: dict[str, str]
+    trials: Sequence[Trial], plan: Plan, metric: str, failures: Sequence[Failure]
 ) -> list[Tried]:
     """Every trial's score on the development set, at the step that its training selected."""
+    reasons = {failure.name: failure.reason for failure in failures}
     found = []
     for trial, planned in zip(trials, plan.cells, strict=True):
         run, cell = planned.state.run, planned.cell
@@ -125,13 +164,15 @@ def _scores(
 def _report(
     request: TuneRequest,
     tried: Sequence[Tried],
-    best: dict[str, Tried | None],
+    finals: Sequence[Tried],
+    best: dict[str, Trial | None],
     metric: str,
     better: int,
     out: Path,
 ) -> None:
     """Writes ``trials.{md,csv,json}``, ``winners.yaml`` and the figure; shows the table."""
-    rows = [_row(t, best[t.trial.method] is t) for t in tried]
+    whole = {each.trial: each.score for each in finals}
+    rows = [_row(t, whole.get(t.trial), best[t.trial.method] == t.trial) for t in tried]
     document = tuning_document(rows, metric, request.share)
     for ending, format in (("md", "md"), ("csv", "csv")):
         write_text(out / f"trials.{ending}", write(document, format))
@@ -149,19 +190,19 @@ def _report(
         show(document)
 
 
-def _row(tried: Tried, won: bool) -> TrialRow:
+def _row(tried: Tried, whole: float | None, won: bool) -> TrialRow:
     method, number, settings = tried.trial
-    return TrialRow(method, number, list(settings), tried.score, tried.reason, won)
+    return TrialRow(method, number, list(settings), tried.score, whole, tried.reason, won)
 
 
-def _yaml(request: TuneRequest, best: dict[str, Tried | None]) -> str:
+def _yaml(request: TuneRequest, best: dict[str, Trial | None]) -> str:
     """The winners as the ``methods`` section of a suite file."""
     import yaml
 
     methods: dict[str, Any] = {}
     for name, won in best.items():
         section: dict[str, Any] = {}
-        for text in won.trial.settings if won else ():
+        for text in won.settings if won else ():
             key, value, _ = assignment(text)
             part, _, field = key.partition(".")
             section.setdefault(part, {})[field] = value

@@ -4,7 +4,8 @@ Every method gets the same number of trials of the same budget. The first trial 
 the others are points of one fixed quasi-random sequence (Halton, scrambled by a fixed seed) in the space
 that the method's card declares: the rate, as a factor of the suite's, and up to three fields of its own.
 The same method, space and number give the same trials on every machine. Trials are judged on the
-development set only.
+development set only. The best of a method and the suite's own settings then meet at the whole budget: what
+a short training favours need not be what a long one wants.
 """
 
 import math
@@ -21,6 +22,8 @@ from kdbench.trainers.method import Dimension
 RATE = Dimension(name="train.lr", low=0.25, high=4.0, log=True, relative=True)
 """Searched for every method."""
 SEQUENCE_SEED = 0
+FINALISTS = 2
+"""The best trial and the suite's own settings."""
 
 
 class Trial(NamedTuple):
@@ -123,6 +126,31 @@ def trial_study(
     return Study(title="Trials", suite=suite, seeds=(seed,), rows=tuple(rows), tasks=())
 
 
+def finalists(tried: Sequence[Tried], share: float, better: int) -> list[Trial]:
+    """Which of a method's trials meet at the whole budget, the suite's own first.
+
+    Args:
+        tried: its trials, the suite's own first.
+        share: of the budget that they had; nothing is trained again if it was all.
+        better: direction of scores.
+    """
+    best = winner(tried, better)
+    if best is None:
+        return []
+    own = tried[0]
+    alone = share == 1 or own is best or own.score is None
+    return [best.trial] if alone else [own.trial, best.trial]
+
+
+def final_study(suite: str, trials: Sequence[Trial], seed: int) -> Study:
+    """Those at the whole budget, under the seed of the trials, asked nothing but the development set."""
+    rows = [
+        StudyRow(label=f"{t.label} at the whole budget", method=t.method, set=t.settings)
+        for t in trials
+    ]
+    return Study(title="Finals", suite=suite, seeds=(seed,), rows=tuple(rows), tasks=())
+
+
 _JUDGES = {"max:dev_rouge_l": ("dev_rouge_l", 1), "min:dev_loss": ("dev_loss", -1)}
 
 
@@ -176,7 +204,11 @@ def expected_best(scores: Sequence[float], better: int) -> list[float]:
 def how_tuned(trials: int, share: float) -> dict[str, Any]:
     """What the configuration of a winner says of its search (`TuningConfig`)."""
     note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
-    return {"trials": trials, "by": "search", "share": share, "note": note}
+    said: dict[str, Any] = {"trials": trials, "by": "search", "share": share}
+    if share == 1:
+        return said | {"note": note}
+    again = "and, at the whole budget, no worse than the suite's settings"
+    return said | {"note": f"{note} {again}", "finalists": FINALISTS}
 
 
 def winners_study(

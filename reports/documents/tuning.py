@@ -8,12 +8,16 @@ from kdbench.reports.text.style import development_label
 
 
 class TrialRow(NamedTuple):
-    """One trial: its method, number, settings, score on the development set, and whether it won."""
+    """One trial: its method, number, settings, score on the development set, and whether it won.
+
+    ``whole`` is the score of the same settings at the whole budget, of those that were trained there.
+    """
 
     method: str
     number: int
     settings: list[str]
     score: float | None
+    whole: float | None
     reason: str
     won: bool
 
@@ -27,28 +31,38 @@ def tuning_document(rows: Sequence[TrialRow], metric: str, share: float) -> doc.
         share: of the budget that each had.
     """
     label = development_label(metric)
+    again = any(row.whole is not None for row in rows)
+    at = ["at the whole budget"] if again else []
     table = doc.Table(
-        ["method", "trial", label, "settings"],
-        [[row.method, str(row.number), *_cells(row)] for row in rows],
-        right=(1, 2),
+        ["method", "trial", label, *at, "settings"],
+        [[row.method, str(row.number), *_cells(row, again)] for row in rows],
+        right=(1, 2, 3) if again else (1, 2),
         keys=2,
+    )
+    finals = (
+        "the best and trial 1 were then trained at the whole budget, where the better one is kept"
     )
     notes = doc.Notes(
         [
             f"judged on the development set only, each at {share:.0%} of the budget and under one "
             "training seed; trial 1 is the suite's own setting, the others are points of one fixed "
             "sequence in the space that the method's card declares",
-            ("the best of each method is ", doc.Strong("marked", "*")),
+            *([finals] if again else []),
+            ("what each method keeps is ", doc.Strong("marked", "*")),
         ]
     )
     plain = [{**row._asdict(), "settings": " ".join(row.settings)} for row in rows]
     return doc.Document("", [doc.Section("Trials", [table, notes])], plain)
 
 
-def _cells(row: TrialRow) -> list[doc.Cell]:
+def _cells(row: TrialRow, again: bool) -> list[doc.Cell]:
     said = " ".join(s.removeprefix("method.").removeprefix("train.") for s in row.settings)
     settings = said or "as the suite says"
     if row.score is None:
-        return ["–", f"{settings} ({row.reason})"]
-    text = f"{row.score:.2f}"
-    return [doc.Strong(text, "*") if row.won else text, settings]
+        return ["–", *([""] if again else []), f"{settings} ({row.reason})"]
+    scores = [row.score, row.whole] if again else [row.score]
+    texts = ["" if score is None else f"{score:.2f}" for score in scores]
+    last = [doc.Strong(texts[-1], "*")] if row.won and texts[-1] else texts[-1:]
+    marked = row.won and not texts[-1]
+    first: list[doc.Cell] = [doc.Strong(t, "*") if marked else t for t in texts[:-1]]
+    return [*first, *last, settings]
