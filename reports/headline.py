@@ -28,6 +28,7 @@ COSTS = {
     "student": "tokens through the student",
     "teacher": "tokens through the teacher",
     "sampled": "tokens sampled",
+    "teacher_answers": "tokens of answers that the teacher wrote",
 }
 """Kinds of tokens of a training, as runs record them."""
 SECONDS = "seconds"

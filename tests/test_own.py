@@ -79,14 +79,15 @@ def test_every_method_that_samples_the_student_has_a_rate_of_its_own() -> None:
     for name in METHODS:
         if find_method(name).method.card.policy != "off" or name == "plad":
             assert name in found, name
-    assert set(found) == {*SAMPLED, *POLICY}
+    assert set(found) == {*SAMPLED, *POLICY, "seqkd"}
     assert found["minillm"]["train"]["lr"] == 1.4e-5
 
 
 def test_auto_takes_what_the_pair_and_the_budget_allow() -> None:
-    cheap, dear = {"gkd": 2.0, "distillm": 3.0}, {"gkd": 30.0, "distillm": 30.0}
+    cheap = {"gkd": 2.0, "distillm": 3.0, "seqkd": 1.5}
+    dear = dict.fromkeys(cheap, 30.0)
     named = [name for name, _ in auto_methods(FACTS, cheap, 4.0)]
-    assert named == ["sft", "fkd", "rkd", "gkd", "distillm"]
+    assert named == ["sft", "seqkd", "fkd", "rkd", "gkd", "distillm"]
     assert [name for name, _ in auto_methods(FACTS, dear, 4.0)] == ["sft", "fkd", "rkd"]
     apart = replace(FACTS, one_tokenizer=False)
     assert [name for name, _ in auto_methods(apart, cheap, 4.0)] == ["sft", "uld", "dskd"]

@@ -171,6 +171,8 @@ def method_settings(rate: float) -> dict[str, dict[str, Any]]:
     }
     # the plain equation stays at the init (see its card): anchored at the chosen, greedy answers
     made["dpkd"]["method"] = {"lm_coef": 0, "ce_coef": 1, "chosen": "greedy"}
+    # the mode of the teacher's answers, as Kim & Rush 2016 (section 3.2) take it
+    made["seqkd"] = {"method": {"answers": "greedy"}}
     return made
 
 
@@ -186,9 +188,10 @@ def own_tree(choices: list[Choice]) -> dict[str, Any]:
 def auto_methods(facts: Facts, cost: Mapping[str, float], most: float) -> list[tuple[str, str]]:
     """The methods that ``--methods auto`` trains, each with the reason.
 
-    SFT, to be better than. With one tokenizer forward and reverse KL on the data's answers, then GKD and
-    DistiLLM, which sample the student, where that costs at most ``most`` times SFT; they lead the zoo's
-    board. With two tokenizers what can compare them: ULD and dual-space KD.
+    SFT, to be better than. With one tokenizer SeqKD, for which the teacher writes an answer to each prompt,
+    then forward and reverse KL on the data's answers, then GKD and DistiLLM, which sample the student; what
+    writes only where that costs at most ``most`` times SFT. With two tokenizers what can compare them: ULD
+    and dual-space KD.
 
     Args:
         facts: of the pair.
@@ -199,6 +202,8 @@ def auto_methods(facts: Facts, cost: Mapping[str, float], most: float) -> list[t
     if not facts.one_tokenizer:
         why = "for a teacher with a tokenizer of its own"
         return [*chosen, ("uld", why), ("dskd", why)]
+    if (times := cost.get("seqkd", math.inf)) <= most:
+        chosen.append(("seqkd", f"the teacher's greedy answers, about {times:.1f} times SFT's cost"))
     chosen += [("fkd", "word by word, forward KL"), ("rkd", "word by word, reverse KL")]
     for name in ("gkd", "distillm"):
         if cost.get(name, math.inf) <= most:

@@ -69,12 +69,19 @@ def _tests(judged: JudgedClaim) -> doc.Table:
             number(test.rival_value, metric),
             difference_cell(test, metric),
             p_value(test.p_holm),
-            test.outcome + ("" if test.seeds_measured or not test.paired else " (these students)"),
+            test.outcome + _limits(test),
         ]
         for test in _made(judged)
     ]
     head = [claim.id, "on", "first", "second", "difference", "p (Holm)", "outcome"]
     return doc.Table(head, rows, right=(2, 3, 4, 5), keys=2)
+
+
+def _limits(test: ClaimTest) -> str:
+    """What a test does not speak for."""
+    few = test.paired and not test.seeds_measured
+    said = [*(["these students"] if few else []), *([test.note] if test.note else [])]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _signature(report: ClaimsReport) -> str:

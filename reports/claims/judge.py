@@ -38,6 +38,8 @@ class ClaimTest(Record):
     p: float = 1.0
     p_holm: float = 1.0
     n_prompts: int = 0
+    note: str = ""
+    """What the scores do not rest on, such as all training seeds."""
 
 
 class JudgedClaim(Record):
@@ -268,6 +270,7 @@ def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str
         "high": a - b + z * error,
         "p": float(stats.t_two_sided((a - b) / error, math.inf)) if error else float(a == b),
         "n_prompts": cells[0].n_prompts if isinstance(cells[0], Cell) else 0,
+        "note": "; ".join(dict.fromkeys(c.note for c in cells if isinstance(c, Cell) and c.note)),
     }
 
 

@@ -120,7 +120,10 @@ def _tuning(table: "Table") -> list[str]:
     kinds = {row.tuning for row in table.rows if not row.reference}
     if kinds <= {"default"}:
         return []
-    return ["settings: the suite's (default) where a row does not say paper or tuned"]
+    return [
+        "settings: the suite's (default) unless a name ends in ', paper' or ', tuned (N trials)'; the words after "
+        "a method say whose form of it this is"
+    ]
 
 
 def _open_rows(table: "Table") -> list[str]:

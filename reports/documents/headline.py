@@ -9,7 +9,7 @@ from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place, we
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed
 
-SHORT = {"response": "trained", SECONDS: "time"}
+SHORT = {"response": "trained", "teacher_answers": "answers", SECONDS: "time"}
 
 
 class Shown(NamedTuple):
@@ -100,7 +100,7 @@ def cost_parts(found: Headline) -> list[doc.Part]:
     )
     front = (
         "cost of one training, shared models not counted; tokens: trained on, through the student, through "
-        "the teacher, sampled; ",
+        "the teacher, sampled, in answers that the teacher wrote beforehand (all methods share them); ",
         doc.Strong("marked", "*"),
     )
     return [table, doc.Notes([(*front, ": no method is both better and cheaper (Pareto front)")])]

@@ -33,7 +33,7 @@ class DistiLLM2(Method):
     Source: Ko et al., ICML 2025, arXiv:2503.07067, eq. 5 and algorithm 1, and distillm-2@fe4cf9b:
     weights (2−β, β), q inside the SRKL mixture held fixed. ``weights: paper`` has (1−β/2, β/2), so
     half of it. Ours: teacher responses are sampled once and shared; the mean runs over the
-    collection; the rate of suite ``mini`` is a guess, not searched.
+    collection; the rate of suite ``mini`` was found by search (docs/tuning.md).
     """
 
     class Config(MethodConfig):

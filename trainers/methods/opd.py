@@ -36,8 +36,8 @@ class OPD(Method):
     has the *forward* KL's; neither is offered. Source: the on-policy reverse
     KL of GKD (arXiv:2306.13649, λ = 1, β = 1), TRL's DistillationTrainer, and Thinking Machines'
     "On-policy distillation" (2025), which uses the sampled reward without the reward-to-go. k1 and
-    k3 are named as in Schulman, "Approximating KL Divergence" (2020). The rate of suite ``mini`` is a
-    guess, not searched.
+    k3 are named as in Schulman, "Approximating KL Divergence" (2020). The rate of suite ``mini`` was
+    found by search (docs/tuning.md).
     """
 
     class Config(MethodConfig):
