@@ -203,7 +203,9 @@ def auto_methods(facts: Facts, cost: Mapping[str, float], most: float) -> list[t
         why = "for a teacher with a tokenizer of its own"
         return [*chosen, ("uld", why), ("dskd", why)]
     if (times := cost.get("seqkd", math.inf)) <= most:
-        chosen.append(("seqkd", f"the teacher's greedy answers, about {times:.1f} times SFT's cost"))
+        chosen.append(
+            ("seqkd", f"the teacher's greedy answers, about {times:.1f} times SFT's cost")
+        )
     chosen += [("fkd", "word by word, forward KL"), ("rkd", "word by word, reverse KL")]
     for name in ("gkd", "distillm"):
         if cost.get(name, math.inf) <= most:

@@ -121,8 +121,8 @@ def _tuning(table: "Table") -> list[str]:
     if kinds <= {"default"}:
         return []
     return [
-        "settings: the suite's (default) unless a name ends in ', paper' or ', tuned (N trials)'; the words after "
-        "a method say whose form of it this is"
+        "settings: the suite's (default) unless a name ends in ', paper' or ', tuned (N trials)'; the words "
+        "after a method say whose form of it this is"
     ]
 
 
