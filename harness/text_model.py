@@ -75,13 +75,14 @@ class TextModel:
         return Response(text, len(answer.ids), answer.finished or stopped)
 
     def text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
-        """Sampled ids as text up to the first stop text, special tokens left out.
+        """Sampled ids as text up to the first stop text, special tokens and the ending one left out.
 
         Where a stop names special tokens, they are taken out after it has been looked for.
         """
         added = self.tokenizer.added_tokens_decoder.values() if stop else ()
         special = [t.content for t in added if t.special and any(t.content in s for s in stop)]
-        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=not special))
+        said = self.engine.vocabulary.said(ids)
+        text = str(self.tokenizer.decode(said, skip_special_tokens=not special))
         text = cut_at(text, stop)
         if special:
             for token in added:

@@ -17,6 +17,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import Say, to_stderr
 from kdbench.harness.settings import EngineName
 from kdbench.trainers.batching import Layout, is_packable
+from kdbench.trainers.by_sequence import may_go_by_sequence
 from kdbench.trainers.devices import sampling_dtype
 from kdbench.trainers.engine import Engine, LoadedModel, Services, Writer, mean_nll
 from kdbench.trainers.head.head import head_of, refuse_dense, width_of
@@ -211,8 +212,9 @@ def layout_of(parts: Parts, models: Iterable[PreTrainedModel]) -> Layout:
     packed, device = parts.packed, parts.accelerator.device
     if packed is None:
         packed = all(is_packable(model, _ids(parts)) for model in models)
-    # on a CPU rows cost nothing by being long (attention goes by sequence), so one row
-    row = parts.recipe.micro_tokens if device.type == "cpu" else parts.recipe.max_length
+    # on a CPU rows cost nothing by being long where attention goes by sequence, so one row
+    apart = device.type == "cpu" and all(map(may_go_by_sequence, models))
+    row = parts.recipe.micro_tokens if apart else parts.recipe.max_length
     pad_id = parts.vocabulary.pad_id
     return Layout(row=row, pad_id=pad_id, packed=packed, device=device, tile=parts.tile)
 

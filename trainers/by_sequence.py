@@ -77,11 +77,14 @@ def _kind(model: PreTrainedModel) -> str:
 
 def _possible(model: PreTrainedModel, packed: Packed) -> bool:
     """Whether these are packed rows, and the attention of this model can be another."""
+    return packed.attention_mask_RT is None and bool(packed.lengths) and may_go_by_sequence(model)
+
+
+def may_go_by_sequence(model: PreTrainedModel) -> bool:
+    """Whether the attention of this model can be another on packed rows."""
     config = model.config.get_text_config()
     return (
-        packed.attention_mask_RT is None
-        and bool(packed.lengths)
-        and config._attn_implementation == "sdpa"
+        config._attn_implementation == "sdpa"
         and set(getattr(config, "layer_types", None) or ()) <= _KINDS
         and not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
     )

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +62,10 @@ class Vocabulary:
     size: int
     eos_ids: tuple[int, ...]
     pad_id: int
+
+    def said(self, ids: Sequence[int]) -> list[int]:
+        """An answer's tokens without the one that ended it, which a tokenizer may hold for a word."""
+        return list(ids[:-1] if ids and ids[-1] in self.eos_ids else ids)
 
 
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
@@ -283,9 +287,9 @@ def vocabulary(
     Raises:
         InputError: a model has fewer output columns than the vocabulary has tokens.
     """
-    size = size or max(tokenizer.get_vocab().values()) + 1
-    for model in models:
-        width = model.get_output_embeddings().weight.shape[0]
+    widths = [model.get_output_embeddings().weight.shape[0] for model in models]
+    size = size or usable(tokenizer, min(widths, default=0))
+    for model, width in zip(models, widths, strict=True):
         if width < size:
             raise InputError(
                 f"{model.name_or_path or type(model).__name__!r} predicts {width} tokens but the "
@@ -303,6 +307,19 @@ def vocabulary(
         )
     pad = tokenizer.pad_token_id
     return Vocabulary(size, eos_ids, pad if pad is not None and pad < size else eos_ids[0])
+
+
+def usable(tokenizer: PreTrainedTokenizerBase, width: int) -> int:
+    """How many ids of a tokenizer count beside a model of so many.
+
+    Tokens that were only added to a tokenizer and have no place in the model (Gemma 3's
+    ``<image_soft_token>`` in its text models, a pad token without a resize) do not: data that hold
+    one are refused where they are read.
+    """
+    size: int = max(tokenizer.get_vocab().values()) + 1
+    added = tokenizer.added_tokens_decoder
+    spare = 0 < width < size and all(number in added for number in range(width, size))
+    return width if spare else size
 
 
 class Comparison(NamedTuple):

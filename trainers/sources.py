@@ -5,6 +5,8 @@ state needs saving and ranks cannot take different branches (DistiLLM's code dra
 generator a rank, so its ranks do).
 """
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import KW_ONLY, dataclass, replace
@@ -36,9 +38,18 @@ def with_constants(sequence: Sequence, **values: float) -> Sequence:
     return with_response(sequence, sequence.response, **full)
 
 
-def as_prompts(sequences: Seq[Sequence], sample: int = 0) -> list[Prompt]:
-    """What the sampler needs of training examples."""
-    return [Prompt(s.prompt, s.key, sample) for s in sequences]
+def as_prompts(sequences: Seq[Sequence], rows: Seq[int] = ()) -> list[Prompt]:
+    """What the sampler needs of training examples.
+
+    ``rows`` are their places in the data: a row that comes again gets another answer.
+    """
+    asked: Counter[int] = Counter()
+    samples = []
+    for row in rows:
+        samples.append(asked[row])
+        asked[row] += 1
+    drawn = samples or [0] * len(sequences)
+    return [Prompt(s.prompt, s.key, n) for s, n in zip(sequences, drawn, strict=True)]
 
 
 def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
@@ -53,16 +64,18 @@ def student_responses(
     step: int,
     prompts: list[Sequence],
     *,
+    rows: Seq[int] = (),
     temperature: float = 1.0,
     teacher_mix: float = 0.0,
 ) -> list[Sequence]:
     """Fresh answers of the student to the prompts of some examples, end token included.
 
-    ``teacher_mix`` is the share of the teacher's distribution at every token.
+    ``rows`` are the examples' places in the data, where one may come twice; ``teacher_mix`` is the share of
+    the teacher's distribution at every token.
     """
     seed = (ctx.seed * 1_000_003 + step + 1) % (1 << 31)  # never the same twice in a run
     decoding = replace(ctx.decoding, seed=seed, temperature=temperature)
-    answers = ctx.answer(as_prompts(prompts), decoding, teacher_mix=teacher_mix)
+    answers = ctx.answer(as_prompts(prompts, rows), decoding, teacher_mix=teacher_mix)
     return [with_response(s, a.ids) for s, a in zip(prompts, answers, strict=True)]
 
 
@@ -216,7 +229,11 @@ class TeacherAnswers:
 class PPO(MethodConfig):
     """How rollouts are collected and reused; MiniLLM's values (paper section 3, authors' scripts)."""
 
-    rollouts: int = Field(256, gt=0, description="answers a collection, over all ranks")
+    rollouts: int = Field(
+        256,
+        gt=0,
+        description="answers a collection, over all ranks; whole optimiser steps, rounded up",
+    )
     inner_epochs: int = Field(4, gt=0, description="passes over a collection")
     clip: float = Field(0.2, gt=0, description="ε of the clipped ratio")
 
@@ -237,8 +254,8 @@ class RolloutMethod(Method, abstract=True):
     def window(self, ctx: Context, step: int) -> tuple[Stream, ...]:
         """A mini-batch of the current rollouts with their advantages, and plain text."""
         ppo: PPO = self.config.ppo
-        size = min(ctx.batch_size, ppo.rollouts)
-        batches = max(1, ppo.rollouts // size)
+        size = ctx.batch_size
+        batches = math.ceil(ppo.rollouts / size)
         number, inside = divmod(step, batches * ppo.inner_epochs)
         if inside == 0:
             self._collect(ctx, step, ctx.asked(number, size=batches * size))
@@ -260,7 +277,7 @@ class RolloutMethod(Method, abstract=True):
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.prompts[i] for i in indices]
         mix = self.config.teacher_mix
-        self.rollouts = student_responses(ctx, step, prompts, teacher_mix=mix)
+        self.rollouts = student_responses(ctx, step, prompts, rows=indices, teacher_mix=mix)
         self._announce(ctx)
         log_q, log_p = (ctx.score(self.rollouts, who) for who in ("student", "teacher"))
         self.rollouts = [

@@ -45,7 +45,8 @@ class Subject:
     Attributes:
         load: gives the model, loaded when first called; None for the truth, which has answers only.
         teacher: what the model may be compared with.
-        decoding: decoding seed -> the evaluation's sampling settings.
+        decoding: decoding seed -> how a probe samples: as the evaluation does, but from the model's own
+            distribution (temperature 1, nothing cut off), of which what is measured is defined.
         seed: decoding seed of answers that a probe samples itself.
         samples: how many of them a prompt; None: each probe's own number.
         first: whether this is the task for what is measured on one task alone.

@@ -1,10 +1,12 @@
 """Training data of a run: its rows as tokens, and what became of them, counted."""
 
+import math
 from collections.abc import Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig, TrainConfig
 from kdbench.harness.data.templates import Form, prompt_key, render
@@ -16,9 +18,11 @@ from kdbench.harness.data.tokens import (
     tokenise,
     tokenise_prompts,
 )
+from kdbench.harness.errors import InputError
 from kdbench.harness.runner.rows import Rows
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.models import load_tokenizer, vocabulary
+from kdbench.trainers.sampler.sampler import context_length
 from kdbench.trainers.types import Sequence
 
 
@@ -130,6 +134,18 @@ def twins_of(
         prompts={key: tuple(each) for key, each in zip(keys, ids, strict=True)},
         ends=(ends[0], ends[1]),
     )
+
+
+def check_twins(twins: Twins, rows: Seq[Sequence], teacher: PreTrainedModel) -> None:
+    """Raises InputError if rows are longer in the teacher's tokens than it can read."""
+    room = context_length(teacher.config)
+    found = [row for each in rows if (row := twins(each).twin) is not None]
+    long = sum(len(row.prompt) + len(row.response) > (room or math.inf) for row in found)
+    if long:
+        raise InputError(
+            f"{long:,} of {len(rows):,} training rows have more than {room:,} tokens in the teacher's "
+            "tokenizer, which is all that it reads; lower train.max_length, which counts the student's"
+        )
 
 
 def text_rows(

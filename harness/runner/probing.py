@@ -73,7 +73,9 @@ class Prober:
             load=self._answering.model,
             teacher=self._teacher,
             evaluation=evaluation,
-            decoding=lambda seed: decoding_of(decoding, seed),
+            decoding=lambda seed: replace(
+                decoding_of(decoding, seed), temperature=1.0, top_p=1.0, top_k=0
+            ),
             seed=config.generate.seeds[0],
             samples=config.tasks.probe_samples,
             first=prepared.task == self._exposed,

@@ -16,7 +16,7 @@ from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.run_folder import Training
 from kdbench.harness.method_files import blaming_method
 from kdbench.harness.metrics import MOST_UNMEASURED
-from kdbench.harness.runner.data import TrainingData
+from kdbench.harness.runner.data import TrainingData, check_twins
 from kdbench.harness.runner.disk import check_disk
 from kdbench.harness.runner.endpoint import EndpointTeacher
 from kdbench.harness.runner.planned import planned_mb, resident_mb
@@ -211,6 +211,7 @@ def parts_of(
     twins, teacher_vocab, alike = None, None, [student]
     if teacher is not None and job.twins is not None:
         twins = job.twins()
+        check_twins(twins, job.data.train, teacher)
         teacher_vocab = vocabulary(twins.teacher, teacher).size
     elif teacher is not None:
         alike.append(teacher)
@@ -221,7 +222,8 @@ def parts_of(
     scorer = TextScorer(job.rouge_tokenizer)
 
     def rouge(answers: list[Answer]) -> float:
-        texts = job.tokenizer.batch_decode([list(a.ids) for a in answers], skip_special_tokens=True)
+        said = [words.said(answer.ids) for answer in answers]
+        texts = job.tokenizer.batch_decode(said, skip_special_tokens=True)
         values = scorer.rouge_l(texts, job.data.dev_references)
         measured = [value for value in values if not isinstance(value, str)]
         return sum(measured) / len(measured)

@@ -82,8 +82,9 @@ class DistiLLM2(Method):
 
     def _collect(self, ctx: Context, step: int) -> None:
         steps = range(step, step + self.config.refresh)
-        taught = ctx.teacher_answers([i for s in steps for i in ctx.asked(s)])
-        own = student_responses(ctx, step, taught, temperature=self.config.temperature)
+        rows = [i for s in steps for i in ctx.asked(s)]
+        taught = ctx.teacher_answers(rows)
+        own = student_responses(ctx, step, taught, rows=rows, temperature=self.config.temperature)
         self.teacher = self._with_alpha(ctx, taught, 1.0)
         self.student = self._with_alpha(ctx, own, -1.0)
 

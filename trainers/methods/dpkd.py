@@ -111,7 +111,8 @@ class DPKD(Method):
         inside, size = step % every, ctx.batch_size
         if not inside:
             ahead = [i for s in range(step, step + every) for i in self._asked(ctx, s)]
-            self.rejected = student_responses(ctx, step, [prompts[i] for i in ahead])
+            asked = [prompts[i] for i in ahead]
+            self.rejected = student_responses(ctx, step, asked, rows=ahead)
         return list(self.rejected[inside * size : (inside + 1) * size])
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:
