@@ -166,7 +166,7 @@ def _rows(values: Array, seeds: SeedVariance, effect: Array) -> Array:
 def _own(values: Array, seeds: SeedVariance) -> SeedVariance:
     """The same without pooling."""
     own, df = values.mean(axis=2).var(axis=1, ddof=1), np.full(len(values), values.shape[1] - 1.0)
-    return seeds._replace(variance_M=own, df_M=df, pooled=False, apart_MS=None)
+    return seeds._replace(variance_M=own, df_M=df, pooled=False, share_MS=None)
 
 
 # -- the headline -----------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def _headline_once(here: World, rng: np.random.Generator, number: int) -> list[f
         means = [row.mean(axis=1) for row in rows]
         labels = [list(range(here.seeds))] * 8 + [["teacher"]]
         known = seed_variance(means, [True] * 8 + [False], labels)
-        if known.apart_MS is not None:
+        if known.share_MS is not None:
             means = without_shared(means, labels)
         label = f"{number}:{column}"
         lines.append(Lineup(list(range(9)), comparisons.errors(rows, known), means, label))

@@ -3,8 +3,10 @@
 One mechanism serves every number that is made of several rows: `Column.deviations_RM` draws, again and
 again, by how much the means of all rows may be off, together. The prompts are resampled (the same
 prompts for every row: comparisons are paired), and each row gets a normal error of its own training
-seeds, whose variance is divided by a chi-square draw, so that few seeds widen it as Student's t does
-(a fiducial draw, as in the Behrens-Fisher problem). A pooled variance has one such draw for all rows.
+seeds. Both are widened by a chi-square draw of their variance, so that few prompts and few seeds count as
+Student's t has it (a fiducial draw, as in the Behrens-Fisher problem). A pooled variance has one such draw
+for all rows. What a training seed does to all rows alike is drawn once for all of them: it cancels between
+rows of the same seeds, and not between them and a teacher.
 
 Axes: ``M`` rows, ``P`` prompts, ``R`` resamples.
 """
@@ -72,11 +74,11 @@ class Errors(NamedTuple):
         return prompt, total + self._unequal(first, second)
 
     def _unequal(self, first: Indices, second: Indices) -> Array:
-        """Variance of the difference of two rows that stems from their having different seeds."""
-        apart = self.seeds.apart_MS
-        if apart is None:
+        """Variance of the difference of two rows that stems from their having different seeds, or none."""
+        share = self.seeds.share_MS
+        if share is None:
             return np.zeros(np.shape(first))
-        return np.asarray(self.seeds.shared * ((apart[first] - apart[second]) ** 2).sum(axis=-1))
+        return np.asarray(self.seeds.shared * ((share[first] - share[second]) ** 2).sum(axis=-1))
 
     def df(self, first: Indices, second: Indices) -> Array:
         """Satterthwaite's degrees of freedom of the difference of two rows."""
@@ -167,13 +169,15 @@ class Column(NamedTuple):
     """Standard error of the difference of two rows."""
     seed_RM: Array
     """Draws of the variance of one training seed's mean on these prompts."""
+    measured_M: NDArray[np.bool_]
+    """Whether a row's draws know its training seeds."""
 
     def of(self, rows: Sequence[int]) -> "Column":
         """The same of some of the rows."""
         place = list(rows)
         errors_MM = self.error_MM[np.ix_(place, place)]
         drawn = (self.deviations_RM[:, place], errors_MM, self.seed_RM[:, place])
-        return Column(self.mean_M[place], *drawn)
+        return Column(self.mean_M[place], *drawn, self.measured_M[place])
 
     def studentised(self, first: Indices, second: Indices) -> tuple[Array, Array]:
         """Differences of pairs over their errors: as measured (K,), and as chance makes them (R, K)."""
@@ -205,26 +209,28 @@ def column(
     variance_RM = found.seeds.variance_M / _shrunk(found.seeds, resamples)
     drawn_RM = np.maximum(variance_RM - found.residual_M, 0.0) / found.number_M
     over_prompts = stats.resampled_means(found.mean_PM, resamples=resamples, label=label) - mean_M
-    over_prompts *= np.sqrt(prompts / (prompts - 1))
-    luck = over_prompts + normal_RM * np.sqrt(drawn_RM) + _other_seeds(found.seeds, resamples)
+    spread_R = stats.generator(f"prompts:{prompts}").chisquare(prompts - 1, size=resamples)
+    over_prompts *= np.sqrt(prompts / spread_R)[:, None]
+    luck = over_prompts + normal_RM * np.sqrt(drawn_RM) + _shared_luck(found.seeds, resamples)
     first, second = np.indices((rows, rows))
     return Column(
         mean_M=mean_M,
         deviations_RM=luck,
         error_MM=np.sqrt(found.variance(first, second)[1] * (first != second)),
         seed_RM=variance_RM,
+        measured_M=found.seeds.measured_M,
     )
 
 
-def _other_seeds(seeds: SeedVariance, resamples: int) -> Array | float:
-    """Draws of what rows owe to having other seeds than all have, (R, M)."""
-    apart = seeds.apart_MS
-    if apart is None or not apart.any():
+def _shared_luck(seeds: SeedVariance, resamples: int) -> Array | float:
+    """Draws of what rows owe to their seeds as all rows of these do, (R, M)."""
+    share = seeds.share_MS
+    if share is None:
         return 0.0
-    rng = stats.generator(f"shared:{apart.shape[1]}:{seeds.shared_df:g}")
-    luck_RS = rng.standard_normal((resamples, apart.shape[1]))
+    rng = stats.generator(f"shared:{share.shape[1]}:{seeds.shared_df:g}")
+    luck_RS = rng.standard_normal((resamples, share.shape[1]))
     spread_R = np.sqrt(seeds.shared * seeds.shared_df / rng.chisquare(seeds.shared_df, resamples))
-    return np.asarray(spread_R[:, None] * luck_RS @ apart.T)
+    return np.asarray(spread_R[:, None] * luck_RS @ share.T)
 
 
 def _shrunk(seeds: SeedVariance, resamples: int) -> Array:

@@ -5,7 +5,8 @@ rows. Where rows have seeds in common, a score is taken as row + seed + rest (a 
 Box, Hunter and Hunter, Statistics for Experimenters, 2005, chapter 4): what a seed does to all rows alike
 is no error of a comparison between them, and only the rest is. As with intervals for repeated measures
 (Loftus and Masson, Psychonomic Bulletin & Review 1, 1994) it is left out of rows' intervals, too, which
-are there to be compared; how large it is, is said beside them.
+are there to be compared; how large it is, is said beside them. It does not cancel between a method and a
+model that was not trained here (the teacher): there differences have it.
 
 Three seeds of one method leave two degrees of freedom; ten methods of three seeds leave twenty, if
 their seeds differ equally much. Whether they do is tested with Bartlett's statistic, whose
@@ -14,7 +15,9 @@ approximation is poor at two to four degrees of freedom; Levene's and Brown and 
 ever reject there, since the median of three to five values is one of them. A mean over hundreds of
 prompts is near enough to normal, and where it is not Bartlett's test rejects too often, which costs
 power and no more.) The level is liberal, since a difference that is overlooked costs coverage and a
-false alarm only power. Source: Bartlett, Proc. R. Soc. A 160, 1937; on pooling after a preliminary test
+false alarm only power. It asks whether the variances differ, and one loud row among many quiet ones hardly
+moves it: so a row whose own variance is too large for the others' (F test, Bonferroni over rows) ends the
+pooling, too. Source: Bartlett, Proc. R. Soc. A 160, 1937; on pooling after a preliminary test
 Bancroft and Han, Int. Stat. Review 45, 1977.
 """
 
@@ -33,6 +36,8 @@ from kdbench.harness.stats import Array
 LEVEL = 0.4
 """Variances are taken as alike unless they would differ so much less often than this by chance. At 0.2 five
 seeds gave up to 7% false alarms where one method's seeds vary more (docs/column-coverage.md)."""
+LOUD = 0.05
+"""Level at which one row's variance is too large to stand for the others'."""
 MIN_DF = 4
 """Fewer degrees of freedom than this are not pooled: two rows of three seeds have as many."""
 FEWEST = 3
@@ -63,17 +68,19 @@ class SeedVariance(NamedTuple):
     shared: float = 0.0
     """Variance of what one training seed does to all rows alike; it is not in `variance_M`."""
     shared_df: float = 0.0
-    apart_MS: Array | None = None
-    """How much each seed counts in a row's mean, less how much it counts over all seeds: 0 for rows of
-    all seeds. None: seeds are not shared."""
+    share_MS: Array | None = None
+    """How much each seed counts in a row's mean; 0 in rows that were not trained here. None: seeds are not
+    shared."""
     number_M: Array | None = None
     """Training seeds of each row, where seeds are shared."""
 
     def unequal(self) -> Array:
         """Variance of each row's mean that stems from its having other seeds than all have, (M,)."""
-        if self.apart_MS is None:
+        if self.share_MS is None:
             return np.zeros(len(self.variance_M))
-        return np.asarray(self.shared * (self.apart_MS**2).sum(axis=1))
+        of_all = 1 / self.share_MS.shape[1]
+        apart_MS = np.where(self.share_MS.any(axis=1)[:, None], self.share_MS - of_all, 0.0)
+        return np.asarray(self.shared * (apart_MS**2).sum(axis=1))
 
     @property
     def spread(self) -> float | None:
@@ -101,7 +108,7 @@ class SeedVariance(NamedTuple):
             variance_M=self.variance_M[place],
             df_M=self.df_M[place],
             measured_M=self.measured_M[place],
-            apart_MS=None if self.apart_MS is None else self.apart_MS[place],
+            share_MS=None if self.share_MS is None else self.share_MS[place],
             number_M=None if self.number_M is None else self.number_M[place],
         )
 
@@ -116,7 +123,7 @@ class _Blocks(NamedTuple):
     df_M: Array
     shared: float
     shared_df: float
-    apart_MS: Array
+    share_MS: Array
     number_M: Array
 
 
@@ -179,11 +186,10 @@ def _blocks(
     df_M[part] = (number - 1) * df / (len(fit.y_N) - len(part))
     squares = fit.row_NM.T @ fit.rest_N**2
     own[part] = np.divide(squares, df_M[part], out=np.zeros(len(part)), where=df_M[part] > 0)
-    weight = fit.row_NM.T @ fit.seed_NS / number[:, None]
-    apart_MS = np.zeros((len(means), weight.shape[1]))
-    apart_MS[part] = weight - 1 / weight.shape[1]
+    share_MS = np.zeros((len(means), fit.seed_NS.shape[1]))
+    share_MS[part] = fit.row_NM.T @ fit.seed_NS / number[:, None]
     number_M = np.array([max(len(row), 1) for row in means], dtype=float)
-    return _Blocks(own, df_M, shared, float(shared_df), apart_MS, number_M)
+    return _Blocks(own, df_M, shared, float(shared_df), share_MS, number_M)
 
 
 def seed_variance(
@@ -217,11 +223,20 @@ def seed_variance(
     p = homogeneity_p(own[seen], df[seen])
     total = df.sum()
     several = int(seen.sum())
-    if several > 1 and total >= MIN_DF and p >= LEVEL:
+    if several > 1 and total >= MIN_DF and p >= LEVEL and not loud(own[seen], df[seen]).any():
         variance, known = float((df * own).sum() / total), np.ones(len(arrays), dtype=bool)
         return SeedVariance(kind * variance, kind * total, known, True, p, several, *shared)
     own, df = moderated(own * least, df * least)
     return SeedVariance(own, df, least | ~kind, False, p, several, *shared)
+
+
+def loud(variance_M: Array, df_M: Array) -> NDArray[np.bool_]:
+    """Which rows vary more than the others together allow, all df > 0; .05 familywise, by Bonferroni."""
+    total, several = df_M.sum(), len(df_M)
+    others_M = total - df_M
+    rest_M = (variance_M @ df_M - variance_M * df_M) / np.maximum(others_M, 1e-9)
+    ratio_M = np.divide(variance_M, rest_M, out=np.zeros(several), where=rest_M > 0)
+    return np.asarray((others_M > 0) & (special.fdtrc(df_M, others_M, ratio_M) < LOUD / several))
 
 
 def moderated(variance_M: Array, df_M: Array) -> tuple[Array, Array]:

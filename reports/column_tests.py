@@ -159,7 +159,7 @@ def measure(
             if not known
         ],
         spread=None if seeds.spread is None else round(seeds.spread, stats.DECIMALS),
-        shared=round(seeds.shared**0.5, stats.DECIMALS) if seeds.apart_MS is not None else None,
+        shared=round(seeds.shared**0.5, stats.DECIMALS) if seeds.share_MS is not None else None,
         df=float(seeds.df_M.max()),
         homogeneity_p=round(seeds.p, 4),
         best=[BestTest(row=i, p=round(p, 6)) for i, p in zip(ids, best.tolist(), strict=False)],

@@ -77,6 +77,9 @@ class Headline(Record):
     """Methods that are not in all columns."""
     few: list[str] = []
     """Columns that do not count, since less than half of the methods are in them."""
+    unmeasured: list[str] = []
+    """Columns in which the training seeds of a method are not measured: intervals and letters are there
+    about these students only."""
     agreement: list[Agreement] = []
     """Whether two sides rank methods alike: pairs of models, settings by default and tuned."""
 
@@ -106,6 +109,8 @@ class _Seen(NamedTuple):
     teacher: NDArray[np.float64] | None
     variance_RM: Array
     """Variance of one training's score plus that of one of the baseline's."""
+    known_M: NDArray[np.bool_]
+    """Whether both were measured."""
 
 
 def main_columns(columns: Sequence[Column]) -> list[int]:
@@ -164,7 +169,8 @@ def headline(
     score, drawn_RM = scores_of(fields, labels)
     letters = _letters(score, drawn_RM)
     whole_gap = _gap(seen)
-    mean_beats = _mean([chance for chance in beats if chance is not None])
+    known = [chance for chance in beats if chance is not None]
+    mean_beats = _mean(known) if len(known) == len(beats) else None
     bases = {each.baseline for each in fields}
     places = [
         Place(
@@ -186,6 +192,7 @@ def headline(
         baseline=", ".join(sorted(filter(None, bases))),
         places=_with_fronts([places[i] for i in order]),
         left_out=[name for name in methods if name not in labels],
+        unmeasured=[e.heading for e, s in zip(fields, seen, strict=True) if not s.known_M.all()],
     )
 
 
@@ -211,12 +218,12 @@ def _seen(found: Field, labels: Sequence[str]) -> _Seen:
 
     places = [found.at[label] for label in labels]
     base = found.at.get(found.baseline)
-    variance = draws.seed_RM[:, places] * sign**2
+    variance, known_M = draws.seed_RM[:, places] * sign**2, draws.measured_M[places]
     if base is not None:
         variance = variance + draws.seed_RM[:, [base]] * sign**2
-    return _Seen(
-        mean_M[places], true_RM[:, places], of(found.baseline), of(found.teacher), variance
-    )
+        known_M = known_M & draws.measured_M[base]
+    own = mean_M[places], true_RM[:, places]
+    return _Seen(*own, of(found.baseline), of(found.teacher), variance, known_M)
 
 
 def _numbers_of_ranks(seen: Sequence[_Seen]) -> _Drawn:
@@ -243,12 +250,16 @@ def _gap(seen: Sequence[_Seen]) -> _Drawn | None:
 
 
 def _beats(seen: _Seen) -> _Drawn | None:
-    """Percent: chance that one training scores above one of the baseline, on these prompts."""
+    """Percent: chance that one training scores above one of the baseline, on these prompts.
+
+    NaN for methods whose training seeds, or the baseline's, are not measured.
+    """
     if seen.base is None or not seen.variance_RM.any():
         return None
     spread_RM = np.sqrt(np.maximum(seen.variance_RM, 1e-12))
     middle = np.median(spread_RM, axis=0)
     observed = 100 * special.ndtr((seen.observed - seen.base[0]) / middle)
+    observed = np.where(seen.known_M, observed, np.nan)
     drawn = 100 * special.ndtr((seen.drawn_RM - seen.base[1:, None]) / spread_RM)
     return np.asarray(observed), np.asarray(drawn)
 
@@ -269,7 +280,8 @@ def _number(found: _Drawn, i: int) -> Number:
 
 
 def _share(found: _Drawn | None, i: int, reason: str) -> Number | Missing:
-    return Missing(missing=reason) if found is None else _number(found, i)
+    there = found is not None and np.isfinite(found[0][i])
+    return _number(found, i) if found is not None and there else Missing(missing=reason)
 
 
 def _why(fields: Sequence[Field]) -> str:
@@ -287,7 +299,7 @@ def _no_chance(fields: Sequence[Field], label: str) -> str:
         return "it is SFT"
     if not any(each.baseline for each in fields):
         return "no row of SFT"
-    return "needs two training seeds"
+    return "needs two training seeds in every column"
 
 
 def _letters(observed: Array, drawn_RM: Array) -> list[str]:

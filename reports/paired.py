@@ -166,7 +166,7 @@ def lineup(rows: Sequence[Sequence[Entry]], metric: str) -> Lineup | None:
     values = [samples[i].at(ids) for i in places]
     found = comparisons.errors(values, row_seeds(rows, metric).of(places))
     means = [value.mean(axis=1) for value in values]
-    if found.seeds.apart_MS is not None:
+    if found.seeds.share_MS is not None:
         means = without_shared(means, [_seeds(rows[i], metric) for i in places])
     label = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
     return Lineup(places, found, means, label)

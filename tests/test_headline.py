@@ -93,7 +93,7 @@ def test_few_seeds_still_decide(make: Make, seeds: int) -> None:
 def test_one_seed_says_that_it_cannot(make: Make) -> None:
     board = build_board(make(1))
     found = places(board)
-    assert found["gkd"].beats == Missing(missing="needs two training seeds")
+    assert found["gkd"].beats == Missing(missing="needs two training seeds in every column")
     assert isinstance(found["gkd"].gap, Number)
     assert any("tests are over prompts only" in note for note in board.tables[0].notes)
 

@@ -319,7 +319,7 @@ def test_seeds_that_nobody_shares_or_that_are_few_are_taken_as_they_were() -> No
     means = [normal(f"row{i}", 3) for i in range(6)]
     own = [[f"{i}{s}" for s in range(3)] for i in range(6)]
     alone, before = seed_variance(means, [True] * 6, own), seed_variance(means, [True] * 6)
-    assert alone.apart_MS is None and alone.variance_M.tolist() == before.variance_M.tolist()
+    assert alone.share_MS is None and alone.variance_M.tolist() == before.variance_M.tolist()
     few = seed_variance(means[:2], [True] * 2, [[1, 2, 3]] * 2)  # two degrees of freedom are left
-    assert few.apart_MS is None
-    assert seed_variance([[], []], [True] * 2, [[], []]).apart_MS is None
+    assert few.share_MS is None
+    assert seed_variance([[], []], [True] * 2, [[], []]).share_MS is None

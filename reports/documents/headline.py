@@ -58,6 +58,11 @@ def explained(found: Headline) -> list[doc.Cell]:
     lines += map(agreed, found.agreement)
     if found.left_out:
         lines.append(f"not in all of these columns: {', '.join(found.left_out)}")
+    if blind := len(found.unmeasured):
+        lines.append(
+            f"one training seed of a method in {blind} of {len(found.columns)} columns: what training adds "
+            "is not in the intervals and letters there"
+        )
     if found.few:
         lines.append(
             f"not counted, as less than half of the methods are in it: {', '.join(found.few)}"
