@@ -167,6 +167,16 @@ def test_every_suite_resolves_for_every_method(name: str) -> None:
         assert make(name, method).suite == name
 
 
+@pytest.mark.parametrize("name", [name for name in SUITES.names() if name != "own"])
+def test_what_samples_the_student_starts_from_sft_in_the_suites_of_papers(name: str) -> None:
+    """As every one of those papers has it: a raw pre-trained model's answers are no answers."""
+    sampling = [m for m in METHODS if find_method(m).method.card.student_samples]
+    runs = [resolve(suite=name, method=method) for method in sampling]
+    assert [
+        r.method.name for r in runs if r.regime == "paper" and r.train.init == "pretrained"
+    ] == []
+
+
 def test_sections_stay_small() -> None:
     assert len(TrainConfig.model_fields) <= 25
     for key in dotted_keys(RunConfig):

@@ -420,6 +420,17 @@ def test_answers_are_decoded_without_special_tokens(tokenizer: PreTrainedTokeniz
     assert got == [Response("Ünïcödé ∞", len(ids) + 1, True), Response("", 0, False)]
 
 
+def test_the_token_that_ended_an_answer_is_no_word(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Also where a tokenizer does not hold it for special, as after `add_tokens`."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens(["<|im_end|>"])
+    ids = tokenizer("paris<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert ids[-1] == 257 and "im_end" in tokenizer.decode(ids, skip_special_tokens=True)
+    model = text_model(gpt2(), tokenizer, 260, end=257)
+    assert model.text(ids) == "paris" == model.text(ids[:-1])
+    assert model.text([*ids, *ids]) == "paris<|im_end|>paris"  # the first ended nothing
+
+
 def test_a_stop_that_is_a_special_token_is_found(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>", "<tool>"]})

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from kdbench.harness.errors import InputError
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
+from kdbench.harness.runner.data import check_twins
 from kdbench.tasks import mini
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.loop import Loop
@@ -75,6 +76,19 @@ def test_mini_world_in_two_tokenizers() -> None:
         response = (*one(text)["input_ids"], one.eos_token_id)
         number = check_spans(Twins(one, other), Sequence((5, 6), response))
         assert number > len(text.split()) / 2
+
+
+def test_rows_that_the_teacher_cannot_read_whole_are_refused() -> None:
+    one = mini.build_tokenizer()
+    letters = characters()
+    rows = [Sequence((), (*one(text)["input_ids"], one.eos_token_id)) for text in ("a", "the town")]
+    twins, teacher = Twins(one, letters), tiny.model("llama")
+    longest = max(len(twins(row).twin.response) for row in rows)  # type: ignore[union-attr]
+    teacher.config.max_position_embeddings = longest
+    check_twins(twins, rows, teacher)
+    teacher.config.max_position_embeddings = longest - 1
+    with pytest.raises(InputError, match=r"1 of 2 training rows .* train\.max_length"):
+        check_twins(twins, rows, teacher)
 
 
 def test_empty_and_unfinished_answers() -> None:

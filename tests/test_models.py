@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from kdbench.harness.errors import InputError
+from kdbench.tasks import mini
 from kdbench.trainers.models import (
     compare,
     config_from,
@@ -16,6 +17,7 @@ from kdbench.trainers.models import (
     kept_layers,
     load_model,
     prune,
+    vocabulary,
     without_values,
 )
 from kdbench.trainers.pruning import layers_of
@@ -138,6 +140,21 @@ def test_real_gguf_file() -> None:
 
     tokenizer = load_tokenizer(path)
     assert compare(tokenizer, tokenizer) == (len(tokenizer), "")
+
+
+def test_added_tokens_without_a_place_in_the_model_do_not_count() -> None:
+    """As Gemma 3's text models have one; a tokenizer of another model has more than added tokens."""
+    tokenizer = mini.build_tokenizer()
+    size = max(tokenizer.get_vocab().values()) + 1
+    tokenizer.add_tokens(["<picture>"])
+    model = tiny.model("llama")
+    model.resize_token_embeddings(size)
+    assert vocabulary(tokenizer, model).size == size
+    model.resize_token_embeddings(size + 1)
+    assert vocabulary(tokenizer, model).size == size + 1
+    model.resize_token_embeddings(size - 1)
+    with pytest.raises(InputError, match="belongs to the model"):
+        vocabulary(tokenizer, model)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

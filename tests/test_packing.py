@@ -1,8 +1,11 @@
 """Packed, padded and alone are the same sequences to a model."""
 
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
+import zoo
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from kdbench.trainers.batching import is_packable, pack, pad
@@ -49,6 +52,26 @@ def test_rows_are_few_and_never_too_long() -> None:
 def test_too_long_sequence_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit rows of 3"):
         pack([Sequence((2, 3, 4), (5, 1))], max_tokens=3, pad_id=0)
+
+
+@pytest.mark.parametrize(("attention", "row"), [("sdpa", 64), ("eager", 24)])
+def test_rows_are_long_only_where_attention_goes_by_sequence(
+    attention: str, row: int, tmp_path: Path
+) -> None:
+    """Others multiply whole rows, and some (GPT-Neo) have no more columns than positions."""
+    student = tiny.model("llama")
+    student.config._attn_implementation = attention
+    sft = zoo.made("sft")
+    made = tiny.loop(
+        sft,
+        student=student,
+        teacher=None,
+        out=tmp_path,
+        micro_tokens=64,
+        max_length=24,
+        max_prompt=12,
+    )
+    assert made.layout.row == row
 
 
 def test_columns_follow_the_targets() -> None:

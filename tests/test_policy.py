@@ -1,11 +1,15 @@
 """MiniLLM's estimator against the exact gradient, by enumeration of every answer."""
 
+from pathlib import Path
+
 import pytest
+import tiny
 import torch
 from enumeration import Table, answers, exact_gradient, picked
 
 from kdbench.trainers.methods.minillm import MiniLLM
 from kdbench.trainers.objectives.policy import importance_weight, returns_after
+from kdbench.trainers.sources import as_prompts, student_responses
 
 
 def estimator_mean(student: Table, teacher: Table, method: MiniLLM) -> torch.Tensor:
@@ -67,6 +71,21 @@ def test_importance_weight_is_unbiased_per_token() -> None:
 def test_importance_weight_is_one_without_mixing() -> None:
     log_q = torch.tensor([-900.0, -1.0])
     assert importance_weight(log_q, torch.tensor([-1.0, -900.0]), 0.0).tolist() == [1.0, 1.0]
+
+
+def test_collections_fill_whole_steps_and_a_row_that_comes_again_gets_another_answer(
+    tmp_path: Path,
+) -> None:
+    """Nine answers a collection, in steps of eight: two steps, of which the second is whole too."""
+    method = MiniLLM(MiniLLM.Config.model_validate({"ppo": {"rollouts": 9, "inner_epochs": 1}}))
+    loop = tiny.loop(method, student=tiny.model(), teacher=tiny.model(seed=2), out=tmp_path)
+    (stream, *_) = method.window(loop.ctx, 0)
+    assert len(method.rollouts) == 16 and len(stream.sequences) == loop.ctx.batch_size == 8
+    row = loop.ctx.prompts[0]
+    asked = as_prompts([row, row, loop.ctx.prompts[1]], [0, 0, 1])
+    assert [prompt.sample for prompt in asked] == [0, 1, 0]
+    one, two = student_responses(loop.ctx, 0, [row] * 2, rows=[0, 0], temperature=3.0)
+    assert one.response != two.response
 
 
 def test_returns() -> None:

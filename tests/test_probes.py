@@ -28,7 +28,7 @@ from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_json, read_record
 from kdbench.harness.probes import PROBES, Row, loss, self_bleu
 from kdbench.harness.probes.calibration import next_tokens
-from kdbench.harness.probes.subject import Subject
+from kdbench.harness.probes.subject import Subject, of_itself
 from kdbench.harness.probes.truth import against_truth
 from kdbench.harness.progress import Progress
 from kdbench.harness.questions import PreparedTask
@@ -144,6 +144,14 @@ def test_a_student_that_knows_nothing_is_as_far_from_the_truth_as_can_be_compute
         assert (row.modes_covered, row.invalid) == (0.0, 100.0)
         assert row.kl_student_true > 0
         assert row.category
+
+
+def test_probes_sample_the_model_itself_whatever_the_evaluation_does() -> None:
+    asked = Decoding(
+        max_new_tokens=9, temperature=0.0, top_p=0.9, top_k=5, no_repeat_ngram=6, seed=3
+    )
+    own = Decoding(max_new_tokens=9, temperature=1.0, top_p=1.0, top_k=0, no_repeat_ngram=6, seed=3)
+    assert of_itself(asked) == own
 
 
 def test_another_tokenizer_has_no_truth() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -96,6 +96,13 @@ def reference_sequences(model: TextModel, prompts: PreparedTask) -> list[Tokens]
         Tokens(doc.ids, (*reference, model.end_id)[:REFERENCE_TOKENS])
         for doc, reference in zip(prompts.docs, references, strict=True)
     ]
+
+
+def of_itself(decoding: Decoding) -> Decoding:
+    """Sampling from a model's own distribution, as the definitions of exposure bias and of divergences from
+    samples want it, with the limits and rules of an evaluation.
+    """
+    return replace(decoding, temperature=1.0, top_p=1.0, top_k=0)
 
 
 def mean_estimate(values: Sequence[float | None]) -> dict[str, Any]:

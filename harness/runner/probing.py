@@ -17,7 +17,7 @@ from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.costs import settle
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.probes import PROBES
-from kdbench.harness.probes.subject import Subject, Teacher, find_probe
+from kdbench.harness.probes.subject import Subject, Teacher, find_probe, of_itself
 from kdbench.harness.questions import PreparedTask
 from kdbench.harness.runner.models import Located
 from kdbench.harness.session import Session
@@ -73,9 +73,7 @@ class Prober:
             load=self._answering.model,
             teacher=self._teacher,
             evaluation=evaluation,
-            decoding=lambda seed: replace(
-                decoding_of(decoding, seed), temperature=1.0, top_p=1.0, top_k=0
-            ),
+            decoding=lambda seed: of_itself(decoding_of(decoding, seed)),
             seed=config.generate.seeds[0],
             samples=config.tasks.probe_samples,
             first=prepared.task == self._exposed,
