@@ -98,6 +98,21 @@ def test_one_seed_says_that_it_cannot(make: Make) -> None:
     assert any("tests are over prompts only" in note for note in board.tables[0].notes)
 
 
+def test_no_chance_is_said_of_a_method_of_one_seed_beside_others(tmp_path: Path) -> None:
+    """Two of one seed and one of three have nothing to lend: not 100 [100, 100]."""
+    for method, levels in {"sft": [45.0], "gkd": [46.5], "fkd": [49.0, 50.0, 51.0]}.items():
+        for seed, level in enumerate(levels):
+            write_run(tmp_path / "runs", method, level, training_seed=seed, note="student")
+    write_run(tmp_path / "runs", "teacher", 80, **REFERENCE, student=None)
+    board = build_board(tmp_path / "runs")
+    found = places(board)
+    assert {found[name].beats for name in ("gkd", "fkd")} == {
+        Missing(missing="needs two training seeds in every column")
+    }
+    said = write(board_document(board), "md")
+    assert "one training seed of a method in 1 of 1 columns" in said
+
+
 def test_costs_are_marked_where_nothing_is_better_and_cheaper(make: Make) -> None:
     found = places(build_board(make(2)))
     assert found["gkd"].cost == {"student": 1000.0, "seconds": 90.5}

@@ -14,6 +14,7 @@ from kdbench.harness.seed_variance import (
     ENOUGH,
     SeedVariance,
     homogeneity_p,
+    loud,
     moderated,
     seed_variance,
     without_shared,
@@ -305,6 +306,16 @@ def test_what_a_seed_does_to_all_rows_is_no_error_of_their_differences() -> None
     for own, mean in zip(without_shared(means, seeds), means, strict=True):
         assert own.mean() == pytest.approx(mean.mean()) and own.std() < mean.std()
 
+    # to a model that was not trained here it is an error, of so many seeds' mean
+    taught = seed_variance([*means, np.array([70.0])], [True] * 10 + [False], [*seeds, [""]])
+    values = [50 + np.zeros((4, 40)), 50 + np.zeros((4, 40)), 70 + np.zeros((1, 40))]
+    three = comparisons.errors(values, taught.of([0, 1, 10]))
+    to_row, to_teacher = three.variance(np.array([0, 0]), np.array([1, 2]))[1]
+    assert to_teacher - to_row / 2 == pytest.approx(taught.shared / 4)
+    drawn = comparisons.column(three, "x").deviations_RM
+    off = [np.quantile(np.abs(drawn[:, 0] - drawn[:, i]), 0.68) for i in (1, 2)]
+    assert off[1] > 2 * off[0]
+
     # a row of other seeds is off by what they do, and its difference says so
     other = seed_variance([*means[:9], means[9][:2]], [True] * 10, [*seeds[:9], [10, 20]])
     assert other.unequal()[0] == 0 and other.unequal()[9] == pytest.approx(other.shared / 4)
@@ -313,6 +324,28 @@ def test_what_a_seed_does_to_all_rows_is_no_error_of_their_differences() -> None
     pair = np.array([0]), np.array([1])
     assert same.variance(*pair)[1][0] >= other.shared / 4
     assert apart[9][0] > apart[0][0] and apart[9][1] < apart[0][1]
+
+
+def test_one_loud_row_ends_the_pooling() -> None:
+    quiet = np.array([1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 1.0, 0.9, 6.0])
+    df = np.full(12, 4.0)
+    assert loud(quiet, df).tolist() == [False] * 11 + [True]
+    assert not loud(np.minimum(quiet, 1.2), df).any() and not loud(np.array([2.0]), df[:1]).any()
+    assert homogeneity_p(quiet, df) >= 0.05  # which Bartlett's test alone would not see at this level
+    shape = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / np.sqrt(2.5)
+    means = [50 + np.sqrt(v) * np.roll(shape, i) for i, v in enumerate(quiet)]
+    found = seed_variance(means, [True] * 12)
+    assert not found.pooled and found.variance_M[11] >= 5.9
+
+
+def test_few_prompts_widen_what_means_may_be() -> None:
+    """As Student's t does for one mean."""
+    noise = np.random.default_rng(3).standard_normal((2, 1, 12))
+    known = seed_variance([[0.0], [0.0]], [False, False])
+    found = comparisons.errors(list(noise), known)
+    drawn = comparisons.column(found, "few").deviations_RM
+    error = noise[0, 0].std(ddof=1) / np.sqrt(12)
+    assert np.quantile(drawn[:, 0], 0.975) == pytest.approx(2.201 * error, rel=0.08)
 
 
 def test_seeds_that_nobody_shares_or_that_are_few_are_taken_as_they_were() -> None:
