@@ -2,14 +2,14 @@
 
 A number **agrees** when the published value, give or take half a unit of its last digit, lies in our
 95% interval; it **differs** when it does not. The interval is the board's: over prompts, and over
-training seeds from three seeds on. A run counts when its suite, method, method options and model sizes
+training seeds where these were measured. A run counts when its suite, method, method options and model sizes
 are the row's, nothing that decides its student was changed from what the suite says, and its
 evaluation is of the full task under the row's protocol, decoded as the suite does. Of several such
 evaluations one counts: that with the suite's decoding seeds, else that with most.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from kdbench.harness.files.records import Missing, Record, RunCard
 from kdbench.reports.columns import (
     JUDGE_PREFIX,
     Cell,
+    ColumnKey,
     Entry,
     Found,
     Value,
@@ -27,8 +28,9 @@ from kdbench.reports.columns import (
     evaluations,
     stored_value,
 )
+from kdbench.reports.paired import row_seeds
 from kdbench.reports.published.numbers import Number, Settings, load_numbers, load_settings
-from kdbench.reports.rows import GroupedRow, sections
+from kdbench.reports.rows import GroupedRow, Section, sections
 from kdbench.reports.runs import finished_runs
 from kdbench.reports.text.style import interval_text, signature
 
@@ -96,10 +98,9 @@ def ledger(
     wanted = {(suite, number.method) for number in numbers for suite in number.suites}
     places = list(paths)
     candidates = [
-        _candidate(grouped, resolve)
+        candidate
         for section in (sections(finished_runs(places)[0]) if places else [])
-        for grouped in section.rows
-        if (section.suite, grouped.row.method) in wanted
+        for candidate in _candidates(section, wanted, resolve)
     ]
     rows = [
         _compare(number, [c for c in candidates if c.fits(number)], settings)
@@ -136,7 +137,10 @@ class _Candidate(NamedTuple):
     """What its suite says."""
     configs: list[dict[str, Any]]
     """What was configured, one a run; empty where that is not recorded."""
-    found: Found
+    table: list[Found]
+    """The evaluations of all rows of its table, as what a training seed does is known from all."""
+    place: int
+    """Its own in the table."""
 
     @property
     def card(self) -> RunCard:
@@ -148,13 +152,23 @@ class _Candidate(NamedTuple):
         return self.card.suite in number.suites and self.card.method == number.method
 
 
-def _candidate(grouped: GroupedRow, resolve: Resolve) -> _Candidate:
+def _candidates(
+    section: Section, wanted: Collection[tuple[str, str]], resolve: Resolve
+) -> list[_Candidate]:
+    """The rows of a table whose suite and method are wanted."""
+    own = [i for i, each in enumerate(section.rows) if (section.suite, each.row.method) in wanted]
+    table = [evaluations(grouped) for grouped in section.rows] if own else []
+    return [_candidate(section, table, place, resolve) for place in own]
+
+
+def _candidate(section: Section, table: list[Found], place: int, resolve: Resolve) -> _Candidate:
+    grouped = section.rows[place]
     card = grouped.runs[0].summary.run
     # a teacher is evaluated under any method's configuration: the suite says the same of it for all
     suite = resolve(card.suite, card.method if card.kind == "run" else "sft")
     stored = (run.folder.config.find() for run in grouped.runs)
     configs = [config.tree() if config else {} for config in stored]
-    return _Candidate(grouped, suite, configs, evaluations(grouped))
+    return _Candidate(grouped, suite, configs, table, place)
 
 
 def _compare(number: Number, candidates: Sequence[_Candidate], settings: Settings) -> LedgerRow:
@@ -201,29 +215,38 @@ def _ours(number: Number, candidate: _Candidate, settings: Settings) -> Cell | M
         or _other_training(number, candidate)
     )
     task = number.task.removesuffix(" dev")
-    entries, others = ([], set()) if reason else _evaluation(number, candidate, settings, task)
-    if not entries:
+    key, others = (None, set()) if reason else _evaluation(number, candidate, settings, task)
+    if key is None:
         wanted = f"{task}[{settings.edition}] under {settings.protocol}"
         instead = f", only on {', '.join(sorted(others))}" if others else ""
         return Missing(missing=reason or f"not evaluated on {wanted}{instead}")
-    cell = cell_of(candidate.grouped, entries, number.measure)
+    rows = [_entries(number, key, found) for found in candidate.table]
+    spread = row_seeds(rows, number.measure).spreads()[candidate.place]
+    cell = cell_of(candidate.grouped, rows[candidate.place], number.measure, *spread)
     if isinstance(cell, Missing):
         return Missing(missing=f"{number.metric} not measured: {cell.missing}")
     return cell
 
 
+def _entries(number: Number, key: ColumnKey, found: Found) -> list[Entry]:
+    """A row's evaluation, one entry a run, with the number's measure as the only metric."""
+    entries = found.get(key, [])
+    return [e._replace(metrics=_measured(number, e, key.judge)) for e in entries]
+
+
 def _evaluation(
     number: Number, candidate: _Candidate, settings: Settings, task: str
-) -> tuple[list[Entry], set[str]]:
-    """The evaluation of a row that counts, one entry a run; and in words those that cannot count.
+) -> tuple[ColumnKey | None, set[str]]:
+    """The evaluation of a row that counts; and in words those that cannot count.
 
     Several evaluations of one run, or several judges of one, are no training seeds.
     """
-    ranked: list[tuple[tuple[bool, bool, bool, int, int], list[Entry]]] = []
+    ranked: list[tuple[tuple[bool, bool, bool, int, int], ColumnKey]] = []
     others: set[str] = set()
     asked = candidate.suite.generate
     suite = asked.model_dump(mode="json")
-    for key, found in sorted(candidate.found.items()):
+    own = candidate.table[candidate.place]
+    for key, found in sorted(own.items()):
         if key.task != task or (key.judge and not number.measure.startswith(JUDGE_PREFIX)):
             continue
         record = found[0].evaluation.record.find()
@@ -236,12 +259,12 @@ def _evaluation(
         if (key.edition, key.protocol) != (settings.edition, settings.protocol) or changes:
             others.add(" with ".join([f"{key.edition} under {key.protocol}", *changes]))
             continue
-        entries = [e._replace(metrics=_measured(number, e, key.judge)) for e in found]
+        entries = _entries(number, key, own)
         usable = sum(not isinstance(e.metrics[number.measure], Missing) for e in entries)
         seeds = record.seeds if record else []
         rank = (usable > 0, bool(key.judge), seeds == list(asked.seeds), len(seeds), usable)
-        ranked.append((rank, entries))
-    return max(ranked, key=lambda pair: pair[0])[1] if ranked else [], others
+        ranked.append((rank, key))
+    return max(ranked, key=lambda pair: pair[0])[1] if ranked else None, others
 
 
 # -- what must be as in the paper -----------------------------------------------------------------

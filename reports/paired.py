@@ -57,14 +57,17 @@ def scored(entries: Sequence[Entry], metric: str) -> list[Evaluation]:
     return [evaluation for evaluation in having if evaluation.scores_file.is_file()]
 
 
-def row_seeds(rows: Sequence[Sequence[Entry]], metric: str) -> SeedVariance:
-    """The variance between training seeds of the rows of a column, from what their summaries say.
+def row_seeds(
+    rows: Sequence[Sequence[Entry]], metric: str, ids: Sequence[str] | None = None
+) -> SeedVariance:
+    """The variance between training seeds of the rows of a column.
 
     Args:
         rows: the evaluations of each, one a training seed.
         metric: the column's.
+        ids: prompts whose means these are; None: all, from what the summaries say.
     """
-    known = [_having(row, metric) for row in rows]
+    known = [_having(row, metric) if ids is None else _over(row, metric, ids) for row in rows]
     means = [[mean for _, mean in row] for row in known]
     seeds = [[seed for seed, _ in row] for row in known]
     return seed_variance(means, [_trained(row) for row in rows], seeds)
@@ -81,6 +84,16 @@ def _having(row: Sequence[Entry], metric: str) -> list[tuple[object, float]]:
         if isinstance(value, Estimate | Point):
             found.append((_seed(entry), value.mean))
     return found
+
+
+def _over(row: Sequence[Entry], metric: str, ids: Sequence[str]) -> list[tuple[object, float]]:
+    """Training seed and mean over these prompts; a row with fewer than half of them says nothing."""
+    sample = row_sample(row, metric)
+    there = set(ids).intersection(sample.ids)
+    if not there or 2 * len(there) < len(ids):
+        return []
+    means = sample.at([name for name in ids if name in there]).mean(axis=1)
+    return list(zip(_seeds(row, metric), means.tolist(), strict=True))
 
 
 def _seed(entry: Entry) -> object:

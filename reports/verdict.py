@@ -18,31 +18,65 @@ if TYPE_CHECKING:
 ALPHA = 0.05
 TEACHER, INITS = "teacher", ("sft-init", "student-untrained")
 WHY = "docs/reading-a-run.md"
+MORE_SEEDS = "--seed 10, 20 and 30, then kdbench leaderboard"
+"""How ``kdbench run``, which trains under one seed, comes to several."""
+UNMEASURED = ("some", "none")
+"""What the tests of a column say of training seeds of which not all rows' are measured."""
 
 
-def verdict(built: "Built") -> list[str]:
+def verdict(built: "Built", more_seeds: str = MORE_SEEDS) -> list[str]:
     """Lines about each table of a board: the winner of several methods, then warnings.
 
     A method is ahead only if no other shares a letter with it: their mean scores can then be told apart.
+    Where not all training seeds are measured that is said of these students only, and none is a winner.
+
+    Args:
+        built: the board.
+        more_seeds: how the reader trains under more seeds.
     """
     lines = []
     for table, section in zip(built.board.tables, built.sections, strict=True):
-        lines += [*_winner(table), *_warnings(table, section.rows)]
+        lines += [*_winner(table, more_seeds), *_warnings(table, section.rows)]
     return lines
 
 
-def _winner(table: "Table") -> list[str]:
+def _winner(table: "Table", more_seeds: str) -> list[str]:
     methods = [row for row in table.rows if not row.reference]
     if len(methods) < 2 or table.headline is None:
         return []
     first, *others = table.headline.places
     alike = [place.label for place in others if set(place.alike) & set(first.alike)]
     if not alike:
+        if why := unmeasured(table):
+            return [
+                f"ahead on these test rows: {first.label}; {why}, so another training may turn it round "
+                f"({more_seeds})"
+            ]
         return [f"winner: {first.label}"]
     return [
         f"not distinguishable: {', '.join([first.label, *alike])}; of these {first.label} has the highest "
         "mean score"
     ]
+
+
+def unmeasured(table: "Table") -> str:
+    """Why the tests of the main scores are about these students only; empty: seeds were measured.
+
+    Without the variance between training seeds a difference of two methods may be their seeds' luck.
+    """
+    mains = [(table.columns[place], table.tests[place]) for place in main_columns(table.columns)]
+    count = table.headline.columns if table.headline else [column.heading for column, _ in mains]
+    known = [test for column, test in mains if test is not None and column.heading in count]
+    tests = [test for test in known if test.seeds in UNMEASURED]
+    if not tests:
+        return ""
+    methods = [row for row in table.rows if not row.reference]
+    if all(len(row.training_seeds) < 2 for row in methods):
+        return "one training seed a method" if len(methods) > 1 else "one training seed"
+    without = {row for test in tests for row in test.students}
+    return (
+        f"too few training seeds of {', '.join(row.label for row in methods if row.id in without)}"
+    )
 
 
 def _warnings(table: "Table", rows: Sequence[GroupedRow]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import ModelRef
+from kdbench.harness.files.records import ModelRef, ScoreRow
 from kdbench.harness.metrics import METRICS
 from kdbench.harness.own_methods import METHODS
 from kdbench.reports.claims.book import claim_book
@@ -113,6 +113,31 @@ def test_only_long_references_count(runs: Path) -> None:
     board(runs, {"dpkd": 36}, prompts=60)
     short = judged(runs, "dpkd-length")  # no reference has 30 tokens
     assert short.verdict == "not measured" and short.not_evaluated == ["dolly"]
+
+
+def test_seeds_luck_is_that_of_the_prompts_tested(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training seeds that differ on long references, and on short ones the other way: not in the mean."""
+    luck = {"minillm": (-4, 0, 4), "sft": (4, -4, 0), "fkd": (0, 4, -4), "seqkd": (-4, 4, 0)}
+    plain = fakes.score_rows
+
+    def moved(method: str, seed: int, *rest: Any) -> list[ScoreRow]:
+        rows = plain(method, seed, *rest)
+        for row in rows:
+            by = luck[method][seed] * (1 if row.reference_tokens > 11 else -2)
+            row.metrics["rouge_l"] = [value + by for value in row.metrics["rouge_l"]]
+        return rows
+
+    monkeypatch.setattr(fakes, "score_rows", moved)
+    for method, level in {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}.items():
+        for seed in range(3):
+            fakes.make_run(runs, method, seed, level=level, prompts=60)
+    whole, some = judged(runs, "minillm-rouge"), judged(runs, "minillm-long")
+    assert all(test.seeds_measured for test in (*whole.tests, *some.tests))
+    assert whole.verdict == "holds" and some.verdict == "not significant"
+    for test in some.tests:  # standard error (16/3 + 16/3) ** 0.5, 6 degrees of freedom
+        assert (test.high - test.low) / 2 == pytest.approx(2.447 * 3.27, rel=0.15)
 
 
 def test_seeds_enter_and_the_closed_row_is_taken(runs: Path) -> None:

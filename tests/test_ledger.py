@@ -12,6 +12,8 @@ from kdbench.harness.files.records import ModelRef
 from kdbench.harness.files.shipped import SUITES
 from kdbench.harness.resolve import resolve
 from kdbench.reports import ledger as module
+from kdbench.reports.board import build
+from kdbench.reports.columns import Cell
 from kdbench.reports.documents.ledger import ledger_document
 from kdbench.reports.ledger import Ledger, LedgerRow
 from kdbench.reports.published.numbers import load_numbers, load_settings
@@ -132,6 +134,28 @@ def test_agrees_and_differs(runs: Path) -> None:
     assert teacher.verdict == "agrees" and "ours has 400 prompts" in teacher.causes[0]
     for text in (render_terminal(found), render_markdown(found)):
         assert "differs" in text and "22.8" in text and "agrees 2, differs 1, not run 257" in text
+
+
+def test_an_interval_is_the_boards(runs: Path) -> None:
+    """Also of one training seed, which borrows the variance of the others."""
+    for method, levels in (
+        ("fkd", (21.0, 22.8, 24.6)),
+        ("seqkd", (28.0, 30.5, 32.0)),
+        ("sft", (25.0,)),
+    ):
+        for seed, level in enumerate(levels):
+            make_run(runs, method, 10 * len(method) + seed, level=level, prompts=500)
+    found = ledger([runs])
+    (table,) = build(runs, metrics=["rouge_l"]).board.tables
+    assert table.tests[0] is not None and table.tests[0].seeds == "pooled"
+    for whose, (cell,) in zip(table.rows, table.cells, strict=True):
+        ours = row(found, whose.method)
+        assert isinstance(cell, Cell) and (ours.ours, ours.low, ours.high) == (
+            cell.mean,
+            cell.low,
+            cell.high,
+        )
+    assert {len(whose.training_seeds) for whose in table.rows} == {1, 3}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Study
+from kdbench.harness.study.distill.outcome import outcome, outcome_document
 from kdbench.reports.board import build, leaderboard
 from kdbench.reports.columns import Cell
 from kdbench.reports.documents.board import board_document
@@ -84,12 +86,33 @@ def test_a_table_as_a_paper_prints_it(runs: Path) -> None:
     names = [line.split(" ")[0] for line in lines[1:]]
     assert names == ["teacher", "sft-init", "fkd", "minillm,"]
     assert "{[}" not in table and "[mini]" not in table.replace("(mini)", "")
-    assert table.count("\\textbf") == 6 and lines[3].count("\\textbf") == 6
+    assert table.count("\\textbf") == 5 and lines[3].count("\\textbf") == 5, (
+        "of averages is no test"
+    )
+    assert "nothing is bold" not in table.lower() and "Bold: cannot be told from the best" in table
     assert "$\\pm$" in lines[3] and "± is half of" in table.replace("$\\pm$", "±")
     whole = leaderboard(runs, "latex", spread="interval").partition("\\end{table}")[0]
     assert re.search(r"fkd & .*\{\\scriptsize \[\d", whole)
     two = leaderboard(runs, "latex", metrics=["ROUGE-L", "EM"], tasks=["dolly", "sni"])
     assert "\\multicolumn{2}{c}{dolly}" in two and "Avg." not in two
+
+
+def test_papers_bold_is_the_boards(tmp_path: Path) -> None:
+    for method, dolly, sni in (("fkd", 40, 30), ("gkd", 30, 30.2), ("sft", 29, 30.1)):
+        folder = write_run(tmp_path, method, dolly)
+        other = write_run(tmp_path / "sni", method, sni, tasks=["sni"])
+        (place,) = other.glob("eval/*")
+        place.rename(folder / "eval" / place.name)
+        parts = [json.loads((at / "summary.json").read_text()) for at in (folder, other)]
+        parts[0]["scores"] |= parts[1]["scores"]
+        (folder / "summary.json").write_text(json.dumps(parts[0]))
+        shutil.rmtree(tmp_path / "sni")
+    both = leaderboard(tmp_path, "latex").partition("\\end{table}")[0]
+    assert both.count("\\textbf") == 1
+    assert ".05); nothing is bold where no test tells a method from the best." in both
+    flat = leaderboard(tmp_path, "latex", tasks=["sni"]).partition("\\end{table}")[0]
+    assert "\\textbf" not in flat and "Nothing is bold: no test tells a method" in flat
+    assert "highest" not in flat
 
 
 @pytest.mark.parametrize(
@@ -114,10 +137,42 @@ def test_metrics_by_the_name_that_is_shown(
 
 def test_a_run_ends_with_a_verdict(runs: Path) -> None:
     first, *others = verdict(build(runs))
-    assert first.startswith(("winner: fkd", "not distinguishable: fkd"))
+    assert first.startswith(
+        "ahead on these test rows: fkd; one training seed a method, so another "
+    )
+    assert first.endswith("(--seed 10, 20 and 30, then kdbench leaderboard)")
     assert any(line.startswith("note: the teacher is below sft-init: ROUGE-L 2") for line in others)
     assert any("is below sft-init, from which it started" in line for line in others)
     assert all("docs/reading-a-run.md" in line for line in others)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_training_seed_decides_nothing(seeds: int, tmp_path: Path) -> None:
+    for method, level in (("sft", 30.0), ("fkd", 40.0), ("gkd", 35.0)):
+        for seed in range(seeds):
+            write_run(tmp_path, method, level + seed / 10, training_seed=seed)
+    write_run(tmp_path, "teacher", 60, kind="eval", division="reference", training_seed=None)
+    found = outcome(list(tmp_path.iterdir()), "dolly")
+    head, *rows = str(Terminal(80).write(outcome_document(found))).strip("\n").splitlines()
+    assert found.best == ["fkd"] and found.decided == (seeds > 1)
+    assert ("best" in head, "ahead" in head) == (seeds > 1, seeds == 1)
+    assert [" yes " in row for row in rows if "fkd" in row] == [True]
+    one = "ahead on these test rows: fkd; one training seed a method, so another training may turn it round"
+    assert found.lines[0] == ("winner: fkd" if seeds > 1 else f"{one} (--seeds 10,20,30)")
+
+
+def test_a_verdict_names_the_methods_of_too_few_seeds(tmp_path: Path) -> None:
+    """Seeds of sft and fkd differ too unlike for a variance that gkd, of one seed, could borrow."""
+    for first, (method, level, luck) in enumerate(
+        (("sft", 30, 0.1), ("fkd", 40, 4.0), ("gkd", 80, 0.0))
+    ):
+        for seed in range(1 if method == "gkd" else 5):
+            write_run(tmp_path, method, level + luck * seed, training_seed=10 * first + seed)
+    board = build(tmp_path)
+    assert [test and test.seeds for test in board.board.tables[0].tests][:1] == ["some"]
+    assert verdict(board)[0].startswith(
+        "ahead on these test rows: gkd; too few training seeds of gkd, "
+    )
 
 
 def test_methods_under_axes_of_settings() -> None:

@@ -43,12 +43,15 @@ class Distilled:
 
     @property
     def decided(self) -> bool:
-        """Whether the winner is better than every other method; else `best` cannot be told apart."""
+        """Whether the winner is better than every other method, also if all were trained again.
+
+        Else those of `best` cannot be told apart, or too few training seeds were there to know.
+        """
         return self.result.outcome.decided
 
     @property
     def best(self) -> list[str]:
-        """The methods that may be the best, the highest score first."""
+        """The methods that may be the best on the test rows, the highest score first."""
         return self.result.outcome.best
 
     @property
@@ -148,7 +151,7 @@ def distill(
         budget: ``2h``, ``30m`` for all methods together; ``3ep``, ``5Mtok`` for each; None: by the rows.
         out: folder of all that is made; None: ``distilled/STUDENT-DATA``.
         columns: part of a row -> column (``prompt=a,response=b``); None: by convention.
-        seeds: training seeds.
+        seeds: training seeds; with one it is only said who is ahead on the test rows.
         settings: any setting, over those chosen: ``{"train.lr": 1e-4}``.
         dry_run: only say what was understood and chosen; nothing is returned.
         making: see `Making`.

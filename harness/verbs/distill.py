@@ -31,7 +31,12 @@ class Compared(options.Group):
     columns: Annotated[
         str | None, typer.Option(help="Which column is what: prompt=a,response=b.")
     ] = None
-    seeds: Annotated[str, typer.Option(help="Training seeds, comma-separated.")] = "10"
+    seeds: Annotated[
+        str,
+        typer.Option(
+            help="Training seeds, comma-separated. With one it is only said who is ahead on the test rows."
+        ),
+    ] = "10"
     executor: Annotated[
         str, typer.Option(help="local, ray or slurm; settings after a colon: slurm:partition=gpu.")
     ] = "local"

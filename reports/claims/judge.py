@@ -210,19 +210,28 @@ def _test(claim: Claim, rival: str, key: ColumnKey, board: _Board) -> ClaimTest:
 
 def _numbers(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> dict[str, Any]:
     """Numbers of a test of two methods that have the evaluation."""
-    seeds = _seeds(claim, names, key, board)
-    entries = [board.found[name][key] for name in names]
     if info(claim.metric).kind == "score":
-        return _paired(claim, names, entries, seeds)
+        return _paired(claim, names, key, board)
+    entries = [board.found[name][key] for name in names]
     rows = [board.rows[name] for name in names]
-    known = zip(rows, entries, seeds.spreads(), strict=True)
+    spreads = _seeds(claim, names, key, board).spreads()
+    known = zip(rows, entries, spreads, strict=True)
     return _unpaired(names, [cell_of(row, own, claim.metric, *s) for row, own, s in known])
 
 
-def _seeds(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> SeedVariance:
-    """Variances between training seeds of some methods, pooled over all of the board where alike."""
+def _seeds(
+    claim: Claim,
+    names: Sequence[str],
+    key: ColumnKey,
+    board: _Board,
+    ids: Sequence[str] | None = None,
+) -> SeedVariance:
+    """Variances between training seeds of some methods, pooled over all of the board where alike.
+
+    Of the mean over these prompts; None: over all.
+    """
     there = [name for name, found in board.found.items() if key in found]
-    seeds = row_seeds([board.found[name][key] for name in there], claim.metric)
+    seeds = row_seeds([board.found[name][key] for name in there], claim.metric, ids)
     return seeds.of([there.index(name) for name in names])
 
 
@@ -231,18 +240,18 @@ def _unmade(reason: str) -> dict[str, Any]:
     return {"outcome": "not measured", "reason": reason}
 
 
-def _paired(
-    claim: Claim,
-    names: Sequence[str],
-    entries: Sequence[Sequence[Entry]],
-    seeds: SeedVariance,
-) -> dict[str, Any]:
-    """Numbers of a test prompt by prompt, over the prompts that both answered; or why there is none."""
+def _paired(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -> dict[str, Any]:
+    """Numbers of a test prompt by prompt, over the prompts that both answered; or why there is none.
+
+    A claim about some references has the seeds' variance on the prompts of these: on all it is another.
+    """
+    entries = [board.found[name][key] for name in names]
     a, b = (row_sample(found, claim.metric) for found in entries)
     common = set(a.ids) & set(b.ids)
     if claim.references is not None:
         common &= _fitting(claim, [entry for row in entries for entry in row])
     ids = sorted(common)
+    seeds = _seeds(claim, names, key, board, None if claim.references is None else ids)
     result = row_difference(a, b, ids, seeds)
     if result is None:
         return _unmade(f"{names[0]} and {names[1]} share no prompts")

@@ -1,4 +1,4 @@
-"""A board as papers print it: one table of main scores with their average, the best ones bold."""
+"""A board as papers print it: one table of main scores with their average, bold as on the board."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell, Column
-from kdbench.reports.documents.board import any_bold, label
+from kdbench.reports.documents.board import label
 from kdbench.reports.headline import main_columns
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed, interval, number
@@ -46,10 +46,9 @@ def _section(table: "Table", spread: Spread, metrics: Sequence[str] | None) -> d
     rows = []
     for at in _order(table, places, averages):
         row, values = table.rows[at], [table.cells[at][i] for i in places]
-        best = [_best(table, i, at) for i in places]
-        shown = [_value(*each, spread) for each in zip(values, columns, best, strict=True)]
+        shown = [_value(*each, spread) for each in zip(values, columns, strict=True)]
         name = label(row.label, []) if _alike(table) else label(row.label, row.training_seeds)
-        rows.append([name, *shown, *_average(averages, at, table, columns)])
+        rows.append([name, *shown, *_average(averages, at, columns)])
     heads = [info(column.metric).label for column in columns]
     groups = ["", *(column.task for column in columns)]
     if len(set(heads)) == 1:  # the caption says it
@@ -61,7 +60,7 @@ def _section(table: "Table", spread: Spread, metrics: Sequence[str] | None) -> d
         right=range(1, len(head)),
         groups=[*groups, *([""] if averages else [])] if groups else (),
         references=sum(row.reference for row in table.rows),
-        caption=_caption(table, columns, spread),
+        caption=_caption(table, places, spread),
     )
     return doc.Section(table.title, [made])
 
@@ -90,45 +89,23 @@ def _order(table: "Table", places: Sequence[int], averages: dict[int, float]) ->
     return sorted(range(len(table.rows)), key=key)
 
 
-def _best(table: "Table", place: int, at: int) -> bool:
-    """Whether a value is bold: it may be the best, or where no test says so its mean is."""
-    cell, better = table.cells[at][place], info(table.columns[place].metric).better
-    if table.rows[at].reference or not isinstance(cell, Cell) or not better:
-        return False
-    column = [cells[place] for cells in table.cells]
-    if any(isinstance(each, Cell) and each.bold for each in column):
-        return cell.bold
-    means = [
-        each.mean
-        for row, each in zip(table.rows, column, strict=True)
-        if not row.reference and isinstance(each, Cell)
-    ]
-    return len(means) > 1 and cell.mean * better == max(mean * better for mean in means)
-
-
-def _value(cell: Cell | Missing, column: Column, best: bool, spread: Spread) -> doc.Cell:
+def _value(cell: Cell | Missing, column: Column, spread: Spread) -> doc.Cell:
+    """A mean, bold where the board's is: where a test can tell a method of the column from the best."""
     if isinstance(cell, Missing):
         return "–"
     mean = number(cell.mean, column.metric)
-    shown: doc.Piece = doc.Strong(mean) if best else mean
+    shown: doc.Piece = doc.Strong(mean) if cell.bold else mean
     if spread == "none" or cell.low is None or cell.high is None:
         return shown
     half = f"± {number((cell.high - cell.low) / 2, column.metric)}"
     return (shown, doc.Small(half if spread == "pm" else interval(cell, column.metric)))
 
 
-def _average(
-    averages: dict[int, float], at: int, table: "Table", columns: Sequence[Column]
-) -> list[doc.Cell]:
+def _average(averages: dict[int, float], at: int, columns: Sequence[Column]) -> list[doc.Cell]:
+    """The average of a row, never bold: no test is made of it."""
     if not averages:
         return []
-    if at not in averages:
-        return ["–"]
-    known = info(columns[0].metric)
-    mean, sign = fixed(averages[at], known.digits), known.better or 1
-    ours = [value for place, value in averages.items() if not table.rows[place].reference]
-    first = not table.rows[at].reference and sign * averages[at] == max(sign * v for v in ours)
-    return [doc.Strong(mean) if first and len(ours) > 1 else mean]
+    return [fixed(averages[at], info(columns[0].metric).digits) if at in averages else "–"]
 
 
 def _alike(table: "Table") -> bool:
@@ -136,7 +113,8 @@ def _alike(table: "Table") -> bool:
     return len({len(row.training_seeds) for row in table.rows if not row.reference}) == 1
 
 
-def _caption(table: "Table", columns: Sequence[Column], spread: Spread) -> str:
+def _caption(table: "Table", places: Sequence[int], spread: Spread) -> str:
+    columns = [table.columns[i] for i in places]
     labels = dict.fromkeys(info(column.metric).label for column in columns)
     editions = dict.fromkeys(column.edition for column in columns)
     said = [f"{' and '.join(labels)} of students on {table.suite} ({', '.join(editions)})"]
@@ -150,8 +128,23 @@ def _caption(table: "Table", columns: Sequence[Column], spread: Spread) -> str:
     if spread != "none":
         half = "± is half of the 95% interval" if spread == "pm" else "In brackets the 95% interval"
         said.append(f"{half}.")
-    if any_bold(table):
-        said.append("Bold: cannot be told from the best of its column (model confidence set, .05).")
-    else:
-        said.append("Bold: the highest of its column; no two methods can be told apart.")
-    return " ".join(said)
+    return " ".join([*said, *_bold(table, places)])
+
+
+def _bold(table: "Table", places: Sequence[int]) -> list[str]:
+    """What bold means, and why there is none where one looks for it; nothing of a method alone."""
+    if sum(not row.reference for row in table.rows) < 2:
+        return []
+    flat = [i for i in places if not any(_is_bold(cells[i]) for cells in table.cells)]
+    if len(flat) == len(places):
+        return ["Nothing is bold: no test tells a method from the best of its column."]
+    said = "Bold: cannot be told from the best of its column (model confidence set, .05)"
+    return [
+        f"{said}; nothing is bold where no test tells a method from the best."
+        if flat
+        else f"{said}."
+    ]
+
+
+def _is_bold(cell: Cell | Missing) -> bool:
+    return isinstance(cell, Cell) and cell.bold

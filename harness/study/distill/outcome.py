@@ -14,9 +14,10 @@ from kdbench.reports.columns import Cell
 from kdbench.reports.headline import main_columns
 from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.text import document as doc
-from kdbench.reports.verdict import verdict
+from kdbench.reports.verdict import unmeasured, verdict
 
 SECOND = "exact_match"
+MORE_SEEDS = "--seeds 10,20,30"
 
 
 class Standing(NamedTuple):
@@ -43,6 +44,8 @@ class Outcome(NamedTuple):
         best: labels of the methods that may be the best, the highest score first.
         winner: run folder of the first of them.
         lines: the verdict and warnings, sentences.
+        seeds_measured: whether the tests know how much training seeds do; else they are about these
+            students only.
     """
 
     metric: str
@@ -50,11 +53,12 @@ class Outcome(NamedTuple):
     best: list[str]
     winner: Path
     lines: list[str]
+    seeds_measured: bool
 
     @property
     def decided(self) -> bool:
-        """Whether one method is better than all others."""
-        return len(self.best) == 1
+        """Whether one method is better than all others, also if all were trained again."""
+        return self.seeds_measured and len(self.best) == 1
 
     @property
     def student(self) -> Path:
@@ -89,7 +93,8 @@ def outcome(folders: Sequence[Path], task: str) -> Outcome:
         rows=rows,
         best=[row.label for row in best],
         winner=_trained_best(best[0]),
-        lines=[*_alone(methods), *verdict(built), *_broken(methods)],
+        lines=[*_alone(methods), *verdict(built, MORE_SEEDS), *_broken(methods)],
+        seeds_measured=not unmeasured(table),
     )
 
 
@@ -165,9 +170,10 @@ def _broken(methods: Sequence[Standing]) -> list[str]:
 
 
 def outcome_document(found: Outcome) -> doc.Document:
-    """The table."""
-    head = ["", info(found.metric).label, "95% interval", info(SECOND).label, "best", "training"]
-    may = "yes" if found.decided else "maybe"
+    """The table; who is "best" is only said where training seeds are measured, else who is "ahead"."""
+    first = "best" if found.seeds_measured else "ahead"
+    head = ["", info(found.metric).label, "95% interval", info(SECOND).label, first, "training"]
+    may = "yes" if len(found.best) == 1 else "maybe"
     rows = []
     for row in found.rows:
         low, high = row.score.low, row.score.high
