@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from kdbench.harness import launch
-from kdbench.harness.errors import KdbenchError
+from kdbench.harness.errors import KdbenchError, is_out_of_memory
 from kdbench.harness.printing import guarded, printable
 from kdbench.harness.verbs.capture import capture
 from kdbench.harness.verbs.clean import clean
@@ -131,6 +131,13 @@ def _terminable() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+SMALLER = (
+    "lower train.micro_tokens or generate.batch_size, share the models among several GPUs "
+    "(parallel.shard=fsdp2), or train adapters (train.lora); kdbench plan says what a run needs"
+)
+"""What to do when a GPU's memory is full."""
+
+
 def _run(argv: list[str], terminated: Sequence[int] = ()) -> int:
     debug = DEBUG in argv
     argv = [word for word in argv if word != DEBUG]
@@ -148,6 +155,8 @@ def _run(argv: list[str], terminated: Sequence[int] = ()) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:  # a bug: printed here, where what it quotes is filtered
+        if is_out_of_memory(error) and not debug:
+            return _fail(f"{' '.join(str(error).split())[:200]}; {SMALLER}", 1)
         traceback.print_exception(error)
         return 1
     if code == INTERRUPTED:  # typer turns Ctrl-C inside a verb into this code

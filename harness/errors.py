@@ -88,3 +88,8 @@ def _brief(value: object) -> str:
         return repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of 5,000 digits
         return "…" * 61
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory was full, which says nothing of the model that was tried; without torch."""
+    return type(error).__name__ == "OutOfMemoryError"

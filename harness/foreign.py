@@ -7,7 +7,7 @@ what, why in its own words, what to do. The exception itself stays as the cause,
 import contextlib
 from collections.abc import Iterator
 
-from kdbench.harness.errors import InputError, KdbenchError
+from kdbench.harness.errors import InputError, KdbenchError, is_out_of_memory
 from kdbench.harness.printing import elided, shortened
 
 REASON = 200
@@ -32,6 +32,8 @@ def foreign(what: str, remedy: str = "") -> Iterator[None]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
+        if is_out_of_memory(error):  # not the input's doing
+            raise
         raise InputError(f"{what} ({reason(error)}){remedy and f'; {remedy}'}") from error
 
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from kdbench.harness import cli
 from kdbench.harness.files.records import SampleRow
 from kdbench.harness.files.store import append_rows, write_json
+from kdbench.harness.foreign import foreign
 from kdbench.harness.progress import Progress, duration
 from kdbench.harness.resolve import resolve, training_changes
 from kdbench.harness.verbs import conform, options
@@ -208,6 +209,25 @@ def test_verbs_that_evaluate_take_the_same_options() -> None:
     asked = options.Asked(tasks="dolly, own.jsonl", template="chat").settings()
     assert asked["tasks.names"] == ["dolly", "own.jsonl"]
     assert (asked["tasks.template"], asked["tasks.limit"]) == ("chat", None)
+
+
+def test_a_full_gpu_is_one_sentence_and_nobodys_fault(
+    kdbench: Kdbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a bug, nor the model's that was tried, nor the file's that was read."""
+    import torch
+
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    def fill(*args: object, **options: object) -> None:
+        with foreign("cannot go on from here", "take the folder away"):
+            raise full
+
+    monkeypatch.setattr(cli, "app", fill)
+    result = kdbench("ls", "tasks")
+    assert result.returncode == 1
+    assert "Tried to allocate 2.00 GiB. More of it.; lower train.micro_tokens" in result.stderr
+    assert "Traceback" not in result.stderr and "take the folder away" not in result.stderr
 
 
 def test_a_bug_keeps_its_traceback(kdbench: Kdbench, monkeypatch: pytest.MonkeyPatch) -> None:

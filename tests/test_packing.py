@@ -8,8 +8,9 @@ import torch
 import zoo
 from transformers import AutoModelForCausalLM, BloomConfig
 
+from kdbench.trainers import batching
 from kdbench.trainers.batching import is_packable, pack, pad
-from kdbench.trainers.by_sequence import forward
+from kdbench.trainers.by_sequence import by_mask, forward
 from kdbench.trainers.cpu import fast_products
 from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.types import Packed, Sequence
@@ -52,6 +53,17 @@ def test_rows_are_few_and_never_too_long() -> None:
 def test_too_long_sequence_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit rows of 3"):
         pack([Sequence((2, 3, 4), (5, 1))], max_tokens=3, pad_id=0)
+
+
+@pytest.mark.parametrize(("family", "holds"), [("llama", True), ("gpt2", True), ("opt", False)])
+def test_the_mask_of_transformers_is_tried_where_a_gpu_may_need_it(
+    family: str, holds: bool
+) -> None:
+    """OPT does not hand it the positions that tell packed sequences apart; by sequence it is packed."""
+    model = tiny.model(family)
+    assert is_packable(model, tiny.VOCAB)
+    with by_mask():
+        assert batching._agree(model, tiny.VOCAB, half=False) is holds
 
 
 @pytest.mark.parametrize(("attention", "row"), [("sdpa", 64), ("eager", 24)])

@@ -331,7 +331,9 @@ def test_one_loud_row_ends_the_pooling() -> None:
     df = np.full(12, 4.0)
     assert loud(quiet, df).tolist() == [False] * 11 + [True]
     assert not loud(np.minimum(quiet, 1.2), df).any() and not loud(np.array([2.0]), df[:1]).any()
-    assert homogeneity_p(quiet, df) >= 0.05  # which Bartlett's test alone would not see at this level
+    assert (
+        homogeneity_p(quiet, df) >= 0.05
+    )  # which Bartlett's test alone would not see at this level
     shape = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / np.sqrt(2.5)
     means = [50 + np.sqrt(v) * np.roll(shape, i) for i, v in enumerate(quiet)]
     found = seed_variance(means, [True] * 12)

@@ -22,7 +22,7 @@ from kdbench.harness.own_methods import METHODS
 from kdbench.harness.study import driver as driving
 from kdbench.harness.study.definition import Cell, Study, expand, load_study
 from kdbench.harness.study.driver import Driver, shared
-from kdbench.harness.study.executors import make_executor, worker
+from kdbench.harness.study.executors import local, make_executor, worker
 from kdbench.harness.study.plan import make_cells
 from kdbench.harness.study.state import Place, State, missing_of
 
@@ -339,6 +339,19 @@ def test_a_run_that_somebody_writes_is_waited_for(
 def test_unknown_executors_are_sentences(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
         make_executor(name, 1, tmp_path)
+
+
+def test_gpus_of_a_container_are_counted_as_cuda_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It shows the host's cards 2 and 3, which CUDA calls 0 and 1."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(local, "DEVICES", tmp_path)
+    for name in ("nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert local.visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert local.visible_gpus() == ["3"]
 
 
 VISIBLE = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"

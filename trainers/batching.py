@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kdbench.harness.errors import is_out_of_memory
+from kdbench.trainers.by_sequence import by_mask
 from kdbench.trainers.head.head import backbone_hidden
 from kdbench.trainers.types import Packed, Sequence
 
@@ -292,25 +294,39 @@ def crossing(model: PreTrainedModel) -> int:
     return max([v + 5 for v in sizes if 0 < v <= 64], default=6)
 
 
-@torch.no_grad()
 def _agrees(model: PreTrainedModel, vocab: int) -> bool:
+    """Whether packed sequences are those that stand alone, by every road that rows may take.
+
+    On a GPU they have a kernel of their own in half precision, and without it (float32, dropout in
+    attention) the mask of transformers, which a model may not hand on (OPT, BioGPT).
+    """
+    if next(model.parameters()).device.type != "cuda":
+        return _agree(model, vocab, half=False)
+    with by_mask():
+        masked = _agree(model, vocab, half=False)
+    return masked and _agree(model, vocab, half=True)
+
+
+@torch.no_grad()
+def _agree(model: PreTrainedModel, vocab: int, *, half: bool) -> bool:
     generator = torch.Generator().manual_seed(0)
     lengths = (5, 3, 7, crossing(model))
     drawn = [torch.randint(vocab, (n,), generator=generator).tolist() for n in lengths]
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
     was_training = model.training
     model.eval()
-    # on a GPU packed rows take a kernel of their own in half precision: that is what is tried
     device = next(model.parameters()).device.type
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=half)
     try:
         with autocast:
             together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))
             alone = torch.cat([backbone_hidden(model, pad([s], pad_id=0)) for s in sequences])
-    except Exception:  # of transformers: no position_ids, no attention that takes such a mask, …
+    except Exception as error:  # of transformers: no position_ids, no attention for such a mask, …
+        if is_out_of_memory(error):
+            raise
         return False
     finally:
         model.train(was_training)
-    half = next(model.parameters()).dtype.itemsize == 2 or device == "cuda"
+    half = half or next(model.parameters()).dtype.itemsize == 2
     gap, scale = (together - alone).abs().max(), alone.abs().max().clamp_min(1e-12)
     return bool(gap <= (0.05 if half else 1e-4) * scale)

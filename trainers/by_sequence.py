@@ -51,6 +51,19 @@ _way: ContextVar[_Way | None] = ContextVar("way", default=None)
 """Of the forward pass under way."""
 
 
+_masked: ContextVar[bool] = ContextVar("masked", default=False)
+
+
+@contextmanager
+def by_mask() -> Iterator[None]:
+    """Inside, packed rows are kept apart by transformers' mask, as where no kernel serves."""
+    token = _masked.set(True)
+    try:
+        yield
+    finally:
+        _masked.reset(token)
+
+
 def forward(model: PreTrainedModel, packed: Packed) -> AbstractContextManager[None]:
     """Run a model's forward on these rows inside, as its device does it best.
 
@@ -77,7 +90,8 @@ def _kind(model: PreTrainedModel) -> str:
 
 def _possible(model: PreTrainedModel, packed: Packed) -> bool:
     """Whether these are packed rows, and the attention of this model can be another."""
-    return packed.attention_mask_RT is None and bool(packed.lengths) and may_go_by_sequence(model)
+    there = packed.attention_mask_RT is None and bool(packed.lengths) and not _masked.get()
+    return there and may_go_by_sequence(model)
 
 
 def may_go_by_sequence(model: PreTrainedModel) -> bool:

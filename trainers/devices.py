@@ -14,7 +14,7 @@ def resolve_precision(asked: Precision, device: torch.device) -> Precision:
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
         return "bf16"
     return "fp32"

@@ -15,7 +15,7 @@ try:
 except ImportError:  # before torch 2.10
     varlen = None  # type: ignore[assignment]
 
-_DROPOUTS = ("attention_dropout", "attn_pdrop")
+_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 """What configurations call dropout inside attention, which the kernel has not."""
 _LARGEST = 256
 """Units of a head that flash attention takes."""

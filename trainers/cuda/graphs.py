@@ -19,9 +19,12 @@ COLUMNS = 64
 
 def recorded(body: Body) -> Body:
     """The kernels of ``body`` as a graph; what it returns lies in the same memory each time."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = body()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            out = body()
+    finally:  # a recording that fails leaves its own stream the current one
+        torch.cuda.set_stream(stream)
 
     def replay() -> Tensor:
         graph.replay()

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import PreTrainedModel
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, is_out_of_memory
 from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.lora.merging import weight_of
 from kdbench.trainers.types import Packed
@@ -155,7 +155,9 @@ def _agrees(model: PreTrainedModel, head: Head, weight: Tensor) -> bool:
             try:
                 hidden_TD = backbone_of(model)(input_ids=ids, use_cache=False)[0][0]
                 got = head.logits(hidden_TD).float()
-            except (TypeError, ValueError, RuntimeError, AttributeError):
+            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 return False  # its backbone takes other arguments, or gives something else
     finally:
         model.train(was_training)

@@ -77,6 +77,8 @@ def write_shards(folder: Path, state: Mapping[str, Any]) -> "Future[Any]":
     writer = HuggingFaceStorageWriter(
         str(folder), save_distributed=True, fqn_to_index_mapping=_files(tensors)
     )
+    # all is on the host by then: the loader that overlaps copies would wake the first GPU in every process
+    writer.per_thread_copy_ahead = 0
     begun = async_save(tensors, storage_writer=writer, process_group=beside())
     assert isinstance(begun, Future)  # the other kind comes of copies that are not made at once
     return begun

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, is_out_of_memory
 from kdbench.harness.files.store import to_stderr
 from kdbench.trainers.batching import LOCAL
 from kdbench.trainers.cuda.graphs import Graphs
@@ -118,6 +118,8 @@ def recordable(decoder: Decoder, model: PreTrainedModel, *, vocab: int, window: 
     try:
         found = tried(decoder, model, vocab=vocab, window=window)
     except Exception as error:  # what may not be recorded: a look at the device from the host, …
+        if is_out_of_memory(error):
+            raise
         why = " ".join(str(error).split())[:120]
         to_stderr(f"note: {type(model).__name__} is decoded without CUDA graphs ({why})")
         return False
@@ -143,6 +145,8 @@ def _way(model: PreTrainedModel, far: Reach, vocab: int, pad_id: int) -> str:
         try:
             found = tried(make(model.dtype), model, vocab=vocab, window=far.window)
         except Exception as error:  # code of transformers that a decoder does not suit
+            if is_out_of_memory(error):
+                raise
             last = error
             continue
         if found.holds(model.dtype):

@@ -122,6 +122,10 @@ class VllmEngine(Standin[LoadedModel]):
         elif not self.changes:
             return process
         place = process.folder / "weights"
+        if (
+            self.device.type == "cuda"
+        ):  # what training keeps but does not use, the other process needs
+            torch.cuda.empty_cache()
         with self._weights() as model:
             write_weights(model, self.dtype, place)
         process.tell("take", folder=str(place))
@@ -132,6 +136,8 @@ class VllmEngine(Standin[LoadedModel]):
     def _start(self, longest: int) -> Process:
         if self._process is not None:
             self._process.close()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         wanted = 1 << math.ceil(math.log2(max(longest, _SHORTEST)))
         self._length = min(self.max_length or _ENDLESS, wanted)
         model, device = self.behind.model, str(self.device)

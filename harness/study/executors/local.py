@@ -100,10 +100,16 @@ def _refuse_impossible(
         )
 
 
+DEVICES = Path("/dev")
+
+
 def visible_gpus() -> list[str]:
-    """The GPUs we may use, found without importing torch."""
+    """The GPUs we may use, found without importing torch.
+
+    Counted, not named: a container may show a host's cards 2 and 3, which CUDA calls 0 and 1.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    found = [p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted((name for name in found if name.isdigit()), key=int)
+    found = [p.name.removeprefix("nvidia") for p in DEVICES.glob("nvidia[0-9]*")]
+    return [str(place) for place in range(sum(name.isdigit() for name in found))]
