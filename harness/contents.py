@@ -2,7 +2,8 @@
 
 Finding out the contents of a pair means loading (on the mini world: making) both models and reading
 all data. `prepare` does that in any case and leaves the result here; studies and listings look it up.
-A memory holds only while the files it was made from are as they were.
+A memory holds only while the files it was made from are as they were, and no others beside them: the
+places are looked through again each time.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig, TeacherEndpoint, run_name, with_precision
+from kdbench.harness.data import places
+from kdbench.harness.data.sources import data_folder
 from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
@@ -99,8 +102,10 @@ class Memory(Record):
     contents: Contents
     precision: Precision
     """What ``auto`` means on the machine and device it was found out for."""
+    models: list[str]
+    """Folders and files of models that they are of; the configuration names the others."""
     stamps: dict[str, list[int]]
-    """Files looked at, each with its `file_state`."""
+    """All files that decide the contents, each with its `file_state`."""
 
 
 class Identified(NamedTuple):
@@ -129,7 +134,7 @@ def remember(
     asked: RunConfig,
     resolved: RunConfig,
     contents: Contents,
-    files: Iterable[Path | str],
+    models: Iterable[Path | str],
 ) -> None:
     """Keeps what was found out about ``asked``; a cache that cannot be written costs time only.
 
@@ -138,10 +143,14 @@ def remember(
         asked: the configuration before its precision was resolved.
         resolved: the same after.
         contents: of its models and data.
-        files: files and folders that they were computed from.
+        models: files and folders of both models.
     """
-    found = [*files, *_data_files(asked, where.data_dir)]
-    memory = Memory(contents=contents, precision=resolved.train.precision, stamps=_stamps(found))
+    memory = Memory(
+        contents=contents,
+        precision=resolved.train.precision,
+        models=list(map(str, models)),
+        stamps=_decisive(models, asked, where),
+    )
     with contextlib.suppress(InputError):
         write_json(_path(where, asked), memory)
 
@@ -153,7 +162,7 @@ def recall(where: Circumstances, asked: RunConfig) -> Identified | None:
         return None
     with contextlib.suppress(InputError):
         memory = read_record(path, Memory)
-        if memory.stamps == _stamps(memory.stamps):
+        if memory.stamps == _decisive(memory.models, asked, where):
             config = with_precision(asked, memory.precision)
             return Identified(config, run_id(run_parts(config, memory.contents)))
     return None
@@ -167,7 +176,7 @@ def _path(where: Circumstances, asked: RunConfig) -> Path:
         "precision": asked.train.precision,
         "init_seed": asked.train.seed_of_init,
         "device": where.device,
-        "data_dir": str(where.data_dir.resolve()) if where.data_dir else None,
+        "data_dir": str(folder.resolve()) if (folder := _data_folder(where.data_dir)) else None,
         "here": os.getcwd(),
         "world": _world_sources(),
         **({"endpoint": asked.endpoint} if asked.endpoint != TeacherEndpoint() else {}),
@@ -175,23 +184,63 @@ def _path(where: Circumstances, asked: RunConfig) -> Path:
     return where.cache / "known" / f"{digest(parts)[:32]}.json"
 
 
-def _data_files(config: RunConfig, data_dir: Path | None) -> list[Path]:
+def _decisive(
+    models: Iterable[Path | str], asked: RunConfig, where: Circumstances
+) -> dict[str, list[int]]:
+    """Stamps of all that contents follow from: both models, a student's architecture, and the data."""
+    found: dict[str, list[int]] = {}
+    for model in models:
+        found |= stamps(model, (*MODEL_FILES, *TOKENIZER_FILES))
+    if asked.pair.student.endswith(".json"):
+        found |= stamps(Path(asked.pair.student).expanduser())
+    for place in _data_places(asked, where.data_dir):
+        found |= stamps(place)
+    return found
+
+
+def _data_places(config: RunConfig, data_dir: Path | None) -> list[Path]:
+    """Where named data may be; what is not there is noticed once it is."""
     names = [n for field in DATA_NAMES if (n := getattr(config.data, field))]
-    places = [Path(n) for n in names] + [data_dir / n for n in names if data_dir]
-    return [place for place in places if place.exists()]
+    folder = _data_folder(data_dir)
+    own = [Path(places.place_of(n).path).expanduser() for n in names]
+    return [*own, *(folder / n for n in names if folder)]
 
 
-def _stamps(paths: Iterable[Path | str]) -> dict[str, list[int]]:
-    """`file_state` of files and of all files in folders; -1 for what is gone."""
-    stamps = {}
-    for path in map(Path, paths):
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            try:
-                stamps[str(file)] = list(file_state(file))
-            except OSError:
-                stamps[str(file)] = [-1]
-    return stamps
+def _data_folder(data_dir: Path | None) -> Path | None:
+    with contextlib.suppress(InputError):  # whoever reads it says that there is none
+        return data_folder(data_dir)
+    return data_dir
+
+
+def stamps(place: Path | str, patterns: Iterable[str] = ()) -> dict[str, list[int]]:
+    """`file_state` of a file, or of all files in a folder as it is now; -1 for what is not there.
+
+    Args:
+        place: file or folder.
+        patterns: which files of a folder count; none: all but hidden ones and caches of data sets.
+    """
+    path = Path(place)
+    files: Iterable[Path] = [path]
+    if path.is_dir():
+        found = {f for pattern in patterns for f in path.glob(pattern)} if patterns else _rows(path)
+        files = sorted(file for file in found if file.is_file())
+    return {str(file): _state(file) for file in files}
+
+
+def _rows(folder: Path) -> set[Path]:
+    """What may hold rows: not what starts with a dot, nor what a library keeps beside them."""
+    return {
+        file
+        for file in folder.rglob("*")
+        if not any(p.startswith((".", "cache-")) for p in file.relative_to(folder).parts)
+    }
+
+
+def _state(file: Path) -> list[int]:
+    try:
+        return list(file_state(file))
+    except OSError:
+        return [-1]
 
 
 @functools.cache

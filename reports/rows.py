@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import ModelRef, Record, RunCard
+from kdbench.harness.identity import model_id
 from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
 from kdbench.reports.runs import Run, grouped
 
@@ -82,8 +84,9 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
     """Tables in order of suite, teacher and student; references first, methods by name.
 
     Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
-    shown in each table of their suite that they belong to: same teacher, same student, or neither
-    recorded. Divisions are those that the comparison rules give the runs beside each other.
+    shown in each table of their suite that they belong to: the teacher of its runs, what their students
+    were or are, or no model recorded; others in a table of their own. Divisions are those that the
+    comparison rules give the runs beside each other.
 
     Args:
         runs: finished runs.
@@ -100,7 +103,7 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
     for run in evaluated:
         card = run.summary.run
         pairs = [pair for pair in trained if pair.suite == card.suite]
-        fitting = [pair for pair in pairs if len(pairs) == 1 or _fits(card, trained[pair])]
+        fitting = [pair for pair in pairs if _fits(card, trained[pair])]
         for pair in fitting or [_Pair(card.suite)]:
             beside[pair].append(run)
     tables = {pair: (*_rows(beside[pair]), *_rows(trained[pair])) for pair in {*trained, *beside}}
@@ -114,16 +117,36 @@ def _pair(run: Run) -> _Pair:
 
 
 def _fits(card: RunCard, runs: Sequence[Run]) -> bool:
-    """Whether an evaluated model belongs beside these runs of one pair."""
-    models = [model for model in (card.teacher, card.student) if model]
-    others = (runs[0].summary.run.teacher, runs[0].summary.run.student)
-    return not models or any(_same(model, other) for model in models for other in others)
+    """Whether an evaluated model belongs beside these runs of one pair.
+
+    By content: another teacher may have the same name and size. What is told of no model, as the truth,
+    belongs everywhere. A student before training that none of these runs began with, of another seed
+    for example, belongs to its own teacher's.
+    """
+    if card.student is None and card.teacher is None:
+        return True
+    cards = [run.summary.run for run in runs]
+    teachers = {c.teacher.fingerprint for c in cards if c.teacher}
+    students = {c.student.fingerprint for c in cards if c.student}
+    teacher, model = card.teacher, card.student
+    taught = teacher is not None and teacher.fingerprint in teachers
+    if model is None:
+        return taught
+    alike = {(c.student.name, c.student.parameters) for c in cards if c.student}
+    if taught and (model.name, model.parameters) in alike:
+        return True
+    return model.fingerprint in teachers | students or any(_began(run, model) for run in runs)
 
 
-def _same(a: ModelRef, b: ModelRef | None) -> bool:
-    return b is not None and (
-        a.fingerprint == b.fingerprint or (a.name, a.parameters) == (b.name, b.parameters)
-    )
+def _began(run: Run, model: ModelRef) -> bool:
+    """Whether a run says that its student was this model once: as it was found, or after its SFT."""
+    try:
+        prepared, known = run.folder.prepare.find(), run.folder.identity.find()
+    except InputError:  # damaged: it says nothing
+        return False
+    init = prepared.init if prepared else None
+    base = known.parts.get("contents", {}).get("student") if known else None
+    return base == model_id(model) or (init is not None and init.fingerprint == model.fingerprint)
 
 
 def _rows(runs: Sequence[Run]) -> list[GroupedRow]:

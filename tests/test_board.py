@@ -423,6 +423,23 @@ def test_each_pair_and_suite_has_its_table(make: Make, board_of: Callable[..., B
     ]
 
 
+def test_the_teacher_of_another_comparison_has_a_table_of_its_own(
+    make: Make, board_of: Callable[..., Board]
+) -> None:
+    weak = TEACHER.model_copy(update={"fingerprint": "weak"})  # with the same name and size
+    start = STUDENT.model_copy(update={"fingerprint": "start"})
+    make("a")
+    reference(make, "truth", 90, teacher=None, student=None)
+    reference(make, "teacher", 20, teacher=None, student=weak)
+    reference(make, "teacher", 60, teacher=None, student=TEACHER)
+    reference(make, "sft-init", 5, teacher=TEACHER, student=start)
+    reference(make, "sft-init", 6, teacher=weak, student=start)
+    other, table = board_of().tables
+    assert [row.label for row in table.rows] == ["truth", "teacher", "sft-init", "a"]
+    assert [row.label for row in other.rows] == ["teacher", "sft-init"]
+    assert cell(table, "teacher").mean > 50  # type: ignore[attr-defined]
+
+
 def test_runs_that_were_only_trained_are_one_line_and_no_rows(make: Make, runs: Path) -> None:
     make("a")
     for trial in (1, 2):

@@ -37,7 +37,7 @@ def leaderboard(
 def load_run(run: Path | str, *, runs_dir: Path | str = RUNS) -> Made:
     """A run that was made before: its table, student, samples and report.
 
-    Its table has the reference rows of its suite beside it; `leaderboard` of its folder of runs shows
+    Its table has the models that it is compared with beside it; `leaderboard` of its folder of runs shows
     other methods too.
 
     Args:
@@ -47,11 +47,16 @@ def load_run(run: Path | str, *, runs_dir: Path | str = RUNS) -> Made:
     Raises:
         InputError: none, or several.
     """
-    from kdbench.harness.files.run_folder import runs_in
+    from pydantic import ValidationError
+
+    from kdbench.harness.config import RunConfig
+    from kdbench.harness.references import references_of
 
     found = named_run(str(run), Path(runs_dir))
-    summary = found.summary.find()
-    beside = [each for each in runs_in(found.path.parent) if each.summary.exists()]
-    cards = [(each.path, each.summary.read().run) for each in beside]
-    mine = summary.run.suite if summary else None
-    return Made(found.path, tuple(p for p, c in cards if (c.kind, c.suite) == ("eval", mine)))
+    stored = found.config.find()
+    try:
+        config = RunConfig.model_validate(stored.tree()) if stored else None
+    except ValidationError:  # of another kdbench, which compared it by rules of its own
+        config = None
+    beside = references_of(found, config).values() if config else ()
+    return Made(found.path, tuple(each.path for each in beside if each.summary.exists()))

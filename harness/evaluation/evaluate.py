@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
-from kdbench.harness.evaluation.files import task_rows
+from kdbench.harness.evaluation.facts import model_facts
+from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.scoring import described, score, scored_as
@@ -132,7 +133,7 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
     limit, of_user = config.tasks.limit, asked.kind == "file"
     edition = "file" if of_user else config.tasks.edition
     return prepared(
-        task_rows(asked.place, config).examples[:limit]
+        asked_rows(asked.place, config)
         if of_user
         else task_examples(asked.name, edition, limit=limit, data_dir=data_dir),
         task=asked.name,
@@ -165,23 +166,6 @@ def _evaluation_record(
         **{name: getattr(task, name) for name in asked},
         **model_facts(config, card),
     )
-
-
-def model_facts(config: RunConfig, card: ModelRef | None) -> dict[str, Any]:
-    """The part of an evaluation's record that is alike for all tasks of a model."""
-    generate, data = config.generate, config.data
-    return {
-        "template_date": data.template_date,
-        "template_arguments": data.template_arguments,
-        "begin_token": data.begin_token,
-        "model": card.fingerprint if card else "truth",
-        "tokenizer": card.tokenizer if card else "truth",
-        "dtype": config.answer_precision,
-        "limit": config.tasks.limit,
-        "engine": generate.engine if card else "own",
-        "batch_size": generate.batch_size,
-        "chunk": generate.chunk,
-    }
 
 
 # -- evaluating -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A user's rows as a task: read by the same rules as training data, each question once."""
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.data.examples import Example
 from kdbench.harness.data.understood import Reading, Understood, understand
 from kdbench.harness.errors import InputError
 
@@ -22,3 +23,8 @@ def task_rows(place: str, config: RunConfig) -> Understood:
             f"{place} holds plain text, which asks nothing; a task needs questions and reference answers"
         )
     return found
+
+
+def asked_rows(place: str, config: RunConfig) -> list[Example]:
+    """Those of `task_rows` that are asked: all, or the first that the limit allows."""
+    return task_rows(place, config).examples[: config.tasks.limit]

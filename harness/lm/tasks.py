@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import MetricCard
+from kdbench.harness.lm.version import scorer
 from kdbench.harness.metrics import METRICS
 
-SCORED_BY = f"lm-eval {version('lm_eval')}, 2"
-"""Version of scores that lm-eval makes, and of what is made of them here."""
+SCORED_BY = scorer()
 
 
 def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:

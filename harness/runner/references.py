@@ -1,8 +1,8 @@
 """Evaluations of models in run folders: of a trained student, and of the reference rows that runs share."""
 
 from functools import partial
-from pathlib import Path
 
+from kdbench.harness import references
 from kdbench.harness.endpoints import place_of
 from kdbench.harness.evaluation.evaluate import (
     Answering,
@@ -13,17 +13,16 @@ from kdbench.harness.evaluation.evaluate import (
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.identity import identity
+from kdbench.harness.references import TEACHER, TRUTH, UNTRAINED, reference_labels
 from kdbench.harness.runner import summary
-from kdbench.harness.runner.models import Located, world_model
+from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.prepare import WAIT, Prepared, init_student, tuned_teacher
 from kdbench.harness.runner.probing import Prober, room
 from kdbench.harness.runner.together import answering_together, spread_model
 from kdbench.harness.session import Session
 from kdbench.trainers.models import load_tokenizer
 
-INIT = "sft-init"
-"""What tables call the student that methods start from."""
+INIT = references.INIT
 
 
 def evaluate_into(
@@ -76,21 +75,16 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
     config = session.config
     teacher = tuned_teacher(session, prepared)
     away = place_of(teacher.ref) is not None
-    rows: list[tuple[str, Located | None]] = []
-    if config.tasks.edition != "full":
-        rows.append(("truth", None))
     if away:
         session.progress.say(
             f"note: teacher {teacher.card.name} is behind an endpoint and answers no tasks here, so no row "
             "of the table is its; kdbench eval --outputs takes answers of other systems"
         )
-    else:
-        rows.append(("teacher", teacher))
-    random = Path(config.pair.student).suffix == ".json" or world_model(config.pair.student)
-    if not random:  # there is nothing to see in the answers of random weights
-        rows.append(("student-untrained", prepared.base))
-    if config.init_sft is not None:
-        rows.append((INIT, init_student(session, prepared)))
+    models: dict[str, Located | None] = {TRUTH: None, TEACHER: teacher, UNTRAINED: prepared.base}
+    rows = [
+        (label, init_student(session, prepared) if label == INIT else models[label])
+        for label in reference_labels(config)
+    ]
     return [
         evaluate_model(
             session,
@@ -104,14 +98,11 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
     ]
 
 
-def reference_id(session: Session, model: Located | None) -> str:
-    """Id of a model's evaluations in the session's suite; None for the truth."""
-    return identity({"model": model.id if model else "truth", "suite": session.config.suite})[:12]
-
-
 def reference_folder(session: Session, label: str, model: Located | None) -> RunFolder:
-    """Where they are kept; it need not be there."""
-    return RunFolder(session.request.runs_dir / f"eval-{label}-{reference_id(session, model)}")
+    """Where evaluations of a model (None: the truth) in the session's suite are; it need not be there."""
+    return references.reference_folder(
+        session.request.runs_dir, label, model.id if model else TRUTH, session.config.suite
+    )
 
 
 def evaluate_model(
@@ -136,7 +127,7 @@ def evaluate_model(
     run = reference_folder(session, label, model)
     make_folder(run.path)
     card = RunCard(
-        id=reference_id(session, model),
+        id=run.id,
         kind="eval",
         method=label,
         suite=session.config.suite,

@@ -10,6 +10,7 @@ from kdbench.harness.files.folders import board_cache
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.store import write_text
 from kdbench.harness.printing import visible_json
+from kdbench.harness.references import references_of
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, PlannedCell
@@ -39,7 +40,7 @@ def make_results(
         return Results(Document("", [Section("", [nothing])]), {"table": None})
     config = plan.cells[0].cell.config  # rows differ in their training only
     if study.base is None:
-        return _board(finished, config, place, out)
+        return _board([*references(plan.cells), *finished], config, out)
     from kdbench.reports.figures import save
     from kdbench.reports.figures.ablation import differences
 
@@ -59,6 +60,17 @@ def _finished(cells: Sequence[PlannedCell]) -> list[Path]:
     """Folders of the runs that are done, each once."""
     runs = [planned.state.run for planned in cells if planned.state.done]
     return list(dict.fromkeys(run.path for run in runs if run))
+
+
+def references(cells: Sequence[PlannedCell]) -> list[Path]:
+    """Evaluated models that the runs that are done are compared with, each once.
+
+    Rows of other comparisons in the same folder of runs stay away.
+    """
+    done = [(planned.state.run, planned.cell.config) for planned in cells if planned.state.done]
+    found = [references_of(run, config).values() for run, config in done if run]
+    folders = [folder for each in found for folder in each if folder.summary.exists()]
+    return sorted({folder.path for folder in folders})
 
 
 def _table(
@@ -89,16 +101,11 @@ def _table(
     )
 
 
-def _board(folders: list[Path], config: RunConfig, place: Place, out: Path) -> Results:
-    """The runs and the reference rows of their suite, in every format, below ``out/board``."""
+def _board(paths: list[Path], config: RunConfig, out: Path) -> Results:
+    """The runs and their reference rows, in every format, below ``out/board``."""
     from kdbench.reports.board import build, leaderboard_folder
-    from kdbench.reports.runs import finished_runs
 
-    cards = {run.folder.path: run.summary.run for run in finished_runs([place.runs_dir])[0]}
-    references = [
-        path for path, card in cards.items() if card.kind == "eval" and card.suite == config.suite
-    ]
-    paths, tasks = [*references, *folders], [task.name for task in tasks_of(config.tasks)]
+    tasks = [task.name for task in tasks_of(config.tasks)]
     leaderboard_folder(paths, out / "board", tasks=tasks, cache=board_cache())
     board = build(paths, tasks=tasks, cache=board_cache()).board
     return Results(board_document(board, headline=True), {"table": board.model_dump(mode="json")})

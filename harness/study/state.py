@@ -1,17 +1,22 @@
 """How far a run is, judged by our own markers only: no scheduler's word counts."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kdbench.harness.config import RunConfig, unstated
 from kdbench.harness.contents import Circumstances, Identified, recall
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import tasks_of
-from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
+from kdbench.harness.evaluation.names import Asked, tasks_of
+from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.references import TRUTH, references_of
+from kdbench.harness.study.answered import asked_now
 from kdbench.harness.study.definition import Cell
 
 How = Literal["to do", "partial", "cached"]
+TEXTS = ("text", "file")
+"""Kinds of tasks whose answers are drawn from prompts of ours or a user's."""
 
 
 class Place(NamedTuple):
@@ -37,65 +42,85 @@ class State(NamedTuple):
 
 
 def state_of(cell: Cell, place: Place) -> State:
-    """Looks a cell's run up; its id is unknown until a run of the same pair and data was begun."""
+    """Looks a cell's run up; its id is unknown until a run of the same pair and data was begun.
+
+    A run whose own folder is whole still lacks what ``kdbench run`` evaluates after it: reference rows.
+    """
     identity = recall(place.where, cell.config)
     if identity is None:
         return State("to do", None, None)
     run = RunFolder(place.runs_dir / identity.name)
     if not run.config.exists():
         return State("to do", identity, run)
-    missing = tuple(missing_of(run, identity.config))
-    return State("partial" if missing else "cached", identity, run, missing)
+    data_dir = place.where.data_dir
+    missing = missing_of(run, identity.config, data_dir)
+    missing = missing or missing_references(run, identity.config, data_dir)
+    return State("partial" if missing else "cached", identity, run, tuple(missing))
 
 
-def missing_of(run: RunFolder, config: RunConfig) -> list[str]:
+def missing_of(run: RunFolder, config: RunConfig, data_dir: Path | None = None) -> list[str]:
     """What ``kdbench run`` with this configuration would still do in a run folder."""
     try:
         if not run.marked():
             return ["training"]
-        summarised = run.summary.read().scores
-        stored = [e for e in run.evaluations() if e.key in summarised and e.record.exists()]
-        records = [(e, e.record.read()) for e in stored]
+        stored = _stored(run)
+        untold = unstated(run.config.read().tree(), config)
     except InputError:
         return ["summary"]
-    missing = ["how it was tuned"] if unstated(run.config.read().tree(), config) else []
     asked = tasks_of(config.tasks) if config.tasks.names else []
-    texts = [task.name for task in asked if task.kind in ("text", "file")]
-    for way in config.generate.ways:
-        each = config.model_copy(update={"generate": way})
-        found = {e.task: e for e, record in records if _fits(record, each)}
-        first = way is config.generate
-        for task in asked if first else [t for t in asked if t.kind in ("text", "file")]:
-            evaluation = found.get(task.name)
-            if evaluation is None or not evaluation.scored.marked():
-                missing.append(task.name if first else f"{task.name} greedy")
-            elif first and task.name in texts:
-                missing += _unmeasured(evaluation, config, texts)
+    texts = [task.name for task in asked if task.kind in TEXTS]
+    missing = ["how it was tuned"] if untold else []
+    for name, evaluation in _found(stored, asked, config, data_dir):
+        if evaluation is None:
+            missing.append(name)
+        elif name in texts:
+            missing += _unmeasured(evaluation, config, texts)
     return missing
 
 
-def _fits(record: EvaluationRecord, config: RunConfig) -> bool:
-    """Whether an evaluation is the one that a configuration asks for."""
-    generate, tasks = config.generate, config.tasks
-    if record.limit != tasks.limit:
-        return False
-    if record.source == "lm-eval" or record.decoding is None:
-        return True
-    wanted = {
-        "protocol": tasks.protocol,
-        "template": config.task_template,
-        "max_prompt": config.train.max_prompt,
-        "engine": generate.engine,
-        "batch_size": generate.batch_size,
-        "chunk": generate.chunk,
-        "seeds": list(generate.seeds),
-    }
-    drawn = generate.model_dump(include=set(DecodingRecord.model_fields), exclude_none=True)
-    return (
-        record.edition.partition(":")[0] in (tasks.edition, "file")
-        and all(getattr(record, name) == value for name, value in wanted.items())
-        and drawn.items() <= record.decoding.model_dump().items()
-    )
+def missing_references(run: RunFolder, config: RunConfig, data_dir: Path | None) -> list[str]:
+    """Tasks that the models which a finished run is compared with were not asked yet.
+
+    Their probes are not looked at: which of them a model has is known when it is measured.
+    """
+    asked = tasks_of(config.tasks) if config.tasks.names else []
+    try:
+        references = references_of(run, config) if asked else {}
+    except InputError:
+        return ["prepare"]
+    missing = []
+    for label, folder in references.items():
+        try:
+            stored = _stored(folder) if folder.summary.exists() else []
+        except InputError:
+            stored = []
+        mine = [task for task in asked if label != TRUTH or task.kind in TEXTS]
+        found = _found(stored, mine, config, data_dir)
+        missing += [f"{name} of {label}" for name, evaluation in found if evaluation is None]
+    return missing
+
+
+_Stored = list[tuple[Evaluation, EvaluationRecord]]
+
+
+def _stored(run: RunFolder) -> _Stored:
+    """Evaluations that the folder's summary tells of."""
+    summarised = run.summary.read().scores
+    stored = [e for e in run.evaluations() if e.key in summarised and e.record.exists()]
+    return [(evaluation, evaluation.record.read()) for evaluation in stored]
+
+
+def _found(
+    stored: _Stored, asked: Sequence[Asked], config: RunConfig, data_dir: Path | None
+) -> Iterator[tuple[str, Evaluation | None]]:
+    """Each task, in each way of answering, and its evaluation if there is one as things are now."""
+    for way in config.generate.ways:
+        each = config.model_copy(update={"generate": way})
+        first = way is config.generate
+        for task in asked:
+            if first or task.kind in TEXTS:
+                fit = (e for e, record in stored if asked_now(e, record, task, each, data_dir))
+                yield task.name if first else f"{task.name} greedy", next(fit, None)
 
 
 def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> list[str]:

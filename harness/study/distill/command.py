@@ -10,9 +10,7 @@ import yaml
 from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import CellFailed
 from kdbench.harness.files.folders import cache_folder
-from kdbench.harness.files.run_folder import runs_in
 from kdbench.harness.files.store import make_folder, write_text
-from kdbench.harness.own.settings import OWN
 from kdbench.harness.study.command import make_missing
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.distill.outcome import Outcome, outcome, outcome_document
@@ -27,7 +25,7 @@ from kdbench.harness.study.distill.preparation import (
 from kdbench.harness.study.distill.telling import understanding
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import make_cells, make_plan
-from kdbench.harness.study.results import make_results
+from kdbench.harness.study.results import make_results, references
 from kdbench.harness.study.state import Place
 from kdbench.reports.board import FILES
 from kdbench.reports.text.terminal import Terminal, show
@@ -81,7 +79,7 @@ def distill_command(request: DistillRequest, *, dry_run: bool) -> Distilled | No
     finished = [p.state.run.path for p in plan.cells if p.state.done and p.state.run]
     if not finished:
         raise CellFailed(f"no method could be trained: {_said(failures)}")
-    folders, task = [*_references(making.runs_dir), *dict.fromkeys(finished)], task_name(request)
+    folders, task = [*references(plan.cells), *dict.fromkeys(finished)], task_name(request)
     found = Distilled(outcome(folders, task), failures, folders, task, page_of(request.out))
     if request.talkative:
         show(outcome_document(found.outcome), most=WIDTH)
@@ -100,13 +98,6 @@ def write_study(request: DistillRequest, prepared: Prepared) -> Study:
     keep_chosen(request, prepared)
     methods = tuple(name for name, _ in prepared.methods)
     return Study(title="Distillation", suite=str(suite), seeds=request.seeds, methods=methods)
-
-
-def _references(runs_dir: Path) -> list[Path]:
-    """Evaluated models of the folder: the rows that methods are compared with."""
-    found = [run for run in runs_in(runs_dir) if run.summary.exists()]
-    cards = [(run.path, run.summary.read().run) for run in found]
-    return [path for path, card in cards if card.kind == "eval" and card.suite == OWN]
 
 
 def _said(failures: list[Failure]) -> str:
