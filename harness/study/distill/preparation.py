@@ -1,7 +1,6 @@
 """What ``distill`` understood of a request, and what it will do: everything before the first training."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from kdbench.harness.study.distill.budget import (
     speed_of,
     tokens_of,
 )
+from kdbench.harness.study.distill.split import split_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -276,24 +276,4 @@ def write_split(request: DistillRequest, prepared: Prepared) -> None:
     if prepared.tests is not None:
         return
     for split, examples in (("train", prepared.train), ("test", prepared.test)):
-        rows = [json.dumps(_row(group), ensure_ascii=False) + "\n" for group in _grouped(examples)]
-        write_text(split_file(request, split), "".join(rows))
-
-
-def _grouped(examples: Sequence[Example]) -> list[Example]:
-    """The last answer of each row: it has all that was said before."""
-    return list({example.doc_id: example for example in examples}.values())
-
-
-def _row(example: Example) -> dict[str, Any]:
-    answers = list(example.references)
-    answer = answers if len(answers) > 1 else answers[0]
-    if example.turns:
-        said = [*example.turns, ("user", "\n\n".join(filter(None, example.question)))]
-        messages = [
-            {"role": role, "content": text} for role, text in (*said, ("assistant", answers[0]))
-        ]
-        return {"messages": messages}
-    if not example.instruction:
-        return {"prompt": example.prompt, "output": answer}
-    return {"instruction": example.instruction, "input": example.input, "output": answer}
+        write_text(split_file(request, split), split_text(examples))
