@@ -270,10 +270,8 @@ class RunConfig(Section):
     @property
     def tuned(self) -> str:
         """How the method's settings were found, as rows say it."""
-        if self.regime == "paper":
-            return "paper"
         if self.tuning is None or self.tuning.by == "hand":
-            return "default"
+            return "paper" if self.regime == "paper" else "default"
         trials = self.tuning.trials
         return f"tuned ({trials} trial{'' if trials == 1 else 's'})"
 

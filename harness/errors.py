@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LISTED = 20
 """Names that a sentence lists at most."""
+DIVERGED = "training diverged"
+"""How the sentence of a training begins that ended because its numbers left the finite ones."""
 
 
 class KdbenchError(Exception):

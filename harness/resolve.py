@@ -115,7 +115,7 @@ def resolve(
     check_method_name(method)
     load_suite(suite)  # what is wrong with it is said before the method is imported
     found = find_method(method)
-    layers, own = _layers(suite, found.name, _changes(assignments, flags or {}))
+    layers, own = _layers(suite, found.name, changes_of(assignments, flags or {}))
     options = _method_config(found, own)
     layers["method"] = {
         "name": found.name,
@@ -144,7 +144,7 @@ def outline(
     check_method_name(method)
     if method.endswith(".py"):
         raise InputError(f"a method in a file cannot be outlined, got {method!r}; name one of ours")
-    layers, own = _layers(suite, method, _changes(assignments, flags or {}))
+    layers, own = _layers(suite, method, changes_of(assignments, flags or {}))
     layers["method"] = {"name": method, "options": own}
     return _settled(layers, suite)
 
@@ -203,7 +203,7 @@ def overlay(
     Raises:
         InputError: an unknown key, a value that does not fit, or a key outside ``sections``.
     """
-    above = _changes(assignments, flags)
+    above = changes_of(assignments, flags)
     for section in above:
         if section not in sections:
             raise InputError(
@@ -227,7 +227,7 @@ def _from_anywhere(task: str) -> str:
     return f"{file[0]}={from_anywhere(file[1])}" if file else task
 
 
-def _changes(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
+def changes_of(assignments: Sequence[str], flags: Mapping[str, Any]) -> Tree:
     """The layer above the suite: ``--set`` in order, then flags."""
     changes = [assignment(text) for text in assignments]
     changes += [(key, value, key) for key, value in flags.items() if value is not None]

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from types import SimpleNamespace
+from typing import Annotated, Any, NamedTuple
 
+import fakes
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -23,6 +25,8 @@ from kdbench.harness.files.store import append_rows, write_json
 from kdbench.harness.foreign import foreign
 from kdbench.harness.progress import Progress, duration
 from kdbench.harness.resolve import resolve, training_changes
+from kdbench.harness.runner import commands
+from kdbench.harness.runner.models import Located
 from kdbench.harness.verbs import conform, options
 from kdbench.harness.verbs.shorthand import expanded
 
@@ -127,6 +131,19 @@ def test_short_names_are_settings() -> None:
     assert training_changes(expanded(short)) == ("train.batch_size=8", "train.lr=1e-4")
     assert expanded(["tune", "--seed", "1"]) == ["tune", "--seeds", "1"]
     assert expanded(["eval", "--batch-size", "2"]) == ["eval", "--set", "generate.batch_size=2"]
+
+
+def test_a_row_says_what_short_names_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "locate", lambda *_: Located("there", fakes.INIT))
+    run = SimpleNamespace(id="0" * 12, training=SimpleNamespace(student="there"))
+    prepared: Any = SimpleNamespace(run=run, settings="s")
+    config = resolve(suite="mini-test", method="fkd")
+    typed = ("kdbench", "run", "--method", "fkd", "--lr", "1e-4", "--epochs=3", "--seed", "2")
+    session: Any = SimpleNamespace(config=config, request=SimpleNamespace(argv=typed))
+    card = commands.run_card(session, prepared, fakes.TEACHER, {})
+    assert card.changes == ["train.epochs=3", "train.lr=1e-4"]
+    session.request.argv = ()  # of a call that names no command line
+    assert commands.run_card(session, prepared, fakes.TEACHER, {}).changes == []
 
 
 @pytest.mark.parametrize(

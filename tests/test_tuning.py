@@ -1,10 +1,20 @@
 """Trials are equal and the same everywhere; the best on the development set wins."""
 
-import pytest
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
+import yaml
+
+from kdbench.harness.config import TuningConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
-from kdbench.harness.study import tuning
+from kdbench.harness.study import tune, tuning
+from kdbench.harness.study.command import StudyRequest
+from kdbench.harness.study.definition import Study
+from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.tune import trials_and_share
 from kdbench.harness.study.tuning import Trial, Tried
 from kdbench.reports.documents.tuning import TrialRow, tuning_document
@@ -123,3 +133,122 @@ def test_a_search_speaks_for_the_settings_and_the_pair_it_was_made_for(
     settings: list[str], flags: dict[str, object], label: str
 ) -> None:
     assert resolve(suite="mini", method="seqkd", assignments=settings, flags=flags).tuned == label
+
+
+Scores = dict[str, float | str]
+"""Label of a trial, or of a final -> its score, or why it has none."""
+
+
+class Searched(NamedTuple):
+    """What a search left: its exit code, the winners it wrote, and what it trained under every seed."""
+
+    code: int
+    winners: dict[str, Any] | None
+    final: Study | None
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Searched]:
+    """Runs ``tune`` of sft and fkd, four trials each, where trials have the scores that are given."""
+
+    def run(scores: Scores, *, keep_going: bool = True) -> Searched:
+        made: list[Study] = []
+
+        def missing(making: StudyRequest, plan: Study, place: object, out: Path) -> list[Failure]:
+            made.append(plan)
+            said = {row.label: scores.get(row.label, 0.5) for row in plan.rows}
+            return [Failure(label, s, out) for label, s in said.items() if isinstance(s, str)]
+
+        def scored(
+            trials: Sequence[Trial], plan: Study, metric: str, failures: Sequence[Failure]
+        ) -> list[Tried]:
+            found = [scores.get(row.label, 0.5) for row in plan.rows]
+            pairs = zip(trials, found, strict=True)
+            return [Tried(t, None, s) if isinstance(s, str) else Tried(t, s) for t, s in pairs]
+
+        monkeypatch.setattr(tune, "make_cells", lambda study, *_: study)
+        monkeypatch.setattr(tune, "make_plan", lambda study, *_: study)
+        monkeypatch.setattr(tune, "make_missing", missing)
+        monkeypatch.setattr(tune, "_scores", scored)
+        monkeypatch.setattr(tune, "make_results", lambda *_: None)
+        monkeypatch.setattr(tune, "show_results", lambda *_: None)
+        making = StudyRequest(
+            name="",
+            changes={},
+            settings=(),
+            runs_dir=tmp_path / "runs",
+            data_dir=None,
+            device="cpu",
+            accept_drift=False,
+            executor="local",
+            jobs=None,
+            keep_going=keep_going,
+            out=tmp_path,
+            json_output=False,
+            quiet=True,
+        )
+        request = tune.TuneRequest(
+            making=making,
+            methods=("sft", "fkd"),
+            suite="mini-test",
+            trials=4,
+            share=0.25,
+            seeds=(10,),
+        )
+        code = tune.tune_command(request, dry_run=False)
+        file = tmp_path / "winners.yaml"
+        winners = yaml.safe_load(file.read_text())["methods"] if file.is_file() else None
+        return Searched(code, winners, made[-1] if made[-1].title.startswith("Tuned") else None)
+
+    return run
+
+
+def test_a_winner_counts_the_trials_that_were_judged(search: Callable[..., Searched]) -> None:
+    failed: Scores = {
+        "sft trial 2": "no room on the device",
+        "sft trial 3": "training diverged at step 3: loss nan; lower train.lr (now 1)",
+    }
+    code, winners, final = search({**failed, "sft trial 4": 0.9, "fkd trial 2": 0.9})
+    assert code == 1 and winners is not None and final is not None
+    assert winners["sft"]["tuning"]["trials"] == 3 and winners["fkd"]["tuning"]["trials"] == 4
+    assert [won["tuning"]["finalists"] for won in winners.values()] == [2, 2]
+    assert final.title == "Tuned with 3–4 trials a method"
+    assert ["tuning.trials=3" in row.set for row in final.rows] == [True, False]
+    assert "tuning.trials=4" in final.rows[1].set
+
+
+def test_finals_are_said_only_of_what_met_the_suites_settings(
+    search: Callable[..., Searched],
+) -> None:
+    lost = "fkd trial 2 at the whole budget"
+    own: Scores = {"sft trial 1": "no room on the device", "fkd trial 2": 0.9, lost: "no room"}
+    _, winners, _ = search(own)
+    assert winners is not None
+    assert all("finalists" not in won["tuning"] for won in winners.values())
+
+
+def test_a_method_without_a_judged_trial_has_no_winner(search: Callable[..., Searched]) -> None:
+    none: Scores = {f"sft trial {i}": "no room on the device" for i in range(1, 5)}
+    code, winners, final = search(none)
+    assert code == 1 and winners is not None and list(winners) == ["fkd"]
+    assert final is not None and [row.method for row in final.rows] == ["fkd"]
+
+
+def test_a_search_that_stopped_leaves_the_winners_of_another(
+    search: Callable[..., Searched], tmp_path: Path
+) -> None:
+    _, whole, _ = search({"sft trial 2": 0.9})
+    for place in ("fkd trial 3", "sft trial 2 at the whole budget"):
+        stopped = search({"sft trial 2": 0.9, place: "no room"}, keep_going=False)
+        assert stopped.code == 1 and stopped.winners == whole and stopped.final is None
+    rows = json.loads((tmp_path / "trials.json").read_text())["trials"]
+    assert not any(row["won"] for row in rows)
+
+
+def test_a_search_is_named_in_suites_of_papers_too() -> None:
+    config = make("sft", "regime=paper")
+    assert config.model_copy(update={"tuning": None}).tuned == "paper"
+    by_hand = TuningConfig(trials=3)
+    assert config.model_copy(update={"tuning": by_hand}).tuned == "paper"
+    searched = TuningConfig(trials=3, by="search", share=0.25)
+    assert config.model_copy(update={"tuning": searched}).tuned == "tuned (3 trials)"

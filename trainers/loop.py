@@ -28,7 +28,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 from transformers import PreTrainedTokenizerBase
 
-from kdbench.harness.errors import CellFailed, InputError
+from kdbench.harness.errors import DIVERGED, CellFailed, InputError
 from kdbench.harness.files.records import TrainRow
 from kdbench.harness.files.store import append_rows, keep_rows, read_records
 from kdbench.trainers.batching import Layout, Piece, Stream, pieces
@@ -326,4 +326,4 @@ def refuse_divergence(step: int, found: dict[str, float], lr: float) -> None:
     """
     if not all(map(math.isfinite, found.values())):
         values = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        raise CellFailed(f"training diverged at step {step}: {values}; lower train.lr (now {lr:g})")
+        raise CellFailed(f"{DIVERGED} at step {step}: {values}; lower train.lr (now {lr:g})")

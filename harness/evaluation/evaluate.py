@@ -271,8 +271,9 @@ def generate_and_score(
         evaluation.record.write(record)
     settle(evaluation.generated)
     tokenizer = rouge_tokenizer(session, task)
-    if not evaluation.scored_by(scored_as(record, tokenizer), session.progress.say):
-        score(evaluation, record.place or None, tokenizer)
+    files = record.place or None
+    if not evaluation.scored_by(scored_as(record, tokenizer, files), session.progress.say):
+        score(evaluation, files, tokenizer)
 
 
 def rouge_tokenizer(session: Session, task: PreparedTask) -> Tokenizer:

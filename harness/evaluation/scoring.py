@@ -4,6 +4,7 @@ from kdbench.harness import metrics
 from kdbench.harness.evaluation import corpus
 from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.evaluation.many import score_stored
+from kdbench.harness.evaluation.names import include_folders
 from kdbench.harness.evaluation.texts import Told
 from kdbench.harness.files.records import EvaluationRecord, EvaluationScores, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
@@ -14,12 +15,17 @@ from kdbench.tasks.scoring import scorer_of
 from kdbench.tasks.words import Tokenizer
 
 
-def scored_as(record: EvaluationRecord, tokenizer: Tokenizer = "rouge") -> str:
-    """What would score samples of this evaluation now; stored scores of another are made again."""
-    if record.source == "lm-eval":
-        from kdbench.harness.lm.tasks import SCORED_BY
+def scored_as(
+    record: EvaluationRecord, tokenizer: Tokenizer = "rouge", task_files: str | None = None
+) -> str:
+    """What would score samples of this evaluation now; stored scores of another are made again.
 
-        return SCORED_BY
+    ``task_files`` as of `score`: the folder that the command line names.
+    """
+    if record.source == "lm-eval":
+        from kdbench.harness.lm.tasks import scored_by
+
+        return scored_by(record.task, include_folders(task_files))
     more = corpus.scored_by() if source_of(record) == "file" else ""
     return scorer_of(tokenizer) + more + metrics.versions_of_others()
 
@@ -73,7 +79,7 @@ def score(
             info |= more
         if record.source == "outside":
             scored = list(map(_of_outside, scored))
-    evaluation.keep_scores(scored, info | {"scorer": scored_as(record, tokenizer)})
+    evaluation.keep_scores(scored, info | {"scorer": scored_as(record, tokenizer, task_files)})
     return told
 
 

@@ -186,7 +186,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
     that is the template of tasks, else as they are.
     """
     from kdbench.harness.lm.likelihoods import evaluate_stock
-    from kdbench.harness.lm.tasks import SCORED_BY, metric_cards, stock_identity
+    from kdbench.harness.lm.tasks import metric_cards, scored_by, stock_identity
 
     folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
     chat = config.task_template == "chat"
@@ -220,7 +220,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
         seeds=[SEED],
         **facts,
     )
-    return Reading(record, SCORED_BY, measure)
+    return Reading(record, scored_by(name, folders), measure)
 
 
 # -- what lm-eval found -------------------------------------------------------------------------

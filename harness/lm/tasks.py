@@ -19,11 +19,29 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.names import names_below
 from kdbench.harness.files.records import MetricCard
 from kdbench.harness.lm.version import scorer
 from kdbench.harness.metrics import METRICS
+from kdbench.harness.provenance import tree_sha256
 
 SCORED_BY = scorer()
+
+
+def scored_by(name: str, folders: Iterable[Path]) -> str:
+    """What would score a task now: `SCORED_BY`, and the files of a task that a folder brings.
+
+    Its code and settings decide the scores as much as lm-eval does, and are edited where they lie.
+    """
+    files = files_sha256(name, folders)
+    return f"{SCORED_BY}, files {files[:12]}" if files else SCORED_BY
+
+
+def files_sha256(name: str, folders: Iterable[Path]) -> str:
+    """sha256 of the Python and YAML files of the folders that bring a task; empty for lm-eval's own."""
+    found = [Path(folder) for folder in folders if name in names_below(Path(folder))]
+    places = {str(place): folder for place, folder in enumerate(found)}  # wherever they lie
+    return tree_sha256(places) if places else ""
 
 
 def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:
@@ -40,12 +58,15 @@ def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:
 def stock_identity(
     name: str, *, include_paths: Iterable[Path | str] = (), limit: int | None = None
 ) -> str:
-    """sha256 of what a stock task asks: its configuration and documents, of all its subtasks.
+    """sha256 of what a stock task asks: its configuration and documents, of all its subtasks, and its files
+    where a folder brings it, for functions are in its configuration by name only.
 
     Raises:
         InputError: the task cannot be loaded.
     """
-    digest = hashlib.sha256()
+    include_paths = [Path(path) for path in include_paths]
+    # nothing for lm-eval's own
+    digest = hashlib.sha256(files_sha256(name, include_paths).encode())
     with undisturbed():
         for task in leaves(name, include_paths):
             # functions by their names: their addresses change with the process

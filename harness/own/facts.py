@@ -29,13 +29,21 @@ class Sized(NamedTuple):
     context: int | None
 
 
-def measure(teacher: str, student: str, examples: Sequence[Example], *, device: str) -> Facts:
+def measure(
+    teacher: str,
+    student: str,
+    examples: Sequence[Example],
+    *,
+    tests: Sequence[Example] = (),
+    device: str,
+) -> Facts:
     """The facts of a pair and its training rows.
 
     Args:
         teacher: hub id, folder or .gguf file.
         student: the same, ``prune:N`` or a model's config.json.
         examples: of training.
+        tests: rows to judge by; their prompts have to fit, too.
         device: cpu or cuda.
 
     Raises:
@@ -56,6 +64,9 @@ def measure(teacher: str, student: str, examples: Sequence[Example], *, device: 
     chat = bool(getattr(tokenizer, "chat_template", None))
     template = template_of(chat=chat, turns=turns)
     prompts, answers = _lengths(examples, tokenizer, template)
+    if tests:
+        asked, _ = _lengths(tests, tokenizer, template)
+        prompts = Lengths(prompts.mean, *map(max, prompts[1:], asked[1:]))
     contexts = [each for each in (big.context, small.context) if each]
     return Facts(
         teacher=big.parameters,
@@ -134,7 +145,7 @@ def _lengths(
     some = examples[::every]
     prompts = [render(example, form, tokenizer) for example in some]
     asked = encode(tokenizer, prompts, opening(tokenizer, form))
-    answered = encode(tokenizer, [example.references[0] for example in some])
+    answered = encode(tokenizer, ["".join(example.references[:1]) for example in some])
     return _of([len(ids) for ids in asked]), _of([len(ids) + 1 for ids in answered])
 
 

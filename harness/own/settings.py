@@ -9,8 +9,8 @@ No setting of the generated world is among them.
   out has to heal: twice that. Methods that train on the student's samples get half of it, policy
   gradients a tenth (the ratios of suites smollm2 and mini).
 * **Batch.** About 64 steps a pass: rows / 64 as a power of two, from 8 to 64.
-* **Lengths.** What 99% of the data's prompts and answers need, in steps of 32 tokens, within the context of
-  both models.
+* **Lengths.** What 99% of the data's prompts and answers need, and of the test rows' prompts where there are
+  some, in steps of 32 tokens, within the context of both models.
 * **Budget.** 3 passes over up to 20,000 rows, 2 up to 100,000, then 1, said in trained response tokens, so
   that all methods have the same. All start from one short fine-tuning, a pass over at most 20,000 rows.
 """
@@ -63,7 +63,8 @@ class Facts:
         turns: whether rows say more than one question, so that only a chat template can write them.
         one_tokenizer: whether the two share it.
         rows: of training.
-        prompts: their lengths in the student's tokens; ``answers`` likewise.
+        prompts: their lengths in the student's tokens, what most have those of test rows too; ``answers`` of
+            training alone.
         device: cpu or cuda.
     """
 

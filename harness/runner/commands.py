@@ -50,6 +50,7 @@ from kdbench.harness.runner.storing import Models, filled, readable
 from kdbench.harness.runner.tracking import check_trackers, open_tracking
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
+from kdbench.harness.verbs.shorthand import expanded
 from kdbench.trainers.store.settings import mark
 
 
@@ -209,6 +210,7 @@ def run_card(
     config = session.config
     method = recorded_method(config.method.name, config.method.fingerprint).method
     student = locate(config.pair.student, str(prepared.run.training.student))
+    typed = expanded(session.request.argv[1:])  # --lr and its like are settings too
     return RunCard(
         id=prepared.run.id,
         kind="run",
@@ -221,7 +223,7 @@ def run_card(
         training_seed=config.train.seed,
         division="closed" if config.regime == "matched" else "open",
         settings=prepared.settings,
-        changes=[*training_changes(session.request.argv), *mark(config.teacher.store)],
+        changes=[*training_changes(typed), *mark(config.teacher.store)],
         tuning=config.tuned,
         selection=info.get("selection", ""),
         trained_parameters=info.get("trained_parameters", 0),

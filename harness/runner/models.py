@@ -275,6 +275,18 @@ def shared_tokenizer(
     return tokenizer, found.shared
 
 
+def writes_alike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers write a row in the same tokens, its chat format, begin and end too.
+
+    Their files may differ all the same: a pruned student's are its teacher's, written anew.
+    """
+    if compare(one, other).said:
+        return False
+    formats = [(each.bos_token_id, each.chat_template) for each in (one, other)]
+    probe = "a probe"
+    return formats[0] == formats[1] and one.encode(probe) == other.encode(probe)
+
+
 def _check_known(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, found: Comparison, teacher: Located
 ) -> None:

@@ -1,7 +1,8 @@
 """The first stage: everything a run needs is found, checked and identified before it is begun."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,7 @@ from kdbench.harness.runner.models import (
     same_world,
     shared_tokenizer,
     world_model,
+    writes_alike,
 )
 from kdbench.harness.runner.preflight import check_model, check_pair, say_fit
 from kdbench.harness.runner.probing import room
@@ -49,7 +51,7 @@ from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
-from kdbench.trainers.models import initialise, load_model, moved
+from kdbench.trainers.models import initialise, load_model, load_tokenizer, moved
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
@@ -260,10 +262,17 @@ def _sft() -> Any:
 
 
 def tuned_teacher(session: Session, prepared: Prepared) -> Located:
-    """The teacher as it teaches: fine-tuned on the training set if the suite says so."""
-    training = session.config.teacher_sft
-    rows, tokenizer = prepared.rows, prepared.tokenizer
-    return _shared_sft(session, "teacher", training, prepared.teacher, rows, tokenizer)
+    """The teacher as it teaches: fine-tuned on the training set if the suite says so.
+
+    Its rows are in tokens of the student's tokenizer, whose chat template and end it learns: one that
+    writes rows otherwise than its own is in its id, so that no student gets another one's teacher.
+    """
+    training, start = session.config.teacher_sft, prepared.teacher
+    rows, tokenizer, used = prepared.rows, prepared.tokenizer, prepared.base.card.tokenizer
+    more = {}
+    if training is not None and used != start.card.tokenizer:
+        more = {} if writes_alike(tokenizer, load_tokenizer(start.ref)) else {"tokenizer": used}
+    return _shared_sft(session, "teacher", training, start, rows, tokenizer, more)
 
 
 def init_student(session: Session, prepared: Prepared) -> Located:
@@ -279,12 +288,16 @@ def _shared_sft(
     start: Located,
     rows: Rows,
     tokenizer: PreTrainedTokenizerBase,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Located:
-    """A model fine-tuned on the training set, under the name it has; itself without a training."""
+    """A model fine-tuned on the training set, under the name it has; itself without a training.
+
+    ``more`` is what decides it beside the model, the rows and the training.
+    """
     if training is None:
         return start
     contents = Contents(teacher="", student="", **rows.fingerprints)  # only the data's count here
-    name = shared_id(session.config, contents, training, start.card)
+    name = shared_id(session.config, contents, training, start.card, **more)
     data = session.config.data.train
     holds = f"{label}: {start.card.name} after SFT on {data}, seed {training.seed}"
     out = Training(session.cached(f"{label}s", name))

@@ -79,14 +79,17 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     stopped = bool(failures) and not making.keep_going
     finals, fallen = _finals(request, place, out, [] if stopped else again, metric)
     failures += fallen
-    best = {m: _kept(m, finals, mine, better) for m, mine in each.items()}
+    stopped = bool(failures) and not making.keep_going  # a search that is not whole has no winners
+    best = {m: None if stopped else _kept(m, finals, mine, better) for m, mine in each.items()}
     _report(request, tried, finals, best, metric, better, out)
     winners = [trial for trial in best.values() if trial is not None]
-    if not winners or (failures and not making.keep_going):
+    if not winners:
         for failure in failures:
             print(f"failed: {failure.name}: {failure.reason} (log: {failure.log})")
         return 1
-    final = _winners(request, winners)
+    found = {m: _search_of(request, each[m], finals) for m in configs}
+    write_text(out / "winners.yaml", _yaml(request, winners, found))
+    final = tuning.winners_study(request.suite, winners, found, request.seeds)
     cells = make_cells(final, making.settings, where.cache)
     lost = make_missing(making, make_plan(cells, place), place, out)
     results = make_results(final, make_plan(cells, place), place, out, lost)
@@ -119,8 +122,17 @@ def _config(request: TuneRequest, method: str) -> RunConfig:
     return resolve(suite=request.suite, method=method, assignments=request.making.settings)
 
 
-def _winners(request: TuneRequest, winners: Sequence[Trial]) -> Study:
-    tuned = tuning.how_tuned(request.trials, request.share)
+def _search_of(
+    request: TuneRequest, tried: Sequence[Tried], finals: Sequence[Tried]
+) -> dict[str, Any]:
+    """What is said of the search of the method whose trials these are."""
+    met = [each for each in finals if each.trial.method == tried[0].trial.method]
+    return tuning.search_of(tried, met, request.share)
+
+
+def _planned_winners(request: TuneRequest, winners: Sequence[Trial]) -> Study:
+    whole = tuning.how_tuned(request.trials, request.share)
+    tuned = {trial.method: whole for trial in winners}
     return tuning.winners_study(request.suite, winners, tuned, request.seeds)
 
 
@@ -138,7 +150,7 @@ def _announce(request: TuneRequest, plan: Plan, place: Place) -> None:
         stages["finals (of the suite's settings, beside the best trial's first seed)"] = planned(
             own
         )
-    stages["winners (by the suite's settings)"] = planned(_winners(request, chosen))
+    stages["winners (by the suite's settings)"] = planned(_planned_winners(request, chosen))
     for stage, made in stages.items():
         print(f"{stage}: {made.progress()}, about {duration(made.seconds(jobs))}, {jobs} at a time")
     print(f"in all about {duration(sum(made.seconds(jobs) for made in stages.values()))}")
@@ -170,14 +182,13 @@ def _report(
     better: int,
     out: Path,
 ) -> None:
-    """Writes ``trials.{md,csv,json}``, ``winners.yaml`` and the figure; shows the table."""
+    """Writes ``trials.{md,csv,json}`` and the figure; shows the table."""
     whole = {each.trial: each.score for each in finals}
     rows = [_row(t, whole.get(t.trial), best[t.trial.method] == t.trial) for t in tried]
     document = tuning_document(rows, metric, request.share)
     for ending, format in (("md", "md"), ("csv", "csv")):
         write_text(out / f"trials.{ending}", write(document, format))
     write_json(out / "trials.json", {"metric": metric, "trials": [row._asdict() for row in rows]})
-    write_text(out / "winners.yaml", _yaml(request, best))
     curves = {
         m: tuning.expected_best(scores, better)
         for m in request.methods
@@ -195,18 +206,18 @@ def _row(tried: Tried, whole: float | None, won: bool) -> TrialRow:
     return TrialRow(method, number, list(settings), tried.score, whole, tried.reason, won)
 
 
-def _yaml(request: TuneRequest, best: dict[str, Trial | None]) -> str:
+def _yaml(request: TuneRequest, winners: Sequence[Trial], found: dict[str, dict[str, Any]]) -> str:
     """The winners as the ``methods`` section of a suite file."""
     import yaml
 
     methods: dict[str, Any] = {}
-    for name, won in best.items():
+    for trial in winners:
         section: dict[str, Any] = {}
-        for text in won.settings if won else ():
+        for text in trial.settings:
             key, value, _ = assignment(text)
             part, _, field = key.partition(".")
             section.setdefault(part, {})[field] = value
-        methods[name] = section | {"tuning": tuning.how_tuned(request.trials, request.share)}
+        methods[trial.method] = section | {"tuning": found[trial.method]}
     text = yaml.safe_dump({"methods": methods}, sort_keys=False, allow_unicode=True)
     return f"# Found by: kdbench tune --suite {request.suite} --trials {request.trials}\n{text}"
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig, TrainConfig
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import DIVERGED, InputError
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import BUDGET
 from kdbench.harness.study.definition import Study, StudyRow
@@ -45,6 +45,11 @@ class Tried(NamedTuple):
     trial: Trial
     score: float | None
     reason: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was judged: by its score, or because its training diverged."""
+        return self.score is not None or self.reason.startswith(DIVERGED)
 
 
 def space_of(method: str) -> tuple[Dimension, ...]:
@@ -201,28 +206,58 @@ def expected_best(scores: Sequence[float], better: int) -> list[float]:
     ]
 
 
-def how_tuned(trials: int, share: float) -> dict[str, Any]:
-    """What the configuration of a winner says of its search (`TuningConfig`)."""
+def search_of(tried: Sequence[Tried], finals: Sequence[Tried], share: float) -> dict[str, Any]:
+    """What the configuration of a method's winner says of its search: what was judged, not what was asked.
+
+    Args:
+        tried: the method's trials, the suite's own first.
+        finals: those that met at the whole budget.
+        share: of the budget that a trial had.
+    """
+    kept_own = not finals and tried[0].score is not None  # the best trial was the suite's own
+    met = kept_own or sum(each.counts for each in finals) == FINALISTS
+    return how_tuned(sum(each.counts for each in tried), share, met=met)
+
+
+def how_tuned(trials: int, share: float, *, met: bool = True) -> dict[str, Any]:
+    """What the configuration of a winner says of its search (`TuningConfig`).
+
+    Args:
+        trials: how many were judged.
+        share: of the budget that each had.
+        met: whether what is kept was compared with the suite's settings at the whole budget.
+    """
     note = f"best of {trials} trials of {share:.0%} of the budget on the development set"
     said: dict[str, Any] = {"trials": trials, "by": "search", "share": share}
-    if share == 1:
+    if share == 1 or not met:
         return said | {"note": note}
     again = "and, at the whole budget, no worse than the suite's settings"
     return said | {"note": f"{note} {again}", "finalists": FINALISTS}
 
 
 def winners_study(
-    suite: str, winners: Sequence[Trial], tuned: Mapping[str, Any], seeds: Sequence[int]
+    suite: str,
+    winners: Sequence[Trial],
+    tuned: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
 ) -> Study:
     """Each method's best setting at the whole budget under every training seed.
 
     Args:
         suite: name or file.
         winners: one a method.
-        tuned: of `how_tuned`.
+        tuned: of `how_tuned`, by method.
         seeds: training seeds.
     """
-    said = tuple(f"tuning.{name}={value}" for name, value in tuned.items())
-    rows = [StudyRow(label=t.method, method=t.method, set=(*t.settings, *said)) for t in winners]
-    title = f"Tuned with {tuned['trials']} trials a method"
+    rows = [
+        StudyRow(label=t.method, method=t.method, set=(*t.settings, *_said_of(tuned[t.method])))
+        for t in winners
+    ]
+    counts = sorted({tuned[t.method]["trials"] for t in winners})
+    number = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    title = f"Tuned with {number} trials a method"
     return Study(title=title, suite=suite, seeds=tuple(seeds), rows=tuple(rows))
+
+
+def _said_of(search: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"tuning.{name}={value}" for name, value in search.items())

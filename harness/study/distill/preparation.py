@@ -1,7 +1,6 @@
 """What ``distill`` understood of a request, and what it will do: everything before the first training."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,12 @@ from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import load_suite, merge
 from kdbench.harness.study.command import StudyRequest
+from kdbench.harness.study.distill.asked import (
+    trained_tokens,
+    training_of,
+    with_asked,
+    with_settings,
+)
 from kdbench.harness.study.distill.budget import (
     AFFORDABLE,
     Budget,
@@ -40,6 +45,8 @@ from kdbench.harness.study.distill.budget import (
     speed_of,
     tokens_of,
 )
+from kdbench.harness.study.distill.fitting import check_tests
+from kdbench.harness.study.distill.split import split_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,7 +108,7 @@ class Prepared:
         costs: of the methods, relative to SFT.
         takes: about how long.
         tokenizer: the student's.
-        suite: all settings, as a suite.
+        suite: all settings, as a suite; ``training``: of the methods, where they have none of their own.
         chosen: what another call of the same request goes on with.
     """
 
@@ -116,6 +123,7 @@ class Prepared:
     takes: Expected
     tokenizer: "PreTrainedTokenizerBase"
     suite: dict[str, Any]
+    training: dict[str, Any]
     chosen: Chosen
 
     @property
@@ -143,7 +151,7 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
         )
     device = request.making.device
     device = device_kind() if device == "auto" else device.partition(":")[0]
-    facts = measure(request.teacher, request.student, train, device=device)
+    facts = measure(request.teacher, request.student, train, tests=test, device=device)
     answers, seeds = len(test) * DECODING_SEEDS, len(request.seeds)
     speed = speed_of(device)
     asked = _asked(request, train, test)
@@ -153,23 +161,30 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     tokens = (
         before.tokens if before else tokens_of(request.budget, facts, costs, answers, seeds, speed)
     )
+    settings = request.making.settings
     choices = own_settings(facts, tokens)
-    trained = next(c.value for c in choices if c.key == "train.response_tokens")
+    named = [find_method(name).name for name, _ in methods]
+    suite = with_settings(_suite(request, choices), settings, named)
+    training = training_of(suite, settings)
+    trained = trained_tokens(training, facts)
     whole = request.student if facts.student_is == "whole" else request.teacher
-    return Prepared(
+    prepared = Prepared(
         found=found,
         tests=tests,
         train=train,
         test=test,
         facts=facts,
-        choices=choices,
+        choices=with_asked(choices, settings),
         methods=methods,
         costs=costs,
         takes=expected(facts, costs, trained, answers, seeds, speed),
         tokenizer=load_tokenizer(str(local_copy(whole))),
-        suite=_suite(request, choices),
+        suite=suite,
+        training=training,
         chosen=Chosen(asked=asked, tokens=tokens, methods=methods),
     )
+    check_tests(prepared)
+    return prepared
 
 
 def _asked(request: DistillRequest, train: Sequence[Example], test: Sequence[Example]) -> str:
@@ -276,24 +291,4 @@ def write_split(request: DistillRequest, prepared: Prepared) -> None:
     if prepared.tests is not None:
         return
     for split, examples in (("train", prepared.train), ("test", prepared.test)):
-        rows = [json.dumps(_row(group), ensure_ascii=False) + "\n" for group in _grouped(examples)]
-        write_text(split_file(request, split), "".join(rows))
-
-
-def _grouped(examples: Sequence[Example]) -> list[Example]:
-    """The last answer of each row: it has all that was said before."""
-    return list({example.doc_id: example for example in examples}.values())
-
-
-def _row(example: Example) -> dict[str, Any]:
-    answers = list(example.references)
-    answer = answers if len(answers) > 1 else answers[0]
-    if example.turns:
-        said = [*example.turns, ("user", "\n\n".join(filter(None, example.question)))]
-        messages = [
-            {"role": role, "content": text} for role, text in (*said, ("assistant", answers[0]))
-        ]
-        return {"messages": messages}
-    if not example.instruction:
-        return {"prompt": example.prompt, "output": answer}
-    return {"instruction": example.instruction, "input": example.input, "output": answer}
+        write_text(split_file(request, split), split_text(examples))

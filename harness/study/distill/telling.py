@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.tokens import TokenCounts, TokenRow, TokenRule, end_of, tokenise
 from kdbench.harness.own.settings import size
 from kdbench.harness.progress import duration
 from kdbench.harness.registry import find_method
 from kdbench.harness.study.distill.budget import memory_gb
+from kdbench.harness.study.distill.fitting import dropped, tokenised, too_long
 from kdbench.harness.study.distill.preparation import DistillRequest, Prepared, task_name
 from kdbench.reports.text import document as doc
 
@@ -60,11 +60,15 @@ def _data(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
     yield "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
     _, counts = tokenised(prepared, prepared.train)
     if counts.dropped:
-        most = prepared.suite["train"]["max_prompt"]
+        most = prepared.training["max_prompt"]
         yield f"too long: {_count(counts.dropped, 'row')} dropped, with prompts of over {most} tokens"
     if counts.responses_cut:
-        most = prepared.suite["train"]["max_length"]
+        most = prepared.training["max_length"]
         yield f"too long: {_count(counts.responses_cut, 'answer')} cut at {most} tokens"
+    if over := too_long(prepared):
+        most = prepared.training["max_prompt"]
+        what = "left out" if dropped(prepared) else f"cut to their first {most}"
+        yield f"too long: {_count(over, 'test row')} {what}, with prompts of over {most} tokens"
 
 
 def _count(number: int, what: str) -> str:
@@ -73,23 +77,6 @@ def _count(number: int, what: str) -> str:
 
 def _rows(examples: Sequence[Example]) -> int:
     return len({example.doc_id for example in examples})
-
-
-def tokenised(
-    prepared: Prepared, examples: Sequence[Example]
-) -> tuple[list[TokenRow], TokenCounts]:
-    """Rows as tokens, as every run makes them, and what became of them."""
-    from kdbench.trainers.models import vocabulary
-
-    train, form = prepared.suite["train"], prepared.form
-    rule = TokenRule(
-        boundary="apart",
-        over_long="drop",
-        max_prompt=train["max_prompt"],
-        max_length=train["max_length"],
-    )
-    end = vocabulary(prepared.tokenizer, end=end_of(prepared.tokenizer, form)).eos_ids[0]
-    return tokenise(examples, prepared.tokenizer, template=form, rule=rule, end_id=end)
 
 
 def shown(prepared: Prepared) -> list[str]:
@@ -135,7 +122,8 @@ def _cost(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
         "measured: take it as a size)"
     )
     cards = {name: find_method(name).method.card for name, _ in prepared.methods}
-    needed = memory_gb((request.teacher, request.student), cards, prepared.suite, prepared.facts)
+    suite = prepared.suite | {"train": prepared.training}
+    needed = memory_gb((request.teacher, request.student), cards, suite, prepared.facts)
     if needed is not None:
         gb, name = needed
         yield f"memory: about {gb:.1f} GB for tensors at most (training {name}; kdbench plan says more)"
