@@ -34,7 +34,7 @@ from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "10"
+VERSION = "11"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -152,7 +152,7 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
     methods_there = {each.row.id for each in rows if not each.row.reference}
     every = [index for index in main_columns(table.columns) if index in lines]
     # one more task asked of a few methods leaves nobody out, and says nothing of the others' luck
-    mains = [i for i in every if 2 * len(methods_there & {*lines[i][1]}) >= len(methods_there)]
+    mains = [i for i in every if 3 * len(methods_there & {*lines[i][1]}) >= 2 * len(methods_there)]
     students = shared_normals([lines[i] for i in mains], label=pair_name(table.section))
     normals = dict(zip(mains, students, strict=True))
     references = {each.row.id for each in rows if each.row.reference}

@@ -240,7 +240,7 @@ def test_a_full_gpu_is_one_sentence_and_nobodys_fault(
         with foreign("cannot go on from here", "take the folder away"):
             raise full
 
-    monkeypatch.setattr(cli, "app", fill)
+    monkeypatch.setattr("kdbench.harness.verbs.ls.tasks", fill)
     result = kdbench("ls", "tasks")
     assert result.returncode == 1
     assert "Tried to allocate 2.00 GiB. More of it.; lower train.micro_tokens" in result.stderr

@@ -65,7 +65,7 @@ def explained(found: Headline) -> list[doc.Cell]:
         )
     if found.few:
         lines.append(
-            f"not counted, as less than half of the methods are in it: {', '.join(found.few)}"
+            f"not counted, as less than two thirds of the methods are in it: {', '.join(found.few)}"
         )
     return lines
 
