@@ -37,9 +37,9 @@ def scored_by(name: str, folders: Iterable[Path]) -> str:
     return f"{SCORED_BY}, files {files[:12]}" if files else SCORED_BY
 
 
-def files_sha256(name: str, folders: Iterable[Path]) -> str:
+def files_sha256(name: str, folders: Iterable[Path | str]) -> str:
     """sha256 of the Python and YAML files of the folders that bring a task; empty for lm-eval's own."""
-    found = [Path(folder) for folder in folders if name in names_below(Path(folder))]
+    found = [folder for folder in map(Path, folders) if name in names_below(folder)]
     places = {str(place): folder for place, folder in enumerate(found)}  # wherever they lie
     return tree_sha256(places) if places else ""
 
@@ -64,7 +64,7 @@ def stock_identity(
     Raises:
         InputError: the task cannot be loaded.
     """
-    include_paths = [Path(path) for path in include_paths]
+    include_paths = list(include_paths)
     # nothing for lm-eval's own
     digest = hashlib.sha256(files_sha256(name, include_paths).encode())
     with undisturbed():
