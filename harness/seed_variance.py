@@ -78,7 +78,7 @@ class SeedVariance(NamedTuple):
         """Variance of each row's mean that stems from its having other seeds than all have, (M,)."""
         if self.share_MS is None:
             return np.zeros(len(self.variance_M))
-        trained_M = self.share_MS.any(axis=1)
+        trained_M = np.asarray(self.share_MS.any(axis=1))
         apart_MS = self.share_MS - trained_M[:, None] / self.share_MS.shape[1]
         return np.asarray(self.shared * (apart_MS**2).sum(axis=1))
 
