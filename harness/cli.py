@@ -23,6 +23,7 @@ import typer.main
 from kdbench.harness import launch
 from kdbench.harness.errors import KdbenchError, is_out_of_memory
 from kdbench.harness.printing import guarded, printable
+from kdbench.harness.shorthand import answer, expanded
 from kdbench.harness.verbs.capture import capture
 from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
@@ -45,7 +46,6 @@ from kdbench.harness.verbs.reports import (
     report,
 )
 from kdbench.harness.verbs.run import ablate, run, train, tune
-from kdbench.harness.verbs.shorthand import answer, expanded
 from kdbench.harness.verbs.show import show
 from kdbench.harness.verbs.watch import watch
 

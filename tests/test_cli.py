@@ -27,8 +27,8 @@ from kdbench.harness.progress import Progress, duration
 from kdbench.harness.resolve import resolve, training_changes
 from kdbench.harness.runner import commands
 from kdbench.harness.runner.models import Located
+from kdbench.harness.shorthand import expanded
 from kdbench.harness.verbs import conform, options
-from kdbench.harness.verbs.shorthand import expanded
 
 Spawn = Callable[..., subprocess.Popen[str]]
 KDBENCH = str(Path(sys.executable).with_name("kdbench"))

@@ -11,23 +11,17 @@ importing lm-eval.
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from kdbench.harness.config import TasksConfig, file_task
 from kdbench.harness.errors import InputError, unknown
+from kdbench.harness.lm.declared import names_below
 from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.labels import LABEL_TASKS
 
 ENTRY_POINTS = "kdbench.tasks"
-
-_NAME = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:[ \t]*[\"']?([^\s\"'\[\]#]+)", re.MULTILINE)
-_LISTED = re.compile(
-    rb"^[\"']?tag[\"']?:[ \t]*\r?\n((?:[ \t]*-[ \t]*\S+[ \t]*\r?\n?)+)", re.MULTILINE
-)
-_INLINE = re.compile(rb"^[\"']?tag[\"']?:[ \t]*\[([^\]]*)\]", re.MULTILINE)
 
 
 class Asked(NamedTuple):
@@ -126,23 +120,6 @@ def include_folders(include_path: str | None = None) -> list[Path]:
             )
         folders += [Path(location) for location in spec.submodule_search_locations]
     return folders
-
-
-@cache
-def names_below(folder: Path) -> frozenset[str]:
-    """Task, group and tag names that the YAML files below a folder declare."""
-    names: set[bytes] = set()
-    for path in folder.glob("**/*"):
-        # lm-eval includes files of any name, and some of its own, without a suffix, declare tags
-        if path.suffix not in {"", ".yaml", ".yml"} or not path.is_file():
-            continue
-        text = path.read_bytes()
-        names.update(_NAME.findall(text))
-        for block in _LISTED.findall(text):
-            names.update(line.split(b"-", 1)[1].strip(b" \t\r\"'") for line in block.splitlines())
-        for block in _INLINE.findall(text):
-            names.update(part.strip(b" \t\"'") for part in block.split(b","))
-    return frozenset(name.decode(errors="replace") for name in names if name and name != b"null")
 
 
 def _lm_eval_folders() -> list[Path]:

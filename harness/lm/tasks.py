@@ -19,8 +19,8 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import names_below
 from kdbench.harness.files.records import MetricCard
+from kdbench.harness.lm.declared import names_below
 from kdbench.harness.lm.version import scorer
 from kdbench.harness.metrics import METRICS
 from kdbench.harness.provenance import tree_sha256

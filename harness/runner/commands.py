@@ -50,7 +50,7 @@ from kdbench.harness.runner.storing import Models, filled, readable
 from kdbench.harness.runner.tracking import check_trackers, open_tracking
 from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session, open_session
-from kdbench.harness.verbs.shorthand import expanded
+from kdbench.harness.shorthand import expanded
 from kdbench.trainers.store.settings import mark
 
 

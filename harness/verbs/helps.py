@@ -4,7 +4,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from kdbench.harness.verbs.shorthand import explained
+from kdbench.harness.shorthand import explained
 
 SHORT = "Short for"
 FIRST = {"Arguments": 0, "Options": 1}
