@@ -90,7 +90,7 @@ def test_a_board_says_how_rows_were_tuned_and_whether_sides_agree(tmp_path: Path
     assert pairs.between == "big → other and big → small" and pairs.tau > 0.9
     text = write(board_document(board), "md")
     assert "rank agreement of default and tuned settings: Kendall's tau 1.00" in text
-    assert "a row does not say paper or tuned" in text
+    assert "unless a name ends in ', paper' or ', tuned (N trials)'" in text
     # SFT that was searched is what all must beat
     assert first.headline.baseline == "sft, tuned (8 trials)"
 
