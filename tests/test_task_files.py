@@ -9,9 +9,13 @@ import own_task
 import pytest
 
 from kdbench.harness.evaluation import evaluate
+from kdbench.harness.evaluation.names import Asked
 from kdbench.harness.evaluation.scoring import scored_as
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
-from kdbench.harness.lm.tasks import SCORED_BY, scored_by, stock_identity
+from kdbench.harness.lm.tasks import stock_identity
+from kdbench.harness.lm.version import scored_by, scorer
+from kdbench.harness.resolve import resolve
+from kdbench.harness.study import answered
 
 
 def record_of(task: str, place: Path) -> EvaluationRecord:
@@ -47,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def test_code_and_settings_of_a_task_are_in_its_scorer(folder: Path, tmp_path: Path) -> None:
     record = record_of("own", folder)
     before = scored_as(record, task_files=str(folder))
-    assert before.startswith(f"{SCORED_BY}, files ")
+    assert before.startswith(f"{scorer()}, files ")
     moved = tmp_path / "elsewhere"
     shutil.copytree(folder, moved)
     assert scored_as(record, task_files=str(moved)) == before
@@ -59,8 +63,19 @@ def test_code_and_settings_of_a_task_are_in_its_scorer(folder: Path, tmp_path: P
 
 
 def test_lm_evals_own_tasks_keep_their_scorer_beside_a_folder(folder: Path) -> None:
-    assert scored_as(record_of("arc_easy", folder), task_files=str(folder)) == SCORED_BY
-    assert scored_by("arc_easy", [folder]) == scored_by("own", []) == SCORED_BY
+    assert scored_as(record_of("arc_easy", folder), task_files=str(folder)) == scorer()
+    assert scored_by("arc_easy", [folder]) == scored_by("own", []) == scorer()
+
+
+def test_a_study_sees_that_the_code_of_a_task_was_mended(folder: Path) -> None:
+    record = record_of("own", folder)
+    config = resolve(suite="mini-test", method="sft", assignments=[f"tasks.include_path={folder}"])
+    info = {"scorer": scored_as(record, task_files=str(folder))}
+    kept: Any = SimpleNamespace(scored=SimpleNamespace(info=lambda: info))
+    task = Asked("own", "lm-eval")
+    assert answered._scored(kept, record, task, config, None)
+    (folder / "utils.py").write_text("def process_results(doc, results):\n    return {'acc': 1}\n")
+    assert not answered._scored(kept, record, task, config, None)
 
 
 def test_stored_scores_of_mended_code_are_made_again(

@@ -23,7 +23,7 @@ def scored_as(
     ``task_files`` as of `score`: the folder that the command line names.
     """
     if record.source == "lm-eval":
-        from kdbench.harness.lm.tasks import scored_by
+        from kdbench.harness.lm.version import scored_by
 
         return scored_by(record.task, include_folders(task_files))
     more = corpus.scored_by() if source_of(record) == "file" else ""

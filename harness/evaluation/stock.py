@@ -186,7 +186,8 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
     that is the template of tasks, else as they are.
     """
     from kdbench.harness.lm.likelihoods import evaluate_stock
-    from kdbench.harness.lm.tasks import metric_cards, scored_by, stock_identity
+    from kdbench.harness.lm.tasks import metric_cards, stock_identity
+    from kdbench.harness.lm.version import scored_by
 
     folders, limit = include_folders(config.tasks.include_path), config.tasks.limit
     chat = config.task_template == "chat"

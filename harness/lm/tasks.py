@@ -20,28 +20,8 @@ from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import MetricCard
-from kdbench.harness.lm.declared import names_below
-from kdbench.harness.lm.version import scorer
+from kdbench.harness.lm.version import files_sha256
 from kdbench.harness.metrics import METRICS
-from kdbench.harness.provenance import tree_sha256
-
-SCORED_BY = scorer()
-
-
-def scored_by(name: str, folders: Iterable[Path]) -> str:
-    """What would score a task now: `SCORED_BY`, and the files of a task that a folder brings.
-
-    Its code and settings decide the scores as much as lm-eval does, and are edited where they lie.
-    """
-    files = files_sha256(name, folders)
-    return f"{SCORED_BY}, files {files[:12]}" if files else SCORED_BY
-
-
-def files_sha256(name: str, folders: Iterable[Path | str]) -> str:
-    """sha256 of the Python and YAML files of the folders that bring a task; empty for lm-eval's own."""
-    found = [folder for folder in map(Path, folders) if name in names_below(folder)]
-    places = {str(place): folder for place, folder in enumerate(found)}  # wherever they lie
-    return tree_sha256(places) if places else ""
 
 
 def generates(name: str, include_paths: Iterable[Path | str] = ()) -> bool:

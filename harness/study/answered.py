@@ -16,7 +16,7 @@ from kdbench.harness.data.sources import find_split, is_local
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.facts import model_facts
 from kdbench.harness.evaluation.files import asked_rows
-from kdbench.harness.evaluation.names import Asked
+from kdbench.harness.evaluation.names import Asked, include_folders
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.identity import digest
@@ -96,12 +96,13 @@ def _scored(
     """Whether today's scorer made its scores."""
     # imported here: with scipy, which only finished runs are worth
     from kdbench.harness.evaluation.scoring import scored_as
-    from kdbench.harness.lm.version import scorer
+    from kdbench.harness.lm.version import scored_by
     from kdbench.tasks.calibration import SCORER
 
     by = evaluation.scored.info().get("scorer")
     if task.kind in ("lm-eval", "labels"):
-        return by == (scorer() if task.kind == "lm-eval" else SCORER)
+        folders = include_folders(config.tasks.include_path)
+        return by == (scored_by(task.name, folders) if task.kind == "lm-eval" else SCORER)
     tokenizer = config.tasks.rouge_tokenizer
     fits = {scored_as(record, tokenizer)}
     # of rows in other scripts those that are asked may do with the papers' words: a protocol drops some
