@@ -37,8 +37,7 @@ def random_weights(student: str) -> bool:
     """Whether a student before training is a configuration with random weights: a file, or our world's."""
     from kdbench.tasks import mini  # with numpy, which most callers that only list can do without
 
-    size, _, role = student.partition(":")
-    return Path(student).suffix == ".json" or (size in mini.SIZES and role in mini.MODELS)
+    return Path(student).suffix == ".json" or mini.world_model(student) is not None
 
 
 def reference_id(model: str, suite: str) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from own_models import chat_model, chats
+from study_requests import study_request
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
-from kdbench.harness.study.command import StudyRequest
 from kdbench.harness.study.distill.command import write_study
 from kdbench.harness.study.distill.preparation import (
     DistillRequest,
@@ -40,21 +40,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(pair: Path, *settings: str, test: str | None = None) -> DistillRequest:
-    making = StudyRequest(
-        name="",
-        changes={},
-        settings=settings,
-        runs_dir=pair / "runs",
-        data_dir=None,
-        device="cpu",
-        accept_drift=False,
-        executor="local",
-        jobs=None,
-        keep_going=True,
-        out=None,
-        json_output=False,
-        quiet=True,
-    )
+    making = study_request(pair / "runs", settings=settings, keep_going=True)
     return DistillRequest(
         teacher=str(pair / "teacher"),
         student="prune:1",

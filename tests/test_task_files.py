@@ -7,11 +7,12 @@ from typing import Any
 
 import own_task
 import pytest
+from evaluations import RECORD
 
 from kdbench.harness.evaluation import evaluate
 from kdbench.harness.evaluation.names import Asked
 from kdbench.harness.evaluation.scoring import scored_as
-from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
+from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.lm.tasks import stock_identity
 from kdbench.harness.lm.version import scored_by, scorer
 from kdbench.harness.resolve import resolve
@@ -19,23 +20,8 @@ from kdbench.harness.study import answered
 
 
 def record_of(task: str, place: Path) -> EvaluationRecord:
-    return EvaluationRecord(
-        task=task,
-        source="lm-eval",
-        place=str(place),
-        edition="lm-eval",
-        protocol="strict",
-        template="none",
-        model="m",
-        tokenizer="t",
-        data_sha256="d",
-        max_prompt=64,
-        decoding=DecodingRecord(max_new_tokens=32),
-        dtype="fp32",
-        batch_size=8,
-        chunk=4,
-        seeds=[10],
-    )
+    of_task = {"task": task, "source": "lm-eval", "place": str(place), "edition": "lm-eval"}
+    return EvaluationRecord.model_validate({**RECORD, **of_task, "template": "none"})
 
 
 @pytest.fixture

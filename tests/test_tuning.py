@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from study_requests import study_request
 
 from kdbench.harness.config import TuningConfig
 from kdbench.harness.errors import InputError
@@ -172,21 +173,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sea
         monkeypatch.setattr(tune, "_scores", scored)
         monkeypatch.setattr(tune, "make_results", lambda *_: None)
         monkeypatch.setattr(tune, "show_results", lambda *_: None)
-        making = StudyRequest(
-            name="",
-            changes={},
-            settings=(),
-            runs_dir=tmp_path / "runs",
-            data_dir=None,
-            device="cpu",
-            accept_drift=False,
-            executor="local",
-            jobs=None,
-            keep_going=keep_going,
-            out=tmp_path,
-            json_output=False,
-            quiet=True,
-        )
+        making = study_request(tmp_path / "runs", keep_going=keep_going, out=tmp_path)
         request = tune.TuneRequest(
             making=making,
             methods=("sft", "fkd"),

@@ -15,6 +15,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.own.notes import foreign_note
 from kdbench.harness.progress import Progress
+from kdbench.harness.references import INIT
 from kdbench.harness.registry import check_method, recorded_method
 from kdbench.harness.resolve import training_changes
 from kdbench.harness.runner import summary
@@ -39,7 +40,6 @@ from kdbench.harness.runner.prepare import (
 )
 from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.references import (
-    INIT,
     evaluate_into,
     evaluate_model,
     evaluate_references,

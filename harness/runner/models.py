@@ -28,7 +28,6 @@ from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
 from kdbench.harness.runner.endpoint import card_of
 from kdbench.harness.runner.published import published
-from kdbench.harness.runner.rows import WORLDS
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.trainers.checkpoint import storing
@@ -95,17 +94,11 @@ def student_of(run: RunFolder, name: str) -> Located:
     return Located(str(folder), card.model_copy(update={"name": name}))
 
 
-def world_model(ref: str) -> tuple[str, str] | None:
-    """``mini-2:teacher`` as (world size, role); None for any other reference."""
-    size, _, role = ref.partition(":")
-    return (size, role) if size in WORLDS and role in mini.MODELS else None
-
-
 def same_world(pair: PairConfig) -> bool:
     """Whether teacher and student are the generated world's, with its tokenizer: then they fit unseen."""
-    student = world_model(pair.student)
+    student = mini.world_model(pair.student)
     fits = student is not None and not mini.own_tokenizer(student[1])
-    return fits and world_model(pair.teacher) is not None
+    return fits and mini.world_model(pair.teacher) is not None
 
 
 def locate(name: str, ref: str) -> Located:
@@ -152,7 +145,7 @@ def base_student(session: Session, config: RunConfig, teacher: Located | None) -
     seeded = True
     if PRUNE.match(spec) and teacher is not None:
         recipe, seeded = identity({"recipe": spec, "teacher": teacher.id}), False
-    elif world := world_model(spec):
+    elif world := mini.world_model(spec):
         made = mini.model_config(world[1], world[0]).to_diff_dict()
         recipe = identity({"recipe": spec, "world": json.dumps(made, sort_keys=True, default=str)})
     elif spec.endswith(".json") and teacher is not None:
@@ -196,7 +189,7 @@ def check_adapters(config: RunConfig) -> None:
             spec = config.pair.teacher if section == "teacher_sft" else config.pair.student
             # pruned, it has the layers of what it is pruned from, in fewer blocks
             spec = config.pair.teacher if PRUNE.match(spec) else spec
-            world = world_model(spec)
+            world = mini.world_model(spec)
             place = str(Path(spec).expanduser()) if spec.startswith("~") else spec
             model = mini.model_config(world[1], world[0]) if world else config_from(place)
             refuse_unfit(model, training.lora, f"{section}.lora")
@@ -222,7 +215,7 @@ def _refuse_four_bits(config: RunConfig, training: TrainConfig, section: str) ->
 def _make_base(
     spec: str, seed: int, teacher: Located | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if world := world_model(spec):
+    if world := mini.world_model(spec):
         size, role = world
         tokenizer = mini.tokenizer_of(role, size)
         return initialise(mini.model_config(role, size), seed), tokenizer

@@ -15,7 +15,7 @@ from kdbench.harness.preflight.finding import Finding
 from kdbench.harness.preflight.flight import Flight, fly, model_flight
 from kdbench.harness.preflight.subject import Role, Subject
 from kdbench.harness.runner.data import TrainingData, prepare_data, twins_of
-from kdbench.harness.runner.models import Located, locate, world_model
+from kdbench.harness.runner.models import Located, locate
 from kdbench.harness.runner.rows import Rows
 from kdbench.harness.runner.training import check_ids
 from kdbench.harness.session import Session
@@ -220,7 +220,7 @@ def _stand_in(session: Session, role: Role, located: Located | None) -> PreTrain
     """A small model that computes as one of the pair does; the student's in float32."""
     pair = session.config.pair
     if located is None:
-        world = world_model(pair.student if role == "student" else pair.teacher)
+        world = mini.world_model(pair.student if role == "student" else pair.teacher)
         assert world is not None, "only the world's models are made later"
         made = initialise(mini.model_config(world[1], world[0]), 0)
         return moved(made, device=session.device)

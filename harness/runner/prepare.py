@@ -40,7 +40,6 @@ from kdbench.harness.runner.models import (
     locate,
     same_world,
     shared_tokenizer,
-    world_model,
     writes_alike,
 )
 from kdbench.harness.runner.preflight import check_model, check_pair, say_fit
@@ -104,7 +103,7 @@ def prepare(session: Session) -> Prepared:
         data = check_pair(session, method, rows=rows, tokenizer=mini.build_tokenizer())
     teacher = raw_teacher(session)
     base = base_student(session, config, teacher)
-    if world_model(config.pair.student) is None:
+    if mini.world_model(config.pair.student) is None:
         check_model(session, base, "student")
     tokenizer, shared = shared_tokenizer(config, teacher, base, method.card)
     _check_room(config, base, tokenizer)
@@ -176,7 +175,7 @@ def raw_teacher(session: Session) -> Located:
     if away := behind_endpoint(session.config):
         return away
     ref = session.config.pair.teacher
-    world = world_model(ref)
+    world = mini.world_model(ref)
     if world is None:
         found = locate(ref, ref)
         check_model(session, found, "teacher")

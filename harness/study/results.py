@@ -14,7 +14,6 @@ from kdbench.harness.references import references_of
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, PlannedCell
-from kdbench.harness.study.state import Place
 from kdbench.reports.ablation import Ablation, Given, build_ablation
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.documents.board import board_document
@@ -30,9 +29,7 @@ class Results(NamedTuple):
     data: dict[str, Any]
 
 
-def make_results(
-    study: Study, plan: Plan, place: Place, out: Path, failures: Sequence[Failure]
-) -> Results:
+def make_results(study: Study, plan: Plan, out: Path, failures: Sequence[Failure]) -> Results:
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
     finished = _finished(plan.cells)
     if not finished:

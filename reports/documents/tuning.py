@@ -62,7 +62,11 @@ def _cells(row: TrialRow, again: bool) -> list[doc.Cell]:
         return ["–", *([""] if again else []), f"{settings} ({row.reason})"]
     scores = [row.score, row.whole] if again else [row.score]
     texts = ["" if score is None else f"{score:.2f}" for score in scores]
-    last = [doc.Strong(texts[-1], "*")] if row.won and texts[-1] else texts[-1:]
-    marked = row.won and not texts[-1]
-    first: list[doc.Cell] = [doc.Strong(t, "*") if marked else t for t in texts[:-1]]
-    return [*first, *last, settings]
+    judged = max(
+        place for place, text in enumerate(texts) if text
+    )  # at the whole budget, if it was there
+    marked = [
+        doc.Strong(text, "*") if row.won and place == judged else text
+        for place, text in enumerate(texts)
+    ]
+    return [*marked, settings]

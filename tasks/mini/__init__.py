@@ -1,6 +1,12 @@
 """A small generated world with a known true answer distribution: the embedded default suite."""
 
-from kdbench.tasks.mini.models import MODELS, model_config, own_tokenizer, tokenizer_of
+from kdbench.tasks.mini.models import (
+    MODELS,
+    model_config,
+    own_tokenizer,
+    tokenizer_of,
+    world_model,
+)
 from kdbench.tasks.mini.parse import render
 from kdbench.tasks.mini.tokenizer import build_tokenizer
 from kdbench.tasks.mini.truth import Truth
@@ -19,4 +25,5 @@ __all__ = [
     "rows",
     "tokenizer_of",
     "truth_of",
+    "world_model",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdbench.tasks.mini.pieces import build_bpe_tokenizer
 from kdbench.tasks.mini.tokenizer import EOS, PAD, build_tokenizer
+from kdbench.tasks.mini.world import SIZES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -35,6 +36,12 @@ def own_tokenizer(role: str) -> bool:
 def tokenizer_of(role: str, size: str) -> "PreTrainedTokenizerFast":
     """The tokenizer of a role in a world size."""
     return build_bpe_tokenizer(size) if own_tokenizer(role) else build_tokenizer()
+
+
+def world_model(ref: str) -> tuple[str, str] | None:
+    """``mini-2:teacher`` as (world size, role); None for any other reference."""
+    size, _, role = ref.partition(":")
+    return (size, role) if size in SIZES and role in MODELS else None
 
 
 def model_config(role: str, size: str) -> "PretrainedConfig":
