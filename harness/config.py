@@ -313,7 +313,7 @@ class Request:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         json_output: print one JSON document instead of tables and progress.
         quiet: no progress lines.
-        accept_drift: continue although code or data changed, and record it.
+        accept_drift: continue although code, init or teacher changed, and record it.
         model: for ``eval``: hub id, folder, ``teacher``, ``init`` or ``truth``.
         teacher: for ``eval``: what exposure bias is measured against, named like ``model``.
         run: for ``eval`` of a trained run: its folder, instead of ``model``.

@@ -43,7 +43,7 @@ class RunLocked(InputError):
 
 
 class DriftError(InputError):
-    """Code, configuration or data changed since the run folder was begun."""
+    """Code, or a model that is trained from, changed since the run folder was begun."""
 
 
 class CellFailed(KdbenchError):

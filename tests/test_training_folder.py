@@ -25,8 +25,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return trained(tmp_path_factory.mktemp("whole"))
 
 
-def trained(runs: Path) -> RunFolder:
-    assert _run([*TRAIN, str(runs)]) == 0
+def trained(runs: Path, *more: str) -> RunFolder:
+    assert _run([*TRAIN, str(runs), *more]) == 0
     (run,) = runs.glob("sft-*")
     return RunFolder(run)
 
@@ -42,7 +42,10 @@ def test_only_student_and_log_are_kept(whole: RunFolder) -> None:
 
 
 def test_a_kill_between_student_and_marker_goes_on_from_the_checkpoint(
-    whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def killed(stage: Stage, *_: object) -> None:
         if "sft-" in str(stage.folder):
@@ -58,7 +61,22 @@ def test_a_kill_between_student_and_marker_goes_on_from_the_checkpoint(
     assert left.student.is_dir() and not left.stage.done()
     assert list((left.path / "checkpoints").glob("step-*"))
     log = left.log_file.read_bytes()
-    run = trained(tmp_path)
+
+    prepare = RunFolder(folder).prepare
+    before = prepare.read()
+    assert before.init is not None and before.teacher is not None and not before.notes
+    others = {
+        name: model.model_copy(update={"fingerprint": "0" * 64})
+        for name, model in (("init", before.init), ("teacher", before.teacher))
+    }  # as if it had begun in another cache; SFT asks no teacher
+    prepare.write(before.model_copy(update=others))
+    assert _run([*TRAIN, str(tmp_path)]) == 2
+    changed = f"init 00000000 -> {before.init.fingerprint[:8]}"
+    said = capsys.readouterr().err
+    assert f"began with another init ({changed}): " in said and "--accept-drift" in said
+    run = trained(tmp_path, "--accept-drift")
+    assert run.prepare.read() == before.model_copy(update={"notes": [changed]})
+    assert run.manifest.read().drift == [changed]
     assert weights(run) == weights(whole)
     assert run.training.settled()
     assert run.training.log_file.read_bytes() == log  # no step was made again

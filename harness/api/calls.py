@@ -26,7 +26,7 @@ class Place(TypedDict, total=False):
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` …"""
     accept_drift: bool
-    """Continue although code or data changed, and record it."""
+    """Continue although code, init or teacher changed, and record it."""
     quiet: bool
     """No progress: neither lines nor, in a notebook, a bar."""
     track: str | None

@@ -354,7 +354,7 @@ class PrepareRecord(Record):
     template: str = ""
     teacher: ModelRef | None = None
     init: ModelRef | None = None
-    notes: list[str] = []
+    notes: list[str] = Field([], description="other models that its training was let go on with")
     hub: list[str] | None = Field(
         None, description="which of student and teacher came from the hub; none: not recorded"
     )

@@ -33,6 +33,7 @@ from kdbench.harness.runner.preflight import tried
 from kdbench.harness.runner.prepare import (
     Prepared,
     check_drift,
+    check_models,
     init_student,
     prepare,
     raw_teacher,
@@ -150,6 +151,9 @@ def train_run(session: Session, prepared: Prepared, drift: list[str], *meanwhile
         init=init.card,
         hub=[name for name in (config.pair.student, config.pair.teacher) if from_hub(name)],
     )
+    asks = method.card.teacher_logits or method.card.teacher_samples
+    changed = check_models(session, run, record, asks=asks)
+    record = record.model_copy(update={"notes": changed})
     run.prepare.write(record)
     job = method_job(session, prepared, teacher, init, data)
     if stored:
@@ -176,7 +180,7 @@ def train_run(session: Session, prepared: Prepared, drift: list[str], *meanwhile
             },
             "processes": info.get("processes", []),
         },
-        drift=drift,
+        drift=[*drift, *changed],
     )
 
 

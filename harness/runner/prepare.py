@@ -14,7 +14,7 @@ from kdbench.harness.errors import Damaged, DriftError
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.evaluation.stock import check_room
 from kdbench.harness.files.cleaning import HOLDS
-from kdbench.harness.files.records import DriftRecord, IdentityRecord
+from kdbench.harness.files.records import DriftRecord, IdentityRecord, PrepareRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.files.store import write_text
 from kdbench.harness.identity import (
@@ -50,6 +50,7 @@ from kdbench.harness.runner.training import Job, train
 from kdbench.harness.session import Session
 from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
+from kdbench.trainers.checkpoint import saved
 from kdbench.trainers.models import initialise, load_model, load_tokenizer, moved
 
 WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
@@ -168,6 +169,47 @@ def check_drift(session: Session, run: RunFolder) -> list[str]:
         state = DriftRecord(sha256=state.sha256, accepted=[*state.accepted, now])
         run.drift.write(state)
     return [f"code {sha[:12]}" for sha in state.accepted]
+
+
+def check_models(session: Session, run: RunFolder, now: PrepareRecord, *, asks: bool) -> list[str]:
+    """Compares init and teacher with what a training that goes on began with; returns what is accepted.
+
+    The run's id says how a shared one is made: made again on another machine, it has other weights.
+
+    Args:
+        session: the command.
+        run: whose earlier record is compared.
+        now: with what the training would go on.
+        asks: whether the method asks a teacher.
+
+    Raises:
+        DriftError: on every rank; one of them is another and ``--accept-drift`` was not given.
+    """
+
+    def compared() -> list[str]:
+        begun = run.training.stage.marked() or saved(run.training.path / "checkpoints")
+        # a damaged record is written again
+        if not begun or not run.prepare.sound(session.progress.say):
+            return []
+        before = run.prepare.read()
+        models = {"init": (before.init, now.init)}
+        if asks:
+            models["teacher"] = (before.teacher, now.teacher)
+        changed = {
+            name: f"{name} {one.fingerprint[:8]} -> {other.fingerprint[:8]}"
+            for name, (one, other) in models.items()
+            if one and other and one.fingerprint != other.fingerprint
+        }
+        if changed and not session.request.accept_drift:
+            raise DriftError(
+                f"the training of {run.path} began with another {' and another '.join(changed)} "
+                f"({', '.join(changed.values())}): a shared one was made again, or this is another cache; "
+                "set KDBENCH_CACHE to the one that holds the first, delete the folder to start again, or add "
+                "--accept-drift to continue and record it"
+            )
+        return [*before.notes, *changed.values()]
+
+    return session.of_main(compared)
 
 
 def raw_teacher(session: Session) -> Located:

@@ -185,7 +185,7 @@ class Workplace(Group):
     device: Device = "auto"
     accept_drift: Annotated[
         bool,
-        typer.Option("--accept-drift", help="Continue although code or data changed; record it."),
+        typer.Option("--accept-drift", help="Continue although code or models changed; record it."),
     ] = False
     json_output: Json = False
     quiet: Quiet = False
