@@ -1,5 +1,6 @@
 """Exposure bias: the authors' numbers, brute force, and what must be zero."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from kdbench.harness.probes.exposure import (
     averaged,
     context_errors,
     exposure_curves,
+    refuse_unlike,
     sequence_errors,
     table,
 )
@@ -118,6 +120,22 @@ def pair() -> list[TextModel]:
         )
         made.append(TextModel(engine, tokenizer))
     return made
+
+
+def test_added_tokens_without_a_place_in_either_model_do_not_part_them(
+    pair: list[TextModel],
+) -> None:
+    more = mini.build_tokenizer()
+    more.add_tokens(["<picture>"])
+    student, teacher = (replace(model, tokenizer=more) for model in pair)
+    refuse_unlike(student, teacher)
+    engine = student.engine
+    assert isinstance(engine, LoadedModel)
+    wider = replace(engine, vocabulary=replace(engine.vocabulary, size=len(more)))
+    with pytest.raises(
+        InputError, match=f"a place for {len(more)} ids, the teacher for {len(more) - 1}"
+    ):
+        refuse_unlike(replace(student, engine=wider), teacher)
 
 
 def docs(count: int) -> list[PromptDoc]:

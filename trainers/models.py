@@ -288,7 +288,7 @@ def vocabulary(
         InputError: a model has fewer output columns than the vocabulary has tokens.
     """
     widths = [model.get_output_embeddings().weight.shape[0] for model in models]
-    size = size or usable(tokenizer, min(widths, default=0))
+    size = usable(tokenizer, min(widths, default=0), size)
     for model, width in zip(models, widths, strict=True):
         if width < size:
             raise InputError(
@@ -309,14 +309,14 @@ def vocabulary(
     return Vocabulary(size, eos_ids, pad if pad is not None and pad < size else eos_ids[0])
 
 
-def usable(tokenizer: PreTrainedTokenizerBase, width: int) -> int:
-    """How many ids of a tokenizer count beside a model of so many.
+def usable(tokenizer: PreTrainedTokenizerBase, width: int, size: int | None = None) -> int:
+    """How many ids of a tokenizer, or of the ``size`` it shares, count beside a model of so many.
 
     Tokens that were only added to a tokenizer and have no place in the model (Gemma 3's
     ``<image_soft_token>`` in its text models, a pad token without a resize) do not: data that hold
     one are refused where they are read.
     """
-    size: int = max(tokenizer.get_vocab().values()) + 1
+    size = size or max(tokenizer.get_vocab().values()) + 1
     added = tokenizer.added_tokens_decoder
     spare = 0 < width < size and all(number in added for number in range(width, size))
     return width if spare else size

@@ -55,14 +55,7 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
     """R, L eps and ExAccErr with their intervals, place by place."""
     assert subject.teacher is not None
     student, teacher, protocol = subject.model(), subject.teacher.load(), prompts.protocol
-    found = compare(student.tokenizer, teacher.tokenizer)
-    sizes = {model.engine.vocabulary.size for model in (student, teacher)}
-    if sizes != {found.shared}:
-        raise InputError(
-            "exposure bias compares student and teacher token by token, but their tokenizers "
-            f"differ ({found.said}); give a teacher with the student's tokenizer, or leave exposure "
-            "out of --probes"
-        )
+    refuse_unlike(student, teacher)
     decoding = subject.decoding(settings["seed"])
     part = digest(settings)[:8]
     tables = []
@@ -92,6 +85,22 @@ def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report
         ),
         **exposure_curves(*tables),
     }
+
+
+def refuse_unlike(student: TextModel, teacher: TextModel) -> None:
+    """Raises InputError unless both predict the same tokens."""
+    found = compare(student.tokenizer, teacher.tokenizer)
+    sizes = [model.engine.vocabulary.size for model in (student, teacher)]
+    # added tokens that neither model has a place for are shared by tokenizers only
+    if len({*sizes}) > 1 or sizes[0] > found.shared:
+        said = (
+            found.said or f"the student has a place for {sizes[0]} ids, the teacher for {sizes[1]}"
+        )
+        raise InputError(
+            "exposure bias compares student and teacher token by token, but their tokenizers "
+            f"differ ({said}); give a teacher with the student's tokenizer, or leave exposure "
+            "out of --probes"
+        )
 
 
 def context_errors(

@@ -268,8 +268,8 @@ def check_ids(data: TrainingData, tokenizer: PreTrainedTokenizerBase, size: int)
     if largest >= size:
         raise InputError(
             f"the data has the token {tokenizer.convert_ids_to_tokens(largest)!r} of the student's "
-            "tokenizer, which the teacher's does not have; remove it from the data, or choose another "
-            "teacher"
+            "tokenizer, for which student or teacher have no place; remove it from the data, or choose "
+            "another pair"
         )
 
 
