@@ -27,6 +27,7 @@ from kdbench.trainers.engine import (
 from kdbench.trainers.head.head import Head, backbone_hidden, matmul_dtypes
 from kdbench.trainers.head.tiles import scored, token_logprobs
 from kdbench.trainers.models import Vocabulary
+from kdbench.trainers.parallel import ranks
 from kdbench.trainers.parallel.spread import Spread
 from kdbench.trainers.sampler.choice import decoder_for
 from kdbench.trainers.standin import Standin
@@ -163,6 +164,40 @@ def test_training_services_work_over_any_engine() -> None:
     assert meter["student"] == 3
     with pytest.raises(ValueError, match="the run has none"):
         scores([], "teacher")
+
+
+@pytest.mark.parametrize("in_step", [True, False])
+def test_who_fails_amid_the_work_of_all_does_not_wait_for_them(
+    in_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in a shared model's collectives, and would take what is asked here for one of these."""
+    asked = []
+
+    def gathered(mine: list[object]) -> list[object]:
+        asked.append(mine)
+        return mine
+
+    def full(*_: object) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(ranks, "gather_object", gathered)
+    shared = loaded(tiny.model(), in_step=in_step, read=full, writer=full)
+    services = Services(
+        student=Elsewhere(),
+        teacher=shared,
+        accelerator=SimpleNamespace(num_processes=2, process_index=0),  # type: ignore[arg-type]
+        meter=Counter(),
+    )
+    prompts, decoding = [Prompt((3,), key) for key in range(4)], Decoding(max_new_tokens=2)
+    for work in (
+        lambda: services.answer(prompts, decoding, model="teacher"),
+        lambda: replace(services, student=shared).answer(prompts, decoding, teacher_mix=0.5),
+        lambda: services.score([Sequence((3,), (4, 1))] * 4, "teacher"),
+    ):
+        asked.clear()
+        with pytest.raises(torch.OutOfMemoryError):
+            work()
+        assert bool(asked) is not in_step
 
 
 @pytest.mark.parametrize("front", [Standin, partial(Spread, rank=0, world=1)])

@@ -118,7 +118,7 @@ class LoadedModel:
             memory of them).
         inside: has hidden states and head of rows used where alone they are whole: within the forward
             pass of a module that is shared among processes.
-        in_step: a pass needs all processes, so each makes as many as the others.
+        in_step: a pass needs all processes, so each makes as many as the others; so does its writer.
         writer: the model that writes answers, for as long as it does, where that is another (the
             same with its adapters merged).
     """
@@ -348,7 +348,8 @@ class Services:
             return list(chain.from_iterable(who.answers(mine, decoding, chunk=size, mix=mix)))
 
         size = self.student.chunk
-        answers = self._over_ranks(prompts, [len(p.ids) for p in prompts], work)
+        asked = [who] if mix is None else [who, mix[0]]
+        answers = self._over_ranks(prompts, [len(p.ids) for p in prompts], work, asked)
         self.meter["sampled"] += sum(len(a.ids) for a in answers)
         return answers
 
@@ -362,11 +363,14 @@ class Services:
 
     def logprobs(self, engine: Engine, sequences: Seq[Sequence]) -> list[TokenLogprobs]:
         """Each rank scores its share; all have all of them. Not booked."""
-        return self._over_ranks(sequences, list(map(len, sequences)), engine.logprobs)
+        return self._over_ranks(sequences, list(map(len, sequences)), engine.logprobs, [engine])
 
-    def _over_ranks(self, items: Seq[Any], sizes: list[int], work: Any) -> list[Any]:
+    def _over_ranks(
+        self, items: Seq[Any], sizes: list[int], work: Any, asked: Seq[Engine]
+    ) -> list[Any]:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        return over_ranks(items, sizes, work, rank=rank, world=world)
+        in_step = any(engine.local is not None and engine.local.in_step for engine in asked)
+        return over_ranks(items, sizes, work, rank=rank, world=world, in_step=in_step)
 
 
 def _given(teacher: Engine | None) -> Engine:

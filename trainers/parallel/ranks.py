@@ -55,6 +55,8 @@ def of_main(make: Callable[[], Result], *, main: bool) -> Result:
 def together(work: Callable[[], Result]) -> Result:
     """What ``work`` gives in this process; where it fails in one, all end, and none waits for it.
 
+    ``work`` is this process's own, without a collective: in one, the others would never come to hear of it.
+
     Raises:
         Exception: what ``work`` raised here.
         InputError: says what it raised in the first of the others.
@@ -79,6 +81,7 @@ def over_ranks(
     *,
     rank: int,
     world: int,
+    in_step: bool = False,
 ) -> list[Result]:
     """``work`` of all items in their order, the same on every process; each does its share.
 
@@ -88,15 +91,21 @@ def over_ranks(
         work: one result an item.
         rank: of this process.
         world: how many there are.
+        in_step: ``work`` itself needs all processes, as a pass of a shared model does. Where it fails in one,
+            the others wait inside it: that process has to end, and its launcher ends them.
 
     Raises:
-        Exception: what ``work`` raised here or in another process; see `together`.
+        Exception: what ``work`` raised here, or unless ``in_step`` in another process; see `together`.
     """
     if world == 1:
         return list(work(list(items)))
     deal = dealt(sizes, world)
-    mine = together(lambda: list(work([items[i] for i in deal[rank]])))
-    places = (i for share in deal for i in share)
-    found = (result for share in gather_object([mine]) for result in share)
+
+    def share() -> list[Result]:
+        return list(work([items[i] for i in deal[rank]]))
+
+    mine = share() if in_step else together(share)
+    places = (i for part in deal for i in part)
+    found = (result for part in gather_object([mine]) for result in part)
     by_place = dict(zip(places, found, strict=True))
     return [by_place[i] for i in range(len(items))]
