@@ -101,7 +101,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     with guarded(), _terminable() as terminated:
-        sys.exit(_run(argv, terminated))
+        code = _run(argv, terminated)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process; of several, one that failed at once.
+
+    Others may wait inside a collective, and NCCL, asked to part from them at exit, would wait for them: no
+    launcher would see that anything ended.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if code and distributed is not None and distributed.is_initialized():
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

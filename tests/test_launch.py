@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from kdbench.harness import launch
+from kdbench.harness import cli, launch
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.session import check_sharing
@@ -73,3 +74,27 @@ def test_shared_models_are_not_decoded_elsewhere() -> None:
     )
     with pytest.raises(InputError, match="does not decode for models"):
         check_sharing(elsewhere)
+
+
+class Left(BaseException):
+    """Stands for the end of the process: nothing that was registered for its exit runs."""
+
+
+def test_a_process_that_failed_does_not_part_from_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def left(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr("os._exit", left)
+    wrong = ["show", "nothing", "--runs-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as alone:
+        cli.main(wrong)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    with pytest.raises(Left) as failed:
+        cli.main(wrong)
+    assert alone.value.code == failed.value.args[0] == 2
+    assert capfd.readouterr().err.count("kdbench: ") == 2  # flushed before
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--version"])
+    assert not done.value.code
