@@ -33,6 +33,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0) if world() > 1 else 0
 
 
+def local_world() -> int:
+    """How many processes were started together on this machine; all of them, where nobody says."""
+    return _number("LOCAL_WORLD_SIZE", world())
+
+
 def world() -> int:
     """How many processes were started together."""
     return _number("WORLD_SIZE", 1)

@@ -1,6 +1,8 @@
 """vLLM as an engine: the same samples as ours, today's weights, and sentences where it cannot answer."""
 
 import json
+import resource
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,10 +16,17 @@ from kdbench.harness.errors import CellFailed, InputError
 from kdbench.trainers.engine import LoadedModel
 from kdbench.trainers.models import Vocabulary
 from kdbench.trainers.types import Answer, Decoding, Prompt
+from kdbench.trainers.vllm import process as running
 from kdbench.trainers.vllm.about import about
 from kdbench.trainers.vllm.agreement import replayed
-from kdbench.trainers.vllm.engine import VllmEngine, check_dtype, kv_bytes, write_weights
-from kdbench.trainers.vllm.process import INTERPRETER, Process, check_installed
+from kdbench.trainers.vllm.engine import (
+    VllmEngine,
+    check_dtype,
+    kv_bytes,
+    write_weights,
+    written_bytes,
+)
+from kdbench.trainers.vllm.process import INTERPRETER, Process, between, check_installed
 
 DECODING = Decoding(max_new_tokens=24, seed=7)
 WAYS = {
@@ -80,6 +89,34 @@ def test_weights_are_written_under_all_their_names(tied: bool, tmp_path: Path) -
     assert stored.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(stored[name], tensor.to(torch.bfloat16), rtol=0, atol=0)
+
+
+def test_weights_go_through_memory_if_they_fit_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And onto a disk from a container's 64 MB; one that is full is said in a sentence."""
+    model = tiny.model()
+    write_weights(model, torch.bfloat16, tmp_path)
+    size = written_bytes(model, torch.bfloat16)
+    assert 0 <= (tmp_path / "model.safetensors").stat().st_size - size < 16_384  # names and shapes
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    for folder in (memory, disk):
+        folder.mkdir()
+    monkeypatch.setattr(running, "MEMORY", memory)
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    free = shutil.disk_usage(memory).free
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for wanted, expected in ((free // 10, memory), (free // 4, disk)):
+        with between(wanted) as place:
+            assert place.parent == expected
+        assert not place.exists()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot hand the weights over to vLLM .*TMPDIR"):
+            write_weights(model, torch.bfloat16, disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_keys_and_values_are_counted() -> None:

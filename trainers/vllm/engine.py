@@ -2,10 +2,9 @@
 
 import copy
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from kdbench.harness.errors import CellFailed, InputError
-from kdbench.harness.files.store import Say, make_folder
+from kdbench.harness.files.store import Say
+from kdbench.harness.foreign import foreign
 from kdbench.trainers.engine import LoadedModel, Writer
 from kdbench.trainers.model_folder import SINGLE
 from kdbench.trainers.sampler.draw import stream_key
@@ -23,7 +23,7 @@ from kdbench.trainers.sampler.sampler import check_asked
 from kdbench.trainers.standin import Standin
 from kdbench.trainers.types import Answer, Decoding, Prompt
 from kdbench.trainers.vllm.agreement import ANSWERS, TOKENS, Replay, replayed
-from kdbench.trainers.vllm.process import Process
+from kdbench.trainers.vllm.process import Process, between
 
 SHARE = 0.4
 """Of a GPU's memory that vLLM may use beside the model in this process."""
@@ -121,15 +121,15 @@ class VllmEngine(Standin[LoadedModel]):
             process = self._start(longest)
         elif not self.changes:
             return process
-        place = process.folder / "weights"
         if (
             self.device.type == "cuda"
         ):  # what training keeps but does not use, the other process needs
             torch.cuda.empty_cache()
-        with self._weights() as model:
-            write_weights(model, self.dtype, place)
-        process.tell("take", folder=str(place))
-        shutil.rmtree(place)
+        with ExitStack() as taken:
+            with self._weights() as model:
+                place = taken.enter_context(between(written_bytes(model, self.dtype)))
+                write_weights(model, self.dtype, place)
+            process.tell("take", folder=str(place))
         self._given += 1
         return process
 
@@ -194,6 +194,9 @@ def write_weights(model: PreTrainedModel, dtype: torch.dtype, place: Path) -> No
     """The weights as a folder of transformers holds them, in another precision.
 
     Tied ones are there under each of their names: what is left out of a hand-over keeps its old values.
+
+    Raises:
+        InputError: there is no room for them.
     """
     state = {
         name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()
@@ -201,11 +204,17 @@ def write_weights(model: PreTrainedModel, dtype: torch.dtype, place: Path) -> No
     for name in model.all_tied_weights_keys:
         state[name] = state[name].clone()  # what shares memory would be stored once
     stored = revert_weight_conversion(model, state)
-    make_folder(place)
     # not by save_pretrained, which of several processes has only the first write
-    save_file(
-        {name: t.contiguous() for name, t in stored.items()}, place / SINGLE, {"format": "pt"}
-    )
+    tensors = {name: t.contiguous() for name, t in stored.items()}
+    what = f"cannot hand the weights over to vLLM in {place}"
+    with foreign(what, "free some space there, or name a folder with more by TMPDIR"):
+        save_file(tensors, place / SINGLE, {"format": "pt"})
+
+
+def written_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
+    """How much `write_weights` writes."""
+    state = model.state_dict().values()
+    return sum(t.numel() * (dtype if t.is_floating_point() else t.dtype).itemsize for t in state)
 
 
 def kv_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from kdbench.harness import launch
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.trainers.vllm.about import About, about
 
@@ -22,6 +23,11 @@ INTERPRETER = "KDBENCH_VLLM_PYTHON"
 """Environment variable: the interpreter of an environment with vLLM and kdbench; else this one is used."""
 
 WORKER = "kdbench.trainers.vllm.worker"
+PREFIX = "kdbench-vllm-"
+MEMORY = Path("/dev/shm")
+"""A folder whose files lie in memory, on most machines; in many containers it has room for 64 MB."""
+SPARE = 1.2
+"""How much more room there has to be than what is written."""
 _OURS = re.compile(
     r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCH(ELASTIC|_NCCL)_.*"
 )
@@ -90,12 +96,12 @@ class Process:
 
     Attributes:
         about: what it says of itself.
-        folder: where weights are handed over, in memory if there is such a place.
+        folder: its own, of which it reads what model it has.
     """
 
     def __init__(self, device: str) -> None:
         self.about = check_installed()
-        self.folder = Path(tempfile.mkdtemp(prefix="kdbench-vllm-", dir=_memory()))
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._log = self.folder / "log.txt"
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -164,10 +170,17 @@ def _environment(device: str) -> dict[str, str]:
     return {"VLLM_LOGGING_LEVEL": "WARNING", **kept, **own}
 
 
-def _memory() -> str | None:
-    """A folder whose files lie in memory, where there is one."""
-    place = "/dev/shm"
-    return place if os.access(place, os.W_OK) else None
+@contextlib.contextmanager
+def between(size: int) -> Iterator[Path]:
+    """A folder for weights that one process hands to another: its files lie in memory if there is room.
+
+    Args:
+        size: bytes; each process of this machine may hand over as many.
+    """
+    wanted = SPARE * size * launch.local_world()
+    roomy = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > wanted
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=MEMORY if roomy else None) as folder:
+        yield Path(folder)
 
 
 def _last(text: str) -> str:
