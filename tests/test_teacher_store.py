@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import Request, RunConfig
 from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.files.records import ModelRef
 from kdbench.harness.identity import Contents, run_id, run_parts, store_id
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import resolve
+from kdbench.harness.runner import capturing
 from kdbench.harness.runner.disk import check_store
 from kdbench.trainers.batching import Layout
 from kdbench.trainers.head.head import head_of
@@ -275,6 +278,38 @@ def fresh_cache(folder: Path) -> dict[str, str]:
 def shards(cache: dict[str, str]) -> dict[str, bytes]:
     files = Path(cache["KDBENCH_CACHE"]).glob("teacher-store/*/*.safetensors")
     return {str(file.relative_to(cache["KDBENCH_CACHE"])): file.read_bytes() for file in files}
+
+
+def test_the_run_that_capture_names_is_of_its_pair(
+    kdbench: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def captured(request: Request) -> dict[str, Any]:
+        asked.append(request.config)
+        made = {
+            "exact": True,
+            "bytes": 8,
+            "rows": 2,
+            "positions": 4,
+            "folders": [],
+            "kind": "hidden",
+        }
+        return {**made, "is_main": True}
+
+    monkeypatch.setattr(capturing, "capture_command", captured)
+    models = ("--teacher", str(tmp_path / "a teacher"), "--student", "prune:2", "--seed", "7")
+    code, out, _ = kdbench("capture", *PLACE, *models, "--set", "train.lr=1e-4")
+    assert code == 0
+    (said,) = (line.removeprefix("next: ") for line in out.splitlines() if "next: " in line)
+    words = shlex.split(said)
+    assert words[:6] == ["kdbench", "run", "--method", "fkd", "--suite", "mini-test"]
+    assert words[-4:] == ["--set", "train.lr=1e-4", "--set", "teacher.store=hidden"]
+    assert kdbench("capture", *words[2:])[0] == 0
+    (first, again) = asked
+    store = first.teacher.model_copy(update={"store": "hidden"})
+    assert again == first.model_copy(update={"teacher": store})
+    assert words[words.index("--device") :][:2] == ["--device", "cpu"]
 
 
 @pytest.mark.slow

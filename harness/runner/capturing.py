@@ -5,8 +5,8 @@ from typing import Any
 
 from kdbench.harness.config import Request, RunConfig
 from kdbench.harness.errors import InputError
-from kdbench.harness.progress import Progress
 from kdbench.harness.registry import check_method
+from kdbench.harness.runner.commands import progress_of
 from kdbench.harness.runner.data import fitted, prepare_data
 from kdbench.harness.runner.jobs import method_job, own_method
 from kdbench.harness.runner.prepare import prepare, tuned_teacher
@@ -24,7 +24,7 @@ def capture_command(request: Request) -> dict[str, Any]:
     Raises:
         InputError: the method asks its teacher about nothing that is known before training.
     """
-    session = open_session(_storing(request), Progress(quiet=request.quiet or request.json_output))
+    session = open_session(_storing(request), progress_of(request))
     config = session.config
     check_method(config.method)
     method = own_method(config)

@@ -1,10 +1,12 @@
 """``kdbench capture``: what a teacher gives at training rows, on disk before anybody trains with it."""
 
 import json
-import shlex
+from dataclasses import asdict
+from typing import Any
 
 import typer
 
+from kdbench.harness.api.calls import command_line, quoted
 from kdbench.harness.verbs import options
 
 
@@ -37,9 +39,12 @@ def capture(
     typer.echo(f"{found['rows']:,} rows, {found['positions']:,} positions, {size} ({word})")
     for folder in found["folders"]:
         typer.echo(f"store: {folder}")
-    said = ["kdbench", "run", "--method", method, "--suite", suite]
-    for setting in set_ or ():
-        said += ["--set", setting]
-    if not any(setting.startswith("teacher.store=") for setting in set_ or ()):
-        said += ["--set", f"teacher.store={found['kind']}"]
-    typer.echo(f"next: {shlex.join(said)}")
+    flags: dict[str, Any] = {"--method": method, "--suite": suite}
+    flags |= {f"--{name}": value for name, value in asdict(pair).items()}
+    for name in ("runs_dir", "data_dir", "device"):
+        if (value := getattr(work, name)) != getattr(options.Workplace, name):
+            flags[f"--{name.replace('_', '-')}"] = value
+    settings = list(set_ or ())
+    if not any(setting.startswith("teacher.store=") for setting in settings):
+        settings.append(f"teacher.store={found['kind']}")
+    typer.echo(f"next: {quoted(command_line('run', flags, settings))}")
