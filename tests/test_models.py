@@ -20,6 +20,7 @@ from kdbench.trainers.models import (
     vocabulary,
     without_values,
 )
+from kdbench.trainers.outline import Whole
 from kdbench.trainers.pruning import layers_of
 
 
@@ -174,3 +175,15 @@ def test_half_precision_leaves_positions_as_they_are(family: str, tmp_path: Path
     for model in (half, shapes):
         for name, buffer in model.named_buffers():
             assert torch.equal(buffer, exact[name]), name
+
+
+def test_a_copy_has_the_models_precision_whatever_it_was_whole_in_before() -> None:
+    model = tiny.model("llama", tied=True)
+    whole = Whole(model)
+    with whole.lasting(torch.bfloat16) as sampled:
+        assert sampled.dtype == torch.bfloat16
+    copy = whole.frozen()
+    tensors = {name: p.detach() for name, p in copy.named_parameters()}
+    assert tensors.keys() == {name for name, _ in model.named_parameters()}
+    for name, p in model.named_parameters():
+        assert tensors[name].dtype == p.dtype and torch.equal(tensors[name], p)

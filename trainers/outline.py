@@ -30,6 +30,7 @@ class Whole:
     def __init__(self, model: PreTrainedModel, part: Callable[[str], Tensor] | None = None) -> None:
         self._part = part or model.get_parameter
         self.outline = outline(model)
+        self._dtypes = {name: p.dtype for name, p in self.outline.named_parameters()}
 
     @contextmanager
     def lasting(self, dtype: torch.dtype | None) -> Iterator[PreTrainedModel]:
@@ -44,13 +45,17 @@ class Whole:
         try:
             yield self.outline
         finally:
-            replaced(self.outline, lambda name, p: torch.empty_like(p, device="meta"))
+            replaced(self.outline, self._emptied)
 
     def frozen(self, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
         """A whole model that stays, with today's weights but for others of the same names."""
         made = copy.deepcopy(self.outline)
         self._fill(made, None, weights or {})
         return made
+
+    def _emptied(self, name: str, p: nn.Parameter) -> Tensor:
+        """In its own precision again, which copies have."""
+        return torch.empty_like(p, dtype=self._dtypes[name], device="meta")
 
     @torch.no_grad()
     def _fill(
