@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, gather_object
 
 from kdbench.harness import launch
 from kdbench.harness.config import Request, RunConfig, TrainConfig, with_precision
@@ -79,6 +79,8 @@ class Session:
         self._accelerator = Accelerator(
             cpu=self.request.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=mixed,
+            # named, or accelerate takes one from the environment and divides losses by it
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             # what only the main rank does may take long, and the others wait for it
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )

@@ -242,6 +242,16 @@ def test_trainings_of_one_command_may_differ_in_precision(tmp_path: Path) -> Non
     assert found == [torch.bfloat16, torch.float32] * 2
 
 
+def test_gradients_do_not_hang_on_what_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = session_of(tmp_path).accelerator()
+    weight = torch.ones(1, requires_grad=True)
+    accelerator.backward(3 * weight.sum())
+    assert weight.grad is not None and weight.grad.item() == 3
+
+
 RANKS = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")
