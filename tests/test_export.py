@@ -1,13 +1,18 @@
 """A student written tensor by tensor is what transformers would write, and read again by it."""
 
+import json
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM, MixtralConfig
+from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 
-from kdbench.trainers.models import verify_model
+from kdbench.harness.files.store import read_json
+from kdbench.harness.runner.training import say_ends
+from kdbench.trainers.lora.adapters import Base, adapt
+from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.models import Vocabulary, load_model, verify_model
 from kdbench.trainers.parallel.export import is_streamable, write_model
 
 
@@ -35,3 +40,27 @@ def test_tensors_that_are_stored_as_others_are_not_streamed() -> None:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 2}
     model = AutoModelForCausalLM.from_config(MixtralConfig(**sizes, **heads))
     assert not is_streamable(model)
+
+
+def test_how_a_student_likes_to_be_sampled_is_kept_beside_new_ends(tmp_path: Path) -> None:
+    """Without do_sample too, which transformers refuses to write once a configuration has changed."""
+    tiny.model().save_pretrained(tmp_path / "given")
+    given = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": 2}
+    (tmp_path / "given/generation_config.json").write_text(json.dumps(given))
+
+    def student() -> PreTrainedModel:
+        return load_model(str(tmp_path / "given"))
+
+    model = student()
+    adapted = adapt(student(), Lora(r=2), seed=0, base=Base(load=student, name=""))
+    for each in (model, adapted.model):
+        say_ends(each, Vocabulary(size=9, eos_ids=(2, 3), pad_id=0))
+    (tmp_path / "whole").mkdir()
+    write_model(model, tmp_path / "whole")
+    merged = adapted.load_base()
+    adapted.merge_into(merged)
+    merged.save_pretrained(tmp_path / "merged")
+    for place in ("whole", "merged"):
+        stored = read_json(tmp_path / place / "generation_config.json")
+        del stored["transformers_version"]
+        assert stored == {**given, "eos_token_id": [2, 3]}

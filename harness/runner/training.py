@@ -285,3 +285,5 @@ def say_ends(model: PreTrainedModel, words: Vocabulary) -> None:
     known = named if isinstance(named, list) else [named]
     if not set(words.eos_ids) <= set(known):
         config.eos_token_id = list(words.eos_ids)
+        # else transformers would not write what else its file says (a temperature, but no do_sample)
+        config._original_object_hash = hash(config)
