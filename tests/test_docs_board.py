@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from kdbench.reports.board import leaderboard
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
@@ -12,8 +14,12 @@ BOARD = Path(__file__).parent.parent / "docs" / "board"
 BUNDLE = BOARD / "mini-2.bundle"
 
 
-def test_the_committed_board_is_made_of_the_committed_bundle() -> None:
-    leaderboard(BUNDLE, "md", out=BOARD / "board.md", verify=True)
+@pytest.mark.parametrize(
+    ("bundle", "board"),
+    [("mini-2.bundle", "board.md"), ("second-search.bundle", "second-search.md")],
+)
+def test_the_committed_board_is_made_of_the_committed_bundle(bundle: str, board: str) -> None:
+    leaderboard(BOARD / bundle, "md", out=BOARD / board, verify=True)
 
 
 def test_so_are_the_claims() -> None:
