@@ -67,6 +67,7 @@ class Understood:
         dropped: what became of those that are not among the examples.
         examples: in order; ``doc_id`` is the row's number in the table, from 0, and a conversation of
             which every answer counts makes several of one number.
+        repeats: how many of the used rows are equal to an earlier one.
     """
 
     place: str
@@ -76,6 +77,7 @@ class Understood:
     rows: int
     dropped: tuple[Dropped, ...]
     examples: list[Example]
+    repeats: int = 0
 
     @property
     def used(self) -> int:
@@ -96,6 +98,10 @@ class Understood:
             f"{self.place}: {self.format}{split}; {self.columns.told}{more}",
             counted,
         ]
+        if self.repeats:
+            told.append(
+                f"{_rows(self.repeats)} equal to an earlier one, kept: data.unique=true drops them"
+            )
         if len(self.examples) != self.used:
             told.append(f"{len(self.examples):,} answers in {self.used:,} conversations")
         return told
@@ -131,7 +137,7 @@ def of_table(name: str, table: Table, reading: Reading) -> Understood:
     if reading.fallback and given and not any(c in row for row in values for c in given.values()):
         given = {}
     columns = columns_of(values, where, given, answers=reading.answers)
-    kept, reasons = _examples(table.rows, columns, reading)
+    kept, reasons, repeats = _examples(table.rows, columns, reading)
     dropped = tuple(
         Dropped(reason, len(rows), tuple(rows[:NAMED])) for reason, rows in reasons.items()
     )
@@ -148,26 +154,31 @@ def of_table(name: str, table: Table, reading: Reading) -> Understood:
         rows=len(values),
         dropped=dropped,
         examples=kept,
+        repeats=repeats,
     )
 
 
 def _examples(
     rows: Sequence[Row], columns: Columns, reading: Reading
-) -> tuple[list[Example], dict[str, list[int]]]:
+) -> tuple[list[Example], dict[str, list[int]], int]:
+    """The examples, the numbers of rows by why they are dropped, and how many kept ones are repeats."""
     kept: list[Example] = []
     reasons: dict[str, list[int]] = {}
     seen: set[Any] = set()
+    repeats = 0
     for doc_id, (where, row) in enumerate(rows):
         found, why = _of_row(doc_id, where, row, columns, reading)
-        if found and not why and reading.unique:
+        if found and not why:
             key = tuple((each.asked, each.references) for each in found)
-            why = "equal to an earlier row" if key in seen else ""
+            if key in seen and reading.unique:
+                why = "equal to an earlier row"
+            repeats += key in seen and not why
             seen.add(key)
         if why:
             reasons.setdefault(why, []).append(doc_id + 1)
         else:
             kept += found
-    return kept, reasons
+    return kept, reasons, repeats
 
 
 def _of_row(

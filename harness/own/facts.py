@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MEASURED = 2000
 """Rows whose lengths are measured, evenly spread over the data."""
+FEW = 20
+"""Texts below which the longest of them counts, too."""
 _LAYER = re.compile(r"\.(?:h|layers|blocks)\.(\d+)\.")
 
 
@@ -150,7 +152,10 @@ def _lengths(
 
 
 def _of(counts: list[int]) -> Lengths:
-    """Mean, what 99% have at most, and the longest."""
+    """Mean, what all but the longest hundredth have at most, and the longest.
+
+    The hundredth is one text at least: else a single long row would set the lengths of a small data set.
+    """
     ordered = sorted(counts)
-    place = min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)
-    return Lengths(sum(ordered) / len(ordered), ordered[max(place, 0)], ordered[-1])
+    left_out = max(1, len(ordered) // 100) if len(ordered) >= FEW else 0
+    return Lengths(sum(ordered) / len(ordered), ordered[-1 - left_out], ordered[-1])

@@ -9,8 +9,8 @@ No setting of the generated world is among them.
   out has to heal: twice that. Methods that train on the student's samples get half of it, policy
   gradients a tenth (the ratios of suites smollm2 and mini).
 * **Batch.** About 64 steps a pass: rows / 64 as a power of two, from 8 to 64.
-* **Lengths.** What 99% of the data's prompts and answers need, and of the test rows' prompts where there are
-  some, in steps of 32 tokens, within the context of both models.
+* **Lengths.** What all but 1% of the data's prompts and answers need, and of the test rows' prompts where
+  there are some, in steps of 32 tokens, within the context of both models. A single long row sets none.
 * **Budget.** 3 passes over up to 20,000 rows, 2 up to 100,000, then 1, said in trained response tokens, so
   that all methods have the same. All start from one short fine-tuning, a pass over at most 20,000 rows.
 """
@@ -39,7 +39,7 @@ PASSES = ((20_000, 3), (100_000, 2), (math.inf, 1))
 DEV_ROWS = 64
 EVALUATIONS = 4
 """Looks at the development rows in a training."""
-SHARE = "99% of the data's {} have at most {:,} tokens"
+SHARE = "all but 1% of the data's {} have at most {:,} tokens"
 
 
 class Lengths(NamedTuple):
@@ -47,7 +47,7 @@ class Lengths(NamedTuple):
 
     mean: float
     most: int
-    """Of 99%."""
+    """Of all but the longest hundredth."""
     longest: int
 
 
@@ -113,7 +113,11 @@ def own_settings(facts: Facts, tokens: int | None = None) -> list[Choice]:
     return [
         Choice("pair.template", template_of(chat=facts.chat, turns=facts.turns), chat),
         *_lengths(facts),
-        Choice("train.batch_size", batch, f"about 64 steps a pass over {facts.rows:,} rows"),
+        Choice(
+            "train.batch_size",
+            batch,
+            f"{facts.rows / batch:,.0f} steps a pass over {facts.rows:,} rows",
+        ),
         Choice("train.lr", rate, f"{size(facts.student)} parameters, {batch} rows a step{healing}"),
         Choice("train.response_tokens", budget, f"{said}; the same for all methods"),
         Choice("train.warmup", round(0.03 * steps), f"3% of about {steps:,} steps"),
@@ -136,8 +140,10 @@ def _lengths(facts: Facts) -> list[Choice]:
     prompt = min(_up(facts.prompts.most), context - answer)
     asked, answered = SHARE.format("prompts", facts.prompts.most), facts.answers.most
     why = f"and {SHARE.format('answers', answered)}"
-    if prompt + answer < _up(facts.prompts.most) + _up(answered):
-        why += f"; more than {prompt + answer:,} the models cannot read or are not given"
+    if answer < _up(answered):
+        why += f"; longer ones are cut at {answer:,}"
+    if prompt < _up(facts.prompts.most):
+        asked += f"; the models read {context:,}, {answer:,} of them are for answers"
     return [
         Choice("train.max_prompt", prompt, asked),
         Choice("train.max_length", prompt + answer, why),

@@ -75,6 +75,8 @@ def machine_of(asked: str) -> Machine:
     count, kind = int(found.group(1) or 1), found.group(2)
     if kind in CARDS:
         return replace(CARDS[kind], count=count)
+    if kind.isalpha():
+        raise InputError(f"--gpus {asked!r} says no hardware; {advice}")
     if not re.fullmatch(r"\d+(\.\d+)?", kind) or not 0 < float(kind) < 10_000:
         raise InputError(f"--gpus {asked!r} names no card that is known; {advice}")
     return of_memory(float(kind), count)
