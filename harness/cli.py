@@ -7,14 +7,11 @@ method) is printed with ``--debug``, anywhere on the line, and where a run was b
 run's ``run.log``.
 """
 
-import contextlib
 import os
 import shlex
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -24,6 +21,7 @@ from kdbench.harness import launch
 from kdbench.harness.errors import KdbenchError, is_out_of_memory
 from kdbench.harness.printing import guarded, printable
 from kdbench.harness.shorthand import answer, expanded
+from kdbench.harness.stopping import stoppable
 from kdbench.harness.verbs.capture import capture
 from kdbench.harness.verbs.clean import clean
 from kdbench.harness.verbs.conform import conform
@@ -100,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: without the program's name; None: those of the process.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    with guarded(), _terminable() as terminated:
+    with guarded(), stoppable() as terminated:
         code = _run(argv, terminated)
     _leave(code)
 
@@ -113,35 +111,10 @@ def _leave(code: int) -> NoReturn:
     """
     distributed = sys.modules.get("torch.distributed")
     if code and distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[list[int]]:
-    """SIGTERM ends a command as Ctrl-C does; a second one at once. Yields the signals that came."""
-    came: list[int] = []
-    mine = os.getpid()
-    if not launch.speaks():  # one process of several says how to go on, the others just end
-        yield came
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != mine:  # a forked helper has nothing to say
-            os.kill(os.getpid(), number)
-        came.append(number)
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread
-        yield came
-        return
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 SMALLER = (

@@ -298,6 +298,47 @@ def test_a_signal_says_how_to_continue(
     assert "end: interrupted" in (tmp_path / "my runs" / "some-run" / "run.log").read_text()
 
 
+IMPORTER = """
+import os, sys, time, types
+from kdbench.harness import cli
+
+def run_command(request):
+    try:
+        import slow_to_import
+    except KeyboardInterrupt:
+        os.abort()  # as compiled code does, which an exception leaves half set up
+    time.sleep(60)
+
+runner = types.ModuleType("kdbench.harness.runner.commands")
+runner.run_command = run_command
+sys.modules[runner.__name__] = runner
+cli.main(["run", "--method", "sft", "--quiet"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_for_the_end_of_an_import(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    slow = "import time\nprint('importing', flush=True)\ntime.sleep(0.3)\nprint('through', flush=True)\n"
+    (tmp_path / "slow_to_import.py").write_text(slow, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORTER],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert rest == "through\n"
+    assert "continue with: kdbench run --method sft --quiet" in errors
+
+
 def test_second_process_on_a_run_is_refused(tmp_path: Path, spawn: Spawn) -> None:
     holder = spawn(
         "import sys, time\nfrom kdbench.harness.files.locks import RunLock\n"
