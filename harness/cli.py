@@ -111,8 +111,6 @@ def _leave(code: int) -> NoReturn:
     """
     distributed = sys.modules.get("torch.distributed")
     if code and distributed is not None and distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
