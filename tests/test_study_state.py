@@ -12,10 +12,12 @@ from kdbench.harness.config import RunConfig, with_precision
 from kdbench.harness.contents import Circumstances, recall, remember
 from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.evaluation.evaluate import evaluation_records, protocol_of
+from kdbench.harness.evaluation.facts import model_facts
 from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.scoring import scored_as
 from kdbench.harness.files.records import (
+    EvaluationRecord,
     EvaluationScores,
     IdentityRecord,
     Manifest,
@@ -26,6 +28,7 @@ from kdbench.harness.files.records import (
 )
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, evaluation_key, model_id
+from kdbench.harness.lm.version import scored_by
 from kdbench.harness.references import reference_folder
 from kdbench.harness.study.definition import Cell, Study, expand
 from kdbench.harness.study.plan import DONE, PlannedCell
@@ -191,6 +194,45 @@ def test_a_run_is_done_for_the_rows_settings_and_scorer_of_now(
     (evaluation,) = run.evaluations()
     evaluation.keep_scores(evaluation.scores(), {"scorer": "of last year"})
     assert missing_of(run, config) == ["my"]
+
+
+def test_task_files_are_told_by_content_not_by_place(
+    finished: tuple[RunFolder, Cell], tmp_path: Path
+) -> None:
+    run, made = finished
+    for place in ("then", "now"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "theirs.yaml").write_text("task: theirs\n")
+    then, now = (
+        made.config.tasks.model_copy(
+            update={"names": ("theirs",), "include_path": str(tmp_path / place)}
+        )
+        for place in ("then", "now")
+    )
+    config = made.config.model_copy(update={"tasks": then})
+    facts = model_facts(config, STUDENT) | {"edition": "theirs", "template": "none"}
+    own = {"task": "theirs", "source": "lm-eval", "place": then.include_path, "seeds": []}
+    record = EvaluationRecord(
+        protocol=then.protocol,
+        data_sha256="of then",
+        max_prompt=None,
+        decoding=None,
+        **facts,
+        **own,
+    )
+    evaluation = run.evaluation(evaluation_key(record))
+    evaluation.record.write(record)
+    scorer = scored_by("theirs", [tmp_path / "then"])
+    evaluation.keep_scores([], {"scorer": scorer})
+    summary = run.summary.read()
+    (other,) = summary.scores.values()
+    scores = {evaluation.key: other.model_copy(update={"task": "theirs"})}
+    run.summary.write(summary.model_copy(update={"scores": scores}))
+
+    asked = config.model_copy(update={"tasks": now})
+    assert missing_of(run, config) == missing_of(run, asked) == []
+    (tmp_path / "now" / "theirs.yaml").write_text("task: theirs\nnum_fewshot: 3\n")
+    assert missing_of(run, asked) == ["theirs"]
 
 
 def test_references_that_an_end_left_out_are_missing(finished: tuple[RunFolder, Cell]) -> None:

@@ -60,7 +60,7 @@ def _settings(record: EvaluationRecord, task: Asked, config: RunConfig) -> bool:
     if task.kind == "lm-eval":
         if (record.template == "chat") != (config.task_template == "chat"):
             return False  # of no other template do its own prompts know
-        wanted |= {"source": "lm-eval", "place": tasks.include_path or ""}
+        wanted |= {"source": "lm-eval"}  # of which files, the scorer knows, wherever they lie
     elif task.kind == "labels":
         wanted |= {"source": "kdbench", "template": config.task_template}
     else:
