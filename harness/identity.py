@@ -209,7 +209,9 @@ def store_id(
 # -- evaluations ---------------------------------------------------------------------------------
 
 _PLACE = {"place"}
-_COMPANY = {"batch_size", "chunk", "engine"}
+COMPANY = {"batch_size", "chunk"}
+"""Fields of an evaluation that say what was decoded together: answers do not depend on it but by rounding."""
+_COMPANY = COMPANY | {"engine"}
 _MODEL = {"model", "tokenizer", "dtype"}
 
 

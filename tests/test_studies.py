@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import runs
+from own_models import chat_model, chats
 
 from kdbench.harness import cli
 from kdbench.harness.contents import Circumstances
@@ -138,6 +139,18 @@ def test_expansion_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         make_cells(study, ["train.lr=1e-3"], tmp_path)
 
 
+def test_suite_own_is_measured_again(tmp_path: Path) -> None:
+    study = Study(title="t", suite="own", seeds=(10,), methods=("sft",), tasks=())
+    model, data = chat_model(tmp_path / "model"), tmp_path / "rows.jsonl"
+    named = (f"pair.teacher={model}", "pair.student=prune:1", f"data.train={data}")
+    budgets = []
+    for count in (20, 40):
+        chats(data, count)
+        (cell,) = make_cells(study, named, tmp_path / "cache")
+        budgets.append(cell.config.train.response_tokens)
+    assert budgets[0] < budgets[1]
+
+
 def test_a_study_asks_its_workers_for_files_by_their_whole_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,19 +233,24 @@ def pretended(
     """Runs cells by scripted processes; returns the driver and the lines it said."""
 
     def run(
-        cells: list[Cell], scripts: dict[str, str], *, jobs: int = 1, keep_going: bool = True
+        cells: list[Cell],
+        scripts: dict[str, str],
+        *,
+        jobs: int = 1,
+        keep_going: bool = True,
+        look: Callable[[Cell, Place], State] | None = None,
     ) -> tuple[Driver, list[str]]:
         for name, script in scripts.items():
             (tmp_path / f"{name}.script").write_text(script)
 
         command = (sys.executable, "-c", WORKER, str(tmp_path))
 
-        def look(cell: Cell, place: Place) -> State:
+        def by_name(cell: Cell, place: Place) -> State:
             done = (tmp_path / f"{cell.label}.done").exists()
             return State("cached" if done else "to do", None, RunFolder(tmp_path / cell.label))
 
         monkeypatch.setattr(worker, "COMMAND", command)
-        monkeypatch.setattr(driving, "state_of", look)
+        monkeypatch.setattr(driving, "state_of", look or by_name)
         monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
         place = Place(tmp_path, Circumstances(tmp_path, "cpu", None))
         said: list[str] = []
@@ -275,6 +293,15 @@ def test_lost_workers_are_tried_again_and_errors_are_sentences(
     assert (tmp_path / "killed.done").exists() and (tmp_path / "busy.done").exists()
     for failure in driver.failures:
         assert failure.log.is_file()
+
+
+def test_a_run_whose_files_are_not_seen_here_is_a_sentence(
+    pretended: Callable[..., tuple[Driver, list[str]]],
+) -> None:
+    driver, _ = pretended(
+        cells_named("away"), {"away": "nothing"}, look=lambda *_: State("to do", None, None)
+    )
+    assert "does not see the models" in driver.failures[0].reason
 
 
 def test_a_run_lost_while_it_evaluated_references_is_run_again(

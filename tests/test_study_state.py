@@ -189,6 +189,8 @@ def test_a_run_is_done_for_the_rows_settings_and_scorer_of_now(
     rough = config.generate.model_copy(update={"dtype": "bf16"})
     assert config.answer_precision != "bf16"
     assert missing_of(run, config.model_copy(update={"generate": rough})) == ["my"]
+    company = config.generate.model_copy(update={"batch_size": 7, "chunk": 3})  # of another machine
+    assert missing_of(run, config.model_copy(update={"generate": company})) == []
     words = config.tasks.model_copy(update={"rouge_tokenizer": "unicode"})
     assert missing_of(run, config.model_copy(update={"tasks": words})) == ["my"]
     (evaluation,) = run.evaluations()

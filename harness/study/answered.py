@@ -19,12 +19,15 @@ from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import Asked, include_folders
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation
-from kdbench.harness.identity import digest
+from kdbench.harness.identity import COMPANY, digest
 from kdbench.tasks.catalogue import task_examples
 from kdbench.tasks.words import fitting
 
 OF_THE_MODEL = ("model", "tokenizer", "engine")
 """Of `model_facts`, what a run's own folder answers for, and what depends on who answers."""
+NEVER = (*OF_THE_MODEL, *COMPANY)
+"""Nor is the batch company compared: its default may follow from the machine that decodes, and evaluations
+that differ in it only stand in one column."""
 
 
 class Rows(NamedTuple):
@@ -56,7 +59,7 @@ def asked_now(
 def _settings(record: EvaluationRecord, task: Asked, config: RunConfig) -> bool:
     generate, tasks = config.generate, config.tasks
     wanted: dict[str, Any] = model_facts(config, None) | {"protocol": tasks.protocol}
-    left = (*OF_THE_MODEL, *(["dtype"] if config.answer_precision == "auto" else []))
+    left = (*NEVER, *(["dtype"] if config.answer_precision == "auto" else []))
     if task.kind == "lm-eval":
         if (record.template == "chat") != (config.task_template == "chat"):
             return False  # of no other template do its own prompts know

@@ -23,6 +23,11 @@ TELL_EVERY = 60.0  # seconds between lines about runs that go on
 TRIES = 3
 LOCKED = "is being written by"  # of the sentence of `RunLocked`
 KILLED = (137, 143)  # exit codes of shells for a killed child
+UNSEEN = (
+    "it ended, but this machine does not see the models, the data or the cache that its worker used; put "
+    "them on a disk that both see (KDBENCH_CACHE; HF_HOME for models of the hub)"
+)
+"""Which run a cell is follows from what its worker noted of these files."""
 STOP_WAIT = 20.0
 
 
@@ -185,6 +190,8 @@ class Driver:
         else:
             if lost:
                 sentence = f"lost {work.tries} times, last as: {sentence}"
+            elif code == 0 and state.run is None:
+                sentence = UNSEEN
             elif code == 0:
                 sentence = f"ended but left undone: {', '.join(state.missing) or 'everything'}"
             self.failures.append(Failure(work.cell.name, sentence, work.log))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import write_bytes
 from kdbench.harness.identity import digest
+from kdbench.harness.own.settings import OWN
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.progress import duration
 from kdbench.harness.provenance import source_sha256
@@ -55,13 +56,15 @@ class Plan(NamedTuple):
 def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]:
     """`expand`, remembered as long as neither the study nor our code changes.
 
-    Checking a configuration needs the method's class, and that needs torch, which takes seconds.
+    Checking a configuration needs the method's class, and that needs torch, which takes seconds. Not
+    remembered is what follows from files that may be edited meanwhile: suites and methods of others, and
+    suite ``own``, which measures models and rows.
     """
     name = digest([source_sha256(), study, list(settings), os.getcwd()])[:32]
     path = cache / "studies" / f"{name}.json"
     named = {row.method or study.method for row in study.all_rows()}
-    # a suite file and methods of others, in a file or installed, may be edited meanwhile
-    others = study.suite.endswith((".yaml", ".yml")) or not named <= METHODS.keys()
+    file = study.suite == OWN or study.suite.endswith((".yaml", ".yml"))
+    others = file or not named <= METHODS.keys()
     if not others and path.is_file():
         with contextlib.suppress(ValueError):
             return CELLS.validate_json(path.read_bytes())
