@@ -350,8 +350,49 @@ def test_a_run_that_somebody_writes_is_waited_for(
     )
     assert driver.failures == []
     assert any("is making it; waiting" in line for line in said)
-    assert any("held" in line and "done by another process" in line for line in said)
+    done = next(i for i, line in enumerate(said) if "done by another process" in line)
+    began = next(i for i, line in enumerate(said) if "free, seed 10: started" in line)
+    assert said[done].startswith("held") and done < began  # there is one place, and it was taken
     assert (tmp_path / "order").read_text().split() == ["+free", "-free"]
+
+
+def test_a_run_that_is_refused_waits_for_those_that_run(
+    pretended: Callable[..., tuple[Driver, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, handles = local.LocalExecutor.start, list[Any]()
+
+    def limited(self: Any, *asked: Any) -> Any:
+        if any(handle.poll() is None for handle in handles):
+            raise InputError("Slurm refuses the job: one is allowed")
+        handles.append(start(self, *asked))
+        return handles[-1]
+
+    monkeypatch.setattr(local.LocalExecutor, "start", limited)
+    scripts = {"a": "finish", "b": "finish", "c": "kill finish"}
+    driver, said = pretended(cells_named(*scripts), scripts, jobs=2)
+    assert driver.failures == [] and len(handles) == 4
+    assert sum("one is allowed" in line for line in said) == 1
+
+    monkeypatch.setattr(local.LocalExecutor, "start", lambda *_: limited(None))
+    handles[:] = [worker.Handle(lambda: None, lambda: None)]
+    with pytest.raises(InputError, match="one is allowed"):
+        pretended(cells_named("d"), {"d": "finish"})
+
+
+def test_the_places_of_workers_that_outlived_their_driver(
+    spawn: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = []
+    for gpus in ("1", "somewhere"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        process = spawn("import sys, time; print(flush=True); time.sleep(60)")
+        process.stdout.readline()
+        pids.append(process.pid)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    executor = local.LocalExecutor(2, {}, "auto")
+    assert executor.slots_of(pids) == [1, 0] and executor.slots_of(pids[1:]) == [0]
+    assert local.LocalExecutor(2, {}, "cpu").slots_of(pids) == [0, 1]
+    assert local.LocalExecutor(1, {}, "cpu").slots_of(pids) == [0, 0]
 
 
 @pytest.mark.parametrize(

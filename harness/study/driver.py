@@ -4,12 +4,14 @@ The driver keeps nothing of its own: kill it, start it again, and it reads from 
 is done. A run that somebody else is writing (a worker that outlived its driver, say) is waited for.
 """
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench.harness.config import RunConfig, slug
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.locks import lock_holder
 from kdbench.harness.identity import departures, digest, training_parts
 from kdbench.harness.progress import duration
@@ -21,6 +23,7 @@ POLL = 0.1
 LOOK_EVERY = 1.0  # seconds between looks at the locks of runs that wait
 TELL_EVERY = 60.0  # seconds between lines about runs that go on
 TRIES = 3
+REFUSED_WAIT = 60.0  # seconds until a scheduler that refused a run is asked again, unless one ends
 LOCKED = "is being written by"  # of the sentence of `RunLocked`
 KILLED = (137, 143)  # exit codes of shells for a killed child
 UNSEEN = (
@@ -84,12 +87,17 @@ class Driver:
     _total: int = 0
     _times: list[float] = field(default_factory=list)
     _looked: float = 0.0
+    _refused_until: float = 0.0
+    _refusal: str = ""
+    _outlived: dict[Path, int] = field(default_factory=dict)
+    """Runs that workers of an earlier driver are making on this machine, and the places that these have."""
     _spoke: float = 0.0
 
     def run(self, cells: Sequence[Cell], logs: Path) -> list[Failure]:
         """Makes the runs of all cells that are not done; returns those that failed."""
         self._waiting = [Work(cell, logs / log_name(cell), shared(cell.config)) for cell in cells]
         self._total, self._spoke = len(cells), time.monotonic()
+        self._outlived = self._find_outlived()
         try:
             while self._waiting or self._running:
                 ended = [w for w in self._running if w.handle and w.handle.poll() is not None]
@@ -110,9 +118,11 @@ class Driver:
 
     def _start_next(self) -> bool:
         """Starts one run if there is a free place and one that need not wait."""
-        free = set(range(self.executor.jobs)) - {w.slot for w in self._running}
         now = time.monotonic()
-        if not free or (self._looked and now - self._looked < LOOK_EVERY):
+        if now < self._refused_until or (self._looked and now - self._looked < LOOK_EVERY):
+            return False
+        free = self._free()
+        if not free:
             return False
         for work in self._waiting:
             if work.not_before > now or self._blocked(work):
@@ -131,12 +141,39 @@ class Driver:
         self._looked = now
         return False
 
+    def _find_outlived(self) -> dict[Path, int]:
+        found = {}
+        for work in self._waiting:
+            state = state_of(work.cell, self.place)
+            holder = lock_holder(state.run.path) if state.run else None
+            if state.run and holder and holder.host == socket.gethostname():
+                self._is_written(work, state)
+                found[state.run.path] = holder.pid
+        return dict(zip(found, self.executor.slots_of(list(found.values())), strict=False))
+
+    def _free(self) -> set[int]:
+        """Places where nothing runs: no run of ours, and none whose worker outlived its driver."""
+        self._outlived = {p: slot for p, slot in self._outlived.items() if lock_holder(p)}
+        taken = {work.slot for work in self._running} | set(self._outlived.values())
+        return set(range(self.executor.jobs)) - taken
+
     def _start(self, work: Work, slot: int) -> None:
-        work.tries += 1
-        work.slot, work.began = slot, time.monotonic()
+        """Starts a run; one that is refused waits while others run, which may be why it is."""
         work.log.parent.mkdir(parents=True, exist_ok=True)
         work.read_from = work.log.stat().st_size if work.log.exists() else 0
-        work.handle = self.executor.start(self.arguments(work.cell), work.log, slot)
+        try:
+            work.handle = self.executor.start(self.arguments(work.cell), work.log, slot)
+        except InputError as error:
+            if not self._running:
+                raise
+            self._waiting.insert(0, work)
+            self._refused_until = time.monotonic() + REFUSED_WAIT
+            if str(error) != self._refusal:
+                self._refusal = str(error)
+                self.say(f"{work.cell.name}: {error}; it is tried again while others run")
+            return
+        work.tries += 1
+        work.slot, work.began = slot, time.monotonic()
         self._running.append(work)
         self.say(f"{work.cell.name}: started{f' (try {work.tries})' if work.tries > 1 else ''}")
 
@@ -171,7 +208,7 @@ class Driver:
     def _end(self, work: Work) -> None:
         code = work.handle.poll() if work.handle else None
         self._running.remove(work)
-        self._looked = 0.0
+        self._looked = self._refused_until = 0.0
         state = state_of(work.cell, self.place)
         lost = code is None or code < 0 or code in KILLED
         if state.done and (code == 0 or (lost and work.tries >= TRIES)):

@@ -63,8 +63,30 @@ class LocalExecutor:
         )
         return Handle(process.poll, lambda: os.killpg(process.pid, signal.SIGINT))
 
+    def slots_of(self, processes: Sequence[int]) -> list[int]:
+        """Those with the GPUs that a process was given; of others the first that are left."""
+        places = [
+            self._places[s % len(self._places)] if self._places else "" for s in range(self.jobs)
+        ]
+        found: list[int] = []
+        for process in processes:
+            gpus = _gpus_of(process)
+            its = [s for s, place in enumerate(places) if place == gpus] or list(range(self.jobs))
+            found.append(next((slot for slot in its if slot not in found), its[0]))
+        return found
+
     def close(self) -> None:
         """Nothing to let go of."""
+
+
+def _gpus_of(process: int) -> str | None:
+    """``CUDA_VISIBLE_DEVICES`` of a process of this machine; None where that cannot be told."""
+    try:
+        variables = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return None
+    named = dict(each.partition("=")[::2] for each in variables.split("\0"))
+    return named.get("CUDA_VISIBLE_DEVICES")
 
 
 def dealt(devices: Sequence[str], each: int) -> list[str]:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,10 @@ class RayExecutor:
             return Handle(gang.look, gang.stop)
         reference = _task(self._ray, run_worker, self._need).remote(*job)
         return Handle(lambda: _outcome(self._ray, reference), lambda: self._ray.cancel(reference))
+
+    def slots_of(self, processes: Sequence[int]) -> list[int]:
+        """None: the cluster knows what is taken."""
+        return []
 
     def close(self) -> None:
         """Leaves the cluster."""

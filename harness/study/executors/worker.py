@@ -59,6 +59,15 @@ class Executor(Protocol):
             arguments: of the command line.
             log: file on a disk that all workers share.
             slot: number of the place that is free, from 0 to ``jobs`` - 1.
+
+        Raises:
+            InputError: a scheduler refuses it.
+        """
+
+    def slots_of(self, processes: Sequence[int]) -> list[int]:
+        """The places of workers that an earlier driver started on this machine, by their process ids.
+
+        Empty where a scheduler knows by itself what its machines are doing.
         """
 
     def close(self) -> None:
