@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_suite_measures_what_the_command_line_names(pair: Path) -> None:
-    with pytest.raises(InputError, match=r"add --student and --set data.train=FILE"):
+    with pytest.raises(
+        InputError, match=r"add --student .*pair.student=MODEL\) and --set data.train=FILE"
+    ):
         resolve(suite="own", method="sft", flags={"pair.teacher": str(pair / "teacher")})
     flags = {"pair.teacher": str(pair / "teacher"), "pair.student": "prune:1"}
     data = f"data.train={pair / 'rows.jsonl'}"
@@ -224,6 +227,31 @@ def test_distill_from_a_file_to_the_best_student(
     (run,), _ = finished_runs([found.winner.path])
     assert (facts(run) or {})["dev_overlap"]["test"], "whether rows of the file were trained on"
     assert prepared.hub == [] and read_json(out / "distill.json")["tokens"] == 300
+
+
+@pytest.mark.long
+def test_tune_of_the_own_suite_ends_in_a_board_or_in_students(
+    pair: Path, tmp_path: Path, kdbench: Callable[..., tuple[int, str, str]]
+) -> None:
+    chats(tmp_path / "test.jsonl", 6, 100)
+    named = [f"pair.teacher={pair / 'teacher'}", "pair.student=prune:1"]
+    named.append(f"data.train={pair / 'rows.jsonl'}")
+    said = ["tune", "--methods", "sft", "--suite", "own", "--trials", "2:0.5", "--seeds", "10"]
+    said += [
+        "--device",
+        "cpu",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    said += [part for setting in named for part in ("--set", setting)]
+    code, out, err = kdbench(*said)
+    assert code == 0, err
+    assert "trained, nothing was asked" in out and "kdbench eval" in out
+    code, out, err = kdbench(*said, "--set", f"tasks.names=[{tmp_path / 'test.jsonl'}]")
+    assert code == 0, err
+    assert (tmp_path / "out" / "board" / "index.html").is_file() and "sft" in out
 
 
 def test_distill_says_what_is_wrong_before_anything_is_made(pair: Path, tmp_path: Path) -> None:

@@ -31,9 +31,10 @@ from kdbench.harness.identity import Contents, evaluation_key, model_id
 from kdbench.harness.lm.version import scored_by
 from kdbench.harness.references import reference_folder
 from kdbench.harness.study.definition import Cell, Study, expand
-from kdbench.harness.study.plan import DONE, PlannedCell
-from kdbench.harness.study.results import references
+from kdbench.harness.study.plan import DONE, Plan, PlannedCell
+from kdbench.harness.study.results import make_results, references
 from kdbench.harness.study.state import State, missing_of, missing_references
+from kdbench.reports.text.formats import write
 
 TEACHER = ModelRef(name="big", fingerprint="b", parameters=10, tokenizer="t")
 WEAK = TEACHER.model_copy(update={"fingerprint": "w"})
@@ -265,3 +266,18 @@ def test_a_run_that_is_only_trained_has_no_references(finished: tuple[RunFolder,
     run, made = finished
     tasks = made.config.tasks.model_copy(update={"names": ()})
     assert missing_references(run, made.config.model_copy(update={"tasks": tasks}), None) == []
+
+
+@pytest.mark.parametrize("base", [None, "sft"])
+def test_students_that_were_asked_nothing_are_listed(
+    base: str | None, finished: tuple[RunFolder, Cell], tmp_path: Path
+) -> None:
+    run, made = finished
+    tasks = made.config.tasks.model_copy(update={"names": ()})
+    only = made.model_copy(update={"config": made.config.model_copy(update={"tasks": tasks})})
+    study = Study(title="t", suite="mini-test", methods=("sft",), tasks=(), base=base)
+    plan = Plan([PlannedCell(only, State("cached", None, run), DONE)])
+    found = make_results(study, plan, tmp_path / "out", [])
+    assert found.trained == (run.path,) and found.data["trained"] == [str(run.path)]
+    said = write(found.shown, "md")
+    assert "trained, nothing was asked" in said and run.path.name in said

@@ -11,7 +11,9 @@ from lm_eval.tasks import TaskManager
 
 from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.names import Asked, asked_tasks
+from kdbench.harness.evaluation.names import Asked, asked_tasks, tasks_of
+from kdbench.harness.evaluation.rehearsal import check_task_data
+from kdbench.harness.resolve import resolve
 from kdbench.tasks import catalogue, docs, protocols
 from kdbench.tasks.labels import LABEL_TASKS
 
@@ -144,7 +146,6 @@ def test_names_are_parted_and_unknown_ones_refused(tmp_path: Path) -> None:
         (["dolly", "arc_esy"], "arc_easy"),
         (["my_own_tsk"], "no task is called"),
         (["dolly", "dolly"], "given twice"),
-        ([], "no tasks given"),
         (["own/dolly.jsonl"], "give it a name of its own, as in mytest=own/dolly.jsonl"),
         (["a b=own.jsonl"], "a file cannot be called 'a b'"),
         (["x.jsonl", "y/x.jsonl"], "given twice"),
@@ -153,6 +154,13 @@ def test_names_are_parted_and_unknown_ones_refused(tmp_path: Path) -> None:
             asked_tasks(names)
     with pytest.raises(InputError, match="include path"):
         asked_tasks(["my_own_task"], [tmp_path / "none"])
+
+
+def test_who_asks_names_a_task_and_who_only_trains_none() -> None:
+    config = resolve(suite="mini-test", method="sft", flags={"tasks.names": ()})
+    assert tasks_of(config.tasks) == []
+    with pytest.raises(InputError, match="no tasks given; name some by --tasks"):
+        check_task_data(config, None, print)
 
 
 def test_protocols_are_the_documented_two() -> None:

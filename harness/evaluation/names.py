@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 
 
 def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) -> list[Asked]:
-    """What task names stand for, in the given order.
+    """What task names stand for, in the given order; of no names nothing.
 
     Args:
         names: as the user gave them, without editions.
@@ -48,8 +48,6 @@ def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) 
     Raises:
         InputError: a name is none, or is given twice; the nearest names are offered.
     """
-    if not names:
-        raise InputError(f"no tasks given; choose from {', '.join(TASKS)} or any lm-eval task")
     found = [_asked(name) for name in names]
     seen = [task.name for task in found]
     repeated = [name for name in seen if seen.count(name) > 1]
@@ -86,7 +84,7 @@ def _asked(text: str) -> Asked:
 
 
 def tasks_of(tasks: TasksConfig) -> list[Asked]:
-    """`asked_tasks` of a configuration, third-party tasks included.
+    """`asked_tasks` of a configuration, third-party tasks included; none where it only trains.
 
     Raises:
         InputError: also if a task does not exist in the configured edition.

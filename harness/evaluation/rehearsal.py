@@ -12,6 +12,7 @@ from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.files.store import Say
 from kdbench.harness.text_model import Likelihood
+from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.labels import LABEL_TASKS
 
 REHEARSED = 2
@@ -26,8 +27,12 @@ def check_task_data(config: RunConfig, data_dir: Path | None, say: Say) -> None:
     files, and what was dropped.
 
     Raises:
-        InputError: an unknown task, data out of reach, or a task that fails; one sentence.
+        InputError: no task, an unknown one, data out of reach, or a task that fails; one sentence.
     """
+    if not config.tasks.names:
+        raise InputError(
+            f"no tasks given; name some by --tasks: {', '.join(TASKS)}, a file of rows, or any lm-eval task"
+        )
     for task in tasks_of(config.tasks):
         if task.kind == "lm-eval":
             rehearse(task.name, config.tasks.include_path)

@@ -26,8 +26,8 @@ def measured_tree(above: Mapping[str, Any]) -> dict[str, Any]:
     lacking = [
         option
         for option, given in (
-            ("--teacher", pair.get("teacher")),
-            ("--student", pair.get("student")),
+            ("--teacher (or --set pair.teacher=MODEL)", pair.get("teacher")),
+            ("--student (or --set pair.student=MODEL)", pair.get("student")),
             ("--set data.train=FILE", data.get("train")),
         )
         if not given

@@ -145,5 +145,7 @@ def show_results(
     print(f"folder: {out}")
     if failures:
         print(f"next: {shlex.join(['kdbench', *sys.argv[1:]])}")
+    elif results.trained:
+        print(f"next: kdbench eval {shlex.quote(str(results.trained[0]))} --tasks TASKS")
     else:
         print(f"next: kdbench leaderboard {shlex.quote(str(request.runs_dir))}")

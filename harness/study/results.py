@@ -17,25 +17,34 @@ from kdbench.harness.study.plan import Plan, PlannedCell
 from kdbench.reports.ablation import Ablation, Given, build_ablation
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.documents.board import board_document
-from kdbench.reports.text.document import Document, Paragraph, Section
+from kdbench.reports.text.document import Document, Notes, Paragraph, Section
 from kdbench.reports.text.formats import write
 from kdbench.tasks.catalogue import join_edition
 
 
 class Results(NamedTuple):
-    """What the terminal shows, and the same as plain data; the files are written."""
+    """What the terminal shows, and the same as plain data; the files are written.
+
+    ``trained``: folders of finished runs whose students were asked nothing.
+    """
 
     shown: Document
     data: dict[str, Any]
+    trained: tuple[Path, ...] = ()
 
 
 def make_results(study: Study, plan: Plan, out: Path, failures: Sequence[Failure]) -> Results:
-    """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder."""
+    """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder.
+
+    Where nothing was asked there is nothing to compare, and nothing is written.
+    """
     finished = _finished(plan.cells)
     if not finished:
         nothing = Paragraph("no run of this study is finished yet")
         return Results(Document("", [Section("", [nothing])]), {"table": None})
     config = plan.cells[0].cell.config  # rows differ in their training only
+    if not config.tasks.names:
+        return _trained(finished)
     if study.base is None:
         return _board([*references(plan.cells), *finished], config, out)
     from kdbench.reports.figures import save
@@ -51,6 +60,13 @@ def make_results(study: Study, plan: Plan, out: Path, failures: Sequence[Failure
     if not isinstance(plot, Missing):
         save(plot, out / "differences")
     return Results(ablation_document(table, headline=True), {"table": data})
+
+
+def _trained(finished: Sequence[Path]) -> Results:
+    said = Paragraph("trained, nothing was asked")
+    folders = [str(path) for path in finished]
+    document = Document("", [Section("", [said, Notes(folders)])])
+    return Results(document, {"table": None, "trained": folders}, tuple(finished))
 
 
 def _finished(cells: Sequence[PlannedCell]) -> list[Path]:

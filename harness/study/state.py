@@ -67,7 +67,7 @@ def missing_of(run: RunFolder, config: RunConfig, data_dir: Path | None = None) 
         untold = unstated(run.config.read().tree(), config)
     except InputError:
         return ["summary"]
-    asked = tasks_of(config.tasks) if config.tasks.names else []
+    asked = tasks_of(config.tasks)
     texts = [task.name for task in asked if task.kind in TEXTS]
     missing = ["how it was tuned"] if untold else []
     for name, evaluation in _found(stored, asked, config, data_dir):
@@ -83,7 +83,7 @@ def missing_references(run: RunFolder, config: RunConfig, data_dir: Path | None)
 
     Their probes are not looked at: which of them a model has is known when it is measured.
     """
-    asked = tasks_of(config.tasks) if config.tasks.names else []
+    asked = tasks_of(config.tasks)
     try:
         references = references_of(run, config) if asked else {}
     except InputError:
