@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from own_models import chat_model, chats
 from study_requests import study_request
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
+from kdbench.harness.study.distill import preparation
+from kdbench.harness.study.distill.budget import Budget
 from kdbench.harness.study.distill.command import write_study
 from kdbench.harness.study.distill.preparation import (
     DistillRequest,
@@ -39,15 +43,21 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request(pair: Path, *settings: str, test: str | None = None) -> DistillRequest:
-    making = study_request(pair / "runs", settings=settings, keep_going=True)
+def request(
+    pair: Path,
+    *settings: str,
+    test: str | None = None,
+    budget: Budget | None = None,
+    **making: Any,
+) -> DistillRequest:
+    making = study_request(pair / "runs", settings=settings, keep_going=True, **making)
     return DistillRequest(
         teacher=str(pair / "teacher"),
         student="prune:1",
         data=str(pair / "rows.jsonl"),
         test=test and str(pair / f"{test}.jsonl"),
         methods=("sft", "fkd", "gkd"),
-        budget=None,
+        budget=budget,
         seeds=(10,),
         columns={},
         out=pair / "out",
@@ -109,3 +119,30 @@ def test_lengths_are_chosen_for_test_prompts_too(pair: Path) -> None:
     own = prepare_distillation(request(pair)).training["max_prompt"]
     longer = prepare_distillation(request(pair, test="some")).training["max_prompt"]
     assert longer > own
+
+
+def test_a_budget_of_time_is_counted_for_the_device_that_trains(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour = Budget("seconds", 3600.0)
+    with pytest.raises(InputError, match="no such device as 'gpu'"):
+        prepare_distillation(request(pair, device="gpu"))
+    with pytest.raises(InputError, match="no such device as 'gpu'"):
+        prepare_distillation(request(pair, device="gpu", executor="slurm:gpus=1"))
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="torch sees no device 'cuda'"):
+            prepare_distillation(request(pair, device="cuda"))
+    with pytest.raises(InputError, match=r"60 minutes .* --executor slurm .* 3ep or 5Mtok"):
+        prepare_distillation(request(pair, budget=hour, executor="slurm:gpus=1"))
+    away = prepare_distillation(request(pair, device="cuda", executor="slurm:gpus=1"))
+    assert away.facts.device == "cuda"
+
+    tokens = []
+    for kind, speed in (("cpu", 1e9), ("cuda", 4e9), ("cpu", 8e9)):
+        monkeypatch.setattr(preparation, "_device", lambda _, at=(kind, speed): at)
+        asked = request(pair, budget=hour)
+        prepared = prepare_distillation(asked)
+        asked.out.mkdir(exist_ok=True)
+        preparation.keep_chosen(asked, prepared)
+        tokens.append(prepared.chosen.tokens)
+    assert tokens[0] != tokens[1] != tokens[2]  # what was counted for another device is not kept

@@ -38,6 +38,7 @@ from kdbench.harness.study.distill.asked import (
 )
 from kdbench.harness.study.distill.budget import (
     AFFORDABLE,
+    DECODING,
     Budget,
     Expected,
     expected,
@@ -141,6 +142,7 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     from kdbench.harness.contents import local_copy
     from kdbench.trainers.models import load_tokenizer
 
+    device, speed = _device(request)
     found = _rows(request.data, "train", request)
     tests = _rows(request.test, "test", request) if request.test else None
     train, test = (found.examples, tests.examples) if tests else held_out(found.examples)
@@ -149,12 +151,9 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
             f"{request.data} has {found.used} rows: too few to hold some back; give more, or test rows "
             "by --eval"
         )
-    device = request.making.device
-    device = device_kind() if device == "auto" else device.partition(":")[0]
     facts = measure(request.teacher, request.student, train, tests=test, device=device)
     answers, seeds = len(test) * DECODING_SEEDS, len(request.seeds)
-    speed = speed_of(device)
-    asked = _asked(request, train, test)
+    asked = _asked(request, train, test, device)
     before = _chosen_before(request, asked)
     methods = before.methods if before else _methods(request, facts, answers, speed)
     costs = _costs([name for name, _ in methods], facts)
@@ -187,11 +186,38 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     return prepared
 
 
-def _asked(request: DistillRequest, train: Sequence[Example], test: Sequence[Example]) -> str:
+def _device(request: DistillRequest) -> tuple[str, float]:
+    """Cpu or cuda, where runs are made, and operations a second of this machine, as `speed_of` counts.
+
+    Raises:
+        InputError: no such device, or a budget of time for machines that cannot be measured here.
+    """
+    from kdbench.harness.session import chosen_device
+
+    named, executor = request.making.device, request.making.executor.partition(":")[0]
+    if executor == "local":
+        here = chosen_device(named).type
+        return here, speed_of(here)
+    if request.budget is not None and request.budget.kind == "seconds":
+        raise InputError(
+            f"--budget of {request.budget.amount / 60:g} minutes is counted by how fast this machine is, but "
+            f"--executor {executor} trains on others; give what each method has, as 3ep or 5Mtok"
+        )
+    here = device_kind()
+    there = here if named == "auto" else named.partition(":")[0]
+    if there not in DECODING:
+        raise InputError(f"no such device as {named!r}; use --device cpu, cuda or auto")
+    return there, speed_of(here)
+
+
+def _asked(
+    request: DistillRequest, train: Sequence[Example], test: Sequence[Example], device: str
+) -> str:
     """Digest of what decides the choices that depend on how fast this machine is at the moment."""
     rows = [examples_sha256(train), examples_sha256(test)]
     pair = [request.teacher, request.student]
-    return digest([pair, rows, request.methods, request.budget, list(request.seeds)])
+    seeds = list(request.seeds)
+    return digest([pair, rows, request.methods, request.budget, seeds, device])
 
 
 def _chosen_before(request: DistillRequest, asked: str) -> "Chosen | None":
