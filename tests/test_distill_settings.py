@@ -1,6 +1,7 @@
 """What ``distill`` shows and writes is what it trains by: ``--set``, and test rows that are too long."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chat_model(folder / "teacher")
     short = chats(folder / "rows.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in short[:10]]
+    talks = [{"messages": row["messages"] * (1 + place % 3)} for place, row in enumerate(rows * 4)]
+    (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talks))
     for name, long in (("some", rows[:2]), ("all", rows)):
         for row in long:
             row["messages"][0]["content"] = " ".join([row["messages"][0]["content"]] * 40)
@@ -146,3 +149,22 @@ def test_a_budget_of_time_is_counted_for_the_device_that_trains(
         preparation.keep_chosen(asked, prepared)
         tokens.append(prepared.chosen.tokens)
     assert tokens[0] != tokens[1] != tokens[2]  # what was counted for another device is not kept
+
+
+def test_rows_are_read_and_cut_as_settings_say(pair: Path) -> None:
+    asked = request(pair, "data.limit=20")
+    prepared = prepare_distillation(asked)
+    assert prepared.facts.rows == 20 and len(prepared.test) == 6
+    assert "split: 20 rows to learn from, 6 held out" in "\n".join(_data(asked, prepared))
+    write_study(asked, prepared)
+    assert len((pair / "out" / "data" / "train.jsonl").read_text().splitlines()) == 54
+    own = [f"data.train={pair / 'talks.jsonl'}", "pair.student=prune:1"]
+    own.append(f"pair.teacher={pair / 'teacher'}")
+    for settings in ((), ("data.limit=20",), ("data.turns=last",), ("data.unique=true",)):
+        one = resolve(suite="own", method="sft", assignments=[*own, *settings]).train
+        talks = replace(request(pair, *settings, test="some"), data=str(pair / "talks.jsonl"))
+        train = prepare_distillation(talks).training
+        assert train["response_tokens"] == one.response_tokens
+        assert train["batch_size"] == one.batch_size
+    with pytest.raises(InputError, match="--set data: limit"):
+        prepare_distillation(request(pair, "data.limit=0"))

@@ -37,9 +37,10 @@ def measured_tree(above: Mapping[str, Any]) -> dict[str, Any]:
             "suite own is for models and data of your own, and chooses its settings by them; add "
             + " and ".join(lacking)
         )
+    from kdbench.harness.data.understood import first_rows
     from kdbench.harness.own.facts import measure
 
-    examples = training_rows(data)[: data.get("limit")]
+    examples = first_rows(training_rows(data), data.get("limit"))
     facts = measure(str(pair["teacher"]), str(pair["student"]), examples, device=device_kind())
     return own_tree(own_settings(facts))
 
@@ -59,7 +60,7 @@ def training_rows(data: Mapping[str, Any]) -> "list[Example]":
         raise InputError(f"data {name} is the generated world's; its suite is --suite mini")
     if split_names(name):
         return load_split(name, "train")
-    told = {key: data[key] for key in ("turns", "unique") if key in data}
+    told = {"turns": "every"} | {key: data[key] for key in ("turns", "unique") if key in data}
     found = understand(
         name, "train", Reading(columns=columns_given(data.get("columns") or {}), **told)
     )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import DataConfig, RunConfig
 from kdbench.harness.files.store import validated
 from kdbench.harness.own.settings import Choice, Facts
 from kdbench.harness.resolve import BUDGET, Tree, changes_of, merge
@@ -47,6 +47,20 @@ def training_of(suite: Tree, settings: Sequence[str]) -> Tree:
     whole |= {"train": training, "init_sft": init, "method": {"name": "sft"}}
     validated(RunConfig, whole, "--set", "configuration")
     return training
+
+
+def asked_data(train: str, settings: Sequence[str]) -> DataConfig:
+    """What settings say of the rows to learn from.
+
+    Args:
+        train: where they are.
+        settings: of ``--set``.
+
+    Raises:
+        InputError: an unknown key, or a value that does not fit.
+    """
+    asked = changes_of(settings, {}).get("data") or {}
+    return validated(DataConfig, {"train": train, **asked}, "--set data", "configuration")
 
 
 def with_asked(choices: Sequence[Choice], settings: Sequence[str]) -> list[Choice]:

@@ -2,15 +2,21 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.harness.config import slug
+from kdbench.harness.config import DataConfig, slug
 from kdbench.harness.data.examples import Example, examples_sha256
 from kdbench.harness.data.places import from_anywhere, stem
 from kdbench.harness.data.templates import PromptFormat
-from kdbench.harness.data.understood import Reading, Understood, held_out, understand
+from kdbench.harness.data.understood import (
+    Reading,
+    Understood,
+    first_rows,
+    held_out,
+    understand,
+)
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_json, write_json, write_text
@@ -31,6 +37,7 @@ from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import load_suite, merge
 from kdbench.harness.study.command import StudyRequest
 from kdbench.harness.study.distill.asked import (
+    asked_data,
     trained_tokens,
     training_of,
     with_asked,
@@ -103,7 +110,7 @@ class Prepared:
 
     Attributes:
         found, tests: training and test rows as read; ``tests`` None: held out of ``found``.
-        train, test: the rows.
+        kept: rows that are not the test's; ``train``: those of them that are learnt from; ``test``.
         facts: of pair and data; ``choices`` follow from them.
         methods: each with the reason.
         costs: of the methods, relative to SFT.
@@ -115,6 +122,7 @@ class Prepared:
 
     found: Understood
     tests: Understood | None
+    kept: list[Example]
     train: list[Example]
     test: list[Example]
     facts: Facts
@@ -143,9 +151,11 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     from kdbench.trainers.models import load_tokenizer
 
     device, speed = _device(request)
-    found = _rows(request.data, "train", request)
+    data = asked_data(request.data, request.making.settings)
+    found = _rows(request.data, "train", request, data)
     tests = _rows(request.test, "test", request) if request.test else None
-    train, test = (found.examples, tests.examples) if tests else held_out(found.examples)
+    kept, test = (found.examples, tests.examples) if tests else held_out(found.examples)
+    train = first_rows(kept, data.limit)
     if not test or len(train) < 2:
         raise InputError(
             f"{request.data} has {found.used} rows: too few to hold some back; give more, or test rows "
@@ -170,6 +180,7 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     prepared = Prepared(
         found=found,
         tests=tests,
+        kept=kept,
         train=train,
         test=test,
         facts=facts,
@@ -234,8 +245,14 @@ def keep_chosen(request: DistillRequest, prepared: Prepared) -> None:
     write_json(request.out / CHOSEN, prepared.chosen.model_dump(mode="json"))
 
 
-def _rows(place: str, split: str, request: DistillRequest) -> Understood:
-    found = understand(place, split, Reading(columns=request.columns, turns="every"))
+def _rows(
+    place: str, split: str, request: DistillRequest, data: DataConfig | None = None
+) -> Understood:
+    """Rows as runs read them: of training by their settings."""
+    reading = Reading(columns=request.columns, turns="every")
+    if data is not None:
+        reading = replace(reading, turns=data.turns, unique=data.unique)
+    found = understand(place, split, reading)
     if found is None:
         raise InputError(f"{place} has no split for {split}; name one, as in {place}::SPLIT")
     if any(example.is_text for example in found.examples):
@@ -316,5 +333,5 @@ def write_split(request: DistillRequest, prepared: Prepared) -> None:
     """Writes the rows of a split that was made here; the same rows make the same bytes."""
     if prepared.tests is not None:
         return
-    for split, examples in (("train", prepared.train), ("test", prepared.test)):
+    for split, examples in (("train", prepared.kept), ("test", prepared.test)):
         write_text(split_file(request, split), split_text(examples))
