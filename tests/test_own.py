@@ -75,6 +75,22 @@ def test_settings_follow_from_size_and_data() -> None:
     assert [passes_of(n) for n in (300, 50_000, 10**6)] == [3, 2, 1]
 
 
+def test_warm_up_is_a_share_of_the_steps_that_are_asked_for() -> None:
+    many = replace(FACTS, rows=20_000)
+    own = {"train.warmup": 28, "train.eval_every": 234, "init_sft.warmup": 9}
+    for asked, changed in (
+        ({}, {}),
+        ({"train": {"steps": 20}}, {"train.warmup": 1, "train.eval_every": 5}),
+        ({"train": {"epochs": 1, "batch_size": 32}}, {"train.warmup": 19, "train.eval_every": 156}),
+        ({"train": {"response_tokens": 6000}}, {"train.warmup": 0, "train.eval_every": 1}),
+        ({"train": {"epochs": 1, "steps": 100}}, {"train.warmup": 3, "train.eval_every": 25}),
+        ({"init_sft": {"steps": 100}}, {"init_sft.warmup": 3}),
+        ({"train": {"steps": "many", "epochs": 10**999}, "init_sft": None}, {}),
+    ):
+        found = {key: value for key, value, _ in own_settings(many, asked=asked)}
+        assert {key: found[key] for key in own} == own | changed
+
+
 def test_every_method_that_samples_the_student_has_a_rate_of_its_own() -> None:
     found = own_tree(own_settings(FACTS))["methods"]
     for name in METHODS:
@@ -150,6 +166,7 @@ def test_the_suite_measures_what_the_command_line_names(pair: Path) -> None:
     config = resolve(suite="own", method="gkd", assignments=[data, "train.steps=7"], flags=flags)
     assert (config.pair.template, config.suite, config.data.text) == ("chat", "own", None)
     assert config.train.steps == 7 and config.train.response_tokens is None
+    assert (config.train.warmup, config.train.eval_every) == (0, 1)
     assert config.train.max_length < 256 and config.init_sft is not None
     world = resolve(suite="mini", method="sft").model_dump()
     for key in ("dev", "text", "prompts"):

@@ -14,7 +14,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study import tune, tuning
 from kdbench.harness.study.command import StudyRequest
-from kdbench.harness.study.definition import Study
+from kdbench.harness.study.definition import Study, expand
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.tune import trials_and_share
 from kdbench.harness.study.tuning import Trial, Tried
@@ -52,9 +52,22 @@ def test_rates_are_factors_of_the_suites_and_cover_the_range() -> None:
 
 def test_a_trial_has_its_share_of_the_budget() -> None:
     train = make("sft", "train.response_tokens=1000").train
-    assert tuning.budget_settings(train, 0.25) == ("train.response_tokens=250",)
-    epochs = make("sft", "train.steps=null", "train.epochs=3").train
-    assert tuning.budget_settings(epochs, 0.5) == ("train.epochs=1.5",)
+    assert (train.warmup, train.eval_every) == (2, 10)
+    assert tuning.budget_settings(train, 0.5) == (
+        *("train.response_tokens=500", "train.warmup=1", "train.eval_every=5"),
+    )
+    never = ("train.steps=null", "train.epochs=3", "train.warmup=0", "train.eval_every=epoch")
+    assert tuning.budget_settings(make("sft", *never).train, 0.5) == ("train.epochs=1.5",)
+    (cell, *_) = expand(
+        tuning.trial_study(
+            "mini",
+            tuning.trials_of("sft", resolve(suite="mini", method="sft"), 1),
+            {"sft": tuning.budget_settings(resolve(suite="mini", method="sft").train, 0.25)},
+            10,
+        )
+    )
+    trial = cell.config.train
+    assert (trial.response_tokens, trial.warmup, trial.eval_every) == (80_000, 5, 25)
 
 
 def test_the_best_wins_and_of_equals_the_first() -> None:

@@ -36,6 +36,8 @@ STEP = 32
 ANSWER_CAP = 1024
 PASSES = ((20_000, 3), (100_000, 2), (math.inf, 1))
 """Rows up to which so many passes are made."""
+ENDLESS = 1e15
+"""Steps, passes and tokens that no training has."""
 DEV_ROWS = 64
 EVALUATIONS = 4
 """Looks at the development rows in a training."""
@@ -94,21 +96,26 @@ def template_of(*, chat: bool, turns: bool) -> str:
     return "chat" if chat or turns else "alpaca"
 
 
-def own_settings(facts: Facts, tokens: int | None = None) -> list[Choice]:
+def own_settings(
+    facts: Facts, tokens: int | None = None, asked: Mapping[str, Any] | None = None
+) -> list[Choice]:
     """Every setting that suite ``own`` chooses.
 
     Args:
         facts: of the pair and its data.
         tokens: trained response tokens of every method; None: by the number of rows.
+        asked: the layer of ``--set`` and flags: warm-up and looks are for as many steps as it leaves.
     """
     batch = batch_of(facts.rows)
     rate = rate_of(facts, batch)
     passes = tokens / (facts.rows * facts.answers.mean) if tokens else passes_of(facts.rows)
     budget = tokens or max(1, round(passes * facts.rows * facts.answers.mean))
-    steps = max(1, math.ceil(passes * facts.rows / batch))
+    asked = asked or {}
+    steps = max(1, math.ceil(_steps(facts, asked.get("train"), passes, batch)))
     chat = "the student's tokenizer has one" if facts.chat else "no chat template in the student"
     healing = {"pruned": ", twice for a student with layers cut out"}.get(facts.student_is, "")
     first = min(1.0, PASSES[0][0] / facts.rows)
+    init_steps = _steps(facts, asked.get("init_sft"), first, batch)
     said = "as asked" if tokens else f"{passes:g} passes over {facts.rows:,} rows"
     return [
         Choice("pair.template", template_of(chat=facts.chat, turns=facts.turns), chat),
@@ -126,11 +133,28 @@ def own_settings(facts: Facts, tokens: int | None = None) -> list[Choice]:
         ),
         Choice("init_sft.epochs", first, "one pass: where all methods start"),
         Choice("init_sft.lr", rate, "as the methods"),
-        Choice("init_sft.warmup", round(0.03 * facts.rows * first / batch), "3% of its steps"),
+        Choice("init_sft.warmup", round(0.03 * init_steps), "3% of its steps"),
         Choice("data.dev_limit", DEV_ROWS, "they choose the step that becomes the student"),
         Choice("generate.batch_size", 64 if facts.device == "cuda" else 16, f"on {facts.device}"),
         Choice("train.save_every", 50 if facts.device == "cuda" else 10, "what a kill can cost"),
     ]
+
+
+def _steps(facts: Facts, asked: Any, passes: float, batch: int) -> float:
+    """Steps of a training of so many passes, if its section asks for nothing else."""
+    given = {
+        name: float(value)
+        for name, value in (asked if isinstance(asked, Mapping) else {}).items()
+        if isinstance(value, int | float) and 0 < value < ENDLESS  # others are refused later
+    }
+    rows = facts.rows / given.get("batch_size", batch)
+    ends = {
+        "steps": 1.0,
+        "epochs": rows,
+        "response_tokens": rows / (facts.rows * facts.answers.mean),
+    }
+    said = [given[name] * steps for name, steps in ends.items() if name in given]
+    return min(said, default=passes * facts.rows / given.get("batch_size", batch))
 
 
 def _lengths(facts: Facts) -> list[Choice]:

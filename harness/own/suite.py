@@ -42,7 +42,7 @@ def measured_tree(above: Mapping[str, Any]) -> dict[str, Any]:
 
     examples = first_rows(training_rows(data), data.get("limit"))
     facts = measure(str(pair["teacher"]), str(pair["student"]), examples, device=device_kind())
-    return own_tree(own_settings(facts))
+    return own_tree(own_settings(facts, asked=above))
 
 
 def training_rows(data: Mapping[str, Any]) -> "list[Example]":

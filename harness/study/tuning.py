@@ -21,6 +21,8 @@ from kdbench.trainers.method import Dimension
 
 RATE = Dimension(name="train.lr", low=0.25, high=4.0, log=True, relative=True)
 """Searched for every method."""
+STEPS = ("warmup", "eval_every")
+"""Steps that a trial has its share of, as of the budget."""
 SEQUENCE_SEED = 0
 FINALISTS = 2
 """The best trial and the suite's own settings."""
@@ -105,8 +107,11 @@ def _said(name: str, config: RunConfig) -> float:
 
 
 def budget_settings(train: TrainConfig, share: float) -> tuple[str, ...]:
-    """Settings that cut a training's budget to a share of it."""
-    cut = {name: share * value for name in BUDGET if (value := getattr(train, name)) is not None}
+    """Settings that cut a training to a share of its budget, with warm-up and looks at the same places."""
+    fields = {name: getattr(train, name) for name in (*BUDGET, *STEPS)}
+    cut = {name: share * v for name, v in fields.items() if v and not isinstance(v, str)}
+    if share == 1:
+        cut = {name: value for name, value in cut.items() if name in BUDGET}
     return tuple(
         f"train.{name}={value:g}" if name == "epochs" else f"train.{name}={max(1, round(value))}"
         for name, value in cut.items()

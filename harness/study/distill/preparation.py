@@ -34,7 +34,7 @@ from kdbench.harness.own.settings import (
 from kdbench.harness.own.suite import device_kind
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
-from kdbench.harness.resolve import load_suite, merge
+from kdbench.harness.resolve import changes_of, load_suite, merge
 from kdbench.harness.study.command import StudyRequest
 from kdbench.harness.study.distill.asked import (
     asked_data,
@@ -171,7 +171,7 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
         before.tokens if before else tokens_of(request.budget, facts, costs, answers, seeds, speed)
     )
     settings = request.making.settings
-    choices = own_settings(facts, tokens)
+    choices = own_settings(facts, tokens, changes_of(settings, {}))
     named = [find_method(name).name for name, _ in methods]
     suite = with_settings(_suite(request, choices), settings, named)
     training = training_of(suite, settings)
