@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import datasets
 
 
+class Percent(float):
+    """A value in percent. lm-eval's metrics are shares; a task's own code says by this that its are not."""
+
+
 class Doc(TypedDict):
     """One document as lm-eval holds it."""
 
@@ -72,7 +76,7 @@ def target(doc: Mapping[str, Any]) -> str:
     return str(doc["references"][0])
 
 
-def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str, float]:
+def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str, Percent]:
     """ROUGE-L and exact match of one answer, in percent, best over all references.
 
     What cannot be measured is not a number, and makes lm-eval's mean none.
@@ -85,7 +89,7 @@ def process_results(doc: Mapping[str, Any], results: Iterable[Any]) -> dict[str,
     found = {}
     for name, score in {"rouge_l": rouge_l, "exact_match": exact_match}.items():
         try:
-            found[name] = score(text, references)
+            found[name] = Percent(score(text, references))
         except Unmeasured:
-            found[name] = math.nan
+            found[name] = Percent(math.nan)
     return found

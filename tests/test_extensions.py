@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import runs
 
+from kdbench.harness.evaluation.stock import documents
 from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.lm.answers import score_stock
+from kdbench.tasks.scoring import rouge_l
 
 METRIC = '''
 """A third party's metrics: words of an answer, and the spread of their number over a task."""
@@ -121,6 +124,27 @@ def test_a_metric_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "metric 'words' cannot be loaded from lengths:nothing" in output
 
 
+def test_a_task_file_is_scored_in_percent_by_our_code_and_by_its_own(
+    tmp_path: Path, dataset_cache: None
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "Say hello.", "output": ["the hello", "hi"]}] * 2
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ours = TASK.format(data=data)
+    own = ours.replace("greetings", "shares").replace("kdbench.tasks.docs.", "utils.")
+    (tmp_path / "utils.py").write_text(
+        "def process_results(doc, results):\n    return {'rouge_l': 0.25}\n"
+    )
+    for name, text in {"greetings": ours, "shares": own}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    found = {}
+    for name in ("greetings", "shares"):
+        targets = [row["output"] for row in rows]
+        made = score_stock(name, ["hi", "no"], targets, include_paths=[tmp_path])
+        found[name] = [values["rouge_l"] for _, values in documents(made)]
+    assert found == {"greetings": [100.0, 0.0], "shares": [25.0, 25.0]}
+
+
 def test_a_method_a_task_and_a_claim_of_others(tmp_path: Path, dataset_cache: None) -> None:
     (tmp_path / "half.py").write_text(METHOD)
     (tmp_path / "claims.yaml").write_text(CLAIM)
@@ -136,6 +160,11 @@ def test_a_method_a_task_and_a_claim_of_others(tmp_path: Path, dataset_cache: No
         *("--set", f"tasks.include_path={tmp_path / 'tasks'}"),
     )
     assert "half" in said and "greetings" in said
+    (half,) = map(RunFolder, (tmp_path / "runs").glob("half-*"))
+    (greetings,) = (e for e in half.evaluations() if e.record.read().task == "greetings")
+    of_answers = [rouge_l(row.response, row.references) for row in greetings.samples()]
+    (shown,) = (s for s in half.summary.read().scores.values() if s.task == "greetings")
+    assert shown.metrics["rouge_l"].mean == pytest.approx(sum(of_answers) / len(of_answers))
     report = json.loads(
         runs.finish(
             *("claims", str(tmp_path / "runs"), "--claims", str(tmp_path / "claims.yaml"), "--json")

@@ -30,6 +30,7 @@ from kdbench.harness.probes.subject import SEED
 from kdbench.harness.questions import PreparedTask, PromptDoc, prompt_doc
 from kdbench.harness.text_model import TextModel, chat_text
 from kdbench.tasks.catalogue import join_edition
+from kdbench.tasks.docs import Percent
 from kdbench.tasks.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
             )
             for place, (sample, metrics) in enumerate(documents(results))
         ]
-        return Found(scores, whole_set(results), metric_cards(results))
+        cut = results["prompts_cut"]
+        return Found(scores, whole_set(results), metric_cards(results), cut=cut)
 
     record = EvaluationRecord(
         task=name,
@@ -236,6 +238,7 @@ def documents(results: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, f
     """(logged sample with its ``task``, metrics that are averaged over documents), in order of both.
 
     A metric that has a name of ours is in our unit: lm-eval's exact match is a share, ours in percent.
+    Values that a task's code returns are taken for shares too, unless they are `Percent`.
     """
     found = []
     for task, logged in results["samples"].items():

@@ -7,6 +7,9 @@ from pathlib import Path
 from kdbench.harness.lm.declared import names_below
 from kdbench.harness.provenance import tree_sha256
 
+FILES = 2
+"""Version of what is made of values that a folder's own code returns."""
+
 
 def scorer() -> str:
     """Version of scores that lm-eval makes, and of what is made of them here."""
@@ -19,7 +22,7 @@ def scored_by(name: str, folders: Iterable[Path]) -> str:
     Its code and settings decide the scores as much as lm-eval does, and are edited where they lie.
     """
     files = files_sha256(name, folders)
-    return f"{scorer()}, files {files[:12]}" if files else scorer()
+    return f"{scorer()}, files {FILES} {files[:12]}" if files else scorer()
 
 
 def files_sha256(name: str, folders: Iterable[Path | str]) -> str:
