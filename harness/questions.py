@@ -17,6 +17,7 @@ from kdbench.harness.data.tokens import (
     opening,
     tokenise_prompts,
 )
+from kdbench.harness.errors import InputError
 from kdbench.tasks.protocols import Protocol
 
 Source = Literal["kdbench", "file", "lm-eval"]
@@ -75,6 +76,27 @@ class PreparedTask:
     counts: TokenCounts
     data_sha256: str
 
+    def lengths_told(self, most: int, wanted: int, room: int | None) -> str:
+        """What lengths did to the prompts and do to their answers, in one line; empty: nothing.
+
+        Args:
+            most: tokens that a prompt may have.
+            wanted: tokens that an answer may have.
+            room: the model's context in tokens, prompt and answer together; None: not known.
+        """
+        counts, said = self.counts, []
+        if counts.dropped:
+            said.append(f"{counts.dropped} of {counts.rows} prompts left out")
+        if counts.prompts_cut:
+            said.append(f"{counts.prompts_cut} of {counts.rows} prompts cut")
+        if said:
+            said = [f"{', '.join(said)} at {most} tokens"]
+        if room and (short := sum(len(doc.ids) + wanted > room for doc in self.docs)):
+            said.append(
+                f"{short} answers have fewer than {wanted} tokens, since the model's context has {room}"
+            )
+        return f"note: {self.task}: {'; '.join(said)}" if said else ""
+
 
 def prompt_doc(
     tokenizer: TokenizerLike, prompt: str, references: tuple[str, ...], **known: Any
@@ -100,10 +122,12 @@ def prepared(
     template: Form,
     source: Source = "kdbench",
     place: str = "",
+    room: int | None = None,
 ) -> PreparedTask:
     """Rows as prompts, whoever's they are: rendered, and filtered as the protocol says.
 
-    The rows are limited already, the tokenizer is the student's; other arguments as of `PreparedTask`.
+    The rows are limited already, the tokenizer is the student's; ``room`` is the model's context in tokens:
+    a prompt that fills it is dropped, whatever the protocol; other arguments as of `PreparedTask`.
 
     Raises:
         InputError: no prompt left, or a template that does not fit.
@@ -112,6 +136,17 @@ def prepared(
     kept, counts = tokenise_prompts(
         prompts, tokenizer, protocol.evaluation_rule, opening(tokenizer, template)
     )
+    if room is not None:
+        kept = [prompt for prompt in kept if len(prompt.ids) < room]
+        counts.dropped += counts.kept - len(kept)
+        counts.kept = len(kept)
+        if protocol.max_prompt >= room:
+            counts.prompts_cut = 0  # what was cut is among them
+        if prompts and not kept:
+            raise InputError(
+                f"all {len(prompts)} prompts of {task} fill the model's context of {room} tokens; choose "
+                "another model or task"
+            )
     docs = []
     for prompt in kept:
         example, text = examples[prompt.place], prompts[prompt.place]

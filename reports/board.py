@@ -18,7 +18,7 @@ from kdbench.harness.files.store import Say, write_text
 from kdbench.harness.metrics import info
 from kdbench.harness.printing import visible_json
 from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
-from kdbench.reports.columns import Cell, Column, Found, evaluations, named_metrics
+from kdbench.reports.columns import Cell, Column, Found, evaluations, named_metrics, too_long
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.paper import Spread, paper_document
 from kdbench.reports.headline import Headline
@@ -210,7 +210,7 @@ def _table(shown: Shown, found: TableTests) -> Table:
         with_bold(section.rows, cells, tests)
         for cells, tests in zip(shown.cells, found.columns, strict=True)
     ]
-    notes = set(found.notes)
+    notes = {*found.notes, *too_long(section.rows, shown.found, columns)}
     pooled = any(tests and tests.seeds == "pooled" and tests.spread for tests in found.columns)
     single = [e.row.label for e in section.rows if not e.row.reference and len(e.runs) == 1]
     if pooled and single:

@@ -196,6 +196,24 @@ def _heading(key: ColumnKey, keys: set[ColumnKey]) -> str:
     return f"{heading} by {key.judge}" if key.judge else heading
 
 
+def too_long(
+    rows: Sequence[GroupedRow], found: Sequence[Found], columns: Sequence[Column]
+) -> list[str]:
+    """A sentence for each task and number of prompts that were left out or cut, with whose they are."""
+    told: dict[tuple[str, int, int], dict[str, None]] = {}
+    for column in columns:
+        for grouped, mine in zip(rows, found, strict=True):
+            for entry in () if column.key.judge else mine.get(column.key, ()):
+                scores = entry.run.summary.scores[entry.key]
+                counts = scores.prompts_dropped, scores.prompts_cut
+                if any(counts):
+                    told.setdefault((column.heading, *counts), {})[grouped.row.label] = None
+    return [
+        f"{heading}: prompts that are too long: {dropped} left out, {cut} cut ({', '.join(labels)})"
+        for (heading, dropped, cut), labels in told.items()
+    ]
+
+
 def cell_of(
     grouped: GroupedRow,
     entries: Sequence[Entry],

@@ -119,7 +119,7 @@ def test_the_worlds_classification_runs_through_lm_eval() -> None:
         predict([float(pair[0]) for pair in sample["filtered_resps"]], doc["gold"])
         for sample, doc in zip(samples, docs, strict=True)
     ]
-    ours = label_likelihoods(model, docs)
+    ours, _ = label_likelihoods(model, docs)
     assert found == [predict(each, doc["gold"]) for each, doc in zip(ours, docs, strict=True)]
     aggregate = results["results"][name]
     assert aggregate["acc,none"] == pytest.approx(np.mean([p.correct for p in found]))

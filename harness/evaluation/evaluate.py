@@ -127,8 +127,12 @@ def protocol_decoding(config: RunConfig, protocol: Protocol) -> DecodingRecord:
     return DecodingRecord(**{"no_repeat_ngram": protocol.no_repeat_ngram} | drawn)
 
 
-def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
-    """The prompts of a text task of ours or of a user's file, under the suite's protocol."""
+def prompts_of(
+    session: Session, asked: Asked, tokenizer: Any, room: int | None = None
+) -> PreparedTask:
+    """The prompts of a text task of ours or of a user's file, under the suite's protocol; ``room`` is the
+    context in tokens of the model that is asked.
+    """
     config, data_dir = session.config, session.request.data_dir
     limit, of_user = config.tasks.limit, asked.kind == "file"
     edition = "file" if of_user else config.tasks.edition
@@ -143,6 +147,7 @@ def prompts_of(session: Session, asked: Asked, tokenizer: Any) -> PreparedTask:
         template=config.task_format,
         source="file" if of_user else "kdbench",
         place=asked.place,
+        room=room,
     )
 
 
@@ -175,8 +180,11 @@ def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Pr
     """All of the config's tasks and probes for one model. Finished ones are skipped."""
     asked = tasks_of(session.config.tasks)
     texts = [task for task in asked if task.kind in ("text", "file")]
+    room = answering.context() if answering.context else None
     for task in texts:
-        prompts = prompts_of(session, task, answering.tokenizer)
+        prompts = prompts_of(session, task, answering.tokenizer, room)
+        longest = [prompts.protocol.max_prompt, *([room - 1] if room else [])]
+        _tell_lengths(session, prompts, min(longest), prompts.protocol.max_new_tokens, room)
         records = evaluation_records(session.config, prompts, answering.card)
         evaluations = [opened(session, run, record) for record in records]
         for evaluation, record in zip(evaluations, records, strict=True):
@@ -197,6 +205,9 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
         task, record = stock.prepare(
             asked.name, config, facts, answering.tokenizer, protocol_of(config), room
         )
+        assert record.decoding is not None
+        wanted = record.decoding.max_new_tokens
+        _tell_lengths(session, task, room - wanted, wanted, room)
         evaluation = opened(session, run, record)
         _answered(session, answering, evaluation, record, task)
         return
@@ -208,6 +219,14 @@ def _foreign(session: Session, answering: Answering, run: RunFolder, asked: Aske
         reading = stock.likelihood_task(asked.name, config, facts)
     evaluation = opened(session, run, reading.record)
     read_likelihoods(session, answering.label, evaluation, reading, answering.model)
+
+
+def _tell_lengths(
+    session: Session, task: PreparedTask, most: int, wanted: int, room: int | None
+) -> None:
+    """Says it of stored answers too: the numbers that follow are of these prompts."""
+    if line := task.lengths_told(most, wanted, room):
+        session.progress.say(line)
 
 
 Prober = Callable[[Evaluation, PreparedTask], None]

@@ -27,12 +27,14 @@ class Found(NamedTuple):
         whole: metrics that are no mean over prompts, each an estimate or a reason, as plain data.
         cards: how metrics that are not kdbench's own are shown.
         probes: what probes would say, by probe.
+        cut: prompts that lost tokens on the left, since the model's context is too short for them.
     """
 
     scores: list[ScoreRow]
     whole: dict[str, Any]
     cards: dict[str, Any] = {}
     probes: dict[str, dict[str, Any]] = {}
+    cut: int = 0
 
 
 class Reading(NamedTuple):
@@ -61,9 +63,10 @@ def read_likelihoods(
         task: what is asked.
         model: gives the loaded model.
     """
-    if evaluation.scored_by(task.scorer, session.progress.say):
-        return
     record = task.record
+    if evaluation.scored_by(task.scorer, session.progress.say):
+        _tell_cut(session, record, evaluation)
+        return
     evaluation.record.write(record)
     spent = session.spent(evaluation.scored)
     with session.progress.stage(f"{label}: {record.task}[{record.edition}]", 1) as live:
@@ -71,9 +74,20 @@ def read_likelihoods(
         for name, report in found.probes.items():
             evaluation.keep_probe(name, report, {})
         said = {"scorer": task.scorer, "cards": found.cards, "whole": found.whole}
+        if found.cut:
+            said["counts"] = {"prompts_cut": found.cut}
         info = {**spent.info(), **said}
         evaluation.keep_scores(found.scores, info)
         live.update(1)
+    _tell_cut(session, record, evaluation)
+
+
+def _tell_cut(session: Session, record: EvaluationRecord, evaluation: Evaluation) -> None:
+    cut = evaluation.scored.info().get("counts", {}).get("prompts_cut", 0)
+    if cut:
+        session.progress.say(
+            f"note: {record.task}: {cut} prompts cut on the left: they are longer than the model's context"
+        )
 
 
 def label_task(
@@ -94,7 +108,7 @@ def label_task(
     def measure(model: TextModel, evaluation: Evaluation) -> Found:
         from kdbench.harness.lm.likelihoods import label_likelihoods
 
-        likelihoods = label_likelihoods(model, docs)
+        likelihoods, cut = label_likelihoods(model, docs)
         found = [predict(each, doc["gold"]) for each, doc in zip(likelihoods, docs, strict=True)]
         confidence = np.array([each.confidence for each in found])
         correct = np.array([each.correct for each in found])
@@ -115,7 +129,7 @@ def label_task(
             )
             for doc, each in zip(docs, found, strict=True)
         ]
-        return Found(scores, {"ece": report["ece"]}, probes={"calibration": report})
+        return Found(scores, {"ece": report["ece"]}, probes={"calibration": report}, cut=cut)
 
     record = EvaluationRecord(
         task=name,

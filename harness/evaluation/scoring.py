@@ -120,7 +120,7 @@ def protocol_of_answers(record: EvaluationRecord) -> str:
 def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
     """What a summary says of one scored evaluation."""
     record, scored = evaluation.record.read(), evaluation.scored.info()
-    counts = evaluation.generated.info().get("counts", {})
+    counts = {**evaluation.generated.info(), **scored}.get("counts", {})
     return EvaluationScores(
         task=record.task,
         edition=record.edition,
@@ -129,6 +129,7 @@ def evaluation_summary(evaluation: Evaluation) -> EvaluationScores:
         metrics=scored.get("whole", {}) | evaluation_scores(evaluation.scores()),
         cards=scored.get("cards", {}),
         prompts_dropped=counts.get("dropped", 0),
+        prompts_cut=counts.get("prompts_cut", 0),
         sampled=record.decoding is not None or record.source == "outside",
         column=column_id(record, scored["scorer"]),
         scorer=scored["scorer"],

@@ -94,7 +94,8 @@ def prepare(
             f"the parts of lm-eval task {name!r} are answered in different ways; name them one by one"
         )
     check_room(name, one.max_new_tokens, room)
-    docs = [_doc(place, prompt, form, tokenizer, room) for place, prompt in enumerate(asked)]
+    made = [_doc(place, prompt, form, tokenizer, room) for place, prompt in enumerate(asked)]
+    docs, lost = zip(*made, strict=True)
     shared: dict[str, Any] = {
         "source": "lm-eval",
         "place": config.tasks.include_path or "",
@@ -111,8 +112,9 @@ def prepare(
         **shared,
         **facts,
     )
-    counts = TokenCounts(rows=len(docs), kept=len(docs))
-    task = PreparedTask(task=name, protocol=protocol, docs=tuple(docs), counts=counts, **shared)
+    cut = sum(tokens > 0 for tokens in lost)
+    counts = TokenCounts(rows=len(docs), kept=len(docs), prompts_cut=cut)
+    task = PreparedTask(task=name, protocol=protocol, docs=docs, counts=counts, **shared)
     return task, record
 
 
@@ -127,16 +129,18 @@ def check_room(name: str, wanted: int, room: int) -> None:
 
 def _doc(
     place: int, prompt: "StockPrompt", form: PromptFormat, tokenizer: Any, room: int
-) -> PromptDoc:
+) -> tuple[PromptDoc, int]:
+    """A prompt, and how many tokens it lost on the left."""
     text = prompt.context
     if form.template not in (
         "chat",
         "none",
     ):  # lm-eval renders chats itself, examples as turns and all
         text = render(Example(place, text, "", prompt.targets), form, tokenizer)
-    ids = encode_whole(tokenizer, text, form)[-(room - prompt.settings.max_new_tokens) :]
+    whole = encode_whole(tokenizer, text, form)
+    ids = whole[-(room - prompt.settings.max_new_tokens) :]
     known = {"doc_id": place, "category": prompt.task, "ids": tuple(ids), "sample": prompt.repeat}
-    return prompt_doc(tokenizer, text, prompt.targets, **known)
+    return prompt_doc(tokenizer, text, prompt.targets, **known), len(whole) - len(ids)
 
 
 def score_samples(
@@ -250,14 +254,15 @@ def documents(results: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, f
             if name in results["averaged"][task]
             and all(isinstance(sample[name], (int, float)) for sample in samples)
         ]
-        unit = {
-            name: 100.0 if name in METRICS and METRICS[name].high == 100.0 else 1.0
-            for name in names
-        }
         for sample in sorted(samples, key=lambda s: s["doc_id"]):
-            values = {name: float(sample[name]) * unit[name] for name in names}
+            values = {name: _in_our_unit(name, sample[name]) for name in names}
             found.append(({**sample, "task": task}, values))
     return found
+
+
+def _in_our_unit(metric: str, value: float) -> float:
+    share = metric in METRICS and METRICS[metric].high == 100.0 and not isinstance(value, Percent)
+    return float(value) * (100.0 if share else 1.0)
 
 
 def whole_set(results: dict[str, Any]) -> dict[str, Any]:

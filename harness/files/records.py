@@ -106,6 +106,7 @@ class EvaluationScores(Record):
     metrics: dict[str, Estimate | Missing]
     cards: dict[str, "MetricCard"] = Field({}, description="of metrics that are not kdbench's own")
     prompts_dropped: int = 0
+    prompts_cut: int = Field(0, description="prompts that lost tokens, since they were too long")
     sampled: bool = Field(True, description="answers were drawn; else likelihoods were read")
     column: str = Field(
         description="8 hex digits of what evaluations must share to be compared; see "

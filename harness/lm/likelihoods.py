@@ -27,6 +27,8 @@ class ModelLM(TemplateLM):
         self._model = model
         self._seed = seed
         self.tokenizer = model.tokenizer
+        self.cut: set[str] = set()
+        """Prompts that lost tokens on the left, since the context is too short for them."""
 
     @property
     def eot_token_id(self) -> int:
@@ -53,6 +55,10 @@ class ModelLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
+        longest = self._model.max_length + 1  # the last token is never read
+        self.cut |= {
+            texts[0] for texts, context, target in requests if len(context) + len(target) > longest
+        }
         found = self._model.likelihoods([(context, target) for _, context, target in requests])
         return [(log_probability, greedy) for log_probability, greedy in found]
 
@@ -90,6 +96,9 @@ class ModelLM(TemplateLM):
             prompt, settings = request.args
             how = request_decoding(settings)
             decoding = decoding_of(how, self._seed)
+            room = self._model.max_length - how.max_new_tokens
+            if len(self._model.encode(prompt)) > room:
+                self.cut.add(prompt)
             asked.append(Completion(prompt, decoding, how.stop, seen[id(request)]))
             seen[id(request)] += 1
         return self._model.complete(asked)
@@ -119,18 +128,24 @@ def evaluate_stock(
         chat: asked in the model's chat format, as with lm-eval's ``apply_chat_template``.
 
     Returns:
-        lm-eval's results, ``samples`` with its document, prompt and target hashes among them.
+        lm-eval's results, ``samples`` with its document, prompt and target hashes among them, and
+        ``prompts_cut``: how many prompts lost tokens on the left.
 
     Raises:
         InputError: the task cannot be loaded (unknown, broken, or its data is out of reach).
     """
+    lm = ModelLM(model)
     with undisturbed():
-        return results_of(name, ModelLM(model), include_paths, limit, chat=chat)
+        found = results_of(name, lm, include_paths, limit, chat=chat)
+    return {**found, "prompts_cut": len(lm.cut)}
 
 
-def label_likelihoods(model: TextModel, docs: Sequence[LabelDoc]) -> list[list[float]]:
-    """Log-probability (nats) of each label word after its prompt, encoded as lm-eval does it."""
+def label_likelihoods(model: TextModel, docs: Sequence[LabelDoc]) -> tuple[list[list[float]], int]:
+    """Log-probability (nats) of each label word after its prompt, encoded as lm-eval does it; and how many
+    prompts lost tokens on the left.
+    """
     pairs = [(doc["prompt"], choice) for doc in docs for choice in doc["choices"]]
     asked = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    found = iter(ModelLM(model).loglikelihood(asked))
-    return [[next(found)[0] for _ in doc["choices"]] for doc in docs]
+    lm = ModelLM(model)
+    found = iter(lm.loglikelihood(asked))
+    return [[next(found)[0] for _ in doc["choices"]] for doc in docs], len(lm.cut)

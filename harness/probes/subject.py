@@ -90,10 +90,13 @@ def find_probe(name: str) -> Probe:
 
 
 def reference_sequences(model: TextModel, prompts: PreparedTask) -> list[Tokens]:
-    """Each prompt with its first reference as the answer, end token included."""
+    """Each prompt with its first reference as the answer, end token included, as far as the model reads."""
     references = encode(model.tokenizer, [doc.references[0] for doc in prompts.docs])
     return [
-        Tokens(doc.ids, (*reference, model.end_id)[:REFERENCE_TOKENS])
+        Tokens(
+            doc.ids,
+            (*reference, model.end_id)[: min(REFERENCE_TOKENS, model.max_length - len(doc.ids))],
+        )
         for doc, reference in zip(prompts.docs, references, strict=True)
     ]
 
