@@ -123,6 +123,25 @@ def test_answers_become_the_students_tokens(train: Callable[..., Any], tmp_path:
     assert "3 of 8 answers of teacher tiny-teacher are empty (0 refused)" in err
 
 
+def test_answers_that_were_cut_while_thinking_are_said_and_refused_where_most_are(
+    train: Callable[..., Any],
+) -> None:
+    thinking = say("<think>It may be", finish="length")
+
+    def some(body: dict[str, Any], number: int) -> Action:
+        return thinking if number % 8 < 4 else words(body, number)
+
+    with JudgeServer(some) as server:  # one of the windows has nothing to learn
+        code, err, run = train(server, concurrency=1)
+    assert code == 0, err
+    rows = (run.path / "train" / "metrics.jsonl").read_text().splitlines()
+    assert sorted(json.loads(row)["loss"] > 0 for row in rows) == [False, True]
+    assert "4 of 8 answers of teacher tiny-teacher were cut before they said anything" in err
+    with JudgeServer(lambda body, number: thinking) as server:
+        code, err, _ = train(server)
+    assert code == 2 and "8 of 8 answers" in err and "turn thinking off" in err
+
+
 def test_what_failed_is_asked_again_and_nothing_else(
     train: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -169,33 +169,40 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         terms = self._gradients(window, recipe.micro_tokens)
-        clipped = self.accelerator.clip_grad_norm_(
-            self.module.parameters(), recipe.clip or float("inf")
-        )
-        norm = {} if clipped is None else {"gradient norm": float(whole(clipped))}
-        refuse_divergence(step + 1, {"loss": terms["total"], **norm}, recipe.lr)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        # answers that were cut before their first token leave nothing to learn
+        norm = self._update(step, terms["total"]) if terms else None
         state.step += 1
         self._count(window)
         self.method.after_step(ctx, step, terms)
         state.wall_s += time.perf_counter() - began
         row = TrainRow(
             step=state.step,
-            loss=terms.pop("total"),
+            loss=terms.pop("total", 0.0),
             terms=terms,
-            grad_norm=norm.get("gradient norm"),
+            grad_norm=norm,
             lr=rate,
             tokens=dict(state.tokens),
             wall_s=state.wall_s,
         )
         self._after(row)
 
+    def _update(self, step: int, loss: float) -> float | None:
+        """Moves the weights by the gradients that are there; the norm these had, where it is known."""
+        clipped = self.accelerator.clip_grad_norm_(
+            self.module.parameters(), self.recipe.clip or float("inf")
+        )
+        norm = {} if clipped is None else {"gradient norm": float(whole(clipped))}
+        refuse_divergence(step + 1, {"loss": loss, **norm}, self.recipe.lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm.get("gradient norm")
+
     def _gradients(self, window: tuple[Stream, ...], micro_tokens: int) -> dict[str, float]:
         """Backward of every micro-batch of this rank.
 
         Returns what was minimised, as means of the global window: each stream's loss under its name,
-        its other terms as ``<stream>/<term>``, and as ``total`` the weighted sum of the losses.
+        its other terms as ``<stream>/<term>``, and as ``total`` the weighted sum of the losses; nothing of a
+        window without targets.
         """
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = pieces(window, micro_tokens=micro_tokens, rank=rank, world=world)

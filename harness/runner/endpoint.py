@@ -7,7 +7,7 @@ request is reserved before it is sent, and what is recorded is not asked again.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from kdbench.trainers.method import Method
 from kdbench.trainers.models import PRUNE
 from kdbench.trainers.types import Answer, Prompt
 
+FEWEST = 8
+"""Answers after which it can be told that most say nothing."""
 WAIT = 600.0
 """Seconds to wait for another run that asks the same teacher the same."""
 
@@ -153,12 +155,14 @@ class EndpointTeacher:
     end_id: int
     room: int
     folder: Path
+    _heard: Counter[str] = field(default_factory=Counter, init=False)
+    """Answers so far: all, and those that were cut before they said anything."""
 
     def __call__(self, prompts: Sequence[Prompt], temperature: float) -> list[Answer]:
         """The teacher's answers in prompt order, the same on every rank.
 
         Raises:
-            InputError: not all could be had; those that could are kept.
+            InputError: not all could be had, or most of so far say nothing; what was said is kept.
         """
         return self.session.of_main(lambda: self._answers(prompts, temperature))
 
@@ -250,6 +254,16 @@ class EndpointTeacher:
     def _say_odd(self, rows: Sequence[VerdictRow], answers: Sequence[Answer]) -> None:
         empty = sum(answer.ids == (self.end_id,) for answer in answers)
         refused = sum(row.state == "refused" for row in rows)
+        cut = sum(not answer.ids for answer in answers)
+        self._heard.update(all=len(answers), cut=cut)
+        if cut:
+            line = (
+                f"{cut} of {len(rows)} answers of teacher {self.place.model} were cut before they said "
+                "anything: raise train.max_length, or turn thinking off in endpoint.parameters"
+            )
+            if self._heard["all"] >= FEWEST and 2 * self._heard["cut"] > self._heard["all"]:
+                raise InputError(line)
+            self.session.progress.say(f"note: {line}; the student learns nothing from them")
         if empty:
             self.session.progress.say(
                 f"note: {empty} of {len(rows)} answers of teacher {self.place.model} are empty ({refused} "
