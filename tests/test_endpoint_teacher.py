@@ -131,11 +131,9 @@ def test_answers_that_were_cut_while_thinking_are_said_and_refused_where_most_ar
     def some(body: dict[str, Any], number: int) -> Action:
         return thinking if number % 8 < 4 else words(body, number)
 
-    with JudgeServer(some) as server:  # one of the windows has nothing to learn
-        code, err, run = train(server, concurrency=1)
+    with JudgeServer(some) as server:
+        code, err, _ = train(server, concurrency=1)
     assert code == 0, err
-    rows = (run.path / "train" / "metrics.jsonl").read_text().splitlines()
-    assert sorted(json.loads(row)["loss"] > 0 for row in rows) == [False, True]
     assert "4 of 8 answers of teacher tiny-teacher were cut before they said anything" in err
     with JudgeServer(lambda body, number: thinking) as server:
         code, err, _ = train(server)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.harness.files.store import read_rows
+from kdbench.trainers.batching import Stream
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.method import Method
 from kdbench.trainers.methods.dpkd import DPKD
@@ -25,6 +26,7 @@ from kdbench.trainers.methods.minillm_code import MiniLLMCode
 from kdbench.trainers.methods.seqkd import SeqKD
 from kdbench.trainers.methods.sft import SFT
 from kdbench.trainers.optim import Recipe
+from kdbench.trainers.types import Sequence
 
 PPO = {"rollouts": 16, "inner_epochs": 2}
 METHODS: dict[str, tuple[type[Method], dict[str, object]]] = {
@@ -177,6 +179,18 @@ def test_the_first_budget_that_is_reached_ends_it(
     budgets: dict[str, int], end: int, tmp_path: Path
 ) -> None:
     assert build("sft", tmp_path, **budgets).run().step == end
+
+
+def test_a_window_without_targets_moves_nothing(tmp_path: Path) -> None:
+    loop = build("sft", tmp_path)
+    empty = [Sequence(each.prompt, ()) for each in tiny.sequences(4)]
+    loop.method.window = lambda ctx, step: (Stream.of("response", empty),)
+    before = {name: weight.clone() for name, weight in loop.student.state_dict().items()}
+    loop._step()
+    assert loop.state.step == 1
+    assert all(
+        torch.equal(weight, before[name]) for name, weight in loop.student.state_dict().items()
+    )
 
 
 def test_a_sequence_longer_than_a_row_makes_a_longer_row(tmp_path: Path) -> None:
