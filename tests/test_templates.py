@@ -32,6 +32,7 @@ from kdbench.harness.identity import Contents, run_id, run_parts
 from kdbench.harness.preflight import template
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.data import twins_of
+from kdbench.harness.runner.references import check_references
 from kdbench.harness.runner.rows import Rows
 from kdbench.harness.runner.training import say_ends
 from kdbench.trainers.alignment import Twins, places
@@ -442,3 +443,24 @@ def _twins(rows: Rows, config: RunConfig, student: Any, teacher: Any) -> Twins:
 
     with mock.patch("kdbench.harness.runner.data.load_tokenizer", lambda ref: teacher):
         return twins_of(rows, config, student, "folder")
+
+
+def test_a_teacher_without_a_chat_template_is_refused_before_the_training_where_it_is_asked_tasks(
+    tmp_path: Path,
+) -> None:
+    made = tokenizer()
+    made.save_pretrained(tmp_path)
+    teacher: Any = SimpleNamespace(ref=str(tmp_path), card=SimpleNamespace(name="base"))
+    given = [f"pair.teacher={tmp_path}", "teacher_sft=null"]
+
+    def check(*more: str) -> None:
+        config = resolve(suite="smollm2", method="fkd", assignments=[*given, *more])
+        assert config.task_template == "chat" or more
+        check_references(config, teacher)
+
+    with pytest.raises(InputError, match="teacher base has no chat template"):
+        check()
+    check("tasks.template=alpaca")
+    made.chat_template = STYLES["chatml"].source
+    made.save_pretrained(tmp_path)
+    check()

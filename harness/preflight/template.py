@@ -11,7 +11,8 @@ from kdbench.harness.preflight.subject import Subject
 def check(subject: Subject) -> Iterator[Finding]:
     """What a prompt begins with, what is trained, what ends a turn; of chat templates, a round trip.
 
-    A teacher without a chat template reads the student's, so it is not asked for one here.
+    A teacher without a chat template is trained with in the student's, so it is not asked for one here; one
+    that has to answer tasks is (`kdbench.harness.runner.references.check_references`).
     """
     tokenizer, form = subject.tokenizer, subject.form
     begin = [

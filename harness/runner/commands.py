@@ -41,6 +41,7 @@ from kdbench.harness.runner.prepare import (
 )
 from kdbench.harness.runner.probing import check_probes
 from kdbench.harness.runner.references import (
+    check_references,
     evaluate_into,
     evaluate_model,
     evaluate_references,
@@ -110,6 +111,8 @@ def _trained_run(session: Session, *meanwhile: str) -> Prepared:
     """
     check_method(session.config.method)
     prepared = prepare(session)
+    if "references" in meanwhile:
+        check_references(session.config, prepared.teacher)
     if note := foreign_note(session.config):
         session.progress.say(f"note: {note}")
     make_folder(prepared.run.path)

@@ -3,7 +3,9 @@
 from functools import partial
 
 from kdbench.harness import references
+from kdbench.harness.config import RunConfig
 from kdbench.harness.endpoints import place_of
+from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import (
     Answering,
     answering_model,
@@ -68,6 +70,23 @@ def _answering(session: Session, label: str, model: Located | None) -> Answering
     return answering_model(label, model.card, tokenizer, load, context)
 
 
+def check_references(config: RunConfig, teacher: Located) -> None:
+    """Refuses tasks in a chat format where the teacher, which is asked them too, has none.
+
+    One that is fine-tuned here has the student's by then.
+
+    Raises:
+        InputError: says so before anything is trained.
+    """
+    asked = config.task_template == "chat" and TEACHER in reference_labels(config)
+    if asked and config.teacher_sft is None and not load_tokenizer(teacher.ref).chat_template:
+        raise InputError(
+            f"teacher {teacher.card.name} has no chat template, so it cannot be asked the tasks; give it a "
+            "copy of the student's chat_template.jinja, or train without tasks (kdbench train) and "
+            "evaluate the student alone (kdbench eval RUN)"
+        )
+
+
 def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]:
     """Truth, teacher, student before training and SFT init: evaluated once, shared by all runs."""
     config = session.config
@@ -76,7 +95,7 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
     if away:
         session.progress.say(
             f"note: teacher {teacher.card.name} is behind an endpoint and answers no tasks here, so no row "
-            "of the table is its; kdbench eval --outputs takes answers of other systems"
+            "of the table is its; kdbench score --outputs takes answers of other systems"
         )
     models: dict[str, Located | None] = {TRUTH: None, TEACHER: teacher, UNTRAINED: prepared.base}
     rows = [
