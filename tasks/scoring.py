@@ -19,6 +19,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+import regex
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
@@ -26,12 +27,25 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import SampleRow, ScoreRow
 from kdbench.harness.foreign import foreign
 from kdbench.harness.metrics import Unmeasured, others
-from kdbench.tasks.words import Full, Numbered, Speller, Tokenizer, Vocabulary, reads, spaced
+from kdbench.tasks.words import (
+    Full,
+    Numbered,
+    Speller,
+    Tokenizer,
+    Vocabulary,
+    folded,
+    reads,
+    spaced,
+)
 
 SCORER = "kdbench-text-2 (rouge_score 0.1.2 semantics)"
 """Version of the numbers; changed whenever any of them would change."""
 
+UNICODE = 2
+"""Version of what is done otherwise for texts in all scripts."""
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ANY_PUNCTUATION = regex.compile(r"\p{P}")
 _ALONE = threading.Lock()
 _KEPT_CHARACTERS = 50_000_000
 """Of references whose spelling is remembered."""
@@ -41,7 +55,7 @@ _HEAD = 64
 
 def scorer_of(tokenizer: Tokenizer) -> str:
     """What scores by this tokenizer are called."""
-    return SCORER if tokenizer == "rouge" else f"{SCORER} rouge_tokenizer={tokenizer}"
+    return SCORER if tokenizer == "rouge" else f"{SCORER} rouge_tokenizer={tokenizer} {UNICODE}"
 
 
 class Scored(NamedTuple):
@@ -147,6 +161,9 @@ class TextScorer:
     def _exact(self, prediction: str, references: Sequence[str]) -> float | str:
         if not references:
             return unread("unicode", references)
+        if self.tokenizer == "unicode":
+            wanted = normalise_unicode(prediction)
+            return 100.0 * any(normalise_unicode(text) == wanted for text in references)
         # most answers are told apart by how they begin alone, and faster
         head = _letters(prediction[:_HEAD])
         alike = [text for text in references if _one_begins(head, _letters(text[:_HEAD]))]
@@ -221,6 +238,11 @@ def _one_begins(one: bytes, other: bytes) -> bool:
 def normalise(text: str) -> str:
     """Lower case, no ASCII punctuation, single spaces."""
     return " ".join(text.lower().translate(_PUNCTUATION).split())
+
+
+def normalise_unicode(text: str) -> str:
+    """The same of all scripts: one form of what is written alike, no punctuation of any, single spaces."""
+    return " ".join(_ANY_PUNCTUATION.sub("", folded(text)).translate(_PUNCTUATION).split())
 
 
 def _tried(score: Callable[[str, Sequence[str]], float], row: SampleRow) -> float | str:

@@ -58,10 +58,10 @@ def diversity(counted: Sequence[Mapping[int, Counts]]) -> Mapping[str, float | N
     return result
 
 
-def self_bleu(answers: Sequence[str]) -> float | None:
+def self_bleu(answers: Sequence[str], words: str = "13a") -> float | None:
     """Mean BLEU of each answer against all others, 0 to 100: high where answers are alike.
 
-    Zhu et al. 2018, "Texygen", section 3.2, with sacrebleu's sentence BLEU.
+    Zhu et al. 2018, "Texygen", section 3.2, with sacrebleu's sentence BLEU; ``words`` is its tokenizer.
 
     Returns:
         None if there are fewer than two answers.
@@ -70,7 +70,7 @@ def self_bleu(answers: Sequence[str]) -> float | None:
         return None
     from sacrebleu.metrics.bleu import BLEU
 
-    bleu = BLEU(effective_order=True)
+    bleu = BLEU(tokenize=words, effective_order=True)
     scores = [
         bleu.sentence_score(answer, [*answers[:i], *answers[i + 1 :]]).score
         for i, answer in enumerate(answers)

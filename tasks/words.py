@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import regex
 from numpy.typing import NDArray
 
+from kdbench.harness.data.scripts import UNSPACED
 from kdbench.tasks.porter import porter_stemmer
 
 Tokenizer = Literal["rouge", "unicode"]
@@ -35,13 +36,9 @@ _STEMMER = porter_stemmer()
 _TO_SPACES = bytes(
     b if chr(b) in string.ascii_lowercase + string.digits else 32 for b in range(256)
 )
-_UNSPACED = "".join(
-    rf"\p{{{script}}}"
-    for script in ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
-)
 _LATIN = re.compile(r"[A-Za-z]")
 _UNICODE_WORD = regex.compile(
-    rf"[[\p{{L}}\p{{N}}]&&[{_UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+",
+    rf"[[\p{{L}}\p{{N}}]&&[{UNSPACED}]]\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--[{UNSPACED}]]+",
     regex.VERSION1,
 )
 # in ASCII only: bytes from 128 on are parts of longer characters

@@ -219,6 +219,8 @@ def test_texts_by_length_and_by_both_tokenizers(monkeypatch: pytest.MonkeyPatch)
 
 def test_self_bleu_of_equal_and_of_different_answers() -> None:
     bleu = text_stats.self_bleu
+    tea = ["我喜欢喝绿茶不加糖", "我喜欢喝红茶不加糖"]
+    assert 20 < bleu(tea, "zh") < 80
     assert bleu(["the same five words here"] * 3) == pytest.approx(100.0)
     assert bleu(["one two three four", "five six seven eight"]) == pytest.approx(0.0)
     assert bleu(["alone"]) is None

@@ -255,6 +255,14 @@ def test_a_test_prompt_planted_in_training_is_found() -> None:
         assert shared_ngrams([*train, planted], tests) == {"t": count}, planted
 
 
+def test_a_prompt_in_a_script_without_spaces_is_found_in_a_longer_row() -> None:
+    asked = "请用你自己的话解释为什么老磨坊旁边的河在春天会泛滥"
+    planted = example("请重复", answer=f"好的{asked}谢谢")
+    other = example("请重复", answer="好的请用别人的话说一说为什么今天的天气这么热，明天会不会下雨")
+    assert shared_ngrams([planted], {"t": [example(asked)]}) == {"t": 1}
+    assert shared_ngrams([other], {"t": [example(asked)]}) == {"t": 0}
+
+
 def test_ngrams_do_not_span_rows() -> None:
     words = LONG.split()
     halves = [example(" ".join(words[:9])), example(" ".join(words[9:]))]

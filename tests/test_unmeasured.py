@@ -72,6 +72,23 @@ def test_what_is_written_alike_is_alike() -> None:
     assert rouge("", ["words"], "unicode") == rouge("", ["words"], "rouge") == 0
 
 
+def test_exact_match_of_all_scripts_takes_no_notice_of_punctuation() -> None:
+    def exact(answer: str, reference: str, tokenizer: words.Tokenizer) -> float:
+        row = sample().model_copy(update={"response": answer, "references": [reference]})
+        return scoring.TextScorer(tokenizer)([row])[0].values["exact_match"]
+
+    for answer, reference in {
+        "我喜欢喝绿茶。": "我喜欢喝绿茶",
+        "«Да», сказал он…": "да, сказал он",
+        "ＡＢＣ， d": "abc d!",
+        "$5 = five": "5 five",
+    }.items():
+        assert exact(answer, reference, "unicode") == 100
+    assert exact("我喜欢喝绿茶。", "我喜欢喝绿茶", "rouge") == 0  # as the papers have it
+    assert exact("我喜欢喝红茶", "我喜欢喝绿茶", "unicode") == 0
+    assert scoring.scorer_of("rouge") == scoring.SCORER
+
+
 def test_no_reference_and_none_with_a_word() -> None:
     for tokenizer in words.TOKENIZERS:
         assert rouge("words", [], tokenizer) == "no reference"

@@ -3,19 +3,21 @@
 `overlaps` counts rows that are equal, `shared_ngrams` test prompts that training rows nearly repeat:
 shared runs of words, counted fast. A prompt is found when at least half of its n-grams of words occur
 in the training rows, prompts and answers alike; one too short to have an n-gram, when a training row
-asks the same words. Words are runs of letters and digits, lower-cased; n-grams never span two rows. One
-pass over the training rows with 64-bit hashes: the chance of a false match is about 1e-12 an n-gram.
+asks the same words. Words are runs of letters and digits, lower-cased, and each character of scripts that
+part no words by spaces; n-grams never span two rows. One pass over the training rows with 64-bit hashes:
+the chance of a false match is about 1e-12 an n-gram.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 
 from kdbench.harness.data.examples import Example
+from kdbench.harness.data.scripts import UNSPACED
 
 N = 13
 """Words of an n-gram, as in GPT-3's decontamination (arXiv:2005.14165, appendix C): fixed phrases of
@@ -24,7 +26,9 @@ SHARE = 0.5
 
 Words = NDArray[np.uint64]
 
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(
+    rf"[[\p{{L}}\p{{N}}]&&[{UNSPACED}]]\p{{M}}*|[\w--[{UNSPACED}]]+", regex.VERSION1
+)
 _FACTOR = np.uint64(6364136223846793005)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
