@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from evaluations import RECORD
 
 from kdbench.harness.config import RunConfig, with_precision
 from kdbench.harness.contents import Circumstances, recall, remember
@@ -14,7 +15,7 @@ from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.evaluation.evaluate import evaluation_records, protocol_of
 from kdbench.harness.evaluation.facts import model_facts
 from kdbench.harness.evaluation.files import asked_rows
-from kdbench.harness.evaluation.names import tasks_of
+from kdbench.harness.evaluation.names import Asked, tasks_of
 from kdbench.harness.evaluation.scoring import scored_as
 from kdbench.harness.files.records import (
     EvaluationRecord,
@@ -30,6 +31,7 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, evaluation_key, model_id
 from kdbench.harness.lm.version import scored_by
 from kdbench.harness.references import reference_folder
+from kdbench.harness.study import answered
 from kdbench.harness.study.definition import Cell, Study, expand
 from kdbench.harness.study.plan import DONE, Plan, PlannedCell
 from kdbench.harness.study.results import make_results, references
@@ -236,6 +238,34 @@ def test_task_files_are_told_by_content_not_by_place(
     assert missing_of(run, config) == missing_of(run, asked) == []
     (tmp_path / "now" / "theirs.yaml").write_text("task: theirs\nnum_fewshot: 3\n")
     assert missing_of(run, asked) == ["theirs"]
+
+
+def test_probes_of_other_samples_are_missing(finished: tuple[RunFolder, Cell]) -> None:
+    run, made = finished
+    tasks = made.config.tasks.model_copy(update={"probes": ("truth", "loss")})
+    config = made.config.model_copy(update={"tasks": tasks})
+    assert missing_of(run, config) == ["truth of my", "loss of my"]
+    (evaluation,) = run.evaluations()
+    evaluation.keep_probe("truth", {}, {"settings": {"samples": 10, "seed": 10}})
+    evaluation.keep_probe("loss", {}, {"settings": {}})
+    assert missing_of(run, config) == []
+    more = tasks.model_copy(update={"probe_samples": 20})
+    assert missing_of(run, config.model_copy(update={"tasks": more})) == ["truth of my"]
+
+
+def test_answers_to_a_task_of_lm_eval_are_of_their_seeds_and_template() -> None:
+    config = cell("generate.seeds=[10,20]", "tasks.template=none").config
+    wanted = {"source": "lm-eval", "task": "own", "edition": "lm-eval", "template": "none"}
+    facts = {n: v for n, v in model_facts(config, None).items() if n not in ("model", "tokenizer")}
+    record = EvaluationRecord.model_validate(
+        {**RECORD, **facts, **wanted, "protocol": config.tasks.protocol, "seeds": [10, 20]}
+    )
+    task = Asked("own", "lm-eval")
+    assert record.decoding is not None and record.decoding.temperature
+    assert answered._settings(record, task, config)
+    for other in ("generate.seeds=[10,30]", "tasks.template=mini"):
+        config = cell("generate.seeds=[10,20]", "tasks.template=none", other).config
+        assert not answered._settings(record, task, config)
 
 
 def test_references_that_an_end_left_out_are_missing(finished: tuple[RunFolder, Cell]) -> None:

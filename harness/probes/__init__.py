@@ -7,6 +7,8 @@ report.
 
 from typing import NamedTuple
 
+from kdbench.tasks.protocols import Protocol
+
 
 class Row(NamedTuple):
     """Where a probe is, and whether it compares the model with its teacher."""
@@ -23,3 +25,20 @@ PROBES = {
     "self_bleu": Row("kdbench.harness.probes.self_bleu"),
 }
 """What ``--probes`` may name, in the order in which they run."""
+
+TRUTH_SAMPLES = 10
+
+
+def sampling(probe: str, samples: int | None, protocol: Protocol, seed: int) -> dict[str, int]:
+    """Of a probe's settings those of the answers that it draws itself; empty if it draws none.
+
+    Args:
+        probe: its name.
+        samples: answers a prompt; None: the probe's own number.
+        protocol: that of the evaluation.
+        seed: decoding seed of the first.
+    """
+    own = {"exposure": protocol.exposure_samples, "truth": TRUTH_SAMPLES}
+    if probe not in own:
+        return {}
+    return {"samples": own[probe] if samples is None else samples, "seed": seed}

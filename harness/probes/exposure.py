@@ -18,6 +18,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import append_rows, keep_batches, read_records
 from kdbench.harness.identity import digest, model_id
+from kdbench.harness.probes import sampling
 from kdbench.harness.probes.subject import DIGITS, Array, Report, Subject
 from kdbench.harness.questions import PreparedTask, PromptDoc
 from kdbench.harness.text_model import TextModel
@@ -42,12 +43,10 @@ def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`. Measured on one task of an evaluation only."""
     if subject.load is None or subject.teacher is None or not subject.first:
         return None
-    own = prompts.protocol.exposure_samples
     return {
         "teacher": model_id(subject.teacher.card),
-        "samples": own if subject.samples is None else subject.samples,
         "protocol": prompts.protocol.name,
-        "seed": subject.seed,
+        **sampling("exposure", subject.samples, prompts.protocol, subject.seed),
     }
 
 

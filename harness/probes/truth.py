@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.probes import sampling
 from kdbench.harness.probes.subject import Report, Subject, mean_estimate
 from kdbench.harness.questions import PreparedTask, PromptDoc
 from kdbench.harness.text_model import TextModel
@@ -23,7 +24,6 @@ from kdbench.trainers.engine import in_process
 from kdbench.trainers.types import Answer, Decoding, Prompt
 from kdbench.trainers.types import Sequence as Tokens
 
-SAMPLES = 10
 MODES = 64
 COVERED = 0.1
 """A valid answer is covered if the student gives it at least this share of its true probability."""
@@ -53,8 +53,7 @@ def settings(subject: Subject, prompts: PreparedTask) -> Report | None:
     """See `kdbench.harness.probes.subject.Probe`. Known is the truth of the generated world only."""
     if subject.load is None or _world(prompts) not in mini.SIZES:
         return None
-    samples = SAMPLES if subject.samples is None else subject.samples
-    return {"samples": samples, "seed": subject.seed}
+    return dict(sampling("truth", subject.samples, prompts.protocol, subject.seed))
 
 
 def measure(subject: Subject, prompts: PreparedTask, settings: Report) -> Report:

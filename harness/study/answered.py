@@ -61,9 +61,12 @@ def _settings(record: EvaluationRecord, task: Asked, config: RunConfig) -> bool:
     wanted: dict[str, Any] = model_facts(config, None) | {"protocol": tasks.protocol}
     left = (*NEVER, *(["dtype"] if config.answer_precision == "auto" else []))
     if task.kind == "lm-eval":
-        if (record.template == "chat") != (config.task_template == "chat"):
-            return False  # of no other template do its own prompts know
         wanted |= {"source": "lm-eval"}  # of which files, the scorer knows, wherever they lie
+        if record.decoding is not None:
+            seeds = generate.seeds if record.decoding.temperature else generate.seeds[:1]
+            wanted |= {"template": config.task_template, "seeds": list(seeds)}
+        elif (record.template == "chat") != (config.task_template == "chat"):
+            return False  # of no other template do likelihoods know
     elif task.kind == "labels":
         wanted |= {"source": "kdbench", "template": config.task_template}
     else:

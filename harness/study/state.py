@@ -10,9 +10,11 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.names import Asked, tasks_of
 from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.probes import sampling
 from kdbench.harness.references import TRUTH, references_of
 from kdbench.harness.study.answered import asked_now
 from kdbench.harness.study.definition import Cell
+from kdbench.tasks.protocols import get_protocol
 
 How = Literal["to do", "partial", "cached"]
 TEXTS = ("text", "file")
@@ -131,5 +133,13 @@ def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> 
         for probe in config.tasks.probes
         if (probe != "exposure" or evaluation.task == exposed)
         and (probe != "truth" or config.tasks.edition != "full")
-        and not evaluation.probe(probe).marked()
+        and not _measured(evaluation, probe, config)
     ]
+
+
+def _measured(evaluation: Evaluation, probe: str, config: RunConfig) -> bool:
+    """Whether a probe is done, of as many answers and with the seed that the configuration asks for."""
+    stage, protocol = evaluation.probe(probe), get_protocol(config.tasks.protocol)
+    asked = sampling(probe, config.tasks.probe_samples, protocol, config.generate.seeds[0])
+    known = stage.info().get("settings", {})
+    return stage.marked() and all(known.get(name) == value for name, value in asked.items())
