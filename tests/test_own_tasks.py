@@ -71,11 +71,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {"own": own, "chats": chats}
 
 
-def evaluated(run: Run, files: dict[str, Path], runs: Path, tasks: str) -> RunFolder:
+def evaluated(run: Run, files: dict[str, Path], runs: Path, tasks: str, *more: object) -> RunFolder:
     """The truth of the world, asked a task of the suite's and files."""
     code, said = run(
         *("eval", "--suite", "mini-test", "--model", "truth", "--limit", ROWS, "--runs-dir", runs),
-        *("--tasks", tasks, "--set", "generate.seeds=[10,20]"),
+        *("--tasks", tasks, "--set", "generate.seeds=[10,20]", *more),
     )
     assert code == 0, said
     (folder,) = runs.glob("eval-truth-*")
@@ -155,6 +155,29 @@ def test_answers_of_another_system_stand_beside_a_run_and_are_marked(
     assert code == 0, said
     code, said = run("compare", "gpt", "again", "--runs-dir", runs, "--task", "own")
     assert code == 0, said
+
+
+def test_of_several_evaluations_of_the_same_rows_one_is_named(
+    run: Run, files: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    folder = evaluated(run, files, runs, str(files["own"]), "--set", "generate.greedy=true")
+    outs = tmp_path / "gpt.json"
+    outs.write_text(json.dumps(["a"] * ROWS))
+    base = ("score", "--runs-dir", runs, "--beside", folder.path, "--outputs", outs)
+    code, said = run(*base, "--references", files["own"])
+    assert code == 2 and "(strict)" in said and "(strict-greedy)" in said
+    assert "name one of them by --evaluation" in " ".join(said.split())
+    code, said = run(*base, "--references", files["own"], "--evaluation", "strict-greedy")
+    assert code == 0, said
+    (made,) = map(RunFolder, runs.glob("outside-gpt-*"))
+    (scores,) = made.summary.read().scores.values()
+    assert scores.protocol == "strict-greedy"
+    rows = [json.loads(line) for line in files["own"].read_text().splitlines()]
+    other = tmp_path / "other.jsonl"  # the same references of other questions
+    other.write_text(lines([{**row, "instruction": "another question"} for row in rows]))
+    code, said = run(*base, "--references", other)
+    assert code == 2 and "has no finished evaluation of the rows" in said
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ the row stands in no division, is never tested as a method, and says "(outside)"
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdbench.harness.config import slug
+from kdbench.harness.data.examples import Example
 from kdbench.harness.data.outputs import Answers, matched, read_answers, row_ids
 from kdbench.harness.data.parts import columns_given
 from kdbench.harness.data.places import from_anywhere, place_of, stem
@@ -41,6 +43,7 @@ class OutsideRequest:
         name: what tables call the system; None: after the file of answers.
         columns: of the references, as ``prompt=a,response=b``.
         beside: run folder whose evaluation of the same rows they stand beside; None: on their own.
+        evaluation: which of them, by its key or its protocol, where there are several.
         tokenizer: of ROUGE-L; None: that of the run beside, or what the references need.
         runs_dir: folder of run folders.
     """
@@ -50,6 +53,7 @@ class OutsideRequest:
     name: str | None = None
     columns: str | None = None
     beside: Path | None = None
+    evaluation: str | None = None
     tokenizer: str | None = None
     runs_dir: Path = Path("runs")
 
@@ -73,7 +77,13 @@ def score_outputs(request: OutsideRequest, progress: Progress) -> tuple[RunFolde
     found, ids = _references(request)
     for line in found.lines:
         progress.say(f"references: {line}")
-    beside = _beside(request.beside, found) if request.beside is not None else None
+    beside = None
+    if request.beside is not None:
+        beside = _beside(request.beside, found, request.evaluation)
+    elif request.evaluation is not None:
+        raise InputError(
+            "--evaluation says which of a run's evaluations; name that run by --beside"
+        )
     answers = matched(
         read_answers(request.outputs), found.examples, ids, found.rows, request.outputs
     )
@@ -105,21 +115,53 @@ def _references(request: OutsideRequest) -> tuple[Understood, dict[str, int]]:
     return of_table(request.references, table, reading), row_ids(table.rows)
 
 
-def _beside(path: Path, found: Understood) -> _Beside:
-    """The evaluation of a run whose rows these are: as many, with the same references."""
+def _beside(path: Path, found: Understood, wanted: str | None) -> _Beside:
+    """The evaluation of a run whose rows these are; of several the one that is wanted.
+
+    Raises:
+        InputError: there is none, or several, which are named.
+    """
     run = RunFolder(path)
-    wanted = {example.doc_id: list(example.references) for example in found.examples}
+    fitting = list(_fitting(run, found))
+    names = [(each.evaluation.key, protocol_of_answers(each.record)) for each in fitting]
+    if not fitting:
+        raise InputError(
+            f"{path} has no finished evaluation of the rows of {found.place}; evaluate it on them: kdbench "
+            f"eval {path} --tasks {found.place}"
+        )
+    chosen = [
+        each for each, name in zip(fitting, names, strict=True) if wanted is None or wanted in name
+    ]
+    if len(chosen) != 1:
+        said = ", ".join(f"{key} ({protocol})" for key, protocol in names)
+        why = (
+            "has several evaluations of"
+            if wanted is None
+            else f"has no single evaluation {wanted!r} of"
+        )
+        raise InputError(
+            f"{path} {why} the rows of {found.place}: {said}; name one of them by --evaluation"
+        )
+    return chosen[0]
+
+
+def _fitting(run: RunFolder, found: Understood) -> Iterator[_Beside]:
+    """Finished evaluations of rows with the same references, whose prompts hold the same questions."""
+    examples = {example.doc_id: example for example in found.examples}
     for evaluation in run.evaluations():
         record = evaluation.record.read()
         if record.source == "lm-eval" or record.decoding is None or not evaluation.scored.done():
             continue
         asked = {row.doc_id: row for row in evaluation.samples(record.seeds[0])}
-        if asked and all(wanted.get(row.doc_id) == row.references for row in asked.values()):
-            return _Beside(evaluation, record, run.summary.read().run.suite, asked)
-    raise InputError(
-        f"{path} has no finished evaluation of the rows of {found.place}; evaluate it on them: kdbench "
-        f"eval {path} --tasks {found.place}"
-    )
+        if asked and all(_alike(row, examples.get(row.doc_id)) for row in asked.values()):
+            yield _Beside(evaluation, record, run.summary.read().run.suite, asked)
+
+
+def _alike(row: SampleRow, example: Example | None) -> bool:
+    if example is None or list(example.references) != row.references:
+        return False
+    prompt = " ".join(row.prompt.split())  # templates trim what they write
+    return all(" ".join(text.split()) in prompt for text in example.question)
 
 
 def _record(

@@ -111,6 +111,12 @@ class Outside(options.Group):
     beside: Annotated[
         Path | None, typer.Option(help="A run on the same rows, whose column they stand in.")
     ] = None
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of that run's evaluations, by key or protocol, where several fit."
+        ),
+    ] = None
 
 
 def score(
