@@ -32,9 +32,11 @@ _MARKS = [
     (re.compile(rf"(?<=SCORE)([{DECORATION}]*):", re.I), lambda match: match[1] + "∶"),
     (re.compile(rf"(?<=VERDICT)([{DECORATION}]*):", re.I), lambda match: match[1] + "∶"),
 ]
-# C0 and C1 controls but tab and newline, and what is invisible or turns the direction of text
+# C0 and C1 controls but tab and newline, and what is invisible or turns the direction of text; joiners, which
+# spell Persian words and emoji, only where they join none of their characters
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+    "|(?<![^\x00-\x7f\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\u200c\u200d])"
 )
 
 
