@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.labelled import load_labelled
-from kdbench.harness.data.templates import Form, prompt_hash, render
+from kdbench.harness.data.templates import Form, PromptFormat, prompt_hash, render
 from kdbench.tasks.calibration import ece, predict
 
 if TYPE_CHECKING:
@@ -85,14 +85,17 @@ def label_docs(
     """
     world = task == "cls"
     rows = _world_rows(edition) if world else _real_rows(task, data_dir)
+    form = PromptFormat.of(template or ("mini" if world else "alpaca"))
+    # a bare prompt ends with a word; other templates open the answer
+    apart = " " if form.template == "none" else ""
     docs = []
     for example, choices, gold in rows[:limit]:
         if gold is not None:
-            prompt = render(example, template or ("mini" if world else "alpaca"), tokenizer)
+            prompt = render(example, form, tokenizer)
             doc = LabelDoc(
                 doc_id=example.doc_id,
                 prompt=prompt,
-                choices=list(choices),
+                choices=[f"{apart}{choice}" for choice in choices],
                 gold=gold,
                 category=example.category or "",
                 prompt_hash=prompt_hash(prompt),

@@ -147,6 +147,8 @@ def test_real_sets_are_read_from_local_files(tmp_path: Path) -> None:
     water = label_docs("boolq-cal", data_dir=tmp_path, template="mini")[0]
     assert (water["choices"], water["gold"]) == (["no", "yes"], 1)
     assert "Question: is water wet?" in water["prompt"]
+    bare = label_docs("boolq-cal", data_dir=tmp_path, template="none")[0]
+    assert bare["prompt"].endswith("wet.") and bare["choices"] == [" no", " yes"]
     (tmp_path / "sst2/validation.jsonl").write_text('{"sentence": "x", "label": 2}\n')
     with pytest.raises(InputError, match="a label of 0/1"):
         label_docs("sst2-cal", data_dir=tmp_path)
