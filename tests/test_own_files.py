@@ -430,6 +430,20 @@ def test_rows_held_out_never_part_what_asks_the_same(tmp_path: Path) -> None:
     assert held_out(found.examples[:1]) == (found.examples[:1], [])
 
 
+def test_several_answers_in_a_cell_and_a_ready_prompt(tmp_path: Path) -> None:
+    both = '["red, or so", "blue"]'
+    for column, expected in {"answers": ("red, or so", "blue"), "answer": (both,)}.items():
+        row = {"question": "Q", column: both}
+        found = read(bytes_as("a.csv", separated([row], ","))(tmp_path))
+        assert found.examples[0].references == expected
+    broken = read(
+        bytes_as("b.csv", separated([{"question": "Q", "answers": "[red"}], ","))(tmp_path)
+    )
+    assert broken.examples[0].references == ("[red",)
+    ready = read(bytes_as("c.jsonl", lines([{**ROWS[0], "prompt": "ready"}]))(tmp_path))
+    assert "; prompt in place of them under the template alpaca only" in ready.lines[0]
+
+
 def test_a_run_says_what_became_of_its_rows(tmp_path: Path) -> None:
     rows = [{"ask": f"Say {n}", "reply": "" if n in (3, 5) else f"{n}"} for n in range(50)]
     path = bytes_as("a.csv", separated(rows, ","))(tmp_path)  # type: ignore[arg-type]

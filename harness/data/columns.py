@@ -43,8 +43,12 @@ class Columns:
     def told(self) -> str:
         """Each column with its part: ``chat messages: turns (as messages)``."""
         said = ", ".join(
-            name if name == part else f"{name} (as {part})" for part, name in self.of.items()
+            name if name == part else f"{name} (as {part})"
+            for part, name in self.of.items()
+            if part != "prompt" or "instruction" not in self.of
         )
+        if "prompt" in self.of and "instruction" in self.of:
+            said += f"; {self.of['prompt']} in place of them under the template alpaca only"
         return f"columns {said}" if "output" in self.of else f"{self.kind}: {said}"
 
 

@@ -4,6 +4,7 @@
 nothing is ever dropped that it does not count.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from kdbench.harness.errors import InputError
 
 NAMED = 5
 """Rows of each reason that a line names."""
+SEVERAL = ("answers", "outputs")
+"""Columns whose cells may hold a JSON list: of another, such a text is the answer itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +278,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _references(value: Any, name: str, where: str) -> tuple[str, ...]:
-    """The answers that are there, none of them empty; SQuAD's ``{text: […]}`` too."""
+    """The answers that are there, none of them empty; SQuAD's ``{text: […]}`` too, and a JSON list in a
+    cell of a column whose name says that there are several.
+    """
+    if isinstance(value, str) and name.lower().strip() in SEVERAL:
+        value = _listed_in(value) or value
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         value = value["text"]
     given = value if isinstance(value, list | tuple) else [value]
@@ -285,6 +292,17 @@ def _references(value: Any, name: str, where: str) -> tuple[str, ...]:
             f"{where}: {name} must be a text or a list of texts, not {type(wrong).__name__}; write it as text"
         )
     return tuple(text for text in given if text is not None and text.strip())
+
+
+def _listed_in(cell: str) -> list[str] | None:
+    """The texts of a JSON list that a cell holds; None: it holds something else."""
+    if not cell.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(cell)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(map(_is_text, found)) else None
 
 
 def _text(row: Mapping[str, Any], columns: Columns, part: str, where: str) -> str:
