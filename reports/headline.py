@@ -122,22 +122,30 @@ def main_columns(columns: Sequence[Column]) -> list[int]:
     return list(seen.values())
 
 
+def scale_of(metric: str) -> float | None:
+    """Percent of its range that one unit of a metric is; None: its bounds are not known."""
+    known = info(metric)
+    span = known.high - known.low
+    return 100 / span if math.isfinite(span) else None
+
+
 def field(column: Column, found: Measured, labels: Mapping[str, str], teacher: str) -> Field:
     """A tested column as part of a headline.
 
     Args:
-        column: the column.
+        column: the column, of a metric whose scale is known.
         found: its tests.
         labels: of the table's rows by id.
         teacher: the teacher's row, or nothing.
     """
-    known = info(column.metric)
+    scale = scale_of(column.metric)
+    assert scale is not None
     at = {labels[row]: place for place, row in enumerate(found.ids)}
     guide = labels.get(teacher, "")
     return Field(
         heading=column.heading,
-        better=known.better,
-        scale=100 / (known.high - known.low) if math.isfinite(known.high - known.low) else 1.0,
+        better=info(column.metric).better,
+        scale=scale,
         draws=found.draws,
         at=at,
         baseline=labels.get(found.tests.baseline, ""),

@@ -17,6 +17,7 @@ from kdbench.harness import comparisons, stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import Document
+from kdbench.harness.metrics import info
 from kdbench.harness.stats import Array
 from kdbench.reports.agreeing import Side, of_pairs, of_tuning, pair_name, side_of
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
@@ -27,6 +28,7 @@ from kdbench.reports.headline import (
     field,
     headline,
     main_columns,
+    scale_of,
     training_cost,
 )
 from kdbench.reports.paired import Lineup, row_seeds, scored
@@ -34,7 +36,7 @@ from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "11"
+VERSION = "12"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -150,7 +152,11 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
             if line is not None:
                 lines[index] = line, ids
     methods_there = {each.row.id for each in rows if not each.row.reference}
-    every = [index for index in main_columns(table.columns) if index in lines]
+    main = [index for index in main_columns(table.columns) if index in lines]
+    every = [i for i in main if scale_of(table.columns[i].metric) is not None]
+    if loose := [table.columns[i] for i in main if i not in every]:
+        named = ", ".join(f"{column.heading} {info(column.metric).label}" for column in loose)
+        notes.add(f"not counted where methods stand: its scale is not known: {named}")
     # one more task asked of a few methods leaves nobody out, and says nothing of the others' luck
     mains = [i for i in every if 3 * len(methods_there & {*lines[i][1]}) >= 2 * len(methods_there)]
     students = shared_normals([lines[i] for i in mains], label=pair_name(table.section))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board_runs import build_board, write_run
+from board_runs import as_metric, build_board, write_run
 
 from kdbench.harness.files.records import Missing, ModelRef
 from kdbench.reports.board import Board, leaderboard
@@ -135,6 +135,28 @@ def test_one_more_task_of_a_few_methods_leaves_nobody_out(make: Make) -> None:
     assert "not counted, as less than two thirds of the methods are in it: vicuna" in write(
         board_document(board), "md"
     ).replace("\\", "")
+
+
+@pytest.mark.parametrize("bounds", [{"low": 0, "high": 1}, {}])
+def test_a_share_counts_as_much_as_percent_and_what_has_no_scale_nothing(
+    make: Make, bounds: dict[str, float]
+) -> None:
+    runs = make(2, tasks=("dolly", "squad"))
+    (table,) = build_board(runs).tables
+    assert table.headline is not None
+    gaps = [place.gap for place in table.headline.places]
+    for folder in runs.iterdir():
+        as_metric(folder, "squad", "f1_of_squad", 0.01, **bounds)
+    (shown,) = build_board(runs).tables
+    assert shown.headline is not None
+    if bounds:
+        for before, after in zip(gaps, shown.headline.places, strict=True):
+            assert isinstance(before, Number) and isinstance(after.gap, Number)
+            assert after.gap.mean == pytest.approx(before.mean, abs=0.01)
+    else:
+        assert shown.headline.columns == ["dolly[mini]"]
+        said = "not counted where methods stand: its scale is not known: squad[mini] f1_of_squad"
+        assert said in shown.notes
 
 
 def test_several_pairs_have_one_headline_over_all(make: Make) -> None:

@@ -30,12 +30,12 @@ from transformers import (
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import Answerer, answering_model, collect
-from kdbench.harness.files.records import DecodingRecord, ModelRef, SampleRow
+from kdbench.harness.files.records import DecodingRecord, ModelRef, SampleRow, ScoreRow
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.files.store import read_records
 from kdbench.harness.lm.answers import AnswersLM
 from kdbench.harness.lm.likelihoods import ModelLM, evaluate_stock
-from kdbench.harness.lm.tasks import undisturbed
+from kdbench.harness.lm.tasks import metric_cards, undisturbed
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response
 from kdbench.harness.text_model import TextModel, cut_at
 from kdbench.tasks.catalogue import YAML_FOLDER
@@ -411,6 +411,27 @@ class Fixed:
 
     def answers(self, *asked: object, **how: object) -> Iterator[list[Answer]]:
         yield list(self._answers)
+
+
+def test_a_metric_of_lm_evals_has_bounds_where_its_documents_are_shares() -> None:
+    rows = [
+        ScoreRow(
+            doc_id=place,
+            prompt_hash="h",
+            reference_tokens=1,
+            seeds=[0],
+            metrics={"f1": [share], "words": [7 * share], "acc": [share]},
+        )
+        for place, share in enumerate((0.0, 0.25, 1.0))
+    ]
+    better = {"own": {"f1": True, "words": False, "acc": True, "ppl": False}}
+    cards = metric_cards({"higher_is_better": better}, rows)
+    assert {name: (card["low"], card["high"]) for name, card in cards.items()} == {
+        "f1": (0.0, 1.0),
+        "words": (None, None),
+        "ppl": (None, None),
+    }
+    assert cards["words"]["better"] == -1
 
 
 def test_answers_are_decoded_without_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -183,7 +183,7 @@ def score_samples(
         sample = asked[place * repeats].model_dump(include=set(ScoreRow.model_fields))
         found = {name: [each[place][1][name] for each in by_seed] for name in names}
         scored.append(ScoreRow(seeds=record.seeds, metrics=found, **sample))
-    return scored, {"cards": metric_cards(first), "whole": whole_set(first)}
+    return scored, {"cards": metric_cards(first, scored), "whole": whole_set(first)}
 
 
 def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Reading:
@@ -214,7 +214,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
             for place, (sample, metrics) in enumerate(documents(results))
         ]
         cut = results["prompts_cut"]
-        return Found(scores, whole_set(results), metric_cards(results), cut=cut)
+        return Found(scores, whole_set(results), metric_cards(results, scores), cut=cut)
 
     record = EvaluationRecord(
         task=name,

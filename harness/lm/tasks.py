@@ -5,11 +5,11 @@ import itertools
 import json
 import logging
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lm_eval.api.task
 from lm_eval.api.group import Group
@@ -19,7 +19,7 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.records import MetricCard
+from kdbench.harness.files.records import MetricCard, ScoreRow
 from kdbench.harness.lm.version import files_sha256
 from kdbench.harness.metrics import METRICS
 
@@ -60,13 +60,25 @@ def _name_or_text(value: Any) -> str:
     return str(value.__qualname__) if callable(value) else str(value)
 
 
-def metric_cards(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """How metrics that lm-eval brings are shown; their direction is what the task says."""
+def metric_cards(results: dict[str, Any], scores: Sequence[ScoreRow]) -> dict[str, dict[str, Any]]:
+    """How metrics that lm-eval brings are shown; their direction is what the task says.
+
+    lm-eval says nothing of a metric's range. One whose documents all lie between 0 and 1 is a share; any
+    other has no bounds.
+
+    Args:
+        results: lm-eval's.
+        scores: what each document has.
+    """
     cards = {}
     for directions in (results.get("higher_is_better") or {}).values():
         for name, higher in directions.items():
             if name not in METRICS and higher is not None:
-                card = MetricCard(label=name, better=1 if higher else -1, digits=3, headline=True)
+                values = [v for row in scores for v in row.metrics.get(name, ())]
+                share = bool(values) and all(0 <= value <= 1 for value in values)
+                ends = {"low": 0.0, "high": 1.0} if share else {}
+                better: Literal[-1, 1] = 1 if higher else -1
+                card = MetricCard(label=name, better=better, digits=3, headline=True, **ends)
                 cards[name] = card.model_dump(mode="json")
     return cards
 

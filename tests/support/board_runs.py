@@ -1,5 +1,6 @@
 """Small run folders with everything a board's page shows, written by hand."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,23 @@ def write_run(
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     return folder
+
+
+def as_metric(folder: Path, task: str, name: str, unit: float, **card: Any) -> None:
+    """Makes the ROUGE-L of a task a metric of others: its name, its unit, how a summary describes it."""
+    run = RunFolder(folder)
+    known = json.loads(run.summary.path.read_text())
+    (key,) = (key for key in known["scores"] if key.startswith(f"{task}@"))
+    file = run.evaluation(key).scores_file
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["metrics"] = {name: [unit * value for value in row["metrics"]["rouge_l"]]}
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    scores = known["scores"][key]
+    value = scores["metrics"]["rouge_l"]
+    scores["metrics"] = {name: value | {end: unit * value[end] for end in ("mean", "low", "high")}}
+    scores["cards"] = {name: {"label": name, "headline": True, "better": 1} | card}
+    run.summary.path.write_text(json.dumps(known))
 
 
 def build_board(runs: Path | Sequence[Path], **options: Any) -> Board:
