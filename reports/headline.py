@@ -6,7 +6,7 @@ first main score.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,17 +21,7 @@ from kdbench.harness.stats import Array
 from kdbench.reports.agreement import Agreement
 from kdbench.reports.column_tests import Measured
 from kdbench.reports.columns import Column, directed
-from kdbench.reports.rows import GroupedRow
-
-COSTS = {
-    "response": "tokens trained on",
-    "student": "tokens through the student",
-    "teacher": "tokens through the teacher",
-    "sampled": "tokens sampled",
-    "teacher_answers": "tokens of answers that the teacher wrote",
-}
-"""Kinds of tokens of a training, as runs record them."""
-SECONDS = "seconds"
+from kdbench.reports.costs import Spent, completed, fronts
 
 
 class Number(Record):
@@ -59,7 +49,7 @@ class Place(Record):
     gaps: list[Number | Missing] = []
     """The share of the gap in each column."""
     cost: dict[str, float] = {}
-    """Of training, mean over its runs: tokens by kind, and seconds."""
+    """Of one training: tokens by kind, and seconds; see `kdbench.reports.costs.Spent`."""
     front: list[str] = []
     """Costs for which no method is at once better and cheaper."""
 
@@ -80,6 +70,8 @@ class Headline(Record):
     unmeasured: list[str] = []
     """Columns in which the training seeds of a method are not measured: intervals and letters are there
     about these students only."""
+    time_ratio: float = 1.0
+    """How much longer the slowest training of a method took than its quickest, at most."""
     agreement: list[Agreement] = []
     """Whether two sides rank methods alike: pairs of models, settings by default and tuned."""
 
@@ -156,7 +148,7 @@ def field(column: Column, found: Measured, labels: Mapping[str, str], teacher: s
 def headline(
     fields: Sequence[Field],
     methods: Mapping[str, str],
-    costs: Mapping[str, Mapping[str, float]],
+    costs: Mapping[str, Spent],
     title: str = "",
 ) -> Headline | None:
     """Where the methods stand that are in all fields; None: fewer than two are.
@@ -189,17 +181,19 @@ def headline(
             gap=_share(whole_gap, i, _why(fields)),
             beats=_share(None if label in bases else mean_beats, i, _no_chance(fields, label)),
             gaps=[_share(gap, i, "no teacher that is ahead of SFT") for gap in gaps],
-            cost=dict(costs.get(label, {})),
+            cost=dict(costs[label].cost) if label in costs else {},
         )
         for i, label in enumerate(labels)
     ]
     order = np.argsort(-score, kind="stable")
+    ratio = max((costs[label].ratio for label in labels if label in costs), default=1.0)
     return Headline(
         title=title,
         columns=[each.heading for each in fields],
         baseline=", ".join(sorted(filter(None, bases))),
-        places=_with_fronts([places[i] for i in order]),
+        places=_with_fronts([places[i] for i in order], ratio),
         left_out=[name for name in methods if name not in labels],
+        time_ratio=ratio,
         unmeasured=[e.heading for e, s in zip(fields, seen, strict=True) if not s.known_M.all()],
     )
 
@@ -332,43 +326,14 @@ def _letter(index: int) -> str:
 # -- what it cost ---------------------------------------------------------------------------------
 
 
-def training_cost(row: GroupedRow) -> dict[str, float]:
-    """Tokens by kind and seconds of training, mean over the runs that recorded them."""
-    spent = [run.summary.cost["train"] for run in row.runs if "train" in run.summary.cost]
-    if not spent:
-        return {}
-    kinds = [kind for kind in COSTS if any(kind in each.tokens for each in spent)]
-    tokens = {kind: sum(each.tokens.get(kind, 0) for each in spent) / len(spent) for kind in kinds}
-    return {**tokens, SECONDS: round(sum(each.wall_s for each in spent) / len(spent), 1)}
-
-
-def _with_fronts(places: Sequence[Place]) -> list[Place]:
-    """The places, each with the costs for which nothing is both better and cheaper.
-
-    Runs record the kinds of tokens that they used: where others used some, theirs are 0.
-    """
-    kinds = [k for k in (*COSTS, SECONDS) if any(k in place.cost for place in places)]
-    places = [place.model_copy(update={"cost": _complete(place.cost, kinds)}) for place in places]
+def _with_fronts(places: Sequence[Place], ratio: float) -> list[Place]:
+    """The places, each with the costs for which nothing is both better and cheaper."""
+    costs = completed([place.cost for place in places])
+    found = fronts([quality(place) for place in places], costs, ratio)
     return [
-        place.model_copy(update={"front": [k for k in kinds if _on_front(place, places, k)]})
-        for place in places
+        place.model_copy(update={"cost": cost, "front": front})
+        for place, cost, front in zip(places, costs, found, strict=True)
     ]
-
-
-def _complete(cost: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float]:
-    counted = any(kind in cost for kind in COSTS)
-    zeros = {kind: 0.0 for kind in kinds if counted and kind in COSTS}
-    return {**zeros, **cost}
-
-
-def _on_front(place: Place, places: Iterable[Place], kind: str) -> bool:
-    if kind not in place.cost:
-        return False
-    mine = (quality(place), -place.cost[kind])
-    rivals = [(quality(other), -other.cost[kind]) for other in places if kind in other.cost]
-    return not any(
-        rival != mine and rival[0] >= mine[0] and rival[1] >= mine[1] for rival in rivals
-    )
 
 
 def weighed(found: Headline) -> Literal["gap", "rank"]:

@@ -22,6 +22,7 @@ from kdbench.harness.stats import Array
 from kdbench.reports.agreeing import Side, of_pairs, of_tuning, pair_name, side_of
 from kdbench.reports.column_tests import ColumnTests, Measured, baseline_of, line_up, measure
 from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed
+from kdbench.reports.costs import Spent, training_cost
 from kdbench.reports.headline import (
     Field,
     Headline,
@@ -29,7 +30,6 @@ from kdbench.reports.headline import (
     headline,
     main_columns,
     scale_of,
-    training_cost,
 )
 from kdbench.reports.paired import Lineup, row_seeds, scored
 from kdbench.reports.rows import GroupedRow, Section
@@ -119,7 +119,7 @@ def _digest(shown: Sequence[Shown]) -> str:
     parts = [VERSION, stats.STATS_VERSION]
     for table in shown:
         parts += [each.row.model_dump_json() for each in table.section.rows]
-        parts += [str(sorted(training_cost(each).items())) for each in table.section.rows]
+        parts += [str(training_cost(each)) for each in table.section.rows]
         parts += [
             column.id for column in table.columns
         ]  # those that are not tested have a place too
@@ -189,7 +189,7 @@ def _methods(rows: Sequence[GroupedRow]) -> dict[str, str]:
     return {each.row.label: each.row.id for each in rows if not each.row.reference}
 
 
-def _costs(rows: Sequence[GroupedRow]) -> Mapping[str, Mapping[str, float]]:
+def _costs(rows: Sequence[GroupedRow]) -> Mapping[str, Spent]:
     return {each.row.label: training_cost(each) for each in rows}
 
 

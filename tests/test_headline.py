@@ -3,16 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
 from board_runs import as_metric, build_board, write_run
 
 from kdbench.harness.files.records import Missing, ModelRef
-from kdbench.reports.board import Board, leaderboard
+from kdbench.harness.files.run_folder import RunFolder
+from kdbench.reports.board import Board, build, leaderboard
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.headline import Number, Place
+from kdbench.reports.page.data import page_data
+from kdbench.reports.page.standing import reference_gaps
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal
 
@@ -120,6 +124,49 @@ def test_costs_are_marked_where_nothing_is_better_and_cheaper(make: Make) -> Non
         found.values(), key=lambda place: place.gap.mean if isinstance(place.gap, Number) else 0
     )
     assert [name for name, place in found.items() if place.front] == [best.label]
+
+
+def test_a_front_is_decided_by_costs_that_methods_have_and_not_by_a_busy_machine(
+    make: Make,
+) -> None:
+    runs = make(3)
+    spent: dict[str, list[dict[str, float]]] = {
+        "gkd": [{"wall_s": 100.0}, {"wall_s": 110.0}, {"wall_s": 300.0}],
+        "fkd": [{"wall_s": 60.0, "tokens.student": 999}] * 3,
+        "sft": [{"wall_s": 10.0, "tokens.student": 900}] * 3,
+    }
+    for folder in sorted(runs.iterdir()):
+        run = RunFolder(folder).summary.read().run
+        if changed := spent.get(run.method):
+            costs = {f"cost.train.{name}": n for name, n in changed[run.training_seed or 0].items()}
+            fakes.edit(folder / "summary.json", costs)
+    board = build_board(runs)
+    found = places(board)
+    assert found["gkd"].cost["seconds"] == 110.0
+    first, other = ("gkd", "same") if next(iter(found)) == "gkd" else ("same", "gkd")
+    assert found[first].front or found[other].front
+    assert found["fkd"].front == [], (
+        "0.1% fewer tokens, and a time that seeds of one method differ by"
+    )
+    assert found["sft"].front == ["student", "seconds"]
+    said = write(board_document(board), "md")
+    assert "seeds of one method differ up to ×3\n" in said and "times within ×3)" in said
+
+
+def test_page_rows_have_the_costs_and_gaps_of_the_headline(make: Make) -> None:
+    """A cost that a run does not have is 0, and a task that does not count counts for no row."""
+    runs = make(2)
+    model = ModelRef(name="small", fingerprint="small", parameters=1)
+    own = {"student": model, "training_seed": 0, "tasks": ("dolly", "vicuna")}
+    for method in ("gkd", "fkd"):
+        write_run(runs, method, 60, **own, note="teacher", settings="asked more")
+    built = build([runs])
+    (page,) = page_data(built, [[]], 10**6)["tables"]
+    costs = {row["label"]: row["cost"] for row in page["rows"]}
+    assert costs["sft"]["teacher"] == [0.0, "0"] and "teacher" not in costs["teacher"]
+    (table,) = built.board.tables
+    assert table.headline is not None and table.headline.few
+    assert reference_gaps(table) == {"teacher": 100.0}
 
 
 def test_one_more_task_of_a_few_methods_leaves_nobody_out(make: Make) -> None:

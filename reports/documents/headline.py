@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 from kdbench.harness.files.records import Missing
 from kdbench.reports.agreement import Agreement
-from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place, weighed
+from kdbench.reports.costs import ALIKE, COSTS, SECONDS, kinds_of
+from kdbench.reports.headline import Headline, Number, Place, weighed
 from kdbench.reports.text import document as doc
 from kdbench.reports.text.style import fixed
 
+UNSTEADY = 1.5
+"""Seconds of a method's slowest seed over its quickest's, above which a note warns of them."""
 SHORT = {"response": "trained", "teacher_answers": "answers", SECONDS: "time"}
 
 
@@ -82,9 +85,7 @@ def agreed(found: Agreement) -> str:
 
 def cost_parts(found: Headline) -> list[doc.Part]:
     """Quality against the cost of training."""
-    kinds = [
-        kind for kind in (*COSTS, SECONDS) if any(kind in place.cost for place in found.places)
-    ]
+    kinds = kinds_of([place.cost for place in found.places])
     if not kinds:
         return []
     name = weighed(found)
@@ -108,7 +109,21 @@ def cost_parts(found: Headline) -> list[doc.Part]:
         "the teacher, sampled, in answers that the teacher wrote beforehand (all methods share them); ",
         doc.Strong("marked", "*"),
     )
-    return [table, doc.Notes([(*front, ": no method is both better and cheaper (Pareto front)")])]
+    equal = "costs within 1% count as equal"
+    if SECONDS in kinds and found.time_ratio > ALIKE:
+        equal += f", times within ×{found.time_ratio:.3g}"
+    pareto = f": no method is both better and cheaper (Pareto front; {equal})"
+    return [table, doc.Notes([(*front, pareto), *timed(found)])]
+
+
+def timed(found: Headline) -> list[str]:
+    """A warning where the time of a training is no property of its method."""
+    if found.time_ratio <= UNSTEADY:
+        return []
+    return [
+        "time as measured, on machines that may have been busy: seeds of one method differ up to "
+        f"×{found.time_ratio:.3g}"
+    ]
 
 
 def value(found: Number | Missing, digits: int) -> tuple[doc.Piece, ...]:

@@ -11,9 +11,9 @@ from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.column_tests import PairTest
 from kdbench.reports.columns import Cell, Column
+from kdbench.reports.costs import completed, training_cost
 from kdbench.reports.documents.board import any_bold
 from kdbench.reports.documents.headline import amount
-from kdbench.reports.headline import training_cost
 from kdbench.reports.page.blocks import Packed
 from kdbench.reports.page.cards import card
 from kdbench.reports.page.standing import KINDS, headline_data, reference_gaps
@@ -75,13 +75,14 @@ def _table(built: "Built", index: int, groups: list[Json]) -> Json:
     reasons = Footnotes()
     metrics = [column.metric for column in table.columns]
     shown = {place for group in groups if group["count"] for place in group["places"]}
-    lines = zip(table.rows, table.cells, section.rows, strict=True)
+    costs = _costs(section.rows)
+    lines = zip(table.rows, table.cells, section.rows, costs, strict=True)
     gaps = reference_gaps(table)
     rows = [
         _row(row, cells, metrics, reasons)
-        | {"card": card(grouped), "sampled": place in shown, "cost": _cost(grouped)}
+        | {"card": card(grouped), "sampled": place in shown, "cost": cost}
         | ({"gap": _gap(gaps[row.label])} if row.label in gaps else {})
-        for place, (row, cells, grouped) in enumerate(lines)
+        for place, (row, cells, grouped, cost) in enumerate(lines)
     ]
     at = {row.id: place for place, row in enumerate(table.rows)}
     pairs = [
@@ -111,9 +112,10 @@ def _gap(share: float) -> list[Any]:
     return [round(share, 3), fixed(share, 0).replace("-", "−")]
 
 
-def _cost(grouped: GroupedRow) -> Json:
-    """What one training cost, by kind: the number, and how it is shown."""
-    return {kind: [n, amount(n, kind)] for kind, n in training_cost(grouped).items()}
+def _costs(rows: Sequence[GroupedRow]) -> list[Json]:
+    """What one training of each row cost, by kind: the number, and how it is shown."""
+    found = completed([training_cost(row).cost for row in rows])
+    return [{kind: [n, amount(n, kind)] for kind, n in cost.items()} for cost in found]
 
 
 def _pair(pair: PairTest, a: int, b: int) -> list[float]:

@@ -1,13 +1,14 @@
 """What a row of the page begins with: its place among the methods, and what its training cost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kdbench.harness.files.records import Missing
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell
-from kdbench.reports.documents.headline import NUMBERS, amount, explained
-from kdbench.reports.headline import COSTS, SECONDS, Headline, Number, Place, main_columns, weighed
+from kdbench.reports.costs import COSTS, SECONDS
+from kdbench.reports.documents.headline import NUMBERS, amount, explained, timed
+from kdbench.reports.headline import Headline, Number, Place, main_columns, scale_of, weighed
 from kdbench.reports.headline import quality as quality_of
 from kdbench.reports.text.style import fixed
 from kdbench.reports.text.writer import plain
@@ -25,7 +26,7 @@ def headline_data(found: Headline) -> Json:
     return {
         "title": found.title,
         "baseline": found.baseline,
-        "notes": [plain(line) for line in explained(found)],
+        "notes": [plain(line) for line in (*explained(found), *timed(found))],
         "quality": NUMBERS[weighed(found)].head,
         "costs": [[kind, KINDS[kind]] for kind in kinds],
         "places": [_place(each) for each in found.places],
@@ -56,7 +57,7 @@ def reference_gaps(table: "Table") -> Mapping[str, float]:
     if not found or not any(isinstance(each.gap, Number) for each in found.places):
         return {}
     means = {
-        row.label: _means(cells, table)
+        row.label: _means(cells, table, found.columns)
         for row, cells in zip(table.rows, table.cells, strict=True)
         if row.reference or row.label == found.baseline
     }
@@ -72,16 +73,17 @@ def reference_gaps(table: "Table") -> Mapping[str, float]:
     }
 
 
-def _means(cells: Iterable[Cell | Missing], table: "Table") -> float | None:
-    """Sum over the main columns, in percent of each one's range; None: not in all of them."""
-    cells = list(cells)
+def _means(
+    cells: Sequence[Cell | Missing], table: "Table", counted: Collection[str]
+) -> float | None:
+    """Sum over the columns that count, in percent of each one's range; None: not in all of them."""
     total = 0.0
     for index in main_columns(table.columns):
-        if table.tests[index] is None:
+        column, cell = table.columns[index], cells[index]
+        scale = scale_of(column.metric)
+        if column.heading not in counted or scale is None:
             continue
-        cell, known = cells[index], info(table.columns[index].metric)
         if isinstance(cell, Missing):
             return None
-        spread = known.high - known.low
-        total += known.better * cell.mean * (100 / spread if spread < float("inf") else 1.0)
+        total += info(column.metric).better * scale * cell.mean
     return total

@@ -110,7 +110,7 @@ function costFigure(head, named, open) {
   const place = drawing((width) => drawCosts(head, chosenCost(head.costs), named, open, width));
   place.classList.add("costs");
   return el("figure", {}, el("figcaption", {}, el("strong", {}, "Quality against cost. "),
-    "Filled and joined: no method is both better and cheaper (Pareto front). Shared models are not counted."), place);
+    "Filled and joined: no method is both better and cheaper (Pareto front; costs within 1%, and times within what seeds of one method differ by, count as equal). Shared models are not counted."), place);
 }
 
 function costTable(head) {
