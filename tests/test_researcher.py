@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from board_runs import write_run
+from evaluations import write_evaluation
 from rich.cells import cell_len
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import Summary
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.distill.outcome import outcome, outcome_document
@@ -95,6 +98,26 @@ def test_a_table_as_a_paper_prints_it(runs: Path) -> None:
     assert re.search(r"fkd & .*\{\\scriptsize \[\d", whole)
     two = leaderboard(runs, "latex", metrics=["ROUGE-L", "EM"], tasks=["dolly", "sni"])
     assert "\\multicolumn{2}{c}{dolly}" in two and "Avg." not in two
+
+
+def test_a_paper_tells_protocols_apart_and_takes_no_average_over_them(tmp_path: Path) -> None:
+    for method, level in (("fkd", 40.0), ("gkd", 30.0)):
+        folder = RunFolder(write_run(tmp_path, method, level, tasks=["dolly", "sni"]))
+        known = folder.summary.read()
+        (drawn,) = (e for e in folder.evaluations() if e.task == "dolly")
+        greedy, scores = write_evaluation(
+            folder,
+            "dolly",
+            drawn.scores(),
+            protocol="strict-greedy",
+            decoding={"max_new_tokens": 9},
+        )
+        tree = known.model_dump() | {"scores": known.scores | {greedy.key: scores}}
+        folder.summary.path.write_text(Summary.model_validate(tree).model_dump_json())
+    table = leaderboard(tmp_path, "latex").partition("\\end{table}")[0]
+    (head,) = [line for line in table.splitlines() if line.startswith("Method")]
+    assert head == "Method & dolly[mini] strict & dolly[mini] strict-greedy & sni \\\\"
+    assert "protocol strict and strict-greedy." in table
 
 
 def test_papers_bold_is_the_boards(tmp_path: Path) -> None:

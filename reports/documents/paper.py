@@ -50,7 +50,7 @@ def _section(table: "Table", spread: Spread, metrics: Sequence[str] | None) -> d
         name = label(row.label, []) if _alike(table) else label(row.label, row.training_seeds)
         rows.append([name, *shown, *_average(averages, at, columns)])
     heads = [info(column.metric).label for column in columns]
-    groups = ["", *(column.task for column in columns)]
+    groups = ["", *(_group(column, columns) for column in columns)]
     if len(set(heads)) == 1:  # the caption says it
         heads, groups = groups[1:], []
     head = ["Method", *heads, *([AVERAGE] if averages else [])]
@@ -65,9 +65,21 @@ def _section(table: "Table", spread: Spread, metrics: Sequence[str] | None) -> d
     return doc.Section(table.title, [made])
 
 
+def _group(column: Column, columns: Sequence[Column]) -> str:
+    """Whose scores a column has: the task, or what tells its several evaluations apart."""
+    alike = {each.heading for each in columns if each.task == column.task}
+    return column.heading if len(alike) > 1 else column.task
+
+
 def _averages(table: "Table", places: Sequence[int]) -> dict[int, float]:
-    """Of the rows that have all columns their mean; none where columns have several metrics, or one."""
-    if len(places) < 2 or len({table.columns[i].metric for i in places}) > 1:
+    """Of the rows that have all columns their mean.
+
+    None where there is one column, where columns have several metrics or protocols, and where a task has
+    several.
+    """
+    columns = [table.columns[i] for i in places]
+    tasks, shared = {c.task for c in columns}, {(c.metric, c.protocol) for c in columns}
+    if len(places) < 2 or len(tasks) < len(places) or len(shared) > 1:
         return {}
     found = {}
     for at, cells in enumerate(table.cells):
@@ -117,8 +129,9 @@ def _caption(table: "Table", places: Sequence[int], spread: Spread) -> str:
     columns = [table.columns[i] for i in places]
     labels = dict.fromkeys(info(column.metric).label for column in columns)
     editions = dict.fromkeys(column.edition for column in columns)
+    protocols = dict.fromkeys(column.protocol for column in columns)
     said = [f"{' and '.join(labels)} of students on {table.suite} ({', '.join(editions)})"]
-    said[0] += f", {table.teacher} to {table.student}."
+    said[0] += f", {table.teacher} to {table.student}, protocol {' and '.join(protocols)}."
     seeds = {len(row.training_seeds) for row in table.rows if not row.reference}
     if _alike(table):
         count = seeds.pop()
