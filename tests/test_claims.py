@@ -159,7 +159,7 @@ def test_an_ablation_does_not_stand_for_its_method(runs: Path) -> None:
     assert found.verdict == "not measured" and "several configurations of minillm" in found.reason
     fakes.edit(ablated / "summary.json", {"run.changes": ["teacher_mix=0"]})
     found = judged(runs, "minillm-rouge")
-    assert found.verdict == "holds" and "minillm" in found.students
+    assert found.verdict == "holds" and "minillm" in next(iter(found.students.values()))
 
 
 def test_lost_score_files_leave_the_others(runs: Path) -> None:
@@ -184,6 +184,9 @@ def test_a_claim_about_all_pairs_needs_each(runs: Path) -> None:
     board(runs, levels | {"minillm": 30}, card={"student": other})
     found = judged(runs, "minillm-scales")
     assert found.verdict == "not significant" and len({test.pair for test in found.tests}) == 2
+    assert len({runs for rows in found.students.values() for (runs,) in rows.values()}) == 8
+    said = write(claims_document(judge_claims([runs], claim_book().only(["minillm-scales"]))), "md")
+    assert said.count("Students (runs) of ") == 2, said
     first, second = judge_claims([runs], claim_book().only(["minillm-rouge"])).claims
     assert {first.verdict, second.verdict} == {"holds", "not significant"}
 

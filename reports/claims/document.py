@@ -35,10 +35,22 @@ def _parts(claims: list[JudgedClaim]) -> list[doc.Part]:
         for claim, why in [(judged.claim, "; ".join([judged.reason, *_gaps(judged)]))]
     ]
     tests = [_tests(judged) for judged in claims if _made(judged)]
-    used = {label: runs for judged in claims for label, runs in judged.students.items()}
-    runs = [f"{label} ({', '.join(run[:4] for run in used[label])})" for label in sorted(used)]
-    students = [doc.Notes([f"Students (runs): {'; '.join(runs)}"])] if runs else []
-    return [doc.Table(["verdict", "claim", "in words", "why"], verdicts, keys=2), *tests, *students]
+    table = doc.Table(["verdict", "claim", "in words", "why"], verdicts, keys=2)
+    return [table, *tests, *_students(claims)]
+
+
+def _students(claims: list[JudgedClaim]) -> list[doc.Part]:
+    """The runs behind the claims of a section, a line a board."""
+    used: dict[str, dict[str, list[str]]] = {}
+    for judged in claims:
+        for board, rows in judged.students.items():
+            used.setdefault(board, {}).update(rows)
+    lines: list[doc.Cell] = []
+    for board, rows in used.items():
+        of = f" of {board}" if len(used) > 1 else ""
+        named = [f"{label} ({', '.join(run[:4] for run in rows[label])})" for label in sorted(rows)]
+        lines.append(f"Students (runs){of}: {'; '.join(named)}")
+    return [doc.Notes(lines)] if lines else []
 
 
 def _made(judged: JudgedClaim) -> list[ClaimTest]:

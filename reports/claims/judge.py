@@ -52,7 +52,7 @@ class JudgedClaim(Record):
     tests: list[ClaimTest]
     not_evaluated: list[str] = []
     """Tasks of the claim without the metric, or without references of the claim's length."""
-    students: dict[str, list[str]] = {}
+    students: dict[str, dict[str, list[str]]] = {}
     """Ids of the runs that stood for each method, by the board's title and the row's label."""
 
 
@@ -158,9 +158,9 @@ def _judge(claim: Claim, boards: Sequence[_Board], title: str) -> JudgedClaim:
         tests=tests,
         not_evaluated=absent,
         students={
-            board.rows[name].row.label: board.rows[name].row.runs
+            board.title: {board.rows[name].row.label: board.rows[name].row.runs for name in names}
             for board in boards
-            for name in sorted(used & board.rows.keys())
+            if (names := sorted(used & board.rows.keys()))
         },
     )
 
