@@ -78,10 +78,12 @@ class PromptScores(NamedTuple):
 def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     """Finished runs among ``paths`` (run folders, folders of run folders, bundles), by folder name.
 
-    A run that came in a bundle and is there once more counts once, where it was evaluated most.
+    A run that is there more than once, copied or in bundles, counts once, where it was evaluated, judged
+    and probed most.
 
     Returns:
-        The runs, and each one that was left out with the reason: not finished, or not readable.
+        The runs, and each one that was left out with the reason: not finished, not readable, or another one
+        of its name.
 
     Raises:
         InputError: a path does not exist, or no finished run is there.
@@ -89,8 +91,8 @@ def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     places = list(paths)
     with ThreadPoolExecutor(READERS) as pool:  # hashing and reading leave Python's lock
         found = list(pool.map(_verified, find_runs(map(opened, map(Path, places)))))
-    runs = _once([run for run in found if isinstance(run, Run)])
-    left_out = [why for why in found if isinstance(why, str)]
+    runs, unlike = _once([run for run in found if isinstance(run, Run)])
+    left_out = [*(why for why in found if isinstance(why, str)), *unlike]
     if not runs:
         where = ", ".join(map(str, places)) or "nothing"
         why = f" ({'; '.join(left_out)})" if left_out else ""
@@ -98,18 +100,26 @@ def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Run], list[str]]:
     return runs, left_out
 
 
-def _once(runs: Sequence[Run]) -> list[Run]:
-    """Runs without those that came in a bundle and are there once more."""
+def _once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Runs, each once although there are copies of it, and those whose copies disagree."""
 
-    def worth(run: Run) -> tuple[int, bool, str]:
-        whole = not run.folder.left_out.exists()
-        return len(run.summary.scores), whole, content_hash(run.folder.summary.path)
+    def worth(run: Run) -> tuple[int, int, int, bool, str]:
+        known, whole = run.summary, not run.folder.left_out.exists()
+        judged = sum(len(judge.get("evaluations", {})) for judge in known.judge.values())
+        probes = sum(map(len, known.probes.values()))
+        return len(known.scores), judged, probes, whole, content_hash(run.folder.summary.path)
 
-    kept: list[Run] = []
-    for several in grouped(runs, lambda run: run.folder.name).values():
-        bundled = any(run.folder.left_out.exists() for run in several)
-        kept += [max(several, key=worth)] if bundled and len(several) > 1 else several
-    return kept
+    kept, unlike = [], []
+    for name, copies in grouped(runs, lambda run: run.folder.name).items():
+        best = max(copies, key=worth) if len(copies) > 1 else copies[0]
+        kept.append(best)
+        if any(_disagree(best.summary, copy.summary) for copy in copies):
+            unlike.append(f"{name}: there {len(copies)} times with different scores, one counts")
+    return kept, unlike
+
+
+def _disagree(one: Summary, two: Summary) -> bool:
+    return any(one.scores[key] != two.scores[key] for key in one.scores.keys() & two.scores.keys())
 
 
 def _verified(folder: RunFolder) -> Run | str:

@@ -3,10 +3,12 @@
 import io
 import json
 import lzma
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import fakes
 import pytest
 from board_runs import write_run
 
@@ -23,7 +25,7 @@ from kdbench.harness.files.store import write_json
 from kdbench.harness.identity import VERSION, Contents, run_id, run_parts
 from kdbench.harness.study.bundled import bundled_plan
 from kdbench.harness.study.definition import Study, StudyRow, expand
-from kdbench.reports.board import leaderboard_folder
+from kdbench.reports.board import build, leaderboard_folder
 from kdbench.reports.bundle import write_bundle
 from kdbench.reports.runs import finished_runs
 
@@ -81,6 +83,30 @@ def test_bundles_add_up_and_a_run_counts_once(runs: Path, tmp_path: Path) -> Non
     several, whole = board(places, tmp_path / "one"), board([runs], tmp_path / "two")
     assert {several.pop("index.html") != whole.pop("index.html"), several == whole} == {True}
     assert len(finished_runs([*places, runs])[0]) == 5
+
+
+def test_of_copies_the_one_counts_that_was_asked_most(tmp_path: Path) -> None:
+    plain = write_run(tmp_path / "a", "sft", 30.0, training_seed=1)
+    write_run(tmp_path / "a", "sft", 31.0, training_seed=2)
+    write_bundle([tmp_path / "a"], tmp_path / "scores")
+    (key,) = RunFolder(plain).summary.read().scores
+    fakes.edit(plain / "summary.json", {f"probes.{key}": {"self_bleu": {"mean": 30.0}}})
+    write_bundle([tmp_path / "a"], tmp_path / "probed")
+    judged = {"gpt": {"evaluations": {key: {"metrics": {"win_rate": 50.0}}}}}
+    fakes.edit(plain / "summary.json", {"probes": {}, "judge": judged})
+    write_bundle([tmp_path / "a"], tmp_path / "judged")
+    kept, problems = finished_runs([tmp_path / name for name in ("scores", "probed", "judged")])
+    assert kept[0].summary.judge and not problems
+    kept, _ = finished_runs([tmp_path / "scores", tmp_path / "probed"])
+    assert kept[0].summary.probes
+    # plain copies are no further seeds either; one with other scores is named
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (table,) = build([tmp_path / "a", tmp_path / "b"]).board.tables
+    assert [row.training_seeds for row in table.rows] == [[1, 2]]
+    fakes.edit(tmp_path / "b" / plain.name / "summary.json", {f"scores.{key}.prompts_dropped": 1})
+    kept, (problem,) = finished_runs([tmp_path / "a", tmp_path / "b"])
+    assert len(kept) == 2
+    assert problem == f"{plain.name}: there 2 times with different scores, one counts"
 
 
 def test_content_says_what_a_bundle_covers(runs: Path, tmp_path: Path) -> None:
