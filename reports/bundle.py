@@ -39,7 +39,7 @@ def write_bundle(paths: Iterable[Path | str], out: Path, *, answers: bool = True
         answers: keep those that the page of a board of these runs shows first.
 
     Raises:
-        InputError: no finished run, two of one name, or a file that cannot be read or written.
+        InputError: no finished run, or a file that cannot be read or written.
     """
     places = list(paths)
     runs, left_out = finished_runs(places)

@@ -250,6 +250,8 @@ def test_the_visible_table_is_taken_away(open_page: Open, tmp_path: Path) -> Non
     assert float(rows[1]["Standing Gap closed, % low"]) < float(rows[1]["Standing Gap closed, %"])
     assert float(rows[0]["dolly[mini] ROUGE-L"]) == pytest.approx(60, abs=3)
     assert rows[2]["row"] == "fkd =2+2"
+    formulas = page.evaluate("[' =1', '\u00a0＋1', '\\n1', 'a=1', 1].map(csvCell)")
+    assert formulas == ["' =1", "'\u00a0＋1", '"\'\n1"', "a=1", "1"]
 
 
 def test_a_print_has_no_controls_and_every_row(open_page: Open) -> None:
