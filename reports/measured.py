@@ -118,6 +118,7 @@ def _digest(shown: Sequence[Shown]) -> str:
     """Of everything that the tests depend on."""
     parts = [VERSION, stats.STATS_VERSION]
     for table in shown:
+        parts += table.section[:3]
         parts += [each.row.model_dump_json() for each in table.section.rows]
         parts += [str(training_cost(each)) for each in table.section.rows]
         parts += [

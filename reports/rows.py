@@ -1,7 +1,7 @@
 """Which runs make one row, which rows one table."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -12,6 +12,8 @@ from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
 from kdbench.reports.runs import Run, grouped
 
 TUNED = "tuned"
+SHORT = 8
+"""Hex digits that tell teachers of one name apart."""
 SHOWN = 3
 """Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
@@ -106,8 +108,22 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
         fitting = [pair for pair in pairs if _fits(card, trained[pair])]
         for pair in fitting or [_Pair(card.suite)]:
             beside[pair].append(run)
-    tables = {pair: (*_rows(beside[pair]), *_rows(trained[pair])) for pair in {*trained, *beside}}
-    return [Section(p.suite, p.teacher, p.student, tables[p]) for p in sorted(tables)]
+    pairs = sorted({*trained, *beside})
+    return [
+        Section(pair.suite, name, pair.student, (*_rows(beside[pair]), *_rows(trained[pair])))
+        for pair, name in zip(pairs, _teachers(pairs), strict=True)
+    ]
+
+
+def _teachers(pairs: Sequence[_Pair]) -> list[str]:
+    """The teachers of tables by name; with digits of their content where tables would be called alike."""
+    alike = Counter(pair._replace(teacher_content="") for pair in pairs)
+    return [
+        pair.teacher
+        if alike[pair._replace(teacher_content="")] == 1
+        else f"{pair.teacher} {pair.teacher_content[:SHORT]}"
+        for pair in pairs
+    ]
 
 
 def _pair(run: Run) -> _Pair:

@@ -13,6 +13,7 @@ import pytest
 from board_runs import build_board
 from evaluations import write_evaluation
 
+import kdbench
 from kdbench.harness.config import with_precision
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import (
@@ -421,6 +422,21 @@ def test_each_pair_and_suite_has_its_table(make: Make, board_of: Callable[..., B
         ["teacher", "a"],
         ["teacher", "init", "a"],
     ]
+
+
+def test_data_frames_hold_every_row_of_every_table(make: Make, runs: Path) -> None:
+    """Of teachers of another name, of another content, and of evaluations under another protocol."""
+    larger = TEACHER.model_copy(update={"name": "larger", "fingerprint": "l" * 16})
+    again = TEACHER.model_copy(update={"fingerprint": "c" * 16})
+    for teacher in (TEACHER, larger, again):
+        make("a", teacher=teacher)
+    make("b", protocol="strict-greedy")
+    board = kdbench.leaderboard(runs, metrics="rouge_l")
+    assert list(board.table.index.names) == ["suite", "teacher", "student", "row"]
+    teachers = [index[1] for index in board.table.index if index[3] == "a"]
+    assert sorted(teachers) == ["big bbbbbbbb", "big cccccccc", "larger"]
+    assert set(board.scores["protocol"]) == {"strict", "strict-greedy"}
+    assert board.scores["evaluation"].nunique() == 2 and len(board.scores) == 4
 
 
 def test_the_teacher_of_another_comparison_has_a_table_of_its_own(

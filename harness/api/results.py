@@ -41,8 +41,9 @@ class Board:
         """One row a number: who, on what, the mean, its 95% interval.
 
         Columns: ``suite``, ``teacher``, ``student``, ``row``, ``kind`` (``run`` or ``eval``),
-        ``task``, ``edition``, ``metric``, ``mean``, ``low``, ``high``, ``prompts``, ``seeds``
-        (training seeds), ``best`` (cannot be told from the best). What is missing has no row.
+        ``task``, ``edition``, ``protocol``, ``evaluation`` (digest of what its numbers share, and the
+        judge if one gave them), ``metric``, ``mean``, ``low``, ``high``, ``prompts``, ``seeds`` (training
+        seeds), ``best`` (cannot be told from the best). What is missing has no row.
         """
         import pandas as pd
 
@@ -52,7 +53,8 @@ class Board:
             {
                 **{"suite": table.suite, "teacher": table.teacher, "student": table.student},
                 **{"row": row.label, "kind": row.kind},
-                **{"task": column.task, "edition": column.edition, "metric": column.metric},
+                **{"task": column.task, "edition": column.edition, "protocol": column.protocol},
+                **{"evaluation": column.identity, "metric": column.metric},
                 **{"mean": cell.mean, "low": cell.low, "high": cell.high},
                 **{"prompts": cell.n_prompts, "seeds": len(row.training_seeds), "best": cell.bold},
             }
@@ -78,11 +80,13 @@ class Board:
         for table in self._built.board.tables:
             names = [f"{c.heading} {info(c.metric).label}" for c in table.columns]
             for row, cells in zip(table.rows, table.cells, strict=True):
-                key = (table.suite, table.student, row.label) if several else row.label
+                pair = (table.suite, table.teacher, table.student)
+                key = (*pair, row.label) if several else row.label
                 values = zip(names, cells, strict=True)
                 rows[key] = {n: c.mean if isinstance(c, Cell) else float("nan") for n, c in values}
         frame = pd.DataFrame.from_dict(rows, orient="index")
-        return frame.rename_axis(index=["suite", "student", "row"] if several else "row")
+        levels = ["suite", "teacher", "student", "row"]
+        return frame.rename_axis(index=levels if several else "row")
 
     def verdict(self) -> list[str]:
         """Lines on which of several methods is ahead, and on scores below the init's."""
