@@ -7,7 +7,7 @@ aggregation. A package adds some by the entry point
 
 import importlib
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
@@ -121,14 +121,41 @@ METRICS: dict[str, Metric] = {
 
 _LEARNT: dict[str, Metric] = {}
 """Metrics of others, as summaries describe them: what defines them may not be installed here."""
+_DISPUTED: set[str] = set()
+"""Those of them that summaries describe in different ways."""
 
 
-def learn(cards: Mapping[str, MetricCard]) -> None:
-    """Makes metrics known that a summary brings with it; ours stay as they are."""
-    for name, card in cards.items():
-        if name not in METRICS:
-            fields = card.model_dump(exclude_none=True)
-            _LEARNT[name] = Metric(**fields)
+def learn(described: Iterable[Mapping[str, MetricCard]]) -> None:
+    """Makes metrics known that summaries bring with them; ours stay as they are.
+
+    Where summaries contradict each other on a metric, none of them is believed: the metric has no better
+    direction then (see `disputed`). It has the bounds that hold all of theirs.
+
+    Args:
+        described: by several summaries, that are all to be known; what was learnt of these metrics before
+            is forgotten.
+    """
+    found: dict[str, list[MetricCard]] = {}
+    for cards in described:
+        for name, card in cards.items():
+            if name not in METRICS:
+                found.setdefault(name, []).append(card)
+    for name, cards in found.items():
+        agreed = len({(card.better, card.kind) for card in cards}) == 1
+        (_DISPUTED.discard if agreed else _DISPUTED.add)(name)
+        lows, highs = ([getattr(card, end) for card in cards] for end in ("low", "high"))
+        first = cards[0].model_dump(exclude={"low", "high", "better"})
+        _LEARNT[name] = Metric(
+            **first,
+            better=cards[0].better if agreed else 0,
+            low=min(float("-inf") if low is None else low for low in lows),
+            high=max(float("inf") if high is None else high for high in highs),
+        )
+
+
+def disputed(metric: str) -> bool:
+    """Whether summaries contradict each other on which way a metric is better, or on its kind."""
+    return metric in _DISPUTED
 
 
 def card_of(metric: Metric) -> MetricCard:

@@ -15,7 +15,7 @@ from kdbench.harness.comparisons import DRAWS
 from kdbench.harness.errors import CheckFailed, InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.store import Say, write_text
-from kdbench.harness.metrics import info
+from kdbench.harness.metrics import disputed, info
 from kdbench.harness.printing import visible_json
 from kdbench.reports.column_tests import ColumnTests, seeds_notes, undecided, with_bold
 from kdbench.reports.columns import Cell, Column, Found, evaluations, named_metrics, too_long
@@ -47,6 +47,7 @@ JOINT = (
     f"{DRAWS} joint draws of prompts and training seeds, .05 familywise in a column"
 )
 BORROWED = "one training seed, so the others' variance between seeds is taken for it"
+DISPUTED = "runs contradict each other on which way is better, so nothing is compared"
 UNTESTED = "probes and judges are shown with intervals and not tested in pairs"
 
 
@@ -217,6 +218,8 @@ def _table(shown: Shown, found: TableTests) -> Table:
         notes.add(f"{BORROWED}: {', '.join(single)}")
     if any(info(column.metric).kind != "score" for column in columns):
         notes.add(UNTESTED)
+    for metric in sorted({column.metric for column in columns if disputed(column.metric)}):
+        notes.add(f"{DISPUTED}: {info(metric).label}")
     named = [
         (f"{column.heading} {info(column.metric).label}", tests)
         for column, tests in zip(columns, found.columns, strict=True)

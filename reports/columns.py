@@ -267,6 +267,12 @@ _ABSENT: dict[Kind, tuple[str, str]] = {
 # -- probes and judges ----------------------------------------------------------------------------
 
 
+def part(report: Report, name: str) -> Report:
+    """A mapping in a report; an empty one where there is none."""
+    found = report.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def probe_values(report: Report) -> dict[str, Value]:
     """Metrics of one entry of ``Summary.probes``; a probe that was not run has none.
 
@@ -311,17 +317,19 @@ def _undrawn(value: Value) -> Value:
 
 
 def _exposure(report: Report) -> dict[str, Value]:
-    prompts, last = int(report.get("prompts", 0)), report.get("at_length", {})
+    prompts, last = report.get("prompts", 0), part(report, "at_length")
     found: dict[str, Value] = {}
     for name, metric in (("ex_acc_err", "exposure_excess"), ("R", "exposure_R")):
-        value, low, high = map(last.get(name, {}).get, ("value", "low", "high"))
+        value, low, high = map(part(last, name).get, ("value", "low", "high"))
         if value is None:
             reason = report.get("undefined") or "not defined at the full length"
             found[metric] = Missing(missing=str(reason))
         elif low is None or high is None:
-            found[metric] = Point(float(value), prompts)
+            found[metric] = stored_value(value, prompts if isinstance(prompts, int) else 0)
         else:
-            found[metric] = Estimate(mean=value, low=low, high=high, n_prompts=prompts)
+            found[metric] = stored_value(
+                {"mean": value, "low": low, "high": high, "n_prompts": prompts}
+            )
     return found
 
 

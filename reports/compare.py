@@ -27,7 +27,7 @@ from kdbench.reports.headline import Headline
 from kdbench.reports.measured import shown_table, tested
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, Section, sections, short_ids, standing
-from kdbench.reports.runs import Run, answers, finished_runs
+from kdbench.reports.runs import Run, answers, finished_runs, learn_metrics
 from kdbench.reports.text.style import signature, tests_text
 
 MOST = 10
@@ -127,6 +127,7 @@ def compare(
             prompts differ.
     """
     one, two = _side(a), _side(b)
+    learn_metrics([*one.grouped.runs, *two.grouped.runs])
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
     table = _table_of((one, two), beside)

@@ -26,6 +26,7 @@ from kdbench.reports.columns import (
     Value,
     cell_of,
     evaluations,
+    part,
     stored_value,
 )
 from kdbench.reports.paired import row_seeds
@@ -343,10 +344,10 @@ def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
     if name == "dev_rouge_l_selected":
         stored = summary.learned.get(name)
     elif name == "distinct_4":
-        stored = text.get("distinct", {}).get(name)
+        stored = part(text, "distinct").get(name)
     elif number.bucket:
         path = ("buckets", "student", *number.bucket.split(" ", 1), "metrics")
-        stored = functools.reduce(lambda tree, part: tree.get(part, {}), path, text).get(name)
+        stored = functools.reduce(part, path, text).get(name)
     else:
         return {name: _value(entry, name, judge)}
     absent = Missing(missing="not in the summary")

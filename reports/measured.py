@@ -121,9 +121,9 @@ def _digest(shown: Sequence[Shown]) -> str:
         parts += table.section[:3]
         parts += [each.row.model_dump_json() for each in table.section.rows]
         parts += [str(training_cost(each)) for each in table.section.rows]
-        parts += [
-            column.id for column in table.columns
-        ]  # those that are not tested have a place too
+        for column in table.columns:  # those that are not tested have a place too
+            known = info(column.metric)
+            parts.append(f"{column.id} {known.better} {known.low} {known.high}")
         for column in filter(directed, table.columns):
             parts.append(column.id)
             for row in table.found:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import fakes
 import numpy as np
 import pytest
-from board_runs import build_board
+from board_runs import as_metric, build_board
 from evaluations import write_evaluation
 
 import kdbench
@@ -29,7 +30,7 @@ from kdbench.harness.files.records import (
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, run_parts, settings_id
 from kdbench.harness.resolve import resolve, training_changes
-from kdbench.reports.board import Board, Table, leaderboard
+from kdbench.reports.board import DISPUTED, Board, Table, build, leaderboard
 from kdbench.reports.columns import Cell
 from kdbench.reports.compare import compare
 from kdbench.reports.documents.board import board_document
@@ -516,6 +517,64 @@ def test_a_metric_of_others_is_shown_as_its_summary_says(make: Make, runs: Path)
         fakes.edit(path, {f"scores.{key}.metrics.own": value, f"scores.{key}.cards": {"own": card}})
     text = leaderboard(runs)
     assert "Our own" in text and "0.250 [0.250, 0.250]" in text
+
+
+def test_nobodys_word_turns_a_column_round(make: Make, runs: Path, tmp_path: Path) -> None:
+    """Who contradicts the others on what is better decides nothing, wherever the run stands."""
+    for method, level in (("sft", 30.0), ("gkd", 50.0), ("fkd", 40.0)):
+        as_metric(make(method, level=level), "dolly", "own", 0.01, low=0, high=1)
+    before = build_board(runs, cache=tmp_path / "cache").tables[0]
+    assert before.headline is not None and before.headline.places[0].label == "gkd"
+    stranger = make("a-stranger", level=20.0)
+    as_metric(stranger, "dolly", "own", 0.01, better=-1, low=0, high=1)
+    said = f"{DISPUTED}: own"
+    boards = [build_board(runs, cache=tmp_path / "cache").tables[0] for _ in range(3)]
+    assert all(said in table.notes and table.headline is None for table in boards)
+    assert len({json.dumps([row.model_dump() for row in table.rows]) for table in boards}) == 1
+    shutil.rmtree(stranger)
+    assert build_board(runs, cache=tmp_path / "cache").tables[0] == before
+    # bounds that hold all that runs say, and none where one says of none; what is remembered knows it
+    one = next(runs.iterdir()) / "summary.json"
+    (key,) = json.loads(one.read_text())["scores"]
+    fakes.edit(one, {f"scores.{key}.cards.own.high": None})
+    unknown = build_board(runs, cache=tmp_path / "cache").tables[0]
+    assert unknown.headline is None and said not in unknown.notes
+    assert unknown.tests == before.tests
+
+
+ABSURD: dict[str, tuple[str, str]] = {
+    "a": ('"mean":30', '"mean":1e999'),
+    "b": ('"mean":30', '"mean":-1e99'),
+    "c": ('"wall_s":1.0', '"wall_s":NaN'),
+    "d": ('"probes":{}', '"probes":{"x":{"loss":[1]}}'),
+    "e": ('"probes":{}', '"probes":{"x":{"loss":{"loss":' + "9" * 400 + "}}}"),
+    "f": ('"judge":{}', '"judge":{"gpt":{"evaluations":{"x":"good"}}}'),
+    "g": ('"cards":{}', '"cards":{"own":{"label":"own","low":1,"high":1}}'),
+    "h": ('"cards":{}', '"cards":{"own":{"label":"own","digits":999999999}}'),
+}
+
+
+def test_absurd_numbers_leave_their_run_out(make: Make, runs: Path) -> None:
+    make("z")
+    for method, (there, absurd) in ABSURD.items():
+        path = make(method) / "summary.json"
+        text = re.sub(r'"mean":30[.0-9]*', '"mean":30', path.read_text())
+        text = re.sub(r'"mean":[.0-9]+', '"mean":30', text).replace(
+            '"cost":{}', '"cost":{"train":{"wall_s":1.0}}'
+        )
+        assert there in text
+        path.write_text(text.replace(there, absurd, 1))
+    built = build([runs])
+    (table,) = built.board.tables
+    assert [row.label for row in table.rows] == ["z"]
+    assert [why.partition("-")[0] for why in built.board.left_out] == list(ABSURD)
+    assert all("\n" not in why for why in built.board.left_out)
+    # a report of somebody's probe in no shape of ours is a value that is missing
+    odd = make("y") / "summary.json"
+    (key,) = json.loads(odd.read_text())["scores"]
+    reports = {"exposure": {"prompts": "x", "at_length": {"R": [1], "ex_acc_err": {"value": "x"}}}}
+    fakes.edit(odd, {"probes": {key: reports}})
+    assert "exposure" not in str(build_board(runs).left_out)
 
 
 def test_a_line_that_kdbench_did_not_write_is_refused(make: Make) -> None:

@@ -35,7 +35,8 @@ from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import load_suite, merge, resolve
 from kdbench.harness.study.distill import budget as costs
 from kdbench.harness.study.distill.preparation import _check_methods
-from kdbench.reports.runs import facts, finished_runs
+from kdbench.reports.facts import facts
+from kdbench.reports.runs import finished_runs
 
 FACTS = Facts(
     teacher=1_500_000_000,

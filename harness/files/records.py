@@ -34,18 +34,19 @@ a summary of another schema is refused in a sentence.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdbench.harness.data.chat import DATE, BeginToken
+from kdbench.harness.files.reported import Judged, Probed, measurable, ordered
 from kdbench.harness.settings import EngineName
 
 SCHEMA = 2
 
 
 class Record(BaseModel):
-    """Base of all stored rows: immutable, no unknown keys."""
+    """Base of all stored rows: immutable, no unknown keys, every number finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SampleRow(Record):
@@ -60,9 +61,7 @@ class SampleRow(Record):
     response: str
     response_tokens: int = Field(description="generated tokens, the end token included if produced")
     finished: bool = Field(description="False: cut at the length limit")
-    reference_tokens: int = Field(
-        description="of the shortest reference, student tokenizer, no end"
-    )
+    reference_tokens: int = Field(description="the student's, of the shortest reference, no end")
 
 
 class ScoreRow(Record):
@@ -132,10 +131,12 @@ class MetricCard(Record):
     better: Literal[-1, 0, 1] = Field(0, description="1 higher, -1 lower, 0 neither")
     low: float | None = None
     high: float | None = None
-    digits: int = 1
+    digits: int = Field(1, ge=0, le=15)
     headline: bool = False
     kind: Literal["score", "judge", "probe"] = "score"
     about: str = ""
+
+    _range = model_validator(mode="after")(ordered)
 
 
 class RunCard(Record):
@@ -244,9 +245,7 @@ class StageCost(Record):
     wall_s: float
     tokens: dict[str, int] = Field({}, description="student, teacher, sampled, text … tokens")
     peak_mb: float = 0.0
-    planned_mb: float = Field(
-        0.0, description="peak by `kdbench plan`'s arithmetic; 0: not planned"
-    )
+    planned_mb: float = Field(0.0, description="peak by `kdbench plan`; 0: not planned")
 
 
 class Summary(Record):
@@ -255,13 +254,15 @@ class Summary(Record):
     schema_version: int = SCHEMA
     run: RunCard
     scores: dict[str, EvaluationScores] = {}
-    probes: dict[str, Any] = {}
-    judge: dict[str, Any] = {}
+    probes: Probed = {}
+    judge: Judged = {}
     cost: dict[str, StageCost] = {}
     learned: dict[str, float] = Field(
         {}, description="dev loss and dev rouge_l, before and after training, and of the best step"
     )
     signature: str = ""
+
+    _numbers = model_validator(mode="before")(measurable)
 
 
 class TrainRow(Record):

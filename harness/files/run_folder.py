@@ -368,8 +368,7 @@ class SummaryDocument(Document[Summary]):
         except ValidationError as error:
             problem = unfit(f"{self.path} is no summary", error)
             raise InputError(f"{problem}; continue the run, or take its folder away") from error
-        for scores in summary.scores.values():
-            learn(scores.cards)
+        learn(scores.cards for scores in summary.scores.values())
         return summary
 
 

@@ -11,7 +11,8 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import RULES
-from kdbench.reports.runs import Evaluations, Facts, Run, Value, facts
+from kdbench.reports.facts import Evaluations, Facts, Value, facts
+from kdbench.reports.runs import Run
 
 DEFAULT = "closed-v2"
 Division = Literal["closed", "open", "reference", "outside"]
@@ -21,7 +22,7 @@ TESTS = ("same", "within", "one_of", "at_most", "stated")
 
 
 class Rule(Record):
-    """One test of one fact (`kdbench.reports.runs.facts`); what each means is in the YAML file."""
+    """One test of one fact (`kdbench.reports.facts.facts`); what each means is in the YAML file."""
 
     name: str
     says: str
