@@ -140,14 +140,14 @@ def learn(described: Iterable[Mapping[str, MetricCard]]) -> None:
         for name, card in cards.items():
             if name not in METRICS:
                 found.setdefault(name, []).append(card)
-    for name, cards in found.items():
-        agreed = len({(card.better, card.kind) for card in cards}) == 1
+    for name, alike in found.items():
+        agreed = len({(card.better, card.kind) for card in alike}) == 1
         (_DISPUTED.discard if agreed else _DISPUTED.add)(name)
-        lows, highs = ([getattr(card, end) for card in cards] for end in ("low", "high"))
-        first = cards[0].model_dump(exclude={"low", "high", "better"})
+        lows, highs = ([getattr(card, end) for card in alike] for end in ("low", "high"))
+        first = alike[0].model_dump(exclude={"low", "high", "better"})
         _LEARNT[name] = Metric(
             **first,
-            better=cards[0].better if agreed else 0,
+            better=alike[0].better if agreed else 0,
             low=min(float("-inf") if low is None else low for low in lows),
             high=max(float("inf") if high is None else high for high in highs),
         )

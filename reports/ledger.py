@@ -340,7 +340,7 @@ def _measured(number: Number, entry: Entry, judge: str) -> dict[str, Value]:
     """The number's measure of one evaluation (as seen by a judge), as the only metric."""
     name = number.measure
     summary = entry.run.summary
-    text = summary.probes.get(entry.key, {}).get("text", {})
+    text: Mapping[str, Any] = summary.probes.get(entry.key, {}).get("text", {})
     if name == "dev_rouge_l_selected":
         stored = summary.learned.get(name)
     elif name == "distinct_4":
