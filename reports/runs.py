@@ -247,9 +247,9 @@ def _read_scores(path: Path, _content: str) -> PromptScores:
                 name: _prompt_values([row["metrics"].get(name) for row in rows])
                 for name in sorted(shared & there)
             },
-            reference_tokens=tuple(row["reference_tokens"] for row in rows),
+            reference_tokens=tuple(int(row["reference_tokens"]) for row in rows),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path} has a row that is no score; run: kdbench score") from error
 
 

@@ -37,7 +37,7 @@ from kdbench.reports.documents.board import board_document
 from kdbench.reports.documents.compare import compare_document
 from kdbench.reports.rows import Row
 from kdbench.reports.run.report import write_report
-from kdbench.reports.runs import scores
+from kdbench.reports.runs import prompt_scores, scores
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.terminal import Terminal
 
@@ -588,6 +588,24 @@ def test_a_line_that_kdbench_did_not_write_is_refused(make: Make) -> None:
         file.write("\n")
     with pytest.raises(InputError, match="a line that kdbench did not write"):
         scores(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("there", "absurd"),
+    [
+        ('"rouge_l":[', '"rouge_l":[1e999,'),
+        ('"rouge_l":[', f'"rouge_l":[{"9" * 400},'),
+        ('"reference_tokens":5', '"reference_tokens":"few"'),
+    ],
+)
+def test_absurd_scores_are_one_sentence(make: Make, there: str, absurd: str) -> None:
+    for method in ("a", "b"):
+        (evaluation,) = RunFolder(make(method)).evaluations()
+    text = evaluation.scores_file.read_text()
+    assert there in text
+    evaluation.scores_file.write_text(text.replace(there, absurd))
+    with pytest.raises(InputError, match="has a row that is no score"):
+        prompt_scores(evaluation)
 
 
 def test_compare_two_rows(make: Make) -> None:
