@@ -11,6 +11,8 @@ import pytest
 import tiny
 import torch
 from safetensors import safe_open
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import LlamaForCausalLM
 
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.trainers.engine import LoadedModel
@@ -117,6 +119,20 @@ def test_weights_go_through_memory_if_they_fit_there(
             write_weights(model, torch.bfloat16, disk)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_weights_leave_a_gpu_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        "kdbench.trainers.vllm.engine.revert_weight_conversion",
+        lambda model, state: seen.update(state) or {},
+    )
+    monkeypatch.setattr("kdbench.trainers.vllm.engine.save_file", lambda *file: None)
+    with FakeTensorMode():
+        model = LlamaForCausalLM(tiny.config("llama")).to("cuda")
+        write_weights(model, torch.bfloat16, tmp_path)
+    assert seen.keys() == model.state_dict().keys()
+    assert {(t.device.type, t.dtype) for t in seen.values()} == {("cpu", torch.bfloat16)}
 
 
 def test_keys_and_values_are_counted() -> None:

@@ -121,14 +121,11 @@ class VllmEngine(Standin[LoadedModel]):
             process = self._start(longest)
         elif not self.changes:
             return process
-        if (
-            self.device.type == "cuda"
-        ):  # what training keeps but does not use, the other process needs
-            torch.cuda.empty_cache()
         with ExitStack() as taken:
             with self._weights() as model:
                 place = taken.enter_context(between(written_bytes(model, self.dtype)))
                 write_weights(model, self.dtype, place)
+            self._return_memory()
             process.tell("take", folder=str(place))
         self._given += 1
         return process
@@ -136,8 +133,7 @@ class VllmEngine(Standin[LoadedModel]):
     def _start(self, longest: int) -> Process:
         if self._process is not None:
             self._process.close()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._return_memory()
         wanted = 1 << math.ceil(math.log2(max(longest, _SHORTEST)))
         self._length = min(self.max_length or _ENDLESS, wanted)
         model, device = self.behind.model, str(self.device)
@@ -160,6 +156,11 @@ class VllmEngine(Standin[LoadedModel]):
             cache=kv_bytes(model.config, self.dtype) * self._length * (self.batch_size + 1),
         )
         return process
+
+    def _return_memory(self) -> None:
+        """What training keeps of a GPU but does not use, the other process needs."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _weights(self) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(self.behind.model) if self.writer is None else self.writer()
@@ -193,13 +194,15 @@ def check_dtype(dtype: torch.dtype) -> None:
 def write_weights(model: PreTrainedModel, dtype: torch.dtype, place: Path) -> None:
     """The weights as a folder of transformers holds them, in another precision.
 
-    Tied ones are there under each of their names: what is left out of a hand-over keeps its old values.
+    They leave a GPU one by one: all of them once more may not fit there. Tied ones are there under each of
+    their names: what is left out of a hand-over keeps its old values.
 
     Raises:
         InputError: there is no room for them.
     """
     state = {
-        name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()
+        name: (t.to(dtype) if t.is_floating_point() else t).cpu()
+        for name, t in model.state_dict().items()
     }
     for name in model.all_tied_weights_keys:
         state[name] = state[name].clone()  # what shares memory would be stored once
