@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
 
     def recording(*args: Any, **options: Any) -> Decoder:
         decoder = decoder_for(*args, **options)
-        decoder.graphs = Graphs(lambda body: body)
+        decoder.graphs = Graphs(lambda: lambda body: body)
         made.append(decoder.graphs)
         return decoder
 
@@ -73,6 +74,32 @@ def answered(family: str, **options: Any) -> list[Answer]:
         eos_ids=frozenset({tiny.EOS}), pad_id=0, vocab=tiny.VOCAB, **asked,
     )  # fmt: skip
     return [answer for chunk in found for answer in chunk]
+
+
+def test_recordings_share_one_memory_until_all_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handles, pools = iter("ab"), list[str]()
+
+    def recording(graph: Any, *, pool: str) -> nullcontext[None]:
+        pools.append(pool)
+        return nullcontext()
+
+    replayed = SimpleNamespace(replay=lambda: None)
+    for name, stand_in in {
+        "graph_pool_handle": lambda: next(handles),
+        "CUDAGraph": lambda: replayed,
+        "graph": recording,
+        "current_stream": lambda: None,
+        "set_stream": lambda stream: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    graphs = Graphs()
+    for _ in range(2):
+        for key in (1, 2, 1, 2, 1):
+            assert graphs(key, lambda: torch.ones(1)) == 1
+        graphs.clear()
+    assert pools == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -17,36 +17,43 @@ COLUMNS = 64
 """Widths of recorded steps are multiples of it: the mask hides what is read beyond a row's end."""
 
 
-def recorded(body: Body) -> Body:
-    """The kernels of ``body`` as a graph; what it returns lies in the same memory each time."""
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    try:
-        with torch.cuda.graph(graph):
-            out = body()
-    finally:  # a recording that fails leaves its own stream the current one
-        torch.cuda.set_stream(stream)
+class Recorder:
+    """Records steps as graphs that share one memory: one at a time is replayed, and its result read."""
 
-    def replay() -> Tensor:
-        graph.replay()
-        return out
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
 
-    return replay
+    def __call__(self, body: Body) -> Body:
+        """The kernels of ``body`` as a graph; what it returns lies in the same memory each time."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                out = body()
+        finally:  # a recording that fails leaves its own stream the current one
+            torch.cuda.set_stream(stream)
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
 
 
 class Graphs:
     """Graphs by what their kernels depend on.
 
     Args:
-        record: makes a graph of a step.
+        recorder: makes what makes graphs of steps.
     """
 
-    def __init__(self, record: Callable[[Body], Body] = recorded) -> None:
-        self._record = record
+    def __init__(self, recorder: Callable[[], Callable[[Body], Body]] = Recorder) -> None:
+        self._recorder = recorder
+        self._record: Callable[[Body], Body] | None = None
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, Body] = {}
 
     def __call__(self, key: Hashable, body: Body) -> Tensor:
-        """What ``body`` returns; valid until the next call with this key.
+        """What ``body`` returns; valid until the next call.
 
         Args:
             key: equal for steps of the same kernels on the same memory.
@@ -57,6 +64,7 @@ class Graphs:
         if key not in self._seen:
             self._seen.add(key)
             return body()
+        self._record = self._record or self._recorder()
         replay = self._graphs[key] = self._record(body)
         return replay()  # recording runs nothing
 
@@ -64,3 +72,4 @@ class Graphs:
         """Forgets all: the memory they work on is no longer in use."""
         self._seen.clear()
         self._graphs.clear()
+        self._record = None  # a pool whose graphs are all gone takes no new ones
