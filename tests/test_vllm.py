@@ -3,9 +3,11 @@
 import json
 import resource
 import shutil
+import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -29,6 +31,7 @@ from kdbench.trainers.vllm.engine import (
     written_bytes,
 )
 from kdbench.trainers.vllm.process import INTERPRETER, Process, between, check_installed
+from kdbench.trainers.vllm.worker import Answerer
 
 DECODING = Decoding(max_new_tokens=24, seed=7)
 WAYS = {
@@ -128,8 +131,8 @@ def test_weights_leave_a_gpu_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
         lambda model, state: seen.update(state) or {},
     )
     monkeypatch.setattr("kdbench.trainers.vllm.engine.save_file", lambda *file: None)
-    with FakeTensorMode():
-        model = LlamaForCausalLM(tiny.config("llama")).to("cuda")
+    with FakeTensorMode(), torch.device("meta"):  # a device that is not the CPU
+        model = LlamaForCausalLM(tiny.config("llama"))
         write_weights(model, torch.bfloat16, tmp_path)
     assert seen.keys() == model.state_dict().keys()
     assert {(t.device.type, t.dtype) for t in seen.values()} == {("cpu", torch.bfloat16)}
@@ -146,6 +149,62 @@ def fake(tmp_path: Path, script: str) -> str:
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
     return str(file)
+
+
+NEW = ["wake weights", "reload_weights", "wake kv_cache"]
+
+
+@pytest.mark.parametrize(
+    ("level", "does"),
+    [
+        (0, ["reload_weights", "reload_weights"]),
+        (1, ["reload_weights", "sleep 1", "wake all", "sleep 1"]),  # frozen: it keeps its weights
+        (2, ["reload_weights", "sleep 2", *NEW, "sleep 2"]),
+    ],
+)
+def test_it_sleeps_between_calls(
+    level: int, does: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    plain = SimpleNamespace(
+        llm_engine=SimpleNamespace(has_unfinished_requests=lambda: False),
+        sleep=lambda level: heard.append(f"sleep {level}"),
+        wake_up=lambda tags=("all",): heard.append(f"wake {tags[0]}"),
+        collective_rpc=lambda name, kwargs: heard.append(name),
+    )
+    stub = SimpleNamespace(LLM=lambda folder, **how: plain, SamplingParams=None)
+    monkeypatch.setitem(sys.modules, "vllm", stub)
+    drawing = SimpleNamespace(ASKED="kdbench")
+    monkeypatch.setitem(sys.modules, "kdbench.trainers.vllm.drawing", drawing)
+    told = dict.fromkeys(("folder", "dtype", "length", "rows", "share"), "")
+    worker = Answerer({**told, "device": "cuda:0", "sleep": level})
+    asked = {"decoding": {}, "vocab": 5, "prompts": [], "streams": [], "limits": []}
+    for call in range(2):
+        if level != 1 or not call:
+            worker.take({"folder": ""})
+        assert not list(worker.answer(asked))
+        worker.rest()
+    assert heard == does
+
+
+def test_it_starts_once_where_the_context_ends_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    process = SimpleNamespace()
+
+    def start(engine: VllmEngine, longest: int) -> None:
+        started.append(longest)
+        raise CellFailed("started")
+
+    monkeypatch.setattr(VllmEngine, "_start", start)
+    engine = VllmEngine(loaded(), changes=False, say=lambda line: None)
+    for longest, reaches in ((129, 0), (300, 64)):
+        engine._length = reaches
+        with pytest.raises(CellFailed):
+            engine._ready(longest)
+    monkeypatch.setattr(engine, "_process", process)
+    engine._length = 128
+    assert engine._ready(300) is process
+    assert started == [128, 128]
 
 
 def test_where_vllm_is_not_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ class VllmEngine(Standin[LoadedModel]):
     def _ready(self, longest: int) -> Process:
         """A process with today's weights that can write sequences as long as these."""
         process = self._process
+        longest = min(longest, self.max_length or _ENDLESS)  # an answer ends there
         if process is None or longest > self._length:
             process = self._start(longest)
         elif not self.changes:
@@ -151,8 +152,8 @@ class VllmEngine(Standin[LoadedModel]):
             rows=self.batch_size,
             device=device,
             share=SHARE,
-            # its memory is wanted by the steps between two calls; new weights come with each
-            sleeps=self.changes and device != "cpu",
+            # its memory is wanted between two calls; what new weights replace (2) need not be kept (1)
+            sleep=0 if device == "cpu" else 2 if self.changes else 1,
             cache=kv_bytes(model.config, self.dtype) * self._length * (self.batch_size + 1),
         )
         return process

@@ -25,7 +25,7 @@ class Answerer:
         from vllm import LLM
 
         gpu = told["device"] != "cpu"
-        self._sleeps, self._asleep = told["sleeps"], False
+        self._sleep, self._asleep = told["sleep"], False
         room = (
             {"gpu_memory_utilization": told["share"]}
             if gpu
@@ -44,7 +44,7 @@ class Answerer:
             enforce_eager=not gpu,
             enable_prefix_caching=False,
             async_scheduling=False,
-            enable_sleep_mode=self._sleeps,
+            enable_sleep_mode=self._sleep > 0,
             seed=0,
             **room,
         )
@@ -66,6 +66,9 @@ class Answerer:
 
         from kdbench.trainers.vllm.drawing import ASKED
 
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
         engine = self._llm.llm_engine
         how = {"decoding": told["decoding"], "vocab": told["vocab"]}
         for place, (ids, stream, limit) in enumerate(
@@ -87,9 +90,9 @@ class Answerer:
                     yield {"place": int(output.request_id), "ids": ids}
 
     def rest(self) -> None:
-        """Gives a GPU's memory back until the next weights come."""
-        if self._sleeps:
-            self._llm.sleep(level=2)
+        """Gives a GPU's memory back until the next weights or prompts come."""
+        if self._sleep:
+            self._llm.sleep(level=self._sleep)
             self._asleep = True
 
 
