@@ -14,8 +14,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
+    Gemma2Config,
     GPT2Config,
     LlamaConfig,
+    MixtralConfig,
     OPTConfig,
     PretrainedConfig,
     Qwen2Config,
@@ -32,14 +35,15 @@ from kdbench.harness.plan.fit import Run, remedy, with_lora
 from kdbench.harness.plan.hardware import CPU, Scaling, machine_of
 from kdbench.harness.plan.job import Job, Lengths, total
 from kdbench.harness.plan.known import find_shape, known_configs
-from kdbench.harness.plan.planning import host_memory, models_of, plan
-from kdbench.harness.plan.shapes import STORED_OTHERWISE, shape_of
+from kdbench.harness.plan.planning import _counted, host_memory, models_of, plan
+from kdbench.harness.plan.shapes import MIXTURES, STORED_OTHERWISE, shape_of
+from kdbench.harness.plan.times import forward_flops
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
 from kdbench.trainers.head import analytic, generic, tiles
-from kdbench.trainers.lora.settings import Lora
+from kdbench.trainers.lora.settings import ALL, Lora
 from kdbench.trainers.parallel import export
 from kdbench.trainers.parallel.loading import find_unread
 from kdbench.trainers.sampler import decoders, sampler
@@ -109,19 +113,57 @@ def test_attention_with_dropout_has_no_kernel_on_a_cpu() -> None:
     assert two - one == run.tokens * a_token(shape, run)
 
 
-@pytest.mark.parametrize("family", [*CONFIGS, "tied", "half-width", "mini"])
+MIXED = {name: architectures.config(name) for name in sorted(MIXTURES)}
+MIXED["dense layers"] = architectures.config("qwen3_moe")
+MIXED["dense layers"].mlp_only_layers = [0, 2]
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, "tied", "half-width", "mini", *MIXED])
 def test_parameters(family: str) -> None:
     others = {
         "tied": LlamaConfig(**WIDE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
         "half-width": OPTConfig(**SIZES, ffn_dim=168, word_embed_proj_dim=32),
         "mini": model_config("teacher", "mini-2"),
     }
-    config = others.get(family) or CONFIGS[family]
+    config = (others | MIXED).get(family) or CONFIGS[family]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    assert shape_of(config.to_dict(), family).parameters == sum(
-        p.numel() for p in model.parameters()
+    shape = shape_of(config.to_dict(), family)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    kinds = ".gate_up_proj", ".down_proj"  # of all experts; a token goes through two of four
+    experts = sum(p.numel() for name, p in model.named_parameters() if name.endswith(kinds))
+    assert shape.matrices - shape.active == experts // 2
+    assert shape.read(1) == shape.parameters - experts / 2
+    assert shape.read(2) == shape.parameters
+    linears = (
+        m for n, m in model.named_modules() if type(m) is torch.nn.Linear and "head" not in n
     )
+    if not shape.fused and shape.embed == shape.hidden:
+        assert shape.adapted([ALL]) == sum(m.weight.numel() for m in linears)
+
+
+def test_mixtures_of_experts() -> None:
+    own = {"hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4}
+    qwen3 = own | {
+        "model_type": "qwen3_moe", "head_dim": 128, "vocab_size": 151936, "num_hidden_layers": 48,
+        "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128,
+        "num_experts_per_tok": 8, "decoder_sparse_step": 1, "mlp_only_layers": [],
+        "tie_word_embeddings": False,
+    }  # fmt: skip
+    shape = shape_of(qwen3, "Qwen3-30B-A3B")
+    assert shape.parameters == pytest.approx(30.53e9, rel=1e-3)
+    assert shape.active + shape.root == pytest.approx(3.35e9, rel=1e-2)
+    assert forward_flops(shape, 1, 0, 0) == 2 * shape.active
+    assert shape.cut("prune:24", 24).body == shape.body // 2
+    mixtral = shape_of(MixtralConfig().to_dict(), "Mixtral-8x7B")
+    assert mixtral.parameters == pytest.approx(46.7e9, rel=1e-3)
+    large = shape_of(DeepseekV3Config().to_dict(), "DeepSeek-V3")
+    assert large.parameters == pytest.approx(671e9, rel=0.02) and not large.exact
+    assert "256 experts a layer; what else it has comes on top" in _counted(large)
+    assert "it takes more" in _counted(shape_of(Gemma2Config().to_dict(), "gemma"))
+    strange = {k: v for k, v in qwen3.items() if k != "num_experts"} | {"experts_a_layer": 8}
+    with pytest.raises(InputError, match="says that it is a mixture of experts"):
+        shape_of(strange, "strange")
 
 
 def test_notes_of_models() -> None:

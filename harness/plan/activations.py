@@ -10,6 +10,8 @@ F the feed-forward width, A and K those of queries and keys, e bytes of an eleme
   GPU) grouped keys and values are repeated for every head and a mask in e bytes is kept; on a CPU, where rows
   are cut into sequences, neither.
 * GELU as GPT-2 writes it keeps five feed-forward widths, a gated SiLU four, ReLU one.
+* An expert keeps what a gated part keeps, and of each token that is sent to it its input and output; a router
+  its logits, shares and choice. (By hand: these were not compared with autograd.)
 * Dropout keeps a mask: of bytes on a GPU, of elements on a CPU. Attention with dropout has no fused kernel on
   a CPU, and keeps three heads-by-tokens matrices in float32.
 """
@@ -61,7 +63,10 @@ def a_token(shape: Shape, run: Pass) -> float:
     consumers = (1 if shape.fused else 3) + (2 if shape.gated else 1)
     inputs = d * e * (consumers if run.half else 2)
     small = full * (2 if shape.rms else 4)
-    return norms + inputs + small + _attention(shape, run) + shape.kept * shape.ffn * e
+    found = norms + inputs + small + _attention(shape, run) + shape.kept * shape.width * e
+    if (experts := shape.experts) is not None:
+        found += experts.active * 2 * d * e + 3 * experts.count * full
+    return found
 
 
 def _attention(shape: Shape, run: Pass) -> float:
@@ -98,14 +103,14 @@ def cast_weights(shape: Shape, run: Pass) -> int:
     """
     if not run.half or (run.cpu and not run.amx):
         return 0
-    return 2 * shape.layer_matrices * (1 if run.checkpoint else shape.layers)
+    return 2 * (shape.layer_matrices if run.checkpoint else shape.matrices)
 
 
 def transient(shape: Shape, run: Pass) -> int:
     """Bytes in use inside a layer of a forward pass that keeps nothing."""
-    widths = 3 * shape.ffn if shape.gated else 4 * shape.ffn
+    widths = 3 * shape.width if shape.gated else 4 * shape.width
     passing = run.tokens * (widths * run.size + 4 * shape.hidden * run.full)
     rounded = 0
     if run.half and run.cpu and not run.amx:
-        rounded = 6 * max(a * b for a, b in shape.linears.values())
+        rounded = 6 * shape.largest_product
     return passing + rounded

@@ -1,7 +1,6 @@
 """Where a plan finds the configuration of a model: a folder, a file, the hub's cache, our own notes."""
 
 import re
-from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +35,7 @@ def find_shape(ref: str, teacher: Shape | None = None) -> Shape:
             raise InputError(f"{ref} is cut from a teacher; give --teacher as well")
         if not 1 <= int(found.group(1)) <= teacher.layers:
             raise InputError(f"{ref}: the teacher has {teacher.layers} layers; keep fewer")
-        return replace(teacher, name=ref, layers=int(found.group(1)))
+        return teacher.cut(ref, int(found.group(1)))
     path = Path(ref).expanduser()
     if path.is_dir():
         path = path / "config.json"

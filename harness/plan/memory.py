@@ -16,6 +16,7 @@ from kdbench.harness.plan import activations, host
 from kdbench.harness.plan.activations import Pass
 from kdbench.harness.plan.job import Job, Parts, total
 from kdbench.harness.plan.shapes import Shape
+from kdbench.trainers.lora.settings import ALL
 
 TILE_ELEMENTS = 1 << 24
 """Logits a tile and model; `kdbench.trainers.head.tiles`."""
@@ -53,8 +54,7 @@ def resident(job: Job) -> dict[str, int]:
 
 def _base(job: Job) -> int:
     """Bytes of a frozen student."""
-    layers = job.student.layers * job.student.layer_matrices
-    small = layers if job.four_bits else 0
+    small = job.student.adapted([ALL]) if job.four_bits else 0  # experts are no layers of their own
     return job.held * (job.student.parameters - small) + round(FOUR_BITS / 8 * small)
 
 
@@ -211,7 +211,7 @@ def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) 
         cpu: products are laid out there.
     """
     stacked = shape.family in ("llama", "qwen2")
-    layers = shape.layers * shape.layer_matrices
+    layers = shape.matrices
     if size != held or whole:
         return size * shape.parameters + (size * layers if cpu and stacked else 0)
     # a GPU reads weights where they lie

@@ -141,7 +141,16 @@ def plan(
 
 
 def _counted(shape: Shape) -> str:
-    return "" if shape.exact else f"{shape.name}: {shape.family} is counted as a Llama of its sizes"
+    if shape.exact:
+        return ""
+    found = f"{shape.name}: {shape.family} is counted as a Llama of its sizes"
+    if shape.experts is not None:
+        found += f" with {shape.experts.count} experts a layer; what else it has comes on top"
+    if shape.family == "gemma2":
+        found += (
+            ", but its attention keeps matrices of a row by a row for every head: it takes more"
+        )
+    return found
 
 
 def _job(

@@ -21,6 +21,27 @@ with (fused experts, other names); `kdbench.trainers.parallel.loading` sees it f
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """The feed-forward parts of a mixture of experts, each gated.
+
+    Attributes:
+        count: of one layer.
+        active: how many a token goes through.
+        width: of one.
+        shared: of what every token goes through beside them; 0: nothing.
+        weighed: that has a gate of its own, a column wide.
+        dense: layers with one ordinary feed-forward part instead.
+    """
+
+    count: int
+    active: int
+    width: int
+    shared: int = 0
+    weighed: bool = False
+    dense: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A decoder-only language model.
 
@@ -36,10 +57,11 @@ class Shape:
         fused: query, key and value are one product.
         gated: the feed-forward part has a gate.
         kept: what its activation keeps for backward, in feed-forward widths.
-        qk_norm: queries and keys are normalised.
+        qk_norm: parameters of the norms of a layer's queries and keys; 0: there are none.
         bias_qkv, bias_out, bias_ffn: whether those products have a bias.
         last_norm: there is a norm behind the layers.
         dropout, attention_dropout: rates of the configuration, used where training has dropout on.
+        experts: of a mixture; ``ffn`` is then the width of the layers that have none.
         exact: False for an architecture that is counted as a Llama.
         by_shares: several processes can each read and write their part of it; see `STORED_OTHERWISE`.
     """
@@ -61,13 +83,14 @@ class Shape:
     fused: bool = False
     gated: bool = True
     kept: int = 4
-    qk_norm: bool = False
+    qk_norm: int = 0
     bias_qkv: bool = False
     bias_out: bool = False
     bias_ffn: bool = False
     last_norm: bool = True
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    experts: Experts | None = None
     exact: bool = True
     by_shares: bool = True
 
@@ -82,33 +105,94 @@ class Shape:
         return self.kv_heads * self.head_dim
 
     @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(in, out) of a layer's products, by the names that LoRA targets have."""
-        d, f = self.hidden, self.ffn
+    def attention(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of the products of a layer's attention, by the names that LoRA targets have."""
+        d = self.hidden
         if self.fused:
-            attention = {"c_attn": (d, self.queries + 2 * self.keys), "c_proj": (self.queries, d)}
-            return {**attention, "c_fc": (d, f), "c_proj_ffn": (f, d)}
+            return {"c_attn": (d, self.queries + 2 * self.keys), "c_proj": (self.queries, d)}
         out = "out_proj" if self.family == "opt" else "o_proj"
-        attention = {"q_proj": (d, self.queries), "k_proj": (d, self.keys)}
-        attention |= {"v_proj": (d, self.keys), out: (self.queries, d)}
+        found = {"q_proj": (d, self.queries), "k_proj": (d, self.keys)}
+        return found | {"v_proj": (d, self.keys), out: (self.queries, d)}
+
+    def feed_forward(self, width: int) -> dict[str, tuple[int, int]]:
+        """The same of a feed-forward part of this width."""
+        d, f = self.hidden, width
+        if self.fused:
+            return {"c_fc": (d, f), "c_proj_ffn": (f, d)}
         if self.gated:
-            return {**attention, "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
-        return {**attention, "fc1": (d, f), "fc2": (f, d)}
+            return {"gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d)}
+        return {"fc1": (d, f), "fc2": (f, d)}
+
+    @property
+    def mixed_layers(self) -> int:
+        """Layers that have experts."""
+        return self.layers - self.experts.dense if self.experts else 0
+
+    def _layers(self, count: int) -> tuple[int, int]:
+        """Elements of the products of a layer without experts, and of one with so many of them."""
+        attention = _elements(self.attention)
+        plain = attention + _elements(self.feed_forward(self.ffn))
+        if (found := self.experts) is None:
+            return plain, plain
+        router = found.count + found.weighed
+        parts = count * _elements(self.feed_forward(found.width))
+        parts += _elements(self.feed_forward(found.shared))
+        return plain, attention + parts + router * self.hidden
+
+    def _in_layers(self, count: int) -> int:
+        plain, mixed = self._layers(count)
+        return (self.layers - self.mixed_layers) * plain + self.mixed_layers * mixed
+
+    @property
+    def matrices(self) -> int:
+        """Parameters of all layers' products, biases left out."""
+        return self._in_layers(self.experts.count if self.experts else 0)
+
+    @property
+    def active(self) -> int:
+        """Those of them that a token goes through."""
+        return self._in_layers(self.experts.active if self.experts else 0)
+
+    def read(self, tokens: float) -> float:
+        """Parameters that a step of so many tokens reads: of experts those that a token is sent to."""
+        if self.experts is None:
+            return self.parameters
+        share = min(1.0, tokens * self.experts.active / self.experts.count)
+        return self.parameters - (1 - share) * (self.matrices - self._in_layers(0))
 
     @property
     def layer_matrices(self) -> int:
-        """Parameters of a layer's products, biases left out."""
-        return sum(a * b for a, b in self.linears.values())
+        """Parameters of the products of the largest layer."""
+        if (found := self.experts) is None:
+            return self._layers(0)[0]
+        plain, mixed = self._layers(found.count)
+        return max(mixed, plain if found.dense else 0)
 
     @property
-    def layer(self) -> int:
-        """Parameters of a layer."""
-        norms = 2 * self.hidden * (1 if self.rms else 2)
-        norms += 2 * self.head_dim if self.qk_norm else 0
+    def width(self) -> int:
+        """Feed-forward units that a token goes through in a layer, at most."""
+        if (found := self.experts) is None:
+            return self.ffn
+        return max(found.active * found.width + found.shared, self.ffn if found.dense else 0)
+
+    @property
+    def _beside_matrices(self) -> int:
+        """Parameters of a layer's norms and biases."""
+        norms = 2 * self.hidden * (1 if self.rms else 2) + self.qk_norm
         biases = (self.queries + 2 * self.keys) * self.bias_qkv
         biases += self.hidden * self.bias_out
         biases += (self.ffn * (2 if self.gated else 1) + self.hidden) * self.bias_ffn
-        return self.layer_matrices + norms + biases
+        return norms + biases
+
+    @property
+    def layer(self) -> int:
+        """Parameters of the largest layer."""
+        return self.layer_matrices + self._beside_matrices
+
+    @property
+    def body(self) -> int:
+        """Parameters of all layers."""
+        return self.matrices + self.layers * self._beside_matrices
 
     @property
     def head(self) -> int:
@@ -125,17 +209,34 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All of them; tied ones once."""
-        return self.root + self.layers * self.layer
+        return self.root + self.body
 
     @property
     def largest(self) -> int:
         """Elements of the largest tensor."""
-        linears = (a * b for a, b in self.linears.values())
-        return max(self.head, self.positions * self.hidden, *linears)
+        products = [a * b for a, b in self.attention.values()]
+        products += [self.largest_product]
+        if self.experts is not None:  # gates and up projections of a layer's experts are one tensor
+            products.append(2 * self.experts.count * self.hidden * self.experts.width)
+        return max(self.head, self.positions * self.hidden, *products)
+
+    @property
+    def largest_product(self) -> int:
+        """Elements of the largest matrix that a layer multiplies with."""
+        widths = [self.ffn] if self.mixed_layers < self.layers else []
+        widths += [self.experts.width, self.experts.shared] if self.experts else []
+        return self.hidden * max(*widths, self.queries, self.queries + 2 * self.keys * self.fused)
+
+    def cut(self, name: str, layers: int) -> "Shape":
+        """A model of so many of its layers, of every kind its share."""
+        experts = self.experts
+        if experts is not None:
+            experts = replace(experts, dense=round(experts.dense * layers / self.layers))
+        return replace(self, name=name, layers=layers, experts=experts)
 
     def layers_shared(self, count: int) -> int:
         """Parameters that one of so many processes has, which share the layers and nothing else."""
-        return self.root + self.layers * self.layer // count
+        return self.root + self.body // count
 
     def adapters(self, rank: int, targets: Collection[str]) -> int:
         """Parameters of LoRA adapters of this rank on the named products."""
@@ -150,10 +251,21 @@ class Shape:
         if "lm_head" in targets:
             yield self.embed, self.vocab, 1
         blocks = {"c_proj": "attn.c_proj", "c_proj_ffn": "mlp.c_proj"} if self.fused else {}
-        for name, (a, b) in self.linears.items():
+        plain = self.layers - self.mixed_layers
+        products = [(name, size, self.layers) for name, size in self.attention.items()]
+        products += [(name, size, plain) for name, size in self.feed_forward(self.ffn).items()]
+        if found := self.experts:  # experts are one tensor, and get none
+            shared = self.feed_forward(found.shared) if found.shared else {}
+            shared |= {"shared_expert_gate": (self.hidden, 1)} if found.weighed else {}
+            products += [(name, size, self.mixed_layers) for name, size in shared.items()]
+        for name, (a, b), times in products:
             path = f".{blocks.get(name, name)}"
             if any(t == ALL or path.endswith(f".{t}") or t.endswith(path) for t in targets):
-                yield a, b, self.layers
+                yield a, b, times
+
+
+def _elements(products: Mapping[str, tuple[int, int]]) -> int:
+    return sum(a * b for a, b in products.values())
 
 
 def shape_of(config: Config, name: str) -> Shape:
@@ -193,20 +305,60 @@ def _sizes(config: Config, name: str, family: str) -> dict[str, Any]:
 
 
 LLAMAS = {"llama", "mistral", "qwen2", "qwen3", "smollm3"}
+MIXTURES = {"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"}
+"""Of experts, whose other parts are a Llama's."""
 
 
 def _llama(config: Config, name: str, family: str) -> Shape:
-    biased = family == "qwen2" or bool(config.get("attention_bias", False))
+    known, qwen2 = family in LLAMAS | MIXTURES, family in ("qwen2", "qwen2_moe")
+    biased = bool(config.get("qkv_bias", True) if qwen2 else config.get("attention_bias", False))
+    sizes = _sizes(config, name, family)
+    normed = {"qwen3": 2, "qwen3_moe": 2, "olmoe": sizes["heads"] + sizes["kv_heads"]}
     return Shape(
-        **_sizes(config, name, family),
+        **sizes,
         ffn=int(config["intermediate_size"]),
-        tied=bool(config.get("tie_word_embeddings", family not in LLAMAS)),
-        qk_norm=family == "qwen3",
+        tied=bool(config.get("tie_word_embeddings", not known)),
+        qk_norm=normed.get(family, 0) * sizes["head_dim"],
         bias_qkv=biased,
-        bias_out=biased and family != "qwen2",
+        bias_out=biased and not qwen2,
         bias_ffn=bool(config.get("mlp_bias", False)),
         attention_dropout=float(config.get("attention_dropout") or 0.0),
-        exact=family in LLAMAS,
+        experts=_experts(config, sizes["layers"], int(config["intermediate_size"])),
+        exact=known,
+    )
+
+
+COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
+SHARED = ("n_shared_experts", "moe_num_shared_experts", "num_shared_expert")
+SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
+FIRST = ("first_k_dense_replace", "moe_layer_start_index")
+
+
+def _experts(config: Config, layers: int, ffn: int) -> Experts | None:
+    def named(names: tuple[str, ...]) -> int:
+        return next((int(config[name]) for name in names if config.get(name)), 0)
+
+    count = named(COUNTS)
+    if count < 2:
+        other = [k for k, v in config.items() if "expert" in k and type(v) is int and v > 1]
+        if other and not any(name in config for name in COUNTS):
+            raise KeyError(f"{COUNTS[0]} (its {other[0]} says that it is a mixture of experts)")
+        return None
+    if not named(ACTIVE):
+        raise KeyError(ACTIVE[0])
+    width = int(config.get("moe_intermediate_size") or ffn)
+    kinds = config.get("mlp_layer_types")
+    first, step, plain = named(FIRST), named(STEPS) or 1, config.get("mlp_only_layers") or ()
+    mixed = [i >= first and i not in plain and (i + 1) % step == 0 for i in range(layers)]
+    return Experts(
+        count=count,
+        active=named(ACTIVE),
+        width=width,
+        shared=named(SHARED_WIDTH) or width * named(SHARED),
+        weighed=bool(config.get(SHARED_WIDTH[0])),
+        dense=kinds.count("dense") if isinstance(kinds, list) else layers - sum(mixed),
     )
 
 

@@ -60,7 +60,7 @@ class Spent(NamedTuple):
 
 def forward_flops(shape: Shape, tokens: float, row: float, predicted: float) -> float:
     """Of a forward pass over tokens in rows of so many, ``predicted`` of which go through the head."""
-    body = 2 * shape.layers * shape.layer_matrices + 4 * shape.layers * shape.queries * row
+    body = 2 * shape.active + 4 * shape.layers * shape.queries * row
     return tokens * body + 2 * shape.head * predicted
 
 
@@ -152,10 +152,10 @@ def sampling_time(
     """
     live = max(1.0, rows * FULL_ROWS)
     tokens = Span(answers * longest * ANSWER[0], answers * longest * ANSWER[1])
-    flops = 2 * (shape.parameters + shape.head * (not shape.tied)) * tokens.slow
+    flops = 2 * (shape.active + shape.head) * tokens.slow
     if machine.cpu:
         return Spent(0, 0.0, 0.0, tokens, flops, NOTHING)
-    weights = size * shape.parameters
+    weights = size * shape.read(live)
     cache = live * longest * shape.layers * shape.keys * size
     kernels = shape.layers * LAYER_KERNELS + NOISE_KERNELS
     ends = []
