@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import zoo
 
 from kdbench.harness.files.costs import Spent, costs_of, settle
@@ -13,6 +14,7 @@ from kdbench.harness.files.store import append_rows, read_records
 from kdbench.harness.judge.budget import settle_recorded
 from kdbench.harness.judge.definition import load_judge
 from kdbench.harness.judge.verdict_log import VerdictLog
+from kdbench.trainers.devices import forget_peak
 from kdbench.trainers.loop import Loop
 
 
@@ -108,3 +110,11 @@ def test_a_recorded_answer_is_settled_after_a_kill(
         settle_recorded(judge, log)
         assert (log.prompt_tokens, log.spent) == (after, pytest.approx(after * 2e-6))
         assert sum(row.prompt_tokens for row in read_records(folder.costs, CostRow)) == after
+
+
+def test_a_peak_of_a_device_is_of_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    for kind in ("cpu", "cuda"):
+        forget_peak(torch.device(kind))
+    assert forgotten == [torch.device("cuda")]

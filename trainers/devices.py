@@ -28,8 +28,14 @@ def sampling_dtype(precision: str) -> torch.dtype:
     return names.get(precision, torch.bfloat16)
 
 
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_memory_mb` count from now on; a CPU's process keeps its highest."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory so far: of the device, or of the process on a CPU (MiB)."""
+    """Peak memory so far: of the device since `forget_peak`, or of the process on a CPU (MiB)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     import resource

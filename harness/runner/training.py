@@ -27,7 +27,7 @@ from kdbench.tasks.words import Tokenizer, reads
 from kdbench.trainers.alignment import Twins
 from kdbench.trainers.assemble import Parts, assemble
 from kdbench.trainers.checkpoint import drop_checkpoints
-from kdbench.trainers.devices import sampling_dtype
+from kdbench.trainers.devices import forget_peak, sampling_dtype
 from kdbench.trainers.loop import Loop, State
 from kdbench.trainers.lora.adapters import Base, parameters_in
 from kdbench.trainers.method import Method
@@ -159,6 +159,7 @@ def _outputs(out: Training, *, adapter: bool) -> list[Path]:
 
 def _run(session: Session, job: Job) -> tuple[State, float]:
     """Trains to the end of the budget, showing progress; also says what was planned, see `planned_mb`."""
+    forget_peak(session.device)
     before = resident_mb()
     loop = assembled(session, job)
     planned = planned_mb(loop, job.training, session.config.generate.batch_size, before)
