@@ -257,6 +257,24 @@ def test_what_is_shared_passes_main_memory_tensor_by_tensor() -> None:
     assert one - other == pytest.approx(saved * layers, abs=1)
 
 
+def test_what_is_frozen_is_neither_copied_nor_checkpointed() -> None:
+    def planned(rank: int | None) -> Any:
+        config = outline(suite="minillm-llama-7b", method="minillm")
+        config = config if rank is None else with_lora(config, rank)
+        return plan(config, models_of(config), work_of("minillm", {}), machine_of("1x80"))
+
+    whole, adapted = planned(None), planned(8)
+    parts = [{p.name: p.parts for p in made.phases}["SFT init"] for made in (whole, adapted)]
+    assert ["half-precision weights" in each for each in parts] == [True, False]
+    for model, line in (
+        (adapted.models.teacher, "teacher's checkpoints (while it is fine-tuned)"),
+        (adapted.models.student, "init's checkpoints (while it is trained)"),
+        (adapted.models.student, "checkpoints and best weights (while training)"),
+    ):
+        for made, lora in ((whole, None), (adapted, Lora(r=8))):
+            assert made.disk[line] == 32 * model.trained(lora)
+
+
 def test_an_outline_is_the_run_without_its_method() -> None:
     asked: dict[str, Any] = {"suite": "minillm-llama-7b", "assignments": ["train.lr=1e-6"]}
     for method in ("minillm", "sft"):

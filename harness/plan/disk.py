@@ -47,9 +47,12 @@ def of_run(config: RunConfig, teacher: Shape, job: Job, rows: Rows) -> dict[str,
         "student": WEIGHTS * student,
     }
     if config.init_sft is not None:
+        trained = job.student.trained(config.init_sft.lora)
+        found["init's checkpoints (while it is trained)"] = checkpoints(trained)
         found["init (cache)"] = WEIGHTS * student
     if config.teacher_sft is not None:
-        found["teacher's checkpoints (while it is fine-tuned)"] = checkpoints(teacher.parameters)
+        trained = teacher.trained(config.teacher_sft.lora)
+        found["teacher's checkpoints (while it is fine-tuned)"] = checkpoints(trained)
         found["fine-tuned teacher (cache)"] = WEIGHTS * teacher.parameters
     if job.stored:
         element = {"bf16": 2, "fp64": 8}.get(config.train.precision, 4)

@@ -96,10 +96,7 @@ class Job:
         """Parameters with a gradient."""
         width = self.teacher.hidden if self.teacher else 0
         extra = self.work.extra(self.student.hidden, width)
-        lora = self.recipe.lora
-        if lora is not None:
-            return self.student.adapters(lora.r, lora.targets) + extra
-        return self.student.parameters + extra
+        return self.student.trained(self.recipe.lora) + extra
 
     @property
     def frozen(self) -> bool:

@@ -70,7 +70,10 @@ def stepping(job: Job) -> Parts:
     parts["gradients"] = _gradients(job) if more else _buckets(job)
     # what is gathered of sharded weights is cast as it is read: both belong to the pass
     parts["activations"] = activations.kept(job.student, run)
-    parts["half-precision weights"] = activations.cast_weights(job.student, run)
+    # autocast keeps copies of what has a gradient; what is frozen is held in half precision anyway
+    parts["half-precision weights"] = (
+        0 if job.frozen else activations.cast_weights(job.student, run)
+    )
     parts["gathered"] = _gathered(job)
     teaching = 0
     if job.teacher is not None and job.work.teacher and not job.stored:

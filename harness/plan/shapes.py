@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdbench.harness.errors import InputError
-from kdbench.trainers.lora.settings import ALL
+from kdbench.trainers.lora.settings import ALL, Lora
 
 Config = Mapping[str, Any]
 STORED_OTHERWISE = frozenset(
@@ -241,6 +241,10 @@ class Shape:
     def adapters(self, rank: int, targets: Collection[str]) -> int:
         """Parameters of LoRA adapters of this rank on the named products."""
         return sum(rank * (a + b) * times for a, b, times in self._targets(targets))
+
+    def trained(self, lora: Lora | None) -> int:
+        """Parameters with a gradient: all, or those of adapters."""
+        return self.parameters if lora is None else self.adapters(lora.r, lora.targets)
 
     def adapted(self, targets: Collection[str]) -> int:
         """Parameters of the products that get adapters."""
