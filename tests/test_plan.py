@@ -33,15 +33,17 @@ from kdbench.harness.plan import host, memory
 from kdbench.harness.plan.activations import Pass, a_token, cast_weights
 from kdbench.harness.plan.fit import Run, remedy, with_lora
 from kdbench.harness.plan.hardware import CPU, Scaling, machine_of
-from kdbench.harness.plan.job import Job, Lengths, total
+from kdbench.harness.plan.job import WIDEST_HEAD, Job, Lengths, Micro, total
 from kdbench.harness.plan.known import find_shape, known_configs
 from kdbench.harness.plan.planning import _counted, host_memory, models_of, plan
+from kdbench.harness.plan.rows import rows_of
 from kdbench.harness.plan.shapes import MIXTURES, STORED_OTHERWISE, shape_of
-from kdbench.harness.plan.times import forward_flops
+from kdbench.harness.plan.times import forward_flops, training_time
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
 from kdbench.tasks.mini.models import model_config
+from kdbench.trainers.cuda import attention
 from kdbench.trainers.head import analytic, generic, tiles
 from kdbench.trainers.lora.settings import ALL, Lora
 from kdbench.trainers.parallel import export
@@ -205,6 +207,7 @@ def test_what_is_known_of_other_rooms_holds() -> None:
     assert memory.GPU_BLOCK_ELEMENTS == generic._GPU_BLOCK_ELEMENTS == analytic._GPU_BLOCK_ELEMENTS
     assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
     assert host.FILE_BYTES == export.FILE_BYTES
+    assert attention._LARGEST == WIDEST_HEAD
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_oss", "gpt_neox", "mixtral"])
@@ -273,6 +276,54 @@ def test_what_is_frozen_is_neither_copied_nor_checkpointed() -> None:
     ):
         for made, lora in ((whole, None), (adapted, Lora(r=8))):
             assert made.disk[line] == 32 * model.trained(lora)
+
+
+def test_the_largest_micro_batch_is_one_of_the_longest_rows() -> None:
+    def micro(limit: int, *, batch: int = 16, longest: int | None = None, **changes: Any) -> Micro:
+        job = job_of(Scaling(), **changes)
+        sizes = {"batch_size": batch, "micro_tokens": limit, "max_length": 512, "max_prompt": 256}
+        work = replace(job.work, sampled=0.0, text=False)
+        lengths = replace(job.lengths, longest=longest)
+        recipe = job.recipe.model_copy(update=sizes)
+        return replace(job, recipe=recipe, work=work, lengths=lengths).largest
+
+    assert micro(4096)[:3] == (1024, 1024, 512)  # the means of two rows on each card are 400
+    assert micro(4096, longest=300)[:3] == (600, 1024, 512)
+    assert micro(800, batch=64)[:3] == (800, 1024, 512)
+    assert micro(64)[:3] == (512, 512, 512)  # a longer row stands alone
+    padded = micro(800, batch=64, family="opt")  # four short rows, filled up to a long one
+    assert padded[:3] == (800, 2048, 512)
+
+
+def test_a_pair_stays_together_and_answers_may_be_long() -> None:
+    config = outline(suite="minillm-llama-7b", method="dpkd")
+    recipe = config.train.model_copy(update={"micro_tokens": 64, "max_length": 512})
+    job = replace(job_of(Scaling()), recipe=recipe, work=work_of("dpkd", {"lm_coef": 0.0}))
+    job = replace(job, lengths=replace(job.lengths, longest=50))
+    assert job.largest.tokens == 2 * 512
+    given = replace(job, work=work_of("fkd", {}))
+    assert given.largest.tokens == 64 and given.longest == 50
+
+
+def test_attention_by_sequence_keeps_no_mask() -> None:
+    job = job_of(Scaling())
+    assert job.apart(job.student) and job.forward().apart
+    other = job.recipe.model_copy(update={"precision": "fp32"})
+    assert not replace(job, recipe=other).apart(job.student)
+    assert replace(job_of(Scaling(), cpu=True), recipe=other).apart(job.student)
+    dropping = replace(job.student, attention_dropout=0.1)
+    assert [job.apart(dropping, dropout=on) for on in (False, True)] == [True, False]
+    assert not job.apart(replace(job.student, head_dim=320))
+    run, shape = Pass(tokens=512, row=512, half=True), replace(job.student, kv_heads=8)
+    repeated = 2 * 2 * (shape.queries - shape.keys)
+    saved = a_token(shape, run) - a_token(shape, replace(run, apart=True))
+    assert saved == repeated + 512 * 2
+    rows = rows_of(outline(suite="minillm-llama-7b", method="fkd"), job.recipe)
+    flops = [
+        training_time(each, rows).flops
+        for each in (job, replace(job, student=replace(job.student, family="gemma2")))
+    ]
+    assert flops[0] < flops[1]  # a row of 512 against sequences of 200
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

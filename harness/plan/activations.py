@@ -6,9 +6,9 @@ F the feed-forward width, A and K those of queries and keys, e bytes of an eleme
 
 * A norm keeps its input in float32, an RMSNorm also what it scales.
 * A product keeps its input. Under autocast every product makes a half-precision copy of its own.
-* Attention keeps queries, keys, values, its output and a logarithm a head. With a mask (rows packed on a
-  GPU) grouped keys and values are repeated for every head and a mask in e bytes is kept; on a CPU, where rows
-  are cut into sequences, neither.
+* Attention keeps queries, keys, values, its output and a logarithm a head. With a mask (on a GPU in float32,
+  with dropout in attention, and of rows of one sequence) grouped keys and values are repeated for every head
+  and a mask in e bytes is kept; where it goes by sequence, neither.
 * GELU as GPT-2 writes it keeps five feed-forward widths, a gated SiLU four, ReLU one.
 * An expert keeps what a gated part keeps, and of each token that is sent to it its input and output; a router
   its logits, shares and choice. (By hand: these were not compared with autograd.)
@@ -28,6 +28,7 @@ class Pass:
     Attributes:
         tokens: laid out, padding included.
         row: tokens of a row; of a sequence on a CPU, whose attention goes by sequence.
+        apart: it does so on a GPU, too.
         half: under autocast to bfloat16.
         wide: float64 weights.
         cpu: rows are cut into sequences.
@@ -39,6 +40,7 @@ class Pass:
     tokens: int
     row: int
     half: bool
+    apart: bool = False
     cpu: bool = False
     amx: bool = False
     wide: bool = False
@@ -72,7 +74,8 @@ def a_token(shape: Shape, run: Pass) -> float:
 def _attention(shape: Shape, run: Pass) -> float:
     a, e, full = shape.queries, run.size, run.full
     inner = full if run.cpu and not run.amx else e  # such a CPU attends in float32
-    k = shape.keys if run.cpu else a
+    apart = run.apart or run.cpu
+    k = shape.keys if apart else a
     dropped = 2 * shape.hidden * (e if run.cpu else 1) if run.dropout and shape.dropout else 0
     norms = full * (shape.heads + shape.kv_heads) if shape.qk_norm else 0
     norms += (a + shape.keys) * (full + e) if shape.qk_norm else 0
@@ -80,7 +83,7 @@ def _attention(shape: Shape, run: Pass) -> float:
         matrices = 3 * shape.heads * run.row * full
         return 3 * a * full + matrices + a * e + dropped + norms
     read = (a + 2 * k) * inner
-    mask = 0 if run.cpu else run.row * e
+    mask = 0 if apart else run.row * e
     # what the sequences' outputs are joined to is another tensor than what the kernel keeps
     out = a * inner + a * e if run.cpu else a * e
     return read + out + 4 * shape.heads + mask + dropped + norms

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from kdbench.harness.plan.activations import Pass
 from kdbench.harness.plan.hardware import WHOLE, Machine, Scaling
@@ -11,20 +12,69 @@ from kdbench.harness.plan.work import Work
 from kdbench.trainers.optim import Recipe
 
 Parts = Mapping[str, int]
+PADDED = {"opt", "biogpt"}
+"""``model_type`` of models whose rows hold one sequence each on a GPU (docs/cuda.md)."""
+EAGER = {"gemma2"}
+"""Of models whose attention transformers writes out."""
+WIDEST_HEAD = 256
+"""Units of a head that the GPU's kernel takes; `kdbench.trainers.cuda.attention`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Tokens of a training row, on average: of the prompt, of the response, of a row of plain text."""
+    """Tokens of a training row, on average: of the prompt, of the response, of a row of plain text.
+
+    ``longest``: of the longest row, where it is known; else it is what the recipe allows.
+    """
 
     prompt: float
     response: float
     text: float
+    longest: int | None = None
 
     @property
     def row(self) -> float:
         """Prompt and response."""
         return self.prompt + self.response
+
+
+class Micro(NamedTuple):
+    """The largest micro-batch that may come.
+
+    Attributes:
+        tokens: of its sequences.
+        laid: of its rows, padding included.
+        row: of a row; of a sequence on a CPU, whose attention goes by sequence.
+        targets: tokens that are predicted.
+    """
+
+    tokens: int
+    laid: int
+    row: int
+    targets: int
+
+
+class Stream(NamedTuple):
+    """The most that a stream of a step may have on one rank.
+
+    Attributes:
+        sequences: how many.
+        longest: tokens of one.
+        mean: on average.
+        group: sequences that stay together.
+        targets: share of tokens that are predicted.
+    """
+
+    sequences: int
+    longest: int
+    mean: float
+    group: int
+    targets: float
+
+    @property
+    def tokens(self) -> int:
+        """If all are as long as they may be."""
+        return self.sequences * self.longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,38 +159,74 @@ class Job:
         return self.recipe.lora is not None and self.recipe.lora.quantize is not None
 
     @property
-    def streams(self) -> list[tuple[float, float]]:
-        """(tokens, targets) of each stream of a step, on one rank."""
-        rows = ceil(self.recipe.batch_size / self.ranks)
-        mean, trained = self.lengths, rows * self.work.trained
-        found = [(trained * mean.row, trained * mean.response)]
-        if self.work.text:
-            found.append((rows * mean.text, rows * (mean.text - 1)))
+    def longest(self) -> int:
+        """Tokens of the longest row; an answer that is sampled may be as long as the recipe allows."""
+        allowed, known = self.recipe.max_length, self.lengths.longest
+        fresh = self.work.sampled or self.work.taught
+        return allowed if known is None or fresh else min(known, allowed)
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Those of a step, on one rank: groups are dealt to ranks."""
+        recipe, mean, group = self.recipe, self.lengths, self.work.group
+        groups = ceil(recipe.batch_size * ceil(self.work.trained) / group)
+        share = max(mean.response / mean.row, recipe.max_response / recipe.max_length)
+        mine = ceil(groups / self.ranks) * group
+        found = [Stream(mine, self.longest, mean.row, group, share)]
+        if self.work.text and mean.text:
+            rows = ceil(recipe.batch_size / self.ranks)
+            found.append(Stream(rows, ceil(mean.text), mean.text, 1, 1.0))
         return found
 
     @property
     def micro_batches(self) -> int:
-        """Forward passes of a rank's step."""
-        return sum(max(1, ceil(t / self.recipe.micro_tokens)) for t, _ in self.streams)
+        """Forward passes of a rank's step, at most."""
+        return sum(max(1, ceil(s.tokens / self.recipe.micro_tokens)) for s in self.streams)
 
     @property
-    def largest(self) -> tuple[int, int]:
-        """Tokens and targets of the largest micro-batch."""
-        limit = self.recipe.micro_tokens
-        cut = [(min(t, limit), n * min(1.0, limit / t)) for t, n in self.streams]
-        return round(max(t for t, _ in cut)), round(max(n for _, n in cut))
+    def padded(self) -> bool:
+        """Whether rows hold one sequence each."""
+        models = (self.student, self.teacher)
+        return not self.machine.cpu and any(m.family in PADDED for m in models if m)
+
+    def apart(self, shape: Shape, *, dropout: bool = False) -> bool:
+        """Whether a model's attention goes sequence by sequence and needs no mask.
+
+        On a GPU a kernel does it, in half precision alone: `kdbench.trainers.cuda.attention`.
+        """
+        if self.machine.cpu:
+            return True
+        served = self.half and shape.head_dim <= WIDEST_HEAD and shape.family not in EAGER
+        return served and not self.padded and not (dropout and shape.attention_dropout)
+
+    @property
+    def largest(self) -> Micro:
+        """Of all streams the largest micro-batch; a group that is larger than the limit stands alone."""
+        found = [self._largest(stream) for stream in self.streams]
+        return Micro(*map(max, zip(*found, strict=True)))
+
+    def _largest(self, stream: Stream) -> Micro:
+        limit = max(self.recipe.micro_tokens, stream.group * stream.longest)
+        tokens = min(stream.tokens, limit)
+        targets = round(tokens * stream.targets)
+        if self.machine.cpu:
+            return Micro(tokens, tokens, min(tokens, stream.longest), targets)
+        if self.padded:  # short ones are filled up to the longest among them
+            rows = min(stream.sequences, max(stream.group, int(limit // stream.mean)))
+            return Micro(tokens, rows * stream.longest, stream.longest, targets)
+        row = min(tokens, self.recipe.max_length)
+        return Micro(tokens, ceil(tokens / row) * row, row, targets)
 
     def forward(self) -> Pass:
         """The student's pass over the largest micro-batch."""
-        tokens, cpu = self.largest[0], self.machine.cpu
-        row = min(tokens, round(self.lengths.row) if cpu else self.recipe.max_length)
-        laid = tokens if cpu else ceil(tokens / row) * row
+        micro = self.largest
         return Pass(
-            tokens=laid,
-            row=row,
+            tokens=micro.laid,
+            row=micro.row,
+            apart=self.apart(self.student, dropout=self.recipe.dropout),
             half=self.half,
             wide=self.full == 8,
-            cpu=cpu,
+            cpu=self.machine.cpu,
             amx=self.machine.amx,
             dropout=self.recipe.dropout,
             checkpoint=self.scaling.checkpoint_activations,

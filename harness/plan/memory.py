@@ -131,7 +131,7 @@ def _sent(job: Job) -> int:
 
 def head(job: Job) -> int:
     """The heads' tiles, what is cast and kept for them, and the gradients they give."""
-    targets, student, run = job.largest[1], job.student, job.forward()
+    targets, student, run = job.largest.targets, job.student, job.forward()
     fast = not (run.cpu and run.half and not run.amx)
     size = run.size if fast else 4
     cast = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.plan.experts import Experts, experts_of
 from kdbench.trainers.lora.settings import ALL, Lora
 
 Config = Mapping[str, Any]
@@ -18,27 +19,6 @@ STORED_OTHERWISE = frozenset(
 """``model_type`` of those in docs/architectures.md whose files hold other tensors than transformers computes
 with (fused experts, other names); `kdbench.trainers.parallel.loading` sees it from the files.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Experts:
-    """The feed-forward parts of a mixture of experts, each gated.
-
-    Attributes:
-        count: of one layer.
-        active: how many a token goes through.
-        width: of one.
-        shared: of what every token goes through beside them; 0: nothing.
-        weighed: that has a gate of its own, a column wide.
-        dense: layers with one ordinary feed-forward part instead.
-    """
-
-    count: int
-    active: int
-    width: int
-    shared: int = 0
-    weighed: bool = False
-    dense: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,42 +307,8 @@ def _llama(config: Config, name: str, family: str) -> Shape:
         bias_out=biased and not qwen2,
         bias_ffn=bool(config.get("mlp_bias", False)),
         attention_dropout=float(config.get("attention_dropout") or 0.0),
-        experts=_experts(config, sizes["layers"], int(config["intermediate_size"])),
+        experts=experts_of(config, sizes["layers"], int(config["intermediate_size"])),
         exact=known,
-    )
-
-
-COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
-SHARED = ("n_shared_experts", "moe_num_shared_experts", "num_shared_expert")
-SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
-STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
-FIRST = ("first_k_dense_replace", "moe_layer_start_index")
-
-
-def _experts(config: Config, layers: int, ffn: int) -> Experts | None:
-    def named(names: tuple[str, ...]) -> int:
-        return next((int(config[name]) for name in names if config.get(name)), 0)
-
-    count = named(COUNTS)
-    if count < 2:
-        other = [k for k, v in config.items() if "expert" in k and type(v) is int and v > 1]
-        if other and not any(name in config for name in COUNTS):
-            raise KeyError(f"{COUNTS[0]} (its {other[0]} says that it is a mixture of experts)")
-        return None
-    if not named(ACTIVE):
-        raise KeyError(ACTIVE[0])
-    width = int(config.get("moe_intermediate_size") or ffn)
-    kinds = config.get("mlp_layer_types")
-    first, step, plain = named(FIRST), named(STEPS) or 1, config.get("mlp_only_layers") or ()
-    mixed = [i >= first and i not in plain and (i + 1) % step == 0 for i in range(layers)]
-    return Experts(
-        count=count,
-        active=named(ACTIVE),
-        width=width,
-        shared=named(SHARED_WIDTH) or width * named(SHARED),
-        weighed=bool(config.get(SHARED_WIDTH[0])),
-        dense=kinds.count("dense") if isinstance(kinds, list) else layers - sum(mixed),
     )
 
 

@@ -71,21 +71,28 @@ def training_time(job: Job, rows: Rows) -> Spent:
     steps = _steps(job, rows)
     each = [(batch * work.trained * mean.row, batch * work.trained * mean.response)]
     each += [(batch * mean.text, batch * mean.text)] if work.text else []
-    row = float(recipe.max_length)
     back = 4 if job.scaling.checkpoint_activations else 3
     trained = sum(tokens for tokens, _ in each)
-    flops = sum(back * forward_flops(job.student, *_at(row, one)) for one in each)
+    dropped, student = recipe.dropout, job.student
+    seen = [_seen(job, student, length, dropout=dropped) for length in (mean.row, mean.text)]
+    flops = sum(
+        back * forward_flops(student, *_at(row, one)) for row, one in zip(seen, each, strict=False)
+    )
     read = 0.0
     if job.teacher is not None and work.teacher and not job.stored:
         tokens, targets = each[0]
         asked = [(tokens * work.teacher, targets * work.teacher)]
         asked += each[1:] if work.text_teacher else []
-        flops += sum(forward_flops(job.teacher, *_at(row, one)) for one in asked)
+        seen = [_seen(job, job.teacher, length) for length in (mean.row, mean.text)]
+        flops += sum(
+            forward_flops(job.teacher, *_at(row, one))
+            for row, one in zip(seen, asked, strict=False)
+        )
         read += sum(tokens for tokens, _ in asked)
     for model, count in ((job.student, work.scored), (job.teacher, work.scored_teacher)):
         if model is not None and count:
             scored = (batch * count * mean.row, batch * count * mean.response)
-            flops += forward_flops(model, *_at(row, scored))
+            flops += forward_flops(model, *_at(_seen(job, model, mean.row), scored))
             read += scored[0]
     seconds = _product_seconds(job, flops)
     return Spent(steps, trained * steps, read * steps, NOTHING, flops * steps, seconds.times(steps))
@@ -96,7 +103,7 @@ def capturing_time(job: Job, rows: Rows) -> Spent:
     assert job.teacher is not None, "a store is of a teacher"
     count, mean = stored_rows(job, rows), job.lengths
     whole = (count * mean.row, count * mean.response)
-    flops = forward_flops(job.teacher, *_at(float(job.recipe.max_length), whole))
+    flops = forward_flops(job.teacher, *_at(_seen(job, job.teacher, mean.row), whole))
     return Spent(0, 0.0, whole[0], NOTHING, flops, _product_seconds(job, flops))
 
 
@@ -114,6 +121,11 @@ def _steps(job: Job, rows: Rows) -> int:
         by_tokens = ceil(recipe.response_tokens / a_step)
         found = min(found, by_tokens) if found else by_tokens
     return found or 1
+
+
+def _seen(job: Job, shape: Shape, length: float, *, dropout: bool = False) -> float:
+    """Tokens that attention computes for each one: its sequence's, or with a mask a whole row's."""
+    return length if job.apart(shape, dropout=dropout) else float(job.recipe.max_length)
 
 
 def _at(row: float, tokens: tuple[float, float]) -> tuple[float, float, float]:

@@ -20,6 +20,7 @@ class Work:
 
     Attributes:
         trained: responses that are trained on; of a pair two.
+        group: sequences that share a micro-batch.
         teacher: teacher passes over each of them.
         given: whether all that the teacher is asked about is known before training, so that a store can
             stand for it (`kdbench.trainers.method.Method.reads`).
@@ -37,6 +38,7 @@ class Work:
     """
 
     trained: float = 1.0
+    group: int = 1
     teacher: float = 0.0
     given: bool = False
     text: bool = False
@@ -85,6 +87,7 @@ def _ppo_code(o: Options) -> Work:
 def _dpkd(o: Options) -> Work:
     return Work(
         trained=2.0,
+        group=2,
         teacher=1.0,
         text=bool(o.get("lm_coef", 1.0)),
         sampled=1.0 if o.get("refresh", 1) else 0.0,
@@ -148,10 +151,10 @@ WORKS: dict[str, Callable[[Options], Work]] = {
     "distillm2": lambda o: replace(
         ONLINE, buffers=11, trained=2.0, sampled=1.0, taught=True, scored=2.0, scored_teacher=2.0
     ),
-    "plad": lambda o: Work(trained=2.0, taught=True, buffers=3),
+    "plad": lambda o: Work(trained=2.0, group=2, taught=True, buffers=3),
     "rlkd": _responses(KD),
-    "sinkd": lambda o: replace(KD, buffers=0),
-    "cr-ild": lambda o: replace(KD, trained=1.5, buffers=0, extra=_cr_ild),
+    "sinkd": lambda o: replace(KD, group=int(o.get("group", 4)), buffers=0),
+    "cr-ild": lambda o: replace(KD, trained=1.5, group=2, buffers=0, extra=_cr_ild),
     "lsrkd": _responses(replace(SFT, buffers=9)),
     "mrkd": _mrkd,
     "uld": lambda o: replace(KD, buffers=3),

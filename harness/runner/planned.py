@@ -79,6 +79,7 @@ def _lengths(train: Seq[Sequence], text: Seq[Sequence]) -> Lengths:
         prompt=mean([len(s.prompt) for s in train]),
         response=mean([len(s.response) for s in train]),
         text=mean([len(s) for s in text]),
+        longest=max(map(len, train), default=None),
     )
 
 

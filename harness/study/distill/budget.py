@@ -193,6 +193,9 @@ def memory_gb(
     precision: Precision = "fp32" if facts.device == "cpu" else "bf16"
     auto = {"precision": precision, "sample_precision": precision}
     machine = CPU if facts.device == "cpu" else Machine(name="cuda", memory_gb=80.0)
+    prompts, answers = facts.prompts, facts.answers
+    longest = prompts.longest + answers.longest
+    lengths = Lengths(prompt=prompts.mean, response=answers.mean, text=1.0, longest=longest)
     found = []
     try:
         teacher = find_shape(pair[0])
@@ -205,7 +208,7 @@ def memory_gb(
             teacher=teacher if card.teacher_logits or card.teacher_samples else None,
             recipe=recipe.model_copy(update=auto),
             work=work_of(name, _options(name, suite), card),
-            lengths=Lengths(prompt=facts.prompts.mean, response=facts.answers.mean, text=1.0),
+            lengths=lengths,
             decode_rows=suite["generate"]["batch_size"],
             machine=machine,
         )
