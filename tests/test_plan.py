@@ -38,7 +38,7 @@ from kdbench.harness.plan.known import find_shape, known_configs
 from kdbench.harness.plan.planning import _counted, host_memory, models_of, plan
 from kdbench.harness.plan.rows import rows_of
 from kdbench.harness.plan.shapes import MIXTURES, STORED_OTHERWISE, shape_of
-from kdbench.harness.plan.times import forward_flops, training_time
+from kdbench.harness.plan.times import forward_flops, sampling_time, training_time
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
@@ -324,6 +324,28 @@ def test_attention_by_sequence_keeps_no_mask() -> None:
         for each in (job, replace(job, student=replace(job.student, family="gemma2")))
     ]
     assert flops[0] < flops[1]  # a row of 512 against sequences of 200
+
+
+def test_no_more_rows_are_decoded_together_than_are_asked() -> None:
+    def hours(method: str, batch: int, rows: int, **options: Any) -> float:
+        config = outline(suite="minillm-llama-7b", method=method)
+        train = config.train.model_copy(update={"batch_size": batch, "steps": 64, "epochs": None})
+        generate = config.generate.model_copy(update={"batch_size": rows})
+        config = config.model_copy(update={"train": train, "generate": generate})
+        work = work_of(method, options)
+        phases = plan(config, models_of(config), work, machine_of("8xh100")).phases
+        spent = next(each.spent for each in phases if each.name == "sampling")
+        return spent.seconds.slow / spent.sampled.slow
+
+    assert hours("opd", 32, 32) == hours("opd", 32, 4)  # four a card, whatever fits
+    assert hours("minillm", 32, 32) < hours("minillm", 32, 4)
+    few = {"ppo": {"rollouts": 32}}
+    assert hours("minillm", 32, 32, **few) == hours("minillm", 32, 4, **few)
+    assert hours("distillm2", 8, 32) < hours("distillm2", 8, 32, refresh=1)
+    shape = find_shape("huggyllama/llama-7b")
+    one: dict[str, Any] = {"answers": 1, "longest": 100, "rows": 1, "size": 2, "ranks": 1}
+    found = sampling_time(shape, CPU, **one)
+    assert found.flops == 2 * (shape.matrices + shape.head) * 80  # the embedding multiplies nothing
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, NamedTuple
 
 from kdbench.harness.config import RunConfig, TrainConfig, with_precision
@@ -187,20 +188,21 @@ def _storing(job: Job, data: Rows) -> list[Phase]:
         alone = replace(whole, student=job.teacher)
         drawn = sampling(alone, longest=job.recipe.max_length, teacher=False, held=size)
         found["its answers"] = {"teacher": capturing(job)["teacher"], **drawn}
-        spent.append(_answers(job, job.teacher, data.prompts, size, job.ranks))
+        spent.append(_answers(job, job.teacher, data.prompts, size, asked=data.prompts))
     phase = _phase("teacher store", whole, found, times.added(spent))
     return [replace(phase, host=2 * job.teacher.parameters * min(NODE, job.machine.count))]
 
 
-def _answers(job: Job, model: Shape, count: float, size: int, ranks: int) -> Spent:
+def _answers(job: Job, model: Shape, count: float, size: int, *, asked: int) -> Spent:
+    """So many answers, of which ``asked`` are asked for together and dealt to the ranks."""
     return times.sampling_time(
         model,
         job.machine,
         answers=count,
         longest=job.recipe.max_response,
-        rows=job.decode_rows,
+        rows=min(job.decode_rows, ceil(asked / job.ranks)),
         size=size,
-        ranks=ranks,
+        ranks=job.ranks,
     )
 
 
@@ -230,19 +232,23 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
     looks = times.evaluations(job, data)
     size = 2 if recipe.sample_precision == "bf16" else 4
 
-    def answers(model: Shape, count: float, ranks: int) -> Spent:
-        return _answers(job, model, count, size, ranks)
+    def answers(model: Shape, count: float, asked: int) -> Spent:
+        return _answers(job, model, count, size, asked=asked)
 
     if recipe.select == "max:dev_rouge_l":
-        spent = times.added([spent, answers(job.student, looks * data.dev, job.ranks)])
+        spent = times.added([spent, answers(job.student, looks * data.dev, data.dev)])
     phases = [_phase(name, job, found, spent)]
     if own is not None:
         fresh = spent.steps * recipe.batch_size * job.work.sampled
-        parts = [answers(job.student, fresh, job.ranks)]
+        batch, chunk = recipe.batch_size, config.generate.chunk
+        rollouts = ceil(job.work.rollouts / batch) * batch
+        asked = max(batch * job.work.ahead, rollouts)
+        parts = [answers(job.student, fresh, asked)]
         if job.teacher is not None and job.work.mixed:
-            parts.append(answers(job.teacher, fresh, job.ranks))
+            parts.append(answers(job.teacher, fresh, asked))
         if job.teacher is not None and job.work.taught and not job.stored:
-            parts.append(answers(job.teacher, data.prompts, job.ranks))
+            asked = max(batch * job.work.ahead, chunk - chunk % batch)  # several steps' prompts
+            parts.append(answers(job.teacher, data.prompts, asked))
         phases.append(_phase("sampling", job, {"sampling": own}, times.added(parts)))
     return phases
 
@@ -295,7 +301,7 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
                 machine,
                 answers=prompts * sum(len(way.seeds) for way in generate.ways),
                 longest=generate.max_new_tokens,
-                rows=generate.batch_size,
+                rows=min(generate.batch_size, ceil(prompts / machine.count)),
                 size=size,
                 ranks=machine.count,
             )

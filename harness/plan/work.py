@@ -27,6 +27,7 @@ class Work:
         text: whether a row of plain text is trained on as well.
         text_teacher: whether the teacher reads that, too.
         sampled: answers that the student samples.
+        ahead: steps whose prompts it is asked together; ``rollouts``: as many prompts, if that is more.
         mixed: whether the teacher decodes together with it.
         scored, scored_teacher: sequences read without gradient.
         taught: whether the teacher answers each prompt once.
@@ -44,6 +45,8 @@ class Work:
     text: bool = False
     text_teacher: bool = False
     sampled: float = 0.0
+    ahead: int = 1
+    rollouts: int = 0
     mixed: bool = False
     scored: float = 0.0
     scored_teacher: float = 0.0
@@ -72,6 +75,7 @@ def _ppo(o: Options) -> Work:
         buffers=8,
         text=bool(o.get("lm_coef", 1.0)),
         sampled=fresh,
+        rollouts=ppo.get("rollouts", 256),
         mixed=bool(o.get("teacher_mix", 0.2)),
         scored=fresh,
         scored_teacher=fresh,
@@ -91,6 +95,7 @@ def _dpkd(o: Options) -> Work:
         teacher=1.0,
         text=bool(o.get("lm_coef", 1.0)),
         sampled=1.0 if o.get("refresh", 1) else 0.0,
+        ahead=int(o.get("refresh", 1)),
         taught=o.get("chosen", "sample") != "gold",
         buffers=3,
     )
@@ -108,6 +113,11 @@ def _distillm(o: Options) -> Work:
     # the threshold rises as the development loss does: half of all batches is as good a guess as any
     fresh = max(float(o.get("threshold", 0.0)), 0.5) / 2
     return replace(ONLINE, buffers=11, text=bool(o.get("lm_coef", 1.0)), sampled=fresh)
+
+
+def _distillm2(o: Options) -> Work:
+    work = replace(ONLINE, buffers=11, trained=2.0, taught=True, scored=2.0, scored_teacher=2.0)
+    return replace(work, sampled=1.0, ahead=int(o.get("refresh", 50)))
 
 
 def _mrkd(o: Options) -> Work:
@@ -148,9 +158,7 @@ WORKS: dict[str, Callable[[Options], Work]] = {
     "gkd": lambda o: replace(_on_policy("student_share", 0.5)(o), buffers=13),
     "opd": lambda o: replace(ONLINE, sampled=1.0),
     "distillm": _distillm,
-    "distillm2": lambda o: replace(
-        ONLINE, buffers=11, trained=2.0, sampled=1.0, taught=True, scored=2.0, scored_teacher=2.0
-    ),
+    "distillm2": _distillm2,
     "plad": lambda o: Work(trained=2.0, group=2, taught=True, buffers=3),
     "rlkd": _responses(KD),
     "sinkd": lambda o: replace(KD, group=int(o.get("group", 4)), buffers=0),
