@@ -42,6 +42,7 @@ from kdbench.harness.plan.times import forward_flops, sampling_time, training_ti
 from kdbench.harness.plan.work import WORKS, work_of
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import outline, resolve
+from kdbench.harness.verbs.plan import verdict
 from kdbench.tasks.mini.models import model_config
 from kdbench.trainers.cuda import attention
 from kdbench.trainers.head import analytic, generic, tiles
@@ -49,6 +50,7 @@ from kdbench.trainers.lora.settings import ALL, Lora
 from kdbench.trainers.parallel import export
 from kdbench.trainers.parallel.loading import find_unread
 from kdbench.trainers.sampler import decoders, sampler
+from kdbench.trainers.vllm import engine
 
 ROWS, WIDTH = 2, 32
 SIZES: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_attention_heads": 4}
@@ -205,6 +207,7 @@ def test_what_is_known_of_other_rooms_holds() -> None:
     gpu = tiles._GPU_TILE_ELEMENTS, tiles._GPU_ROWS, tiles._SHARE
     assert gpu == (memory.GPU_TILE_ELEMENTS, memory.GPU_ROWS, memory.GPU_SHARE)
     assert memory.GPU_BLOCK_ELEMENTS == generic._GPU_BLOCK_ELEMENTS == analytic._GPU_BLOCK_ELEMENTS
+    assert memory.VLLM_SHARE == engine.SHARE
     assert (memory.SPARE, memory.GROUP) == (sampler._READ_AHEAD, decoders._GROUP_TOKENS)
     assert host.FILE_BYTES == export.FILE_BYTES
     assert attention._LARGEST == WIDEST_HEAD
@@ -346,6 +349,30 @@ def test_no_more_rows_are_decoded_together_than_are_asked() -> None:
     one: dict[str, Any] = {"answers": 1, "longest": 100, "rows": 1, "size": 2, "ranks": 1}
     found = sampling_time(shape, CPU, **one)
     assert found.flops == 2 * (shape.matrices + shape.head) * 80  # the embedding multiplies nothing
+
+
+def test_vllm_takes_its_share_of_a_card() -> None:
+    def planned(method: str, gpus: str, *given: str) -> Any:
+        given = ("generate.engine=vllm", "parallel.shard=none", *given)
+        config = outline(suite="minillm-llama-7b", method=method, assignments=list(given))
+        work = work_of(method, config.method.options)
+        run = Run(config, models_of(config), work)
+        return run, plan(*run, machine_of(gpus), Scaling())
+
+    run, made = planned("opd", "1x200")
+    parts = {each.name: each.parts for each in made.phases}
+    for phase in ("sampling", "evaluation"):
+        assert parts[phase]["vLLM"] == round(0.4 * 200 * 2**30)
+        assert not {"decoder", "keys and values"} & parts[phase].keys()
+    assert parts["sampling"]["teacher"] == 2 * made.models.teacher.parameters and not made.short
+    mixed = planned("minillm", "1x200")[1]  # what is mixed keeps our decoder
+    assert "vLLM" not in next(each.parts for each in mixed.phases if each.name == "sampling")
+    run, made = planned("sft", "1x55", "teacher_sft=null", "init_sft=null", "train.lora.r=8")
+    assert made.peak <= made.machine.usable and not made.fits
+    assert "13b with one answer takes" in made.short and "40% of a card, 22.0 GiB" in made.short
+    found = remedy([run], made.machine, made.scaling)
+    assert found is not None and found.settings == ("generate.engine=own",) and found.same
+    assert made.short in verdict(made, found, None)
 
 
 def test_an_outline_is_the_run_without_its_method() -> None:

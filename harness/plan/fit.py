@@ -88,6 +88,14 @@ def _fewer_rows(asked: Asked, machine: Machine) -> Asked | None:
     return replace(asked, config=asked.config.model_copy(update={"generate": fewer}))
 
 
+def _own_sampler(asked: Asked, machine: Machine) -> Asked | None:
+    generate = asked.config.generate
+    if generate.engine == "own":
+        return None
+    ours = generate.model_copy(update={"engine": "own"})
+    return replace(asked, config=asked.config.model_copy(update={"generate": ours}))
+
+
 def _tuned_teacher(asked: Asked, machine: Machine) -> Asked | None:
     if asked.config.teacher_sft is None:
         return None
@@ -115,6 +123,7 @@ CHANGES = (
     Change("parallel.shard=fsdp2", _sharding),
     Change("parallel.teacher=sharded", _teacher),
     Change(f"generate.batch_size={FEWEST_ROWS}", _fewer_rows),
+    Change("generate.engine=own", _own_sampler),
     Change(
         "teacher_sft=null",
         _tuned_teacher,

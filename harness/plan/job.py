@@ -89,6 +89,7 @@ class Job:
         work: what a step does.
         lengths: of the rows.
         decode_rows: answers written together.
+        vllm: they are by vLLM, in a process of its own.
     """
 
     student: Shape
@@ -100,6 +101,7 @@ class Job:
     machine: Machine
     scaling: Scaling = WHOLE
     stored: bool = False
+    vllm: bool = False
 
     @property
     def vocab(self) -> int:

@@ -10,10 +10,11 @@ Nothing here was measured on a GPU. What is in use when, as the loop has it:
   host's: `kdbench.harness.plan.host`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kdbench.harness.plan import activations, host
 from kdbench.harness.plan.activations import Pass
+from kdbench.harness.plan.hardware import GIB, Machine
 from kdbench.harness.plan.job import Job, Parts, total
 from kdbench.harness.plan.shapes import Shape
 from kdbench.trainers.lora.settings import ALL
@@ -32,6 +33,8 @@ GROUP = 2048
 """Tokens of prompts read together."""
 FOUR_BITS = 4.127
 """Bits of a weight in NF4 with double quantisation, arXiv:2305.14314."""
+VLLM_SHARE = 0.4
+"""Of a card that vLLM takes when it answers; `kdbench.trainers.vllm.engine`."""
 DRAWING = 4
 """Float32 copies of a step's logits while a token is drawn."""
 
@@ -174,6 +177,8 @@ def tile_rows(job: Job) -> int:
 def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) -> dict[str, int]:
     """A decoder's copy of the weights, merged adapters, keys and values, logits; beside what is resident.
 
+    By vLLM, which does not mix two models, it is all that vLLM takes.
+
     Args:
         job: whose student samples, at its sampling precision.
         longest: tokens of prompt and answer.
@@ -181,6 +186,8 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         held: bytes of an element of the model's weights, where that is not the trained one.
     """
     size = {"bf16": 2, "fp64": 8}.get(job.recipe.sample_precision, 4)
+    if job.vllm and not (teacher and job.work.mixed):
+        return {"vLLM": vllm(job, size, longest, teacher=teacher)}
     lora = job.recipe.lora if held is None else None  # a trained student is merged
     held = job.held if held is None else held
     whole = job.share > 1 or (lora is not None and job.four_bits)
@@ -201,6 +208,46 @@ def sampling(job: Job, *, longest: int, teacher: bool, held: int | None = None) 
         # of what the decoder stacks for itself, it reads merged weights that are not kept
         parts["merged weights"] = max(0, merged - stacked)
     return parts
+
+
+def vllm(job: Job, size: int, longest: int, *, teacher: bool) -> int:
+    """Bytes that vLLM takes: its share of a card, one model at a time; on a CPU what each model needs.
+
+    Args:
+        job: whose student answers.
+        size: bytes of an element.
+        longest: tokens of prompt and answer.
+        teacher: whether it answers as well.
+    """
+    if not job.machine.cpu:
+        return vllm_share(job.machine)
+    models = [job.student, *([job.teacher] if teacher and job.teacher is not None else [])]
+    return sum(in_vllm(model, size, longest * (job.decode_rows + 1)) for model in models)
+
+
+def vllm_share(machine: Machine) -> int:
+    """Bytes of one card that vLLM may take."""
+    return round(VLLM_SHARE * machine.memory_gb * 2**30)
+
+
+def in_vllm(shape: Shape, size: int, tokens: int) -> int:
+    """Bytes of a model there, with keys and values of so many tokens."""
+    return size * (shape.parameters + 2 * shape.keys * shape.layers * tokens)
+
+
+def beyond_vllm(job: Job, answering: Sequence[Shape], size: int, longest: int) -> str:
+    """Which of these models vLLM's share of a card does not hold, with one answer of that length."""
+    if not job.vllm or job.machine.cpu:
+        return ""
+    share = vllm_share(job.machine)
+    for model in answering:
+        needed = in_vllm(model, size, longest)
+        if needed > share:
+            return (
+                f"{model.name} with one answer takes {needed / GIB:.1f} GiB, and vLLM has {VLLM_SHARE:.0%} "
+                f"of a card, {share / GIB:.1f} GiB"
+            )
+    return ""
 
 
 def decoder_copy(shape: Shape, held: int, size: int, *, whole: bool, cpu: bool) -> int:

@@ -1,6 +1,6 @@
 """A plan put together: the phases of a run, what each needs, and whether it fits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from kdbench.harness.plan import disk, host, times
 from kdbench.harness.plan.hardware import NODE, WHOLE, Machine, Scaling
 from kdbench.harness.plan.job import Job, Parts, total
 from kdbench.harness.plan.known import find_shape
-from kdbench.harness.plan.memory import capturing, everything, sampling
+from kdbench.harness.plan.memory import beyond_vllm, capturing, everything, sampling
 from kdbench.harness.plan.rows import Rows, rows_of, task_prompts
 from kdbench.harness.plan.shapes import Shape
 from kdbench.harness.plan.times import Spent
@@ -36,6 +36,7 @@ class Phase:
         moments: all moments, bytes of all parts.
         host: bytes of main memory on the fullest machine.
         spent: tokens, FLOPs, seconds.
+        short: what vLLM's share of a card does not hold; empty if it holds all.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Phase:
     moments: Mapping[str, int]
     host: int
     spent: Spent
+    short: str = ""
 
     @property
     def peak(self) -> int:
@@ -79,7 +81,12 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether every phase has room."""
-        return self.machine.cpu or self.peak <= self.machine.usable
+        return self.machine.cpu or (self.peak <= self.machine.usable and not self.short)
+
+    @property
+    def short(self) -> str:
+        """What vLLM's share of a card does not hold, in the first phase where that is so."""
+        return next((phase.short for phase in self.phases if phase.short), "")
 
     @property
     def spent(self) -> Spent:
@@ -174,6 +181,7 @@ def _job(
         machine=machine,
         scaling=scaling,
         stored=work.given and config.teacher.store != NONE,
+        vllm=config.generate.engine == "vllm",
     )
 
 
@@ -189,7 +197,8 @@ def _storing(job: Job, data: Rows) -> list[Phase]:
         drawn = sampling(alone, longest=job.recipe.max_length, teacher=False, held=size)
         found["its answers"] = {"teacher": capturing(job)["teacher"], **drawn}
         spent.append(_answers(job, job.teacher, data.prompts, size, asked=data.prompts))
-    phase = _phase("teacher store", whole, found, times.added(spent))
+    models = [job.teacher] * job.work.taught
+    phase = _phase("teacher store", whole, found, times.added(spent), answering=models)
     return [replace(phase, host=2 * job.teacher.parameters * min(NODE, job.machine.count))]
 
 
@@ -237,7 +246,8 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
 
     if recipe.select == "max:dev_rouge_l":
         spent = times.added([spent, answers(job.student, looks * data.dev, data.dev)])
-    phases = [_phase(name, job, found, spent)]
+    alone = [job.student] * (recipe.select == "max:dev_rouge_l")
+    phases = [_phase(name, job, found, spent, answering=alone)]
     if own is not None:
         fresh = spent.steps * recipe.batch_size * job.work.sampled
         batch, chunk = recipe.batch_size, config.generate.chunk
@@ -249,11 +259,19 @@ def training_phases(name: str, job: Job, config: RunConfig, data: Rows) -> list[
         if job.teacher is not None and job.work.taught and not job.stored:
             asked = max(batch * job.work.ahead, chunk - chunk % batch)  # several steps' prompts
             parts.append(answers(job.teacher, data.prompts, asked))
-        phases.append(_phase("sampling", job, {"sampling": own}, times.added(parts)))
+        alone = [job.student] * bool(job.work.sampled and not job.work.mixed)
+        if job.teacher is not None and job.work.taught:
+            alone.append(job.teacher)
+        sampled = times.added(parts)
+        phases.append(_phase("sampling", job, {"sampling": own}, sampled, answering=alone))
     return phases
 
 
-def _phase(name: str, job: Job, found: Mapping[str, Parts], spent: Spent) -> Phase:
+def _phase(
+    name: str, job: Job, found: Mapping[str, Parts], spent: Spent, *, answering: Sequence[Shape]
+) -> Phase:
+    """``answering``: models that answer alone, and so by vLLM if that is asked to."""
+    size = 2 if job.recipe.sample_precision == "bf16" else 4
     moment = max(found, key=lambda key: total(found[key]))
     return Phase(
         name=name,
@@ -262,17 +280,21 @@ def _phase(name: str, job: Job, found: Mapping[str, Parts], spent: Spent) -> Pha
         moments={key: total(parts) for key, parts in found.items()},
         host=host_memory(job),
         spent=spent,
+        short=beyond_vllm(job, answering, size, job.recipe.max_length),
     )
 
 
 def host_memory(job: Job) -> int:
     """Bytes of main memory of the fullest machine: what all its processes read, or what is written.
 
-    Each keeps what a whole teacher said; one whose layers are shared is asked again.
+    Each keeps what a whole teacher said; one whose layers are shared is asked again. vLLM's weights of a
+    teacher lie there between its answers.
     """
     ranks, kept = min(NODE, job.machine.count), 0
     if job.teacher is not None and job.work.teacher and not job.stored and job.teacher_share == 1:
         kept = round(job.recipe.teacher_memory_gb * 2**30)
+    if job.vllm and job.teacher is not None and job.work.taught and not job.stored:
+        kept += job.answering * job.teacher.parameters  # where vLLM's copy sleeps
     training = ranks * (kept + host.copied(job))
     return max(ranks * total(host.loading(job)), training, ranks * kept + host.first(job))
 
@@ -316,6 +338,7 @@ def _evaluation(config: RunConfig, models: Models, machine: Machine, job: Job) -
         moments=whole,
         host=ranks * size * max(model.parameters for model in asked),  # each answers its share
         spent=times.added(spent),
+        short=beyond_vllm(job, asked, size, longest),
     )
 
 
@@ -346,6 +369,7 @@ def facts(made: Plan) -> dict[str, Any]:
                 "parts": dict(phase.parts),
                 "moments": dict(phase.moments),
                 "host": phase.host,
+                "short": phase.short,
                 "steps": phase.spent.steps,
                 "tokens": {
                     "trained": round(phase.spent.trained),

@@ -144,7 +144,10 @@ def verdict(made: "Plan", found: "Remedy | None", cards: int | None) -> str:
     if made.fits:
         return f"fits on {where}: {gigabytes(made.peak)} of {gigabytes(made.machine.usable)} usable GiB"
     fullest = max(made.phases, key=lambda phase: phase.peak)
-    need = f"does not fit on {where}: {fullest.name} needs {gigabytes(fullest.peak)} GiB a card"
+    need = f"{fullest.name} needs {gigabytes(fullest.peak)} GiB a card"
+    if fullest.peak <= made.machine.usable:
+        need = made.short
+    need = f"does not fit on {where}: {need}"
     if found is None:
         more = f"; sharded it fits on {cards} cards" if cards else ""
         return f"{need}, and no change of settings makes it fit{more}"
