@@ -64,9 +64,11 @@ def _room(packed: Sequence[Packed], most: int) -> str:
 
 def _summary(built: "Built") -> str:
     rows = [row for table in built.board.tables for row in table.rows]
-    methods = [row for row in rows if not row.reference]
-    runs = {run for row in rows for run in row.runs}
-    counts = {"method": len(methods), "reference row": len(rows) - len(methods), "run": len(runs)}
+    counts = {  # a method of two pairs or settings has several rows
+        "method": len({row.method for row in rows if not row.reference}),
+        "row": len(rows),
+        "run": len({run for row in rows for run in row.runs}),
+    }
     return ", ".join(f"{n:,} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
 
 
