@@ -60,7 +60,9 @@ def training_rows(data: Mapping[str, Any]) -> "list[Example]":
         raise InputError(f"data {name} is the generated world's; its suite is --suite mini")
     if split_names(name):
         return load_split(name, "train")
-    told = {"turns": "every"} | {key: data[key] for key in ("turns", "unique") if key in data}
+    told: dict[str, Any] = {"turns": "every"} | {
+        key: data[key] for key in ("turns", "unique") if key in data
+    }
     found = understand(
         name, "train", Reading(columns=columns_given(data.get("columns") or {}), **told)
     )
