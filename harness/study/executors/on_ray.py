@@ -212,8 +212,10 @@ def _places(node: dict[str, float], need: dict[str, float]) -> int:
 
 def _impossible(need: dict[str, float], nodes: int, there: list[dict[str, float]]) -> str:
     asked = ", ".join(f"{amount:g} {name}" for name, amount in need.items() if amount)
+    rooms = sorted([node.get(name, 0.0) for name in need] for node in there)  # Ray has no order
     have = "; ".join(
-        ", ".join(f"{node.get(name, 0.0):g} {name}" for name in need) for node in there
+        ", ".join(f"{room:g} {name}" for room, name in zip(each, need, strict=True))
+        for each in rooms
     )
     several = f"{nodes} nodes with {asked} each" if nodes > 1 else f"a node with {asked}"
     return f"a run asks for {several}, but the Ray cluster's nodes have: {have}"
