@@ -16,7 +16,11 @@ BUNDLE = BOARD / "mini-2.bundle"
 
 @pytest.mark.parametrize(
     ("bundle", "board"),
-    [("mini-2.bundle", "board.md"), ("second-search.bundle", "second-search.md")],
+    [
+        ("mini-2.bundle", "board.md"),
+        ("second-search.bundle", "second-search.md"),
+        ("four-times.bundle", "four-times.md"),
+    ],
 )
 def test_the_committed_board_is_made_of_the_committed_bundle(bundle: str, board: str) -> None:
     leaderboard(BOARD / bundle, "md", out=BOARD / board, verify=True)
