@@ -67,15 +67,14 @@ class SampleRow(Record):
 class ScoreRow(Record):
     """All decoding seeds of one prompt; metric values are lists in the order of ``seeds``."""
 
+    model_config = ConfigDict(allow_inf_nan=True)  # summaries say where a metric failed
     doc_id: int
     prompt_hash: str
     category: str | None = None
     reference_tokens: int
     seeds: list[int]
     metrics: dict[str, list[float]] = Field(description="rouge_l and exact_match in percent")
-    missing: dict[str, str] = Field(
-        default_factory=dict, description="metrics that cannot measure it, and why"
-    )
+    missing: dict[str, str] = Field({}, description="metrics that cannot measure it, and why")
 
 
 class Missing(Record):
