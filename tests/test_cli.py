@@ -254,7 +254,13 @@ def test_a_bug_keeps_its_traceback(kdbench: Kdbench, monkeypatch: pytest.MonkeyP
 
 
 # Stands for the runner: what is tested is what the command line makes of its end.
-SLEEPER = """
+RUNNER = """
+runner = types.ModuleType("kdbench.harness.runner.commands")
+runner.run_command = run_command
+sys.modules[runner.__name__] = runner
+cli.main(sys.argv[1:])
+"""
+SLEEPER = f"""
 import sys, time, types
 from kdbench.harness import cli
 from kdbench.harness.files.locks import RunLock
@@ -263,12 +269,7 @@ def run_command(request):
     with RunLock(request.runs_dir / "some-run"):
         print("working", flush=True)
         time.sleep(60)
-
-runner = types.ModuleType("kdbench.harness.runner.commands")
-runner.run_command = run_command
-sys.modules[runner.__name__] = runner
-cli.main(sys.argv[1:])
-"""
+{RUNNER}"""
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def test_a_signal_says_how_to_continue(
     assert "end: interrupted" in (tmp_path / "my runs" / "some-run" / "run.log").read_text()
 
 
-IMPORTER = """
+IMPORTER = f"""
 import os, sys, time, types
 from kdbench.harness import cli
 
@@ -308,12 +309,7 @@ def run_command(request):
     except KeyboardInterrupt:
         os.abort()  # as compiled code does, which an exception leaves half set up
     time.sleep(60)
-
-runner = types.ModuleType("kdbench.harness.runner.commands")
-runner.run_command = run_command
-sys.modules[runner.__name__] = runner
-cli.main(["run", "--method", "sft", "--quiet"])
-"""
+{RUNNER}"""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -323,7 +319,7 @@ def test_a_signal_waits_for_the_end_of_an_import(
     slow = "import time\nprint('importing', flush=True)\ntime.sleep(0.3)\nprint('through', flush=True)\n"
     (tmp_path / "slow_to_import.py").write_text(slow, encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-c", IMPORTER],
+        [sys.executable, "-c", IMPORTER, "run", "--method", "sft", "--quiet"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import runs
+from greeting_task import task_yaml
 
 from kdbench.harness.evaluation.stock import documents
 from kdbench.harness.files.run_folder import RunFolder
@@ -57,18 +58,11 @@ claims:
     better: lower
     tasks: [dolly]
 """
-TASK = """
-task: greetings
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{prompt}}}}"
-doc_to_target: "{{{{output}}}}"
+HOW = """
 process_results: !function kdbench.tasks.docs.process_results
-generation_kwargs: {{until: [], do_sample: true, temperature: 1.0, top_k: 0, max_gen_toks: 8}}
+generation_kwargs: {until: [], do_sample: true, temperature: 1.0, top_k: 0, max_gen_toks: 8}
 metric_list:
-  - {{metric: rouge_l, aggregation: mean, higher_is_better: true}}
+  - {metric: rouge_l, aggregation: mean, higher_is_better: true}
 """
 
 
@@ -130,7 +124,7 @@ def test_a_task_file_is_scored_in_percent_by_our_code_and_by_its_own(
     data = tmp_path / "rows.jsonl"
     rows = [{"prompt": "Say hello.", "output": ["the hello", "hi"]}] * 2
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ours = TASK.format(data=data)
+    ours = task_yaml(data, HOW)
     own = ours.replace("greetings", "shares").replace("kdbench.tasks.docs.", "utils.")
     (tmp_path / "utils.py").write_text(
         "def process_results(doc, results):\n    return {'rouge_l': 0.25}\n"
@@ -152,7 +146,7 @@ def test_a_method_a_task_and_a_claim_of_others(tmp_path: Path, dataset_cache: No
     rows = [{"prompt": "Say hello.", "output": "the hello"}] * 2
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "tasks" / "greetings.yaml").write_text(TASK.format(data=data))
+    (tmp_path / "tasks" / "greetings.yaml").write_text(task_yaml(data, HOW))
     shared = ("--suite", "mini-test", "--runs-dir", str(tmp_path / "runs"))
     runs.finish("run", "--method", "sft", "--tasks", "dolly", *shared)
     said = runs.finish(

@@ -9,6 +9,7 @@ import board_runs
 import pytest
 from chat_styles import tokenizer
 from evaluations import RECORD
+from greeting_task import task_yaml
 from lm_eval.api.instance import Instance
 
 from kdbench.harness.data.examples import Example
@@ -24,16 +25,9 @@ from kdbench.tasks.protocols import MINILLM_COMPAT, STRICT, Protocol
 
 BYTES = tokenizer(size=258)
 LENGTHS = (4, 8, 12, 20)
-TASK = """
-task: greetings
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{{{prompt}}}}"
-doc_to_target: "{{{{output}}}}"
-generation_kwargs: {{until: [], do_sample: false, max_gen_toks: 8}}
-metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+HOW = """
+generation_kwargs: {until: [], do_sample: false, max_gen_toks: 8}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 """
 
 
@@ -81,7 +75,7 @@ def test_prompts_of_lm_eval_that_lose_their_left_are_counted(
 ) -> None:
     rows = [{"prompt": "a" * n, "output": "b"} for n in LENGTHS]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "greetings.yaml").write_text(TASK.format(data=tmp_path / "rows.jsonl"))
+    (tmp_path / "greetings.yaml").write_text(task_yaml(tmp_path / "rows.jsonl", HOW))
     given = [f"tasks.include_path={tmp_path}", "tasks.template=none"]
     config = resolve(suite="mini-test", method="sft", assignments=given)
     facts = {name: RECORD[name] for name in ("model", "tokenizer", "dtype", "batch_size", "chunk")}

@@ -147,14 +147,15 @@ def _steps(facts: Facts, asked: Any, passes: float, batch: int) -> float:
         for name, value in (asked if isinstance(asked, Mapping) else {}).items()
         if isinstance(value, int | float) and 0 < value < ENDLESS  # others are refused later
     }
-    rows = facts.rows / given.get("batch_size", batch)
+    rows_a_step = given.get("batch_size", batch)
+    a_pass = facts.rows / rows_a_step
     ends = {
         "steps": 1.0,
-        "epochs": rows,
-        "response_tokens": rows / (facts.rows * facts.answers.mean),
+        "epochs": a_pass,
+        "response_tokens": a_pass / (facts.rows * facts.answers.mean),
     }
     said = [given[name] * steps for name, steps in ends.items() if name in given]
-    return min(said, default=passes * facts.rows / given.get("batch_size", batch))
+    return min(said, default=passes * facts.rows / rows_a_step)
 
 
 def _lengths(facts: Facts) -> list[Choice]:
