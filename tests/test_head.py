@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from kdbench.trainers import cpu
 from kdbench.trainers.batching import pack, pad
 from kdbench.trainers.head import generic, tiles
 from kdbench.trainers.head.analytic import analytic_form
@@ -32,7 +33,7 @@ OBJECTIVES: dict[str, objectives.TokenObjective] = {
     "taid": partial(objectives.taid, t=0.4),
     "dpkd_token": objectives.dpkd_token,
 }
-FAST = ("cross_entropy", "forward_kl", "word_kd")
+FAST = ("cross_entropy", "forward_kl", "word_kd", "reverse_kl")
 
 
 def random_head(
@@ -128,6 +129,17 @@ def test_fast_road_is_taken_and_equals_the_generic_one(name: str) -> None:
         torch.testing.assert_close(fast.sums[key], generic.sums[key])
     torch.testing.assert_close(fast.grad_hidden, generic.grad_hidden)
     torch.testing.assert_close(fast.grad_weight, generic.grad_weight)
+
+
+@pytest.mark.parametrize("elements", [1, 5 * 8, 1 << 20])
+def test_products_are_added_up_in_blocks(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_BLOCK_ELEMENTS", elements)
+    generator = torch.Generator().manual_seed(2)
+    logits, hidden = (torch.randn(12, n, generator=generator).bfloat16() for n in (47, 8))
+    total = torch.randn(47, 8, generator=generator)
+    expected = total + logits.T @ hidden
+    cpu.add_product_(total, logits.T, hidden)
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-2)
 
 
 def test_minus_infinity_in_a_bias_is_a_token_that_does_not_exist() -> None:

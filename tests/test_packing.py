@@ -1,5 +1,6 @@
 """Packed, padded and alone are the same sequences to a model."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 import zoo
 from transformers import AutoModelForCausalLM, BloomConfig
 
-from kdbench.trainers import batching
+from kdbench.trainers import batching, cpu
 from kdbench.trainers.batching import is_packable, pack, pad
 from kdbench.trainers.by_sequence import by_mask, forward
 from kdbench.trainers.cpu import fast_products
@@ -190,6 +191,36 @@ def test_fast_products_are_autocast_up_to_rounding(
         found.append((hidden.detach().float(), gradients))
     for fast, plain in zip(*found, strict=True):
         assert (fast - plain).norm() <= 0.05 * plain.norm()
+
+
+def test_attention_with_gradients_is_wide_where_sequences_are_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nearer to float32 than attention in bfloat16, and no wider without gradients or where they are long."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    generator = torch.Generator().manual_seed(1)
+    lengths = [5, 7, 30]
+    exact = [torch.randn(sum(lengths), 2, 8, generator=generator) for _ in range(3)]
+    found = {}
+    for name, dtype, bound in (
+        ("exact", torch.float32, 384),
+        ("wide", torch.bfloat16, 384),
+        ("narrow", torch.bfloat16, 0),
+    ):
+        monkeypatch.setattr(cpu, "_WIDE_UP_TO", bound)
+        inputs = [x.to(torch.bfloat16).to(dtype).requires_grad_() for x in exact]
+        attend = partial(
+            cpu.attend, plan=cpu.plan_of(lengths), dropout=0.0, scale=None, window=None
+        )
+        out = attend(*inputs)
+        assert out.dtype == dtype
+        with torch.no_grad():
+            frozen = attend(*inputs)
+        assert torch.equal(frozen, out) == (name != "wide")
+        gradients = torch.autograd.grad(out.float().square().sum(), inputs)
+        found[name] = torch.cat([g.float().flatten() for g in gradients])
+    off = {name: (found[name] - found["exact"]).norm() for name in ("wide", "narrow")}
+    assert 0 < off["wide"] < off["narrow"] < 0.05 * found["exact"].norm()
 
 
 def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:

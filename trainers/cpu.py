@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 # Below so many weights a plain product costs as little as a laid-out one.
 _LAY_OUT_FROM = 1 << 16
 _ROWS = 8  # rows of the products that weights are laid out for
+_BLOCK_ELEMENTS = 1 << 20  # of a product that is added up block by block
+_WIDE_UP_TO = 384  # tokens up to which attention with gradients is faster in float32, with AMX, too
 SHORT = 128  # tokens; above it attention itself outweighs the cost of one more call
 
 
@@ -92,6 +94,20 @@ class _WideLinear(torch.autograd.Function):
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum(0).to(ctx.bias_dtype)
         return grad_x, grad_weight, grad_bias
+
+
+def add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total`` += ``left`` @ ``right``, which are of a narrower dtype, in blocks that stay in the cache.
+
+    Whole, the product of a vocabulary's gradient is 57 MB of fresh memory that is read once (measured at
+    49,152 x 576: 123 ms a tile of 256 rows, 49 in blocks).
+    """
+    elements = max(1, total.shape[1])
+    rows = max(1, _BLOCK_ELEMENTS // elements)
+    block = left.new_empty(min(rows, len(total)), elements)
+    for begin in range(0, len(total), rows):
+        part = total[begin : begin + rows]
+        part.add_(torch.mm(left[begin : begin + rows], right, out=block[: len(part)]))
 
 
 class LaidOutProduct:
@@ -187,11 +203,15 @@ def attend(
 ) -> Tensor:
     """What each sequence of the flat rows mixes of itself, (R*T, heads, d)."""
     dtype = query_PHd.dtype
-    flat = [x.float() if slow_in_half(dtype) else x for x in (query_PHd, key_PHd, value_PHd)]
+    flat = (query_PHd, key_PHd, value_PHd)
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in flat)
+    wide_up_to = _WIDE_UP_TO if learning and dtype.itemsize == 2 else 0
     out = []
     for group in plan.groups:
         mask = _window(group.length, window)
         q, k, v = (_members(x, group) for x in flat)
+        if slow_in_half(dtype) or group.length <= wide_up_to:
+            q, k, v = q.float(), k.float(), v.float()
         attended = functional.scaled_dot_product_attention(
             q,
             k,
@@ -202,9 +222,9 @@ def attend(
             is_causal=mask is None,
             enable_gqa=query_PHd.shape[1] != key_PHd.shape[1],
         )
-        out.append(attended.transpose(1, 2).flatten(0, 1))
+        out.append(attended.transpose(1, 2).flatten(0, 1).to(dtype))
     joined = out[0] if len(out) == 1 else torch.cat(out)
-    return joined.index_select(0, plan.back_P).to(dtype)
+    return joined.index_select(0, plan.back_P)
 
 
 def _members(flat_PHd: Tensor, group: Group) -> Tensor:

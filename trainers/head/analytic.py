@@ -1,5 +1,6 @@
-"""Cross-entropy and forward KL with their gradients, in place, while logits are in the cache."""
+"""Cross-entropy, forward KL and reverse KL with their gradients, in place, while logits are in the cache."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,19 +25,19 @@ def likelihood(
     return values | {"greedy": student.argmax(-1) == target}
 
 
-@dataclass(frozen=True, slots=True)
-class Analytic:
-    """``ce`` * cross-entropy + ``kl`` * D(p|q): gradient (ce+kl) q - kl p - ce 1[target], in place.
+class Analytic(ABC):
+    """An objective whose values and gradient are written down, in place, block by block."""
 
-    Args:
-        ce: weight of the cross-entropy.
-        kl: weight of forward KL; 0: no teacher is needed.
-        greedy: whether the likeliest token is looked for, too.
-    """
+    @property
+    @abstractmethod
+    def asks_teacher(self) -> bool:
+        """Whether the teacher's logits are needed."""
 
-    ce: float
-    kl: float
-    greedy: bool = False
+    @abstractmethod
+    def _block_(
+        self, s: Tensor, t: Tensor | None, room: Tensor | None, target: Tensor, *, learning: bool
+    ) -> Values:
+        """As ``tile_`` for a block of float logits; ``room`` is scratch of the same shape."""
 
     def tile_(
         self,
@@ -66,19 +67,38 @@ class Analytic:
                 student_nV[block] = s
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
+
+@dataclass(frozen=True, slots=True)
+class Supervised(Analytic):
+    """``ce`` * cross-entropy + ``kl`` * D(p|q): gradient (ce+kl) q - kl p - ce 1[target].
+
+    Args:
+        ce: weight of the cross-entropy.
+        kl: weight of forward KL; 0: no teacher is needed.
+        greedy: whether the likeliest token is looked for, too.
+    """
+
+    ce: float
+    kl: float
+    greedy: bool = False
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Only forward KL does."""
+        return self.kl != 0
+
     def _block_(
-        self, s: Tensor, t: Tensor | None, p: Tensor | None, target: Tensor, *, learning: bool
+        self, s: Tensor, t: Tensor | None, room: Tensor | None, target: Tensor, *, learning: bool
     ) -> Values:
-        """As ``tile_`` for a block of float logits; ``p`` is scratch of the same shape."""
         s.sub_(s.amax(-1, keepdim=True))
         at_target = s.gather(-1, target)
         greedy = {"greedy": s.argmax(-1) == target[:, 0]} if self.greedy else {}
         teacher_values = None
-        if t is not None and p is not None:
+        if t is not None and room is not None:
             t.sub_(t.amax(-1, keepdim=True))
-            z_p = torch.exp(t, out=p).sum(-1, keepdim=True)
-            mean_t = t.mul_(p).sum(-1, keepdim=True) / z_p
-            mean_s = torch.mul(p, s, out=t).sum(-1, keepdim=True) / z_p
+            z_p = torch.exp(t, out=room).sum(-1, keepdim=True)
+            mean_t = t.mul_(room).sum(-1, keepdim=True) / z_p
+            mean_s = torch.mul(room, s, out=t).sum(-1, keepdim=True) / z_p
             teacher_values = (z_p, z_p.log() - mean_t, mean_s)
         z_q = s.exp_().sum(-1, keepdim=True)
         log_z_q = z_q.log()
@@ -87,11 +107,11 @@ class Analytic:
             s.mul_((self.ce + self.kl) / z_q)
             if self.ce:
                 s.scatter_add_(-1, target, torch.full_like(at_target, -self.ce))
-        if teacher_values is None or p is None:
+        if teacher_values is None or room is None:
             return greedy | {"loss": self.ce * nll[:, 0], "nll": nll[:, 0]}
         z_p, entropy, mean_s = teacher_values
         if learning:
-            s.addcmul_(p, z_p.reciprocal(), value=-self.kl)
+            s.addcmul_(room, z_p.reciprocal(), value=-self.kl)
         kl_ce = log_z_q - mean_s
         kl = kl_ce - entropy
         named = {
@@ -101,6 +121,34 @@ class Analytic:
             "nll": nll,
         }
         return {name: value[:, 0] for name, value in named.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseKL(Analytic):
+    """D(q|p) = sum q d with d = log q - log p: gradient q (d - D(q|p)), as sum q grad(d) is 0."""
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Always."""
+        return True
+
+    def _block_(
+        self, s: Tensor, t: Tensor | None, room: Tensor | None, target: Tensor, *, learning: bool
+    ) -> Values:
+        if t is None or room is None:
+            raise ValueError("reverse KL needs the teacher's logits")
+        s.sub_(s.amax(-1, keepdim=True))
+        t.sub_(t.amax(-1, keepdim=True))
+        log_z_p = torch.exp(t, out=room).sum(-1, keepdim=True).log()
+        at_target = s.gather(-1, target)
+        torch.sub(s, t, out=t)  # d, but for what is the same for all tokens
+        z_q = torch.exp(s, out=room).sum(-1, keepdim=True)
+        log_z_q = z_q.log()
+        mean = torch.mul(room, t, out=s).sum(-1, keepdim=True) / z_q
+        if learning:
+            torch.mul(t.sub_(mean), room.div_(z_q), out=s)
+        kl = (mean - log_z_q + log_z_p)[:, 0]
+        return {"loss": kl, "reverse_kl": kl, "nll": (log_z_q - at_target)[:, 0]}
 
 
 def analytic_form(
@@ -120,14 +168,16 @@ def analytic_form(
         return None
     function, options = bare.func, bare.keywords
     if function is objectives.cross_entropy:
-        return Analytic(1.0, 0.0)
+        return Supervised(1.0, 0.0)
     if function is likelihood:
-        return Analytic(1.0, 0.0, greedy=True)
+        return Supervised(1.0, 0.0, greedy=True)
     if teacher is None:
         return None
     if function is objectives.forward_kl and options.get("temperature", 1.0) == 1.0:
-        return Analytic(0.0, 1.0)
+        return Supervised(0.0, 1.0)
+    if function is objectives.reverse_kl and options.get("temperature", 1.0) == 1.0:
+        return ReverseKL()
     if function is objectives.word_kd:
         ratio = options.get("kd_ratio", 0.5)
-        return Analytic(1.0 - ratio, ratio)
+        return Supervised(1.0 - ratio, ratio)
     return None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kdbench.trainers import cpu
 from kdbench.trainers.head.analytic import analytic_form, likelihood
 from kdbench.trainers.head.generic import Tile, generic_tile
 from kdbench.trainers.head.head import Head, Projector, sum_dtype
@@ -238,7 +239,7 @@ def _tiles(
     spans = list(_spans(len(job.target_N), job.rows))
     analytic = analytic_form(job.objective, job.student, job.teacher)
     height = max((s.stop - s.start for s in spans), default=0)
-    asked = teacher if analytic is None or analytic.kl else None
+    asked = teacher if analytic is None or analytic.asks_teacher else None
     student_room = student.buffer(height)
     teacher_room = None if asked is None else asked.buffer(height)
     for span in spans:
@@ -292,6 +293,8 @@ class _Gradients:
                 total_VD, hidden_nD = self.weight_VD[: self.vocab], student.hidden_ND[span]
                 if grad_nV.dtype == total_VD.dtype:
                     total_VD.addmm_(grad_nV.T, hidden_nD)
+                elif grad_nV.device.type == "cpu":
+                    cpu.add_product_(total_VD, grad_nV.T, hidden_nD)
                 else:
                     total_VD.add_(grad_nV.T @ hidden_nD)
 

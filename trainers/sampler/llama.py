@@ -110,7 +110,7 @@ class LlamaDecoder(SlotDecoder):
         self._size = attention.head_dim
         self._queries = config.num_attention_heads
         self._heads = config.num_key_value_heads
-        self._embedding_VD = body.embed_tokens.weight.detach().to(dtype)
+        self._embedding_VD = body.embed_tokens.weight.detach()  # cast where it is read: a few rows
         self._norm_D = body.norm.weight.detach().to(dtype)
         self._head = self._product("head", [model.lm_head], vocab)
         self._modules = list(body.layers[: config.num_hidden_layers])
@@ -118,7 +118,7 @@ class LlamaDecoder(SlotDecoder):
         self._widen = self.device.type == "cpu" and cpu.slow_in_half(dtype)
         self._wide_weights: dict[str, torch.Tensor] = {}
         positions = torch.arange(longest, device=self.device)[None]
-        cos_1TD, sin_1TD = body.rotary_emb(self._embedding_VD, positions)
+        cos_1TD, sin_1TD = body.rotary_emb(self._norm_D, positions)
         # Rotation swaps the halves and negates the first: the sign goes into the table.
         half = self._size // 2
         sin_TD = torch.cat((-sin_1TD[0, :, :half], sin_1TD[0, :, half:]), dim=-1)
@@ -174,14 +174,12 @@ class LlamaDecoder(SlotDecoder):
 
     def _allocate(self) -> None:
         shape = torch.Size((self._heads, self._size))
-        self._stores = [
-            KeyValues(self.slots, shape, shape, self._embedding_VD) for _ in self._layers
-        ]
+        self._stores = [KeyValues(self.slots, shape, shape, self._norm_D) for _ in self._layers]
 
     def _read(self, ids_rT: torch.Tensor, slots_r: torch.Tensor) -> None:
         rows, width = ids_rT.shape
         wide = self._widen and ids_rT.numel() >= _WIDEN_FROM
-        x_ND = self._embedding_VD[ids_rT.flatten()]
+        x_ND = self._embedding_VD[ids_rT.flatten()].to(self.dtype)
         cos_N1D, sin_N1D = (
             table[:width].repeat(rows, 1, 1) for table in (self._cos_T1D, self._sin_T1D)
         )
@@ -205,7 +203,7 @@ class LlamaDecoder(SlotDecoder):
 
     def _advance(self, tokens_n: torch.Tensor, step: Step) -> torch.Tensor:
         n = len(tokens_n)
-        x_nD = self._embedding_VD[tokens_n]
+        x_nD = self._embedding_VD[tokens_n].to(self.dtype)
         cos_n1D, sin_n1D = self._cos_T1D[step.positions_n], self._sin_T1D[step.positions_n]
         for layer, store in zip(self._layers, self._stores, strict=True):
             q_nHD, k_nHD, v_nX = self._attention_inputs(x_nD, layer, cos_n1D, sin_n1D)
