@@ -101,6 +101,27 @@ def test_pointwise_ratio_and_floor(judge: Judge, tmp_path: Path) -> None:
     assert entry(run)["cost"] == pytest.approx(asked * (100 * 2 + 10 * 8) / 1e6)
 
 
+def test_a_judge_that_is_shown_the_reference_grades_by_it(judge: Judge, tmp_path: Path) -> None:
+    """Facts of a closed data set: nobody knows them, but an answer agrees with the reference or not."""
+    run = make_run(
+        tmp_path / "run",
+        response=lambda doc, seed: f"the reference {doc}" if doc < 2 else f"another fact {doc}",
+    )
+
+    def script(body: dict[str, Any], _: int) -> Action:
+        _, _, reference, answer = shown(body).split("<<<")
+        assert reference.startswith("REFERENCE ") and answer.startswith("ANSWER ")
+        agrees = reference.splitlines()[1] == answer.splitlines()[1]
+        return say(f"SCORE: {10 if agrees else 1}")
+
+    with JudgeServer(script) as server:
+        code, _, _ = judge(run, "--judge", "pointwise-reference", "--judge-base-url", server.url)
+    assert code == 0
+    found = metrics(run)
+    assert found["feedback"]["mean"] == pytest.approx(100 * (2 * 10 + 2 * 1) / 40)
+    assert found["null.feedback"]["mean"] == 10 and found["copy.feedback"]["mean"] == 100
+
+
 def prefer(*, biased: bool) -> Callable[[dict[str, Any], int], Action]:
     def script(body: dict[str, Any], _: int) -> Action:
         first, second = shown(body).split("Answer B:")

@@ -8,7 +8,7 @@ from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.identity import digest
-from kdbench.harness.judge.definition import JudgeDefinition
+from kdbench.harness.judge.definition import REFERENCE, JudgeDefinition
 from kdbench.harness.judge.fencing import filled
 
 Subject = Literal["model", "reference", "null", "copy", "self"]
@@ -110,7 +110,8 @@ def _asked(
     first = judge.repetitions if subject == "self" and not pair else 0
     for order in orders:
         shown = zip(names, texts[::-1] if order == "BA" else texts, strict=True)
-        user = ("user", filled(judge.user, {"prompt": about.prompt, **dict(shown)}))
+        material = {"prompt": about.prompt, REFERENCE: about.reference, **dict(shown)}
+        user = ("user", filled(judge.user, {name: material[name] for name in judge.places}))
         messages: Messages = (("system", judge.system), user) if judge.system else (user,)
         for repetition in range(first, first + judge.repetitions):
             key = call_key(judge, base_url, messages, order, repetition)

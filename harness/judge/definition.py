@@ -16,6 +16,8 @@ from kdbench.harness.identity import digest
 from kdbench.harness.resolve import assignment
 
 PLACES = {"pointwise": {"prompt", "answer"}, "pairwise": {"prompt", "answer_a", "answer_b"}}
+REFERENCE = "reference"
+"""A place that a judge's wording may have besides: the prompt's first reference answer."""
 COUNTED = ("orders", "repetitions", "seeds", "sanity_prompts", "null_answer", "min_judged")
 """Fields that say how often is asked, and what is made of it."""
 
@@ -31,7 +33,9 @@ class JudgeDefinition(Asked):
     mode: Literal["pointwise", "pairwise"]
     base_url: str | None = Field(None, description="none: OPENAI_BASE_URL, or OpenAI's own")
     system: str = ""
-    user: str = Field(description="{prompt} and {answer}, or {answer_a} and {answer_b}")
+    user: str = Field(
+        description="{prompt} and {answer}, or {answer_a} and {answer_b}; {reference} if it is to be shown"
+    )
     answer: Literal["last_line", "json", "json_schema"] = Field(
         "last_line", description="json: asked for by the prompt only, json_schema: by the request"
     )
@@ -50,16 +54,21 @@ class JudgeDefinition(Asked):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        places = set(re.findall(r"\{(\w+)\}", self.user))
-        if places != PLACES[self.mode]:
+        if self.places - {REFERENCE} != PLACES[self.mode]:
             raise ValueError(
-                f"user must hold {', '.join(sorted(PLACES[self.mode]))} in braces, and no other"
+                f"user must hold {', '.join(sorted(PLACES[self.mode]))} in braces, may hold "
+                f"{REFERENCE}, and no other"
             )
         if self.low >= self.high:
             raise ValueError("low must be less than high")
         if len(set(self.orders)) != len(self.orders):
             raise ValueError("orders must be distinct")
         return self
+
+    @property
+    def places(self) -> set[str]:
+        """What the wording has room for."""
+        return set(re.findall(r"\{(\w+)\}", self.user))
 
     @property
     def prompt_hash(self) -> str:

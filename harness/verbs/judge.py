@@ -40,7 +40,12 @@ class Judged(options.Group):
 def judge(
     *,
     judge_: Annotated[
-        str, typer.Option("--judge", help="pointwise, pairwise, pairwise-json, or a YAML file.")
+        str,
+        typer.Option(
+            "--judge",
+            help="pointwise, pointwise-reference (facts that only your data know), pointwise-vllm, "
+            "pairwise, pairwise-json, or a YAML file.",
+        ),
     ] = "pointwise",
     judge_model: Annotated[
         str | None, typer.Option(help="Model to ask instead of the judge's own.")
