@@ -20,6 +20,7 @@ from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.costs import Spent
 from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import make_folder, write_text
 from kdbench.harness.progress import Progress
@@ -120,11 +121,17 @@ class Session:
 
         Raises:
             RunLocked: another live process holds it (after ``wait`` seconds).
+            InputError: the folder is a run's that came in a bundle, without its student and answers.
         """
         with contextlib.ExitStack() as held:
 
             def hold() -> None:
                 held.enter_context(RunLock(folder, wait=wait))
+                if RunFolder(folder).left_out.exists():
+                    raise InputError(
+                        f"{folder} came in a bundle, without its student and answers, and nothing can be "
+                        "added to it; choose a folder of runs without it (--runs-dir)"
+                    )
 
             self.of_main(hold)
             yield

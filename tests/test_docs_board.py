@@ -1,5 +1,6 @@
 """The board and the study in docs/ are those of the bundles beside them."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def test_the_committed_board_is_made_of_the_committed_bundle(bundle: str, board:
 def test_so_are_the_claims() -> None:
     made = write(claims_document(judge_claims([BUNDLE])), "md")
     assert made == (BOARD / "claims.md").read_text(encoding="utf-8")
+
+
+def test_so_is_the_page_of_all_methods() -> None:
+    spec = importlib.util.spec_from_file_location("make_zoo", BOARD.parent / "make_zoo.py")
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.page(BUNDLE) == (BOARD.parent / "method-zoo.md").read_text(encoding="utf-8")
 
 
 def test_so_is_the_study_of_dpkd(

@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kdbench.harness.config import Request, TrainConfig
 from kdbench.harness.contents import HUB_FILES, TOKENIZER_FILES, tokenizer_fingerprint
-from kdbench.harness.files.records import IdentityRecord, ModelRef
+from kdbench.harness.errors import InputError
+from kdbench.harness.files.records import IdentityRecord, LeftOut, ModelRef
 from kdbench.harness.files.rows import drop_lines
 from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.files.store import append_rows, read_rows, write_json
@@ -226,6 +227,18 @@ def session_of(folder: Path, *settings: str) -> Session:
     config = resolve(suite="mini-test", method="sft", assignments=settings)
     request = Request(config=config, runs_dir=folder, cache_dir=folder, device="cpu")
     return open_session(request, Progress(quiet=True))
+
+
+def test_nothing_is_written_into_a_run_that_came_in_a_bundle(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    session = session_of(tmp_path)
+    with session.writing(run.path):
+        run.left_out.write(LeftOut(what={}))
+    with (
+        pytest.raises(InputError, match=r"came in a bundle.*--runs-dir"),
+        session.writing(run.path),
+    ):
+        pass
 
 
 def in_precision(precision: str) -> TrainConfig:
