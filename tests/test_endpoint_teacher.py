@@ -71,7 +71,7 @@ def words(body: dict[str, Any], number: int) -> Action:
 
 
 def asked_log(tmp_path: Path) -> VerdictLog:
-    (folder,) = (tmp_path / "cache").glob("teacher-answers/*/asked")
+    (folder,) = (tmp_path / "cache").glob("teacher-asked/*")
     return VerdictLog(JudgeFolder(folder))
 
 
@@ -98,6 +98,11 @@ def test_a_student_learns_from_answers_alone(
         # another seed learns from the same answers, where it has the same prompts
         assert train(server, "--seed", "11", method=method, **PRICED)[0] == 0
         assert len(server.requests) < 2 * len(asked) and set(server.distinct().values()) == {1}
+        # what decides how our own models answer decides nothing here, and is not paid for
+        again = ("--set", "generate.batch_size=3", "--set", "train.sample_precision=fp32")
+        before = len(server.requests)
+        assert train(server, *again, method=method, **PRICED)[0] == 0
+        assert len(server.requests) == before
     everything = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(everything) > 20 and not any(KEY.encode() in f.read_bytes() for f in everything)
 
@@ -158,6 +163,30 @@ def test_what_failed_is_asked_again_and_nothing_else(
         assert code == 0 and "teacher tiny-teacher: 8 answers" in err
         assert len(server.requests) - before == 3
     assert len(asked_log(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("which", [0, 5])
+def test_a_row_that_the_endpoint_never_takes_is_named(
+    which: int, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    unfit: set[str] = set()
+
+    def script(body: dict[str, Any], number: int) -> Action:
+        question = body["messages"][-1]["content"]
+        if number == which:
+            unfit.add(question)
+        return failure(400, "too long") if question in unfit else words(body, number)
+
+    with JudgeServer(script) as server:
+        code, err, _ = train(server, concurrency=1)
+        if which:  # the very first one may be any request's fault
+            assert code == 2 and "gave 7 of 8 answers" in err
+            for _ in range(2):  # and it stays the one that is named
+                assert "1 refused for what it was asked" in err
+                assert next(iter(unfit))[:20] in err and "take these rows out" in err
+                code, err, _ = train(server, concurrency=1)
+        else:
+            assert code == 2 and "refused the first call (400): too long" in err
 
 
 def test_refusals_and_limits_say_which_setting(train: Callable[..., Any]) -> None:

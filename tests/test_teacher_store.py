@@ -26,7 +26,7 @@ from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner import capturing
 from kdbench.harness.runner.disk import check_store
-from kdbench.trainers.batching import Layout
+from kdbench.trainers.batching import Layout, pack
 from kdbench.trainers.head.head import head_of
 from kdbench.trainers.head.partial import completed, known_part
 from kdbench.trainers.loop import Loop
@@ -70,6 +70,25 @@ def stored(folder: Path, teacher: PreTrainedModel, kind: str = "hidden") -> Stor
     (folder / "head").mkdir(parents=True)
     write_head(fills.side.head, folder / "head")
     return StoredStates([shelf], read_head(folder / "head", CPU))
+
+
+def test_of_equal_rows_one_that_is_filled_is_read(tmp_path: Path) -> None:
+    """Training rows may be there twice, and a short training fills the shards that it reads."""
+    teacher = tiny.model("llama", seed=2)
+    several = [
+        *tiny.sequences(ROWS, seed=1),
+        *tiny.sequences(1, seed=1),
+        *tiny.sequences(3, seed=9),
+    ]
+    shelf, fills = Shelf(tmp_path, "id", several), captor(teacher)
+    assert several[0].response == several[ROWS].response and len(shelf) == 2
+    shelf.write(1, fills.tensors(shelf.rows_of(1)))
+    packed = pack(several[ROWS : ROWS + 1], max_tokens=64, pad_id=0)
+    states = StoredStates([shelf], fills.side.head, shards=[{1}])
+    expected = fills.tensors(several[ROWS : ROWS + 1])["hidden"]
+    torch.testing.assert_close(states.hidden(packed), expected)
+    with pytest.raises(Damaged, match="is gone"):
+        StoredStates([shelf], fills.side.head).hidden(packed)
 
 
 def loop(name: str, out: Path, teacher: PreTrainedModel, **more: Any) -> Loop:

@@ -24,6 +24,7 @@ CACHE = {
     "teachers": "teachers: fine-tuned, or of the generated world; made again when a run needs one",
     "inits": "students after their SFT, from which methods start; made again when a run needs one",
     "base": "students before any training: pruned, or random by a seed; made again when needed",
+    "teacher-asked": "what a teacher behind an endpoint said, and what it cost; asked again when needed",
     "teacher-answers": "a teacher's answers to training prompts; drawn again when a method needs them",
     "teacher-store": "what a teacher gives at training rows (hidden states); computed again when needed",
     "teacher-heads": "heads of teachers, for stores; copied again when needed",

@@ -33,6 +33,8 @@ from kdbench.harness.files.store import make_folder, writing
 
 LOCK = "lock"
 HEARTBEAT_EVERY = 10.0
+WAIT = 24 * 3600.0
+"""Seconds to wait for another process that makes, or asks for, what is shared."""
 STALE_AFTER = 120.0
 
 _held: set[str] = set()  # record locks do not exclude within one process; this set does

@@ -41,6 +41,7 @@ class Asking:
         on_answer: called after each recorded answer, from one thread at a time.
         read: what a response (status, text) says.
         unread: why to stop after so many answers in a row that could not be read, or nothing.
+        taken: whether the endpoint is known to take requests like these.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Asking:
         *,
         read: Callable[[int | None, str], Verdict],
         unread: Callable[[int, VerdictRow], Stop | None] = lambda count, row: None,
+        taken: bool = False,
     ) -> None:
         self._read, self._unread_stop = read, unread
         self._client = client
@@ -60,7 +62,7 @@ class Asking:
         self._guard = threading.Lock()
         self._failures = 0
         self._unread = 0
-        self._taken = False
+        self._taken = taken
         self._stopped: Stop | None = None
 
     def run(self, questions: Sequence[Question]) -> Stop | None:

@@ -18,15 +18,16 @@ from kdbench.harness.data.templates import asked_as, prompt_key, render
 from kdbench.harness.data.tokens import encode
 from kdbench.harness.endpoints import Asked, Place, Spoken, place_of
 from kdbench.harness.errors import InputError
-from kdbench.harness.files.locks import RunLock
+from kdbench.harness.files.locks import WAIT, RunLock
 from kdbench.harness.files.records import ModelRef, VerdictRow
 from kdbench.harness.files.run_folder import JudgeFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.identity import digest
+from kdbench.harness.identity import digest, identity
 from kdbench.harness.judge.asking import Asking, Question, Stop
 from kdbench.harness.judge.budget import Budget, settle_recorded
 from kdbench.harness.judge.calls import Call, Messages
 from kdbench.harness.judge.parsing import answer_of, read_answer, without_thinking
+from kdbench.harness.judge.refusals import ALWAYS, REFUSALS, shown
 from kdbench.harness.judge.verdict_log import VerdictLog
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
@@ -38,8 +39,6 @@ from kdbench.trainers.types import Answer, Prompt
 
 FEWEST = 8
 """Answers after which it can be told that most say nothing."""
-WAIT = 600.0
-"""Seconds to wait for another run that asks the same teacher the same."""
 
 
 class TeacherAsked(Asked):
@@ -69,6 +68,15 @@ def card_of(place: Place, endpoint: TeacherEndpoint) -> ModelRef:
         fingerprint=digest([place.base_url, place.model, endpoint.parameters]),
         parameters=0,
     )
+
+
+def ledger_id(place: Place, prompts: str) -> str:
+    """Name of the ledger of what a teacher was asked about some rows.
+
+    What decides an answer is in the key of each question; a batch size or a precision of ours does not, and
+    what was paid for once is not asked again because of them.
+    """
+    return identity({"endpoint": place.base_url, "model": place.model, "prompts": prompts})
 
 
 def refuse_unfit(config: RunConfig, method: Method) -> None:
@@ -196,9 +204,8 @@ class EndpointTeacher:
             settle_recorded(definition, log)
             stop = self._ask(definition, list(dict.fromkeys(calls)), log)
         rows = [log.verdict(call.key) for call in calls]
-        missing = sum(row is None or row.state == "error" for row in rows)
-        if missing:
-            self._refuse(stop, missing, rows)
+        if any(row is None or row.state == "error" for row in rows):
+            self._refuse(stop, calls, rows)
         found = [self._answer(row) for row in rows if row is not None]
         self._say_odd([row for row in rows if row is not None], found)
         return found
@@ -233,22 +240,44 @@ class EndpointTeacher:
                 states[row.state] += 1
                 live.update(len(answered) + states.total(), cost=f"{budget.taken:.4f}")
 
-            return Asking(client, budget, show, read=read_answer).run(wanted)
+            # an endpoint that has answered takes requests like these: what it refuses is one question
+            taken = log.answered() > 0
+            return Asking(client, budget, show, read=read_answer, taken=taken).run(wanted)
 
-    def _refuse(self, stop: Stop | None, missing: int, rows: Sequence[VerdictRow | None]) -> None:
-        reasons = [row.reason for row in rows if row is not None and row.state == "error"]
-        why = stop.reason if stop else f"the last failed with: {reasons[-1]}"
-        remedy = (stop and stop.remedy) or "the same command asks for the rest"
+    def _refuse(
+        self, stop: Stop | None, calls: Sequence[Call], rows: Sequence[VerdictRow | None]
+    ) -> None:
+        failed = {
+            call: row
+            for call, row in zip(calls, rows, strict=True)
+            if row is not None and row.state == "error"
+        }
+        missing = sum(row is None for row in rows) + len(failed)
+        had = f"{len(rows) - missing} of {len(rows)} answers"
+        what = f"teacher {self.place.model} gave {had}, which are kept: "
+        if stop:
+            raise InputError(
+                f"{what}{stop.reason}; {stop.remedy or 'the same command asks for the rest'}"
+            )
+        never = {call: row for call, row in failed.items() if row.status in REFUSALS - ALWAYS}
+        call, row = next(iter((never or failed).items()))
+        question = shown(call.messages[-1][1])
+        if never:
+            raise InputError(
+                f"{what}{len(never)} refused for what it was asked, such as {question!r}: {row.reason}; take "
+                "these rows out of the data, or change the request (endpoint.parameters)"
+            )
         raise InputError(
-            f"teacher {self.place.model} gave {len(rows) - missing} of {len(rows)} answers, which are kept: "
-            f"{why}; {remedy}"
+            f"{what}{question!r} failed with: {row.reason}; the same command asks for the rest"
         )
 
     def _answer(self, row: VerdictRow) -> Answer:
         """An answer in the student's tokens; one that was cut has no end, one without a text nothing else."""
         text = without_thinking(answer_of(row.body)).strip()
         (ids,) = encode(self.tokenizer, [text]) if text else ([],)
-        whole = row.state != "truncated" and len(ids) < self.room
+        # a filter that cuts an answer in the middle has not ended it; what it withholds whole is empty
+        cut = row.state == "truncated" or (row.state == "refused" and bool(text))
+        whole = not cut and len(ids) < self.room
         return Answer((*ids, self.end_id) if whole else tuple(ids[: self.room]), whole)
 
     def _say_odd(self, rows: Sequence[VerdictRow], answers: Sequence[Answer]) -> None:

@@ -8,7 +8,7 @@ from kdbench.harness.endpoints import place_of
 from kdbench.harness.identity import engine_parts, shared_id
 from kdbench.harness.registry import recorded_method
 from kdbench.harness.runner.data import TrainingData, twins_of
-from kdbench.harness.runner.endpoint import EndpointTeacher, questions
+from kdbench.harness.runner.endpoint import EndpointTeacher, ledger_id, questions
 from kdbench.harness.runner.models import Located, end_tokens
 from kdbench.harness.runner.prepare import Prepared
 from kdbench.harness.runner.training import Job
@@ -87,5 +87,5 @@ def _away(
         tokenizer=prepared.tokenizer,
         end_id=data.end_id,
         room=session.config.train.max_response,
-        folder=teacher_samples(session, prepared, teacher).parent / "asked",
+        folder=session.cached("teacher-asked", ledger_id(place, prepared.contents.prompts)),
     )

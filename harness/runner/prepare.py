@@ -14,6 +14,7 @@ from kdbench.harness.errors import Damaged, DriftError
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.evaluation.stock import check_room
 from kdbench.harness.files.cleaning import HOLDS
+from kdbench.harness.files.locks import WAIT
 from kdbench.harness.files.records import DriftRecord, IdentityRecord, PrepareRecord
 from kdbench.harness.files.run_folder import RunFolder, Training
 from kdbench.harness.files.store import write_text
@@ -52,8 +53,6 @@ from kdbench.tasks import mini
 from kdbench.tasks.mini.settings import fingerprint, teacher_training
 from kdbench.trainers.checkpoint import saved
 from kdbench.trainers.models import initialise, load_model, load_tokenizer, moved
-
-WAIT = 24 * 3600.0  # seconds to wait for another process that makes a shared model
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,10 +119,17 @@ def filled(
     student = shell_of(models.student.ref, dtype=torch.float32)
     parts = parts_of(session, job, student, shell)
     live = _Live(session, parts, models.teacher.ref, dtype)
+    if (known := likeliest(session.config.teacher.store)) > parts.vocabulary.size:
+        raise InputError(
+            f"teacher.store=top-{known} keeps more tokens than teacher and student share "
+            f"({parts.vocabulary.size}); keep fewer"
+        )
     wanted = [_wanted(session, prepared, parts, live, kind, models, every) for kind in kinds]
     element = element_size(dtype, session.device.type)
+    kept = _head_folder(session, job, models.teacher).is_dir()
+    beside = 0 if known or kept else shell.get_output_embeddings().weight.numel() * element
     position = bytes_of(session.config.teacher.store, width_of(shell), element)
-    written = sum([_fill(session, want, live, position) for want in wanted])
+    written = sum([_fill(session, want, live, position, beside) for want in wanted])
     head = _head(session, job, models.teacher, live, parts)
     live.drop()
     shelves = [want.shelf for want in wanted]
@@ -132,7 +139,12 @@ def filled(
     return replace(
         job,
         teacher=partial(_shell, models.teacher.ref),
-        stored=StoredStates(shelves, head, f"method {session.config.method.name}"),
+        stored=StoredStates(
+            shelves,
+            head,
+            f"method {session.config.method.name}",
+            [frozenset(want.shards) for want in wanted],
+        ),
         stored_as=record,
     )
 
@@ -146,13 +158,17 @@ def _head(session: Session, job: Job, teacher: Located, live: "_Live", parts: Pa
     kind = session.config.teacher.store
     if likeliest(kind):
         return known_head(kind, parts.vocabulary.size)
-    name = identity({"head": model_id(teacher.card), "precision": job.training.precision})
-    folder = session.cached("teacher-heads", name)
+    folder = _head_folder(session, job, teacher)
     if not session.of_main(folder.is_dir):
         live.apart()
     say = session.progress.say
     session.of_main(lambda: build_once(folder, lambda n: write_head(live.side.head, n), say=say))
     return read_head(folder, session.device)
+
+
+def _head_folder(session: Session, job: Job, teacher: Located) -> Path:
+    name = identity({"head": model_id(teacher.card), "precision": job.training.precision})
+    return session.cached("teacher-heads", name)
 
 
 def _record(kind: str, wanted: list["_Wanted"], position: int) -> dict[str, Any]:
@@ -321,15 +337,18 @@ class _Live:
                 torch.cuda.empty_cache()
 
 
-def _fill(session: Session, want: _Wanted, live: _Live, position: int) -> int:
-    """Computes shards that are not there, each rank its share; returns how many."""
+def _fill(session: Session, want: _Wanted, live: _Live, position: int, beside: int) -> int:
+    """Computes shards that are not there, each rank its share; returns how many.
+
+    ``position`` is in bytes, and so is ``beside``, what is to be written besides.
+    """
     shelf, folder = want.shelf, want.shelf.folder
     missing = session.of_main(lambda: _missing(shelf, want.shards))
     lacking = sum(shelf.positions(n) for n in missing) * position
     session.progress.say(_planned(session, want, position, lacking, folder))
     if not missing:
         return 0
-    session.of_main(lambda: check_store(folder, lacking))
+    session.of_main(lambda: check_store(folder, lacking + beside))
     with session.writing(folder, wait=WAIT):
         say = session.progress.say
         # another process may have filled it meanwhile; what is damaged is made again

@@ -8,6 +8,7 @@ import typer
 
 from kdbench.harness.api.calls import command_line, quoted
 from kdbench.harness.verbs import options
+from kdbench.trainers.store.settings import inexact
 
 
 def capture(
@@ -34,7 +35,9 @@ def capture(
     if work.json_output:
         typer.echo(json.dumps(found))
         return
-    word = "exact" if found["exact"] else "rounded: runs that read it are other runs"
+    word = (
+        "exact" if found["exact"] else f"{inexact(found['kind'])}: runs that read it are other runs"
+    )
     size = f"{found['bytes'] / 2**20:,.1f} MiB"
     typer.echo(f"{found['rows']:,} rows, {found['positions']:,} positions, {size} ({word})")
     for folder in found["folders"]:

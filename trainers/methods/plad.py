@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from kdbench.harness.errors import InputError
 from kdbench.trainers.method import Card, Context, Method, MethodConfig, MicroBatch, Stream, Sums
 from kdbench.trainers.sources import student_responses, with_constants
 from kdbench.trainers.types import Sequence
@@ -55,7 +56,14 @@ class PLaD(Method):
         better = ctx.teacher_answers(range(min(self.config.prompts, len(ctx.prompts))))
         if not self.worse:
             self._sample(ctx, better)
-        picked = ctx.indices(step, n=len(better))
+        # an answer that was cut before it said anything has no score
+        both = zip(better, self.worse, strict=True)
+        scored = [i for i, pair in enumerate(both) if all(side.targets for side in pair)]
+        if not scored:
+            raise InputError(
+                "method plad: no prompt has an answer of the teacher and one of the student"
+            )
+        picked = [scored[i] for i in ctx.indices(step, n=len(scored))]
         pairs = tuple(
             tuple(with_constants(side[i], gap=self.gaps[i]) for side in (better, self.worse))
             for i in picked

@@ -15,8 +15,12 @@ def exact(kind: str) -> bool:
 
 def mark(kind: str) -> list[str]:
     """What boards say of a run that read such a store, among what it changed; nothing of an exact one."""
-    how = "approximate" if likeliest(kind) else "rounded"
-    return [] if exact(kind) else [f"teacher.store={kind} ({how})"]
+    return [] if exact(kind) else [f"teacher.store={kind} ({inexact(kind)})"]
+
+
+def inexact(kind: str) -> str:
+    """In a word, how a setting that is not exact changes what is read."""
+    return "approximate" if likeliest(kind) else "rounded"
 
 
 def likeliest(kind: str) -> int:

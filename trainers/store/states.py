@@ -1,8 +1,9 @@
 """A teacher read from disk: its head in memory, what the head reads in shards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.store import read_json, write_json
 from kdbench.trainers.batching import Layout
+from kdbench.trainers.checkpoint import storing
 from kdbench.trainers.head.head import Head, width_of
 from kdbench.trainers.head.partial import known_part
 from kdbench.trainers.head.tiles import default_rows
@@ -60,23 +62,26 @@ class StoredStates:
     """What a teacher gives at rows that are on shelves; in place of a `TeacherMemory`.
 
     Args:
-        shelves: where the rows are; of equal ones the first counts.
+        shelves: where the rows are; of equal ones the first that is filled counts.
         head: the teacher's, whole, on the training's device, or what stands for it (`known_head`).
         method: whose training reads them, for sentences.
+        shards: of each shelf, those that are filled; None: all.
     """
 
     shelves: Seq[Shelf]
     head: Head
     method: str = "the method"
+    shards: Seq[Set[int]] | None = None
 
     def __post_init__(self) -> None:
         self._places: dict[Key, tuple[Shelf, int, int, int]] = {}
-        for shelf in self.shelves:
+        for shelf, filled in zip(self.shelves, self.shards or repeat(None), strict=False):
             begin = 0
             for index, row in enumerate(shelf.rows):
                 begin = begin if index % ROWS else 0
                 place = (shelf, index // ROWS, begin, begin + row.targets)
-                self._places.setdefault((row.prompt, row.response), place)
+                if filled is None or index // ROWS in filled:
+                    self._places.setdefault((row.prompt, row.response), place)
                 begin += row.targets
 
     def hidden(self, packed: Packed) -> Tensor:
@@ -116,7 +121,8 @@ def write_head(head: Head, folder: Path) -> None:
     """Keeps a whole head in a folder."""
     tensors = {"weight": head.weight, "bias": head.bias}
     there = {n: t.detach().cpu().contiguous() for n, t in tensors.items() if t is not None}
-    save_file(there, folder / HEAD)
+    with storing(folder / HEAD):
+        save_file(there, folder / HEAD)
     write_json(folder / NUMBERS, {"scale": head.scale, "softcap": head.softcap})
 
 

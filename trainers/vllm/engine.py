@@ -154,7 +154,10 @@ class VllmEngine(Standin[LoadedModel]):
             share=SHARE,
             # its memory is wanted between two calls; what new weights replace (2) need not be kept (1)
             sleep=0 if device == "cpu" else 2 if self.changes else 1,
-            cache=kv_bytes(model.config, self.dtype) * self._length * (self.batch_size + 1),
+            # on a GPU the cache is a share of its memory
+            cache=kv_bytes(model.config, self.dtype) * self._length * (self.batch_size + 1)
+            if device == "cpu"
+            else 0,
         )
         return process
 
@@ -222,9 +225,18 @@ def written_bytes(model: PreTrainedModel, dtype: torch.dtype) -> int:
 
 
 def kv_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers."""
+    """Keys and values of one token in all layers.
+
+    Raises:
+        InputError: the architecture has no attention heads to go by.
+    """
     text = config.get_text_config()
-    heads = int(text.num_attention_heads)
+    heads = int(getattr(text, "num_attention_heads", None) or 0)
+    if not heads:
+        raise InputError(
+            f"generate.engine=vllm on a CPU needs the size of a key-value cache, and {config.model_type} has "
+            "no attention heads; leave the engine out"
+        )
     named = text.to_dict()
     width = int(named.get("head_dim") or text.hidden_size // heads)
     kept = int(named.get("num_key_value_heads") or heads)

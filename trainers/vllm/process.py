@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,12 @@ import torch
 from kdbench.harness import launch
 from kdbench.harness.errors import CellFailed, InputError
 from kdbench.trainers.vllm.about import About, about
+from kdbench.trainers.vllm.places import HeldFolder, held_folder
 
 INTERPRETER = "KDBENCH_VLLM_PYTHON"
 """Environment variable: the interpreter of an environment with vLLM and kdbench; else this one is used."""
 
 WORKER = "kdbench.trainers.vllm.worker"
-PREFIX = "kdbench-vllm-"
 MEMORY = Path("/dev/shm")
 """A folder whose files lie in memory, on most machines; in many containers it has room for 64 MB."""
 SPARE = 1.2
@@ -101,7 +100,8 @@ class Process:
 
     def __init__(self, device: str) -> None:
         self.about = check_installed()
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._held = HeldFolder()
+        self.folder = self._held.path
         self._log = self.folder / "log.txt"
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -113,7 +113,7 @@ class Process:
                 encoding="utf-8",
                 env=_environment(device),
             )
-        weakref.finalize(self, _end, self._process, self.folder)
+        weakref.finalize(self, _end, self._process, self._held)
         self._reply("about")
 
     def tell(self, do: str, **what: Any) -> None:
@@ -140,7 +140,7 @@ class Process:
 
     def close(self) -> None:
         """Ends it and takes its folder away."""
-        _end(self._process, self.folder)
+        _end(self._process, self._held)
 
     def _reply(self, do: str) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -179,8 +179,8 @@ def between(size: int) -> Iterator[Path]:
     """
     wanted = SPARE * size * launch.local_world()
     roomy = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > wanted
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=MEMORY if roomy else None) as folder:
-        yield Path(folder)
+    with held_folder(MEMORY if roomy else None) as folder:
+        yield folder
 
 
 def _last(text: str) -> str:
@@ -188,7 +188,7 @@ def _last(text: str) -> str:
     return lines[-1][:300] if lines else "nothing"
 
 
-def _end(process: "subprocess.Popen[str]", folder: Path) -> None:
+def _end(process: "subprocess.Popen[str]", held: HeldFolder) -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
@@ -198,4 +198,4 @@ def _end(process: "subprocess.Popen[str]", folder: Path) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    held.release()
