@@ -193,34 +193,51 @@ def test_fast_products_are_autocast_up_to_rounding(
         assert (fast - plain).norm() <= 0.05 * plain.norm()
 
 
+@pytest.mark.parametrize("cast", [False, True], ids=["bfloat16", "autocast"])
 def test_attention_with_gradients_is_wide_where_sequences_are_short(
-    monkeypatch: pytest.MonkeyPatch,
+    cast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nearer to float32 than attention in bfloat16, and no wider without gradients or where they are long."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     generator = torch.Generator().manual_seed(1)
     lengths = [5, 7, 30]
-    exact = [torch.randn(sum(lengths), 2, 8, generator=generator) for _ in range(3)]
+    exact = [torch.randn(sum(lengths), 2, 8, generator=generator).bfloat16() for _ in range(3)]
+    attend = partial(cpu.attend, plan=cpu.plan_of(lengths), dropout=0.0, scale=None, window=None)
     found = {}
-    for name, dtype, bound in (
-        ("exact", torch.float32, 384),
-        ("wide", torch.bfloat16, 384),
-        ("narrow", torch.bfloat16, 0),
-    ):
+    for name, bound in (("exact", 384), ("wide", 384), ("narrow", 0)):
         monkeypatch.setattr(cpu, "_WIDE_UP_TO", bound)
-        inputs = [x.to(torch.bfloat16).to(dtype).requires_grad_() for x in exact]
-        attend = partial(
-            cpu.attend, plan=cpu.plan_of(lengths), dropout=0.0, scale=None, window=None
-        )
-        out = attend(*inputs)
-        assert out.dtype == dtype
-        with torch.no_grad():
-            frozen = attend(*inputs)
+        rounds = name != "exact"
+        given = torch.float32 if cast or not rounds else torch.bfloat16
+        inputs = [x.to(given).requires_grad_() for x in exact]
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast and rounds):
+            out = attend(*inputs)
+            with torch.no_grad():
+                frozen = attend(*inputs)
+        assert out.dtype == (torch.bfloat16 if rounds else torch.float32)
         assert torch.equal(frozen, out) == (name != "wide")
         gradients = torch.autograd.grad(out.float().square().sum(), inputs)
         found[name] = torch.cat([g.float().flatten() for g in gradients])
     off = {name: (found[name] - found["exact"]).norm() for name in ("wide", "narrow")}
     assert 0 < off["wide"] < off["narrow"] < 0.05 * found["exact"].norm()
+
+
+@pytest.mark.parametrize("micro_tokens", [8, 1000])
+@pytest.mark.parametrize("world", [1, 2])
+def test_what_predicts_nothing_is_no_part_of_a_step(micro_tokens: int, world: int) -> None:
+    """Answers of a teacher that were cut before they began: a micro-batch of them alone has no rows."""
+    cut = [Sequence((1, 2, 3), ()) for _ in range(5)]
+    whole = tiny.sequences(3)
+    stream = batching.Stream.of("response", [cut[0], whole[0], *cut[1:], *whole[1:]])
+    dealt = [
+        batching.pieces((stream,), micro_tokens=micro_tokens, rank=rank, world=world)
+        for rank in range(world)
+    ]
+    assert len(set(map(len, dealt))) == 1
+    assert all(any(s.targets for s in piece.sequences) for some in dealt for piece in some)
+    counted = [s for some in dealt for piece in some if piece.share for s in piece.sequences]
+    assert sorted(counted, key=str) == sorted(whole, key=str)
+    only = batching.Stream.of("response", cut)
+    assert batching.pieces((only,), micro_tokens=micro_tokens, rank=0, world=world) == []
 
 
 def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,10 @@ def test_collections_fill_whole_steps_and_a_row_that_comes_again_gets_another_an
     (stream, *_) = method.window(loop.ctx, 0)
     assert len(method.rollouts) == 16 and len(stream.sequences) == loop.ctx.batch_size == 8
     row = loop.ctx.prompts[0]
-    asked = as_prompts([row, row, loop.ctx.prompts[1]], [0, 0, 1])
-    assert [prompt.sample for prompt in asked] == [0, 1, 0]
-    one, two = student_responses(loop.ctx, 0, [row] * 2, rows=[0, 0], temperature=3.0)
+    three = [row, row, loop.ctx.prompts[1]]
+    assert [prompt.sample for prompt in as_prompts(three, apart=True)] == [0, 1, 0]
+    assert [prompt.sample for prompt in as_prompts(three)] == [0, 0, 0]
+    one, two = student_responses(loop.ctx, 0, [row] * 2, temperature=3.0)
     assert one.response != two.response
 
 

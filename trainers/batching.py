@@ -86,10 +86,11 @@ def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> 
     """The micro-batches of ``rank``; every rank gets equally many, so that collectives line up.
 
     Groups are dealt to ranks in turn and filled greedily up to ``micro_tokens`` tokens (a larger
-    group stands alone).
+    group stands alone). Groups in which nothing is predicted, such as an answer that was cut before
+    it began, are no part of the step.
     """
     mine: list[Piece] = []
-    for stream in window:
+    for stream in map(_predicted, window):
         count = stream.count
         if not count:
             continue
@@ -99,6 +100,12 @@ def pieces(window: Seq[Stream], *, micro_tokens: int, rank: int, world: int) -> 
         missing = max(map(len, ranks)) - len(ranks[rank])
         mine += [Piece(stream, stream.groups[0], 0.0, 0.0)] * missing
     return mine
+
+
+def _predicted(stream: Stream) -> Stream:
+    """The groups of a stream in which something is predicted."""
+    groups = tuple(group for group in stream.groups if any(s.targets for s in group))
+    return stream if len(groups) == len(stream.groups) else replace(stream, groups=groups)
 
 
 def micro_batches(sequences: Seq[Sequence], budget: int) -> list[tuple[Sequence, ...]]:

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 _LAY_OUT_FROM = 1 << 16
 _ROWS = 8  # rows of the products that weights are laid out for
 _BLOCK_ELEMENTS = 1 << 20  # of a product that is added up block by block
-_WIDE_UP_TO = 384  # tokens up to which attention with gradients is faster in float32, with AMX, too
+_WIDE_UP_TO = 256  # tokens up to which attention with gradients is faster in float32, with AMX, too
 SHORT = 128  # tokens; above it attention itself outweighs the cost of one more call
 
 
@@ -202,8 +202,11 @@ def attend(
     window: int | None,
 ) -> Tensor:
     """What each sequence of the flat rows mixes of itself, (R*T, heads, d)."""
+    given = (query_PHd, key_PHd, value_PHd)
     dtype = query_PHd.dtype
-    flat = (query_PHd, key_PHd, value_PHd)
+    if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype("cpu")
+    flat = [x.to(dtype) for x in given]
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in flat)
     wide_up_to = _WIDE_UP_TO if learning and dtype.itemsize == 2 else 0
     out = []
@@ -212,16 +215,17 @@ def attend(
         q, k, v = (_members(x, group) for x in flat)
         if slow_in_half(dtype) or group.length <= wide_up_to:
             q, k, v = q.float(), k.float(), v.float()
-        attended = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=dropout,
-            scale=scale,
-            is_causal=mask is None,
-            enable_gqa=query_PHd.shape[1] != key_PHd.shape[1],
-        )
+        with torch.autocast("cpu", enabled=False):  # it would round to bfloat16 again
+            attended = functional.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=dropout,
+                scale=scale,
+                is_causal=mask is None,
+                enable_gqa=query_PHd.shape[1] != key_PHd.shape[1],
+            )
         out.append(attended.transpose(1, 2).flatten(0, 1).to(dtype))
     joined = out[0] if len(out) == 1 else torch.cat(out)
     return joined.index_select(0, plan.back_P)

@@ -31,7 +31,11 @@ class Recipe(Settings):
     """
 
     steps: int | None = Field(None, gt=0, description="optimiser steps")
-    epochs: float | None = Field(None, gt=0, description="passes over the training prompts")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the rows of data.train, also where a method asks data.prompts",
+    )
     response_tokens: int | None = Field(None, gt=0, description="trained response tokens")
     batch_size: int = Field(
         32, gt=0, le=MANY, description="sequences of an optimiser step, all ranks"

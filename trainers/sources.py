@@ -38,18 +38,17 @@ def with_constants(sequence: Sequence, **values: float) -> Sequence:
     return with_response(sequence, sequence.response, **full)
 
 
-def as_prompts(sequences: Seq[Sequence], rows: Seq[int] = ()) -> list[Prompt]:
+def as_prompts(sequences: Seq[Sequence], *, apart: bool = False) -> list[Prompt]:
     """What the sampler needs of training examples.
 
-    ``rows`` are their places in the data: a row that comes again gets another answer.
+    ``apart``: a prompt that comes again gets another answer; else the same one.
     """
     asked: Counter[int] = Counter()
-    samples = []
-    for row in rows:
-        samples.append(asked[row])
-        asked[row] += 1
-    drawn = samples or [0] * len(sequences)
-    return [Prompt(s.prompt, s.key, n) for s, n in zip(sequences, drawn, strict=True)]
+    prompts = []
+    for sequence in sequences:
+        prompts.append(Prompt(sequence.prompt, sequence.key, asked[sequence.key]))
+        asked[sequence.key] += apart
+    return prompts
 
 
 def drawn(seed: int, step: int, salt: int, count: int = 1) -> list[float]:
@@ -64,18 +63,17 @@ def student_responses(
     step: int,
     prompts: list[Sequence],
     *,
-    rows: Seq[int] = (),
     temperature: float = 1.0,
     teacher_mix: float = 0.0,
 ) -> list[Sequence]:
     """Fresh answers of the student to the prompts of some examples, end token included.
 
-    ``rows`` are the examples' places in the data, where one may come twice; ``teacher_mix`` is the share of
-    the teacher's distribution at every token.
+    A prompt that comes twice, as few of them or two rows alike make it, gets two answers.
+    ``teacher_mix`` is the share of the teacher's distribution at every token.
     """
     seed = (ctx.seed * 1_000_003 + step + 1) % (1 << 31)  # never the same twice in a run
     decoding = replace(ctx.decoding, seed=seed, temperature=temperature)
-    answers = ctx.answer(as_prompts(prompts, rows), decoding, teacher_mix=teacher_mix)
+    answers = ctx.answer(as_prompts(prompts, apart=True), decoding, teacher_mix=teacher_mix)
     return [with_response(s, a.ids) for s, a in zip(prompts, answers, strict=True)]
 
 
@@ -277,7 +275,7 @@ class RolloutMethod(Method, abstract=True):
     def _collect(self, ctx: Context, step: int, indices: list[int]) -> None:
         prompts = [ctx.prompts[i] for i in indices]
         mix = self.config.teacher_mix
-        self.rollouts = student_responses(ctx, step, prompts, rows=indices, teacher_mix=mix)
+        self.rollouts = student_responses(ctx, step, prompts, teacher_mix=mix)
         self._announce(ctx)
         log_q, log_p = (ctx.score(self.rollouts, who) for who in ("student", "teacher"))
         self.rollouts = [

@@ -84,7 +84,7 @@ class DistiLLM2(Method):
         steps = range(step, step + self.config.refresh)
         rows = [i for s in steps for i in ctx.asked(s)]
         taught = ctx.teacher_answers(rows)
-        own = student_responses(ctx, step, taught, rows=rows, temperature=self.config.temperature)
+        own = student_responses(ctx, step, taught, temperature=self.config.temperature)
         self.teacher = self._with_alpha(ctx, taught, 1.0)
         self.student = self._with_alpha(ctx, own, -1.0)
 

@@ -112,7 +112,7 @@ class DPKD(Method):
         if not inside:
             ahead = [i for s in range(step, step + every) for i in self._asked(ctx, s)]
             asked = [prompts[i] for i in ahead]
-            self.rejected = student_responses(ctx, step, asked, rows=ahead)
+            self.rejected = student_responses(ctx, step, asked)
         return list(self.rejected[inside * size : (inside + 1) * size])
 
     def loss(self, ctx: Context, stream: Stream, micro: MicroBatch) -> Sums:

@@ -37,8 +37,8 @@ class VllmEngine(Standin[LoadedModel]):
     """An `Engine` whose answers vLLM writes; see `kdbench.trainers.vllm`.
 
     Its process starts when it is first asked, with random weights; the model's own are handed over then and,
-    of one that is being trained, before each call of ``answers``. Some answers after the first hand-over,
-    and after the second, which must replace the first, are compared with a plain forward pass of ``behind``.
+    of one that is being trained, before each call of ``answers``. Some answers after a process's first
+    hand-over, and after the second, which must replace the first, are compared with a plain forward pass of ``behind``.
 
     Args:
         behind: the same model in this process: it scores, mixes and is compared with.
@@ -55,6 +55,8 @@ class VllmEngine(Standin[LoadedModel]):
     _process: Process | None = field(default=None, init=False)
     _length: int = field(default=0, init=False)
     _given: int = field(default=0, init=False)
+    """Hand-overs to the process of now, and, below, those of them that were compared."""
+    _compared: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         check_dtype(self.behind.dtype)
@@ -71,7 +73,8 @@ class VllmEngine(Standin[LoadedModel]):
         if not prompts:
             return
         process = self._ready(max(len(p.ids) for p in prompts) + decoding.max_new_tokens)
-        if len(self.checks) < min(2, self._given):
+        if self._compared < min(2, self._given):
+            self._compared += 1
             self._compare(process, prompts, decoding)
         for start in range(0, len(prompts), chunk):
             some = prompts[start : start + chunk]
@@ -137,6 +140,7 @@ class VllmEngine(Standin[LoadedModel]):
         self._return_memory()
         wanted = 1 << math.ceil(math.log2(max(longest, _SHORTEST)))
         self._length = min(self.max_length or _ENDLESS, wanted)
+        self._given = self._compared = 0
         model, device = self.behind.model, str(self.device)
         self._process = process = Process(device)
         config = copy.deepcopy(model.config)
