@@ -240,6 +240,17 @@ def test_what_predicts_nothing_is_no_part_of_a_step(micro_tokens: int, world: in
     assert batching.pieces((only,), micro_tokens=micro_tokens, rank=0, world=world) == []
 
 
+@pytest.mark.parametrize(
+    ("bound", "slow"), [("", False), ("avx512_core_bf16", True), ("AVX512_CORE_AMX", False)]
+)
+def test_a_bound_on_onednn_is_a_cpu_without_matrix_units(
+    bound: str, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", bound)
+    assert cpu.slow_in_half(torch.bfloat16) == slow and not cpu.slow_in_half(torch.float32)
+
+
 def test_fast_products_leave_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     layer, x = torch.nn.Linear(4, 3), torch.randn(2, 4)

@@ -11,6 +11,7 @@ In decoding, where every step multiplies by the same weights, oneDNN lays them o
 ones of like length go through one call together, since on tiny models the calls themselves are the cost.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import accumulate
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+_BOUNDS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # oneDNN's own variables
 # Below so many weights a plain product costs as little as a laid-out one.
 _LAY_OUT_FROM = 1 << 16
 _ROWS = 8  # rows of the products that weights are laid out for
@@ -34,7 +36,13 @@ SHORT = 128  # tokens; above it attention itself outweighs the cost of one more 
 
 def slow_in_half(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies ``dtype`` slower than float32."""
-    return dtype.itemsize == 2 and not torch.cpu._is_amx_tile_supported()
+    return dtype.itemsize == 2 and not has_matrix_units()
+
+
+def has_matrix_units() -> bool:
+    """Whether oneDNN multiplies by AMX here: the CPU has it, and nobody keeps oneDNN from it."""
+    bound = next((os.environ[name] for name in _BOUNDS if os.environ.get(name)), "ALL").upper()
+    return torch.cpu._is_amx_tile_supported() and (bound in ("ALL", "DEFAULT") or "AMX" in bound)
 
 
 def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:

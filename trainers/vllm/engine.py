@@ -38,7 +38,8 @@ class VllmEngine(Standin[LoadedModel]):
 
     Its process starts when it is first asked, with random weights; the model's own are handed over then and,
     of one that is being trained, before each call of ``answers``. Some answers after a process's first
-    hand-over, and after the second, which must replace the first, are compared with a plain forward pass of ``behind``.
+    hand-over, and after the second, which must replace the first, are compared with a plain forward pass of
+    ``behind``.
 
     Args:
         behind: the same model in this process: it scores, mixes and is compared with.
