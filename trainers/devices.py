@@ -2,6 +2,7 @@
 
 import torch
 
+from kdbench.trainers.cpu import has_matrix_units
 from kdbench.trainers.optim import Precision
 
 
@@ -15,7 +16,7 @@ def resolve_precision(asked: Precision, device: torch.device) -> Precision:
         return asked
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported():
+    if device.type == "cpu" and has_matrix_units():
         return "bf16"
     return "fp32"
 

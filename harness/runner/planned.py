@@ -17,6 +17,7 @@ from kdbench.harness.plan.job import Job, Lengths
 from kdbench.harness.plan.memory import highest
 from kdbench.harness.plan.shapes import Shape, shape_of
 from kdbench.harness.plan.work import work_of
+from kdbench.trainers.cpu import has_matrix_units
 from kdbench.trainers.loop import Loop
 from kdbench.trainers.types import Sequence
 
@@ -86,6 +87,6 @@ def _lengths(train: Seq[Sequence], text: Seq[Sequence]) -> Lengths:
 def _machine(accelerator: Accelerator) -> Machine:
     count, device = accelerator.num_processes, accelerator.device
     if device.type != "cuda":
-        return replace(CPU, count=count, amx=torch.cpu._is_amx_tile_supported())
+        return replace(CPU, count=count, amx=has_matrix_units())
     memory = torch.cuda.get_device_properties(device).total_memory / GIB
     return Machine(name="cuda", memory_gb=memory, count=count)
