@@ -1,5 +1,6 @@
 """Files, markers, folders and locks, with real processes where a process is what matters."""
 
+import fcntl
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from kdbench.harness.errors import Damaged, InputError, RunLocked, unknown
 from kdbench.harness.files.folders import build_once, new_folder, open_cache, settle_folder
 from kdbench.harness.files.locks import Holder, RunLock, lock_holder
-from kdbench.harness.files.owners import sweep, temporary
+from kdbench.harness.files.owners import namespace, sweep, temporary
 from kdbench.harness.files.records import StageCost
 from kdbench.harness.files.selfcheck import checked, checked_row, row_with_digest, with_digest
 from kdbench.harness.files.stages import Stage
@@ -272,6 +273,48 @@ def test_who_takes_the_lock_sweeps_what_the_dead_left_and_nothing_of_the_living(
     assert left == {"living", "mine"}
 
 
+def test_who_may_write_a_folder_takes_away_what_any_host_left_of_it(tmp_path: Path) -> None:
+    for name in ("student.elsewhere-1-5-0123abcd", "student.elsewhere+77-1-5-0123abcd"):
+        (tmp_path / f".{name}.tmp" / "half").mkdir(parents=True)
+    other = tmp_path / ".student.init.elsewhere+77-1-5-0123abcd.tmp"
+    other.mkdir()
+    with new_folder(tmp_path / "student"):
+        assert len(leftovers(tmp_path)) == 2  # its own and the other's
+    assert leftovers(tmp_path) == [other.name]
+
+
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def test_containers_of_one_host_name_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
+    """Each has process ids of its own, as its first process."""
+    if subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces may be made here")
+    sweeping = "import sys; from kdbench.harness.files.owners import sweep; sweep(sys.argv[1])"
+    with subprocess.Popen(
+        [*CONTAINER, sys.executable, "-c", KILLED, str(tmp_path / "eval" / "living"), "and waits"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == "made\n"
+        for where in (CONTAINER, []):
+            subprocess.run([*where, sys.executable, "-c", sweeping, str(tmp_path)], check=True)
+            assert len(leftovers(tmp_path / "eval")) == 1
+        living.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "stays"), [("{host}", False), ("{host}+{within}", False), ("{host}+77", True)]
+)
+def test_names_of_an_older_kdbench_are_of_this_host(tmp_path: Path, host: str, stays: bool) -> None:
+    said = host.format(host=socket.gethostname(), within=namespace())
+    file = tmp_path / f".scores.jsonl.{said}-{2**22 + 1}-5-0123abcd.tmp"
+    file.touch()
+    sweep(tmp_path)
+    assert file.exists() is stays
+
+
 @pytest.mark.parametrize(
     ("host", "age", "stays"), [("elsewhere", 60, True), ("elsewhere", 90000, False)]
 )
@@ -399,6 +442,54 @@ def test_other_host_lives_by_its_heartbeat(tmp_path: Path) -> None:
     lock_file(tmp_path, host="elsewhere", pid=1, heartbeat=time.time() - 3600)
     with RunLock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"namespace": "77"}])
+def test_equal_process_ids_elsewhere_are_others(tmp_path: Path, other: dict[str, str]) -> None:
+    lock_file(tmp_path, pid=os.getpid(), **other)
+    assert lock_holder(tmp_path) is not None
+    with pytest.raises(RunLocked, match="is being written by"), RunLock(tmp_path):
+        pass
+    lock_file(tmp_path, pid=os.getpid(), heartbeat=time.time() - 3600, **other)
+    with RunLock(tmp_path):
+        pass
+
+
+def test_a_lock_that_a_file_system_keeps_for_a_dead_machine(tmp_path: Path, spawn: Spawn) -> None:
+    process = spawn(HOLDER, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    process.send_signal(signal.SIGSTOP)  # its heart, too
+    holder = json.loads((tmp_path / "lock").read_text())
+    changed = {"host": "elsewhere", "heartbeat": time.time() - 600}
+    (tmp_path / "lock").write_text(json.dumps(holder | changed))
+    assert lock_holder(tmp_path) is None
+    words = f"on elsewhere, last heard of 600 s ago.* remove {tmp_path / 'lock'} "
+    with pytest.raises(RunLocked, match=words) as caught, RunLock(tmp_path):
+        pass
+    assert "is being written by" not in str(caught.value)  # nobody need wait for it
+    (tmp_path / "lock").unlink()
+    with RunLock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_lock_given_back_while_it_is_asked_for_is_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_another: bool
+) -> None:
+    real, times = fcntl.lockf, [0]
+
+    def released(descriptor: int, how: int) -> None:
+        real(descriptor, how)
+        times[0] += 1
+        if times[0] == 1:
+            (tmp_path / "lock").unlink()
+            if by_another:
+                (tmp_path / "lock").touch()
+
+    monkeypatch.setattr(fcntl, "lockf", released)
+    with RunLock(tmp_path):
+        assert times == [2]
 
 
 def test_this_host_lives_by_its_pid(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.files.cleaning import ABOUT, CACHE
 from kdbench.harness.files.locks import LOCK, RunLock, lock_holder
-from kdbench.harness.files.owners import sweep, temporary
+from kdbench.harness.files.owners import sweep, sweep_target, temporary
 from kdbench.harness.files.stages import Stage
 from kdbench.harness.files.store import Say, make_folder, sync_path, to_stderr, write_text, writing
 
@@ -91,6 +91,8 @@ def _share(folder: Path) -> None:
 def settle_folder(path: Path | str) -> None:
     """Mends what a kill inside `new_folder` left: restores a lost folder, removes leftovers.
 
+    Those of ``path`` go whatever their host says and their age: the lock says that their writer is gone.
+
     Only the holder of the run's lock may call this, before it looks whether ``path`` exists.
     """
     target = Path(path)
@@ -98,6 +100,7 @@ def settle_folder(path: Path | str) -> None:
     if old.exists() and not target.exists():
         os.rename(old, target)
     shutil.rmtree(old, ignore_errors=True)
+    sweep_target(target)
     sweep(target.parent, deep=False)
 
 

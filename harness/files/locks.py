@@ -7,7 +7,7 @@ under a POSIX record lock for as long as the writer lives. The record lock decid
 (one host, most network file systems): the kernel drops it when the holder dies, however it dies,
 and forked data workers do not inherit it. The content decides otherwise: a pid that is dead on this
 host, or a heartbeat from another host that stopped for `STALE_AFTER` seconds, is stale and taken
-over; anything else is a live writer.
+over; anything else is a live writer. A container with process ids of its own is another host.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from kdbench.harness.errors import InputError, RunLocked
 from kdbench.harness.files.inside import inside, sealed
-from kdbench.harness.files.owners import alive, started, sweep
+from kdbench.harness.files.owners import alive, namespace, near, started, sweep
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.run_log import RunLog
 from kdbench.harness.files.store import make_folder, writing
@@ -36,6 +36,8 @@ HEARTBEAT_EVERY = 10.0
 WAIT = 24 * 3600.0
 """Seconds to wait for another process that makes, or asks for, what is shared."""
 STALE_AFTER = 120.0
+AT_ONCE = 100
+"""How often a lock is asked for at once while others come and go between two system calls of ours."""
 
 _held: set[str] = set()  # record locks do not exclude within one process; this set does
 _held_guard = threading.Lock()
@@ -45,10 +47,20 @@ class Holder(Record):
     """Content of a lock file."""
 
     host: str
+    namespace: str | None = None
+    """Of its process id; None: written by an older kdbench."""
     pid: int
     start: str = ""
     began: float = 0.0
     heartbeat: float
+
+    def is_near(self) -> bool:
+        """Whether its process id is one of those that we see."""
+        return near(self.host, self.namespace)
+
+    def silence(self) -> float:
+        """Seconds since its last heartbeat."""
+        return max(0.0, time.time() - self.heartbeat)
 
 
 class RunLock:
@@ -109,22 +121,37 @@ class RunLock:
         with _held_guard:
             if self._key in _held:
                 return f"{self.path.parent} is being written by this very process"
-            with writing(self.path):
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-                descriptor = os.open(inside(self.path.parent, self.path.name), flags, 0o666)
-            refusal = _refusal(self.path, descriptor)
-            if refusal is not None:
-                os.close(descriptor)
-                return refusal
+            descriptor = self._open()
+            if isinstance(descriptor, str):
+                return descriptor
             self._descriptor = descriptor
             self._began = time.time()
             self._write()
             _held.add(self._key)
         return None
 
+    def _open(self) -> int | str:
+        """The locked file, or why it is not ours as a sentence."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        for _ in range(AT_ONCE):
+            with writing(self.path):
+                descriptor = os.open(inside(self.path.parent, self.path.name), flags, 0o666)
+            try:
+                refusal = _refusal(self.path, descriptor)
+            except _Moved:
+                os.close(descriptor)
+                time.sleep(0.01)
+                continue
+            if refusal is None:
+                return descriptor
+            os.close(descriptor)
+            return refusal
+        return f"{self.path.parent} changes hands again and again; try again"
+
     def _write(self) -> None:
         holder = Holder(
             host=socket.gethostname(),
+            namespace=namespace(),
             pid=os.getpid(),
             start=started(os.getpid()),
             began=self._began,
@@ -161,22 +188,30 @@ def was_killed(folder: Path | str, name: str = LOCK) -> bool:
     return inside(Path(folder), name).is_file() and lock_holder(folder, name) is None
 
 
+class _Moved(Exception):
+    """The file that was opened is the lock no more."""
+
+
 def _refusal(path: Path, descriptor: int) -> str | None:
     """Why the open lock file cannot be ours, or None."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            return _sentence(path, _holder(descriptor))
+            holder = _holder(descriptor)
+            if holder is not None and not _alive(holder) and holder.silence() >= STALE_AFTER:
+                return _gone(path, holder)
+            return _sentence(path, holder)
         # no record locks on this file system: the content alone decides
     try:
         current = os.stat(path)
-    except FileNotFoundError:
-        return f"{path.parent} was just released; try again"
-    if current.st_ino != os.fstat(descriptor).st_ino:
-        return f"{path.parent} was just taken by another process; try again"
+    except FileNotFoundError:  # just released
+        raise _Moved from None
+    if current.st_ino != os.fstat(descriptor).st_ino:  # just taken by another
+        raise _Moved
     holder = _holder(descriptor)
-    if holder is not None and holder.pid != os.getpid() and _alive(holder):
+    own = holder is not None and holder.is_near() and holder.pid == os.getpid()
+    if holder is not None and not own and _alive(holder):
         return _sentence(path, holder)
     return None
 
@@ -185,9 +220,17 @@ def _sentence(path: Path, holder: Holder | None) -> str:
     who = "another process"
     if holder is not None:
         who = f"process {holder.pid} on {holder.host}"
-        age = max(0.0, time.time() - holder.heartbeat)
-        who += f" (last heartbeat {age:.0f} s ago)"
+        who += f" (last heartbeat {holder.silence():.0f} s ago)"
     return f"{path.parent} is being written by {who}; wait for it or stop it first"
+
+
+def _gone(path: Path, holder: Holder) -> str:
+    """What is said of a lock that some file systems keep for a machine that died."""
+    return (
+        f"{path.parent} was written by process {holder.pid} on {holder.host}, last heard of "
+        f"{holder.silence():.0f} s ago, and its lock is still held: that machine seems gone; if it is, "
+        f"remove {path} and try again"
+    )
 
 
 def _holder(descriptor: int) -> Holder | None:
@@ -199,6 +242,6 @@ def _holder(descriptor: int) -> Holder | None:
 
 
 def _alive(holder: Holder) -> bool:
-    if holder.host != socket.gethostname():
-        return time.time() - holder.heartbeat < STALE_AFTER
+    if not holder.is_near():
+        return holder.silence() < STALE_AFTER
     return alive(holder.pid, holder.start)

@@ -14,12 +14,39 @@ START_FIELD = 19  # of /proc/<pid>/stat counted from the state: clock ticks from
 FORGOTTEN_AFTER = 24 * 3600.0
 """Seconds after which a temporary file of another host, or of an unknown process, belongs to nobody."""
 
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-(?P<start>\d*)-[0-9a-f]{8}\.tmp")
+NAMESPACE = Path("/proc/self/ns/pid")
+
+_TAG = r"(?P<host>[^/+.]*)(\+(?P<namespace>\d*))?-(?P<pid>\d+)-(?P<start>\d*)-[0-9a-f]{8}"
+_TEMPORARY = re.compile(rf"\..+\.{_TAG}\.tmp")
+
+
+def namespace() -> str:
+    """Where process ids are ours, empty if unknown: containers of one host name may have their own."""
+    try:
+        return str(NAMESPACE.stat().st_ino)
+    except OSError:
+        return ""
+
+
+def near(host: str, within: str | None) -> bool:
+    """Whether process ids of that host are ours.
+
+    Args:
+        host: its name.
+        within: `namespace` of who wrote it down; None: an older kdbench, which did not.
+    """
+    return _label(host) == _label(socket.gethostname()) and within in (None, namespace())
+
+
+def _label(host: str) -> str:
+    """A host's name without dots, so that a temporary name has one reading."""
+    return host.replace(".", "_")
 
 
 def temporary(target: Path, scratch: Path | None = None) -> Path:
     """A name that nothing has yet, beside ``target`` or in ``scratch``, which says whose it is."""
-    tag = f"{socket.gethostname()}-{os.getpid()}-{_own_start(os.getpid())}-{secrets.token_hex(4)}"
+    process = f"{os.getpid()}-{_own_start(os.getpid())}"
+    tag = f"{_label(socket.gethostname())}+{namespace()}-{process}-{secrets.token_hex(4)}"
     return (scratch or target.parent) / f".{target.name}.{tag}.tmp"
 
 
@@ -33,12 +60,24 @@ def sweep(folder: Path | str, *, deep: bool = True) -> None:
     for place, folders, files in os.walk(folder):
         unfinished = [name for name in (*folders, *files) if _ours(name)]
         for path in filter(_abandoned, (Path(place, name) for name in unfinished)):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):  # a folder that may only be read
-                    path.unlink()
+            _remove(path)
         folders[:] = [name for name in folders if deep and name not in unfinished]
+
+
+def sweep_target(target: Path) -> None:
+    """Removes all that was to become ``target``, whosever it is; only for the one who may write it."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.{_TAG}\.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        for found in filter(name.fullmatch, os.listdir(target.parent)):
+            _remove(target.parent / found)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            path.unlink()
 
 
 def alive(pid: int, start: str) -> bool:
@@ -74,7 +113,7 @@ def _ours(name: str) -> bool:
 
 def _abandoned(path: Path) -> bool:
     found = _TEMPORARY.fullmatch(path.name)
-    if found and found["host"] == socket.gethostname():
+    if found and near(found["host"], found["namespace"]):
         return not alive(int(found["pid"]), found["start"])
     try:
         return time.time() - path.stat().st_mtime > FORGOTTEN_AFTER
