@@ -14,8 +14,8 @@ import runs
 import slurm_here
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.study.executors import make_executor
-from kdbench.harness.study.executors.worker import LOST
+from kdbench.harness.study.executors import make_executor, on_ray
+from kdbench.harness.study.executors.worker import LOST, lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -121,6 +121,38 @@ def test_what_a_ray_cluster_has_not_is_a_sentence(cluster: Any, tmp_path: Path) 
     assert executor.jobs == 1  # each process has a GPU, though none was asked for
     handle = executor.start(["--version"], log, 0)
     assert until_ended(handle) == 0 and log.read_text().count("kdbench ") == 2
+    executor.close()
+
+
+ENDLESS = """
+import os, signal, time
+def end(number, frame):
+    print("ended by", number, flush=True)
+    os._exit(128 + number)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, end)
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_is_stopped_on_ray_ends(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray blocks SIGINT in its processes, and its own way to interrupt one wakes no system call."""
+    (tmp_path / "sitecustomize.py").write_text(ENDLESS)
+    its = {"PYTHONPATH": str(tmp_path)}
+    monkeypatch.setattr(on_ray, "shared_variables", lambda threads: its)
+    executor = make_executor(f"ray:address={cluster.address}", 1, tmp_path, "cpu")
+    log = tmp_path / "log"
+    handle = executor.start([], log, 0)
+    deadline = time.monotonic() + 200
+    while not (log.exists() and "begun" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    handle.stop()
+    code = until_ended(handle, 30)
+    assert code is not None and lost(code)
+    assert log.read_text().splitlines() == ["begun", f"ended by {signal.SIGTERM:d}"]
     executor.close()
 
 
@@ -240,6 +272,53 @@ def test_a_slurm_job_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "--kill-on-bad-exit=1" in said
     assert list((tmp_path / "runs").glob("sft-*/train/student/model.safetensors"))
     assert (tmp_path / "log.node1").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ("mem_gb=0.5", ["#SBATCH --mem=512MB"]),
+        ("mem_gb=1.5,slurm_time=10:00:00", ["#SBATCH --mem=1536MB", "#SBATCH --time=10:00:00"]),
+        ("slurm_account=0123,slurm_exclusive=true", ["--account=0123", "#SBATCH --exclusive\n"]),
+        ("slurm_setup=[module load cuda,export A=1]", ["module load cuda\nexport A=1\n"]),
+        ("slurm_setup=export A=1", ["# setup\nexport A=1\n"]),
+        ("slurm_comment='a, b',slurm_qos=low", ["--comment='a, b'\n", "--qos=low\n"]),
+        ("slurm_constraint=[a|b],slurm_nodelist=n[1,3]", ["'[a|b]'\n", "'n[1,3]'\n"]),
+        ("slurm_additional_parameters={mail-type: 'END,FAIL'}", ["--mail-type=END,FAIL\n"]),
+        ("slurm_use_srun=False", ["export SUBMITIT_EXECUTOR=slurm\n/"]),
+        ("nodes=2,slurm_srun_args=[--mpi=none]", ["--mpi=none --kill-on-bad-exit=1 "]),
+    ],
+)
+def test_settings_of_a_slurm_job(
+    settings: str, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read as --set reads values; what sbatch would get is in submitit's own script."""
+    pytest.importorskip("submitit", reason="the extra kdbench[slurm] is not installed")
+    slurm_here.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    executor: Any = make_executor(f"slurm:{settings}", 1, tmp_path)
+    script = executor._executor._executor._make_submission_file_text("/python", "uid")
+    for line in lines:
+        assert line in script, script
+
+
+def test_a_slurm_setting_of_another_type_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="the extra kdbench[slurm] is not installed")
+    slurm_here.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for settings, words in [
+        ("timeout_min=2h", "cannot be set up: Parameter .timeout_min. expected type"),
+        ("mem_gb=much", "cannot be set up: Parameter .mem_gb. expected"),
+        ("cpus_per_task=half", "cannot be set up"),
+        ("slurm_additional_parameters=END", "cannot be set up"),
+        ("slurm_comment='a", "slurm_comment='a.*not valid YAML"),
+        ("nodes=2,slurm_use_srun=false", "needs srun"),
+    ]:
+        with pytest.raises(InputError, match=words) as caught:
+            make_executor(f"slurm:{settings}", 1, tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

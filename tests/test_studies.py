@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -198,17 +199,28 @@ def test_a_remembered_plan_needs_no_torch(spawn: Callable[..., Any], tmp_path: P
 # -- who runs what, with processes that only pretend -----------------------------------------------
 
 WORKER = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 script = folder / f"{name}.script"
 acts = script.read_text().split()
 script.write_text(" ".join(acts[1:]))
+if acts[0] == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open(folder / "order", "a") as file:
     file.write(f"+{name} ")
 time.sleep(0.3)
 act = acts[0]
 if act == "kill":
     os.kill(os.getpid(), 9)
+if act == "deaf":
+    time.sleep(60)
+if act.isdecimal():  # as the launcher of several processes says what became of one
+    sys.exit(int(act))
+if act == "elsewhere":  # the process that speaks is on the second node
+    with open(os.readlink("/proc/self/fd/1") + ".node1", "a") as file:
+        file.write("kdbench: training diverged at step 3\\nSignal 15 received\\n")
+    time.sleep(0.05)
+    sys.exit("torch: a process failed")
 if act == "refuse":
     sys.exit("kdbench: no data folder x; give an existing one")
 if act == "locked":
@@ -239,6 +251,7 @@ def pretended(
         jobs: int = 1,
         keep_going: bool = True,
         look: Callable[[Cell, Place], State] | None = None,
+        said: list[str] | None = None,
     ) -> tuple[Driver, list[str]]:
         for name, script in scripts.items():
             (tmp_path / f"{name}.script").write_text(script)
@@ -253,7 +266,7 @@ def pretended(
         monkeypatch.setattr(driving, "state_of", look or by_name)
         monkeypatch.setattr(driving, "LOOK_EVERY", 0.1)
         place = Place(tmp_path, Circumstances(tmp_path, "cpu", None))
-        said: list[str] = []
+        said = [] if said is None else said
         executor = make_executor("local", jobs, tmp_path)
         made = Driver(place, executor, lambda cell: [cell.label], said.append, keep_going)
         made.run(cells, tmp_path / "logs")
@@ -278,13 +291,18 @@ def test_lost_workers_are_tried_again_and_errors_are_sentences(
         "killed": "kill finish",
         "hopeless": "kill kill kill",
         "refused": "refuse",
+        "aborted": "134 139 finish",
+        "interrupted": "130",
         "busy": "locked finish",
+        "never": "locked locked locked locked",
         "buggy": "crash",
         "lazy": "nothing",
     }
     driver, said = pretended(cells_named(*scripts), scripts)
     failures = {failure.name.partition(",")[0]: failure.reason for failure in driver.failures}
-    assert set(failures) == {"hopeless", "refused", "buggy", "lazy"}
+    assert set(failures) == {"hopeless", "interrupted", "never", "refused", "buggy", "lazy"}
+    assert "is being written by process 1 on b" in failures["never"]
+    assert (tmp_path / "never.script").read_text() == "locked"  # after three tries nobody held it
     assert failures["hopeless"].startswith("lost 3 times")
     assert failures["refused"] == "no data folder x; give an existing one"
     assert failures["buggy"] == "ValueError: what a bug says"
@@ -293,6 +311,115 @@ def test_lost_workers_are_tried_again_and_errors_are_sentences(
     assert (tmp_path / "killed.done").exists() and (tmp_path / "busy.done").exists()
     for failure in driver.failures:
         assert failure.log.is_file()
+
+
+def test_the_reason_of_a_failure_is_read_from_the_node_that_says_it(
+    pretended: Callable[..., tuple[Driver, list[str]]], tmp_path: Path
+) -> None:
+    driver, _ = pretended(cells_named("a[1]"), {"a[1]": "elsewhere"})
+    (failure,) = driver.failures
+    assert failure.reason == "training diverged at step 3"
+    assert failure.log.name.endswith(".log.node1") and failure.log.is_file()
+    log = failure.log.with_suffix("")
+    old = {path: path.stat().st_size for path in driving.logs_of(log)}
+    assert len(old) == 2  # what an earlier try said is not what this one does
+    assert driving.last_words(log, old) == ("it printed nothing", log)
+    with open(failure.log, "a") as file:
+        file.write("train sft: step 4\n")
+    assert driving.last_words(log, old).text == "train sft: step 4"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # nobody waits for it
+def test_what_does_not_end_is_named(
+    pretended: Callable[..., tuple[Driver, list[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: Driver) -> None:
+        if (tmp_path / "order").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Driver, "_tell", interrupted)
+    monkeypatch.setattr(driving, "STOP_WAIT", 1.0)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        pretended(cells_named("a"), {"a": "deaf"}, said=said)
+    found = re.search(
+        r"a, seed 10: asked to end 1 s ago and still there \(process (\d+)\)", said[-1]
+    )
+    assert found, said
+    os.kill(int(found[1]), signal.SIGKILL)
+
+
+def test_a_driver_in_the_background_of_a_shell_ends_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a shell has SIGINT ignored, and what it starts inherits that."""
+    monkeypatch.setattr(worker, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        handle = make_executor("local", 1, tmp_path).start([], tmp_path / "log", 0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    time.sleep(0.5)
+    handle.stop()
+    assert ended(handle) == -signal.SIGTERM
+
+
+STOPPABLE = """
+import sys, time
+from kdbench.harness.stopping import stoppable
+with stoppable() as came:
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("ended", flush=True)
+        sys.exit(143 if came else 130)
+"""
+SCHEDULED = """
+import sys
+from kdbench.harness.study.executors import worker
+worker.LAUNCH = "this_launcher"
+print(worker.run_worker([], sys.argv[1], sys.argv[2], {"PYTHONPATH": sys.argv[2]}), flush=True)
+"""
+
+
+def test_a_job_that_slurm_ends_is_lost(tmp_path: Path, spawn: Callable[..., Any]) -> None:
+    """By scancel, for another's sake, or because its time is over: SIGTERM."""
+    (tmp_path / "this_launcher.py").write_text(STOPPABLE)
+    log = tmp_path / "log"
+    job = spawn(SCHEDULED, log, tmp_path)
+    deadline = time.monotonic() + 100
+    while not (log.exists() and "begun" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    code = int(job.communicate(timeout=100)[0])
+    assert code == 143 and worker.lost(code)
+    assert log.read_text().splitlines() == ["begun", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "is_lost"),
+    [
+        ([0, 0], 0, False),
+        ([1, 137], 137, True),
+        ([-9, 1], -9, True),
+        ([1, 134, 2], 134, True),
+        ([1, 0, 2], 2, False),
+        ([130, 1], 130, False),
+    ],
+)
+def test_the_code_of_several_nodes(codes: list[int], code: int, is_lost: bool) -> None:
+    assert worker.code_of_all(codes) == code and worker.lost(code) is is_lost
+
+
+def ended(handle: worker.Handle) -> int | None:
+    """Its exit code, once it has one."""
+    deadline = time.monotonic() + 100
+    while handle.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return handle.poll()
 
 
 def test_a_run_whose_files_are_not_seen_here_is_a_sentence(

@@ -4,11 +4,12 @@ The driver keeps nothing of its own: kill it, start it again, and it reads from 
 is done. A run that somebody else is writing (a worker that outlived its driver, say) is waited for.
 """
 
-import socket
+import glob
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from kdbench.harness.config import RunConfig, slug
 from kdbench.harness.errors import InputError
@@ -16,7 +17,7 @@ from kdbench.harness.files.locks import lock_holder
 from kdbench.harness.identity import departures, digest, training_parts
 from kdbench.harness.progress import duration
 from kdbench.harness.study.definition import Cell
-from kdbench.harness.study.executors.worker import Executor, Handle
+from kdbench.harness.study.executors.worker import LOST, Executor, Handle, lost
 from kdbench.harness.study.state import Place, State, state_of
 
 POLL = 0.1
@@ -25,7 +26,6 @@ TELL_EVERY = 60.0  # seconds between lines about runs that go on
 TRIES = 3
 REFUSED_WAIT = 60.0  # seconds until a scheduler that refused a run is asked again, unless one ends
 LOCKED = "is being written by"  # of the sentence of `RunLocked`
-KILLED = (137, 143)  # exit codes of shells for a killed child
 UNSEEN = (
     "it ended, but this machine does not see the models, the data or the cache that its worker used; put "
     "them on a disk that both see (KDBENCH_CACHE; HF_HOME for models of the hub)"
@@ -46,8 +46,8 @@ class Work:
     handle: Handle | None = None
     slot: int = -1
     began: float = 0.0
-    read_from: int = 0
-    """Where this try's output begins in the log."""
+    read_from: dict[Path, int] = field(default_factory=dict)
+    """Where this try's output begins, in each log that there was."""
     not_before: float = 0.0
     told: bool = False
 
@@ -146,7 +146,7 @@ class Driver:
         for work in self._waiting:
             state = state_of(work.cell, self.place)
             holder = lock_holder(state.run.path) if state.run else None
-            if state.run and holder and holder.host == socket.gethostname():
+            if state.run and holder and holder.is_near():
                 self._is_written(work, state)
                 found[state.run.path] = holder.pid
         return dict(zip(found, self.executor.slots_of(list(found.values())), strict=False))
@@ -160,7 +160,7 @@ class Driver:
     def _start(self, work: Work, slot: int) -> None:
         """Starts a run; one that is refused waits while others run, which may be why it is."""
         work.log.parent.mkdir(parents=True, exist_ok=True)
-        work.read_from = work.log.stat().st_size if work.log.exists() else 0
+        work.read_from = {log: log.stat().st_size for log in logs_of(work.log)}
         try:
             work.handle = self.executor.start(self.arguments(work.cell), work.log, slot)
         except InputError as error:
@@ -207,32 +207,33 @@ class Driver:
 
     def _end(self, work: Work) -> None:
         code = work.handle.poll() if work.handle else None
+        code = LOST if code is None else code
         self._running.remove(work)
         self._looked = self._refused_until = 0.0
         state = state_of(work.cell, self.place)
-        lost = code is None or code < 0 or code in KILLED
-        if state.done and (code == 0 or (lost and work.tries >= TRIES)):
+        if state.done and (code == 0 or (lost(code) and work.tries >= TRIES)):
             self._made.update(work.keys)
             self._times.append(time.monotonic() - work.began)
             self.say(f"{work.cell.name}: done in {self._took(work)} ({self._progress()})")
             return
-        sentence = last_words(work.log, work.read_from)
-        if lost and work.tries < TRIES:
+        sentence, log = last_words(work.log, work.read_from)
+        held = self._is_written(work, state)
+        if lost(code) and work.tries < TRIES:
             self.say(f"{work.cell.name}: lost after {self._took(work)}; starting it again")
             self._waiting.insert(0, work)
-        elif code == 2 and LOCKED in sentence:
-            work.tries -= 1
+        elif code == 2 and LOCKED in sentence and (held or work.tries < TRIES):
+            work.tries -= held  # one that nobody is seen to hold is not asked for ever
             work.not_before = time.monotonic() + 2 * LOOK_EVERY
             self._waiting.insert(0, work)
         else:
-            if lost:
+            if lost(code):
                 sentence = f"lost {work.tries} times, last as: {sentence}"
             elif code == 0 and state.run is None:
                 sentence = UNSEEN
             elif code == 0:
                 sentence = f"ended but left undone: {', '.join(state.missing) or 'everything'}"
-            self.failures.append(Failure(work.cell.name, sentence, work.log))
-            self.say(f"{work.cell.name}: failed: {sentence} (log: {work.log})")
+            self.failures.append(Failure(work.cell.name, sentence, log))
+            self.say(f"{work.cell.name}: failed: {sentence} (log: {log})")
 
     def _took(self, work: Work) -> str:
         return duration(time.monotonic() - work.began)
@@ -255,6 +256,12 @@ class Driver:
         while self._running and time.monotonic() < deadline:
             self._running = [w for w in self._running if w.handle and w.handle.poll() is None]
             time.sleep(POLL)
+        for work in self._running:
+            who = work.handle.name if work.handle else ""
+            self.say(
+                f"{work.cell.name}: asked to end {STOP_WAIT:.0f} s ago and still there ({who}); end it, or "
+                "let it go on: the same command then waits for it"
+            )
         self.executor.close()
 
     def _tell(self) -> None:
@@ -266,7 +273,7 @@ class Driver:
         self._spoke = now
         for work in self._running:
             words = last_words(work.log, work.read_from)
-            self.say(f"{work.cell.name}: {duration(now - work.began)} so far; {words}")
+            self.say(f"{work.cell.name}: {duration(now - work.began)} so far; {words.text}")
 
 
 def shared(config: RunConfig) -> tuple[str, ...]:
@@ -294,14 +301,51 @@ def log_name(cell: Cell) -> str:
     return f"{slug(cell.label.replace('/', '-'))}-seed{cell.seed}-{cell.key[:6]}.log"
 
 
-def last_words(log: Path, start: int) -> str:
-    """The last error sentence of a worker's output, else its last line."""
+class Words(NamedTuple):
+    """What a worker said last, and the log that has it."""
+
+    text: str
+    log: Path
+
+
+def logs_of(log: Path) -> list[Path]:
+    """The logs of a run's nodes that there are; that of the first node has no number."""
+    others = glob.glob(f"{glob.escape(str(log))}.node*")
+    return [path for path in (log, *map(Path, sorted(others))) if path.is_file()]
+
+
+def last_words(log: Path, read_from: Mapping[Path, int]) -> Words:
+    """The last error sentence of a worker's output, else its last line.
+
+    The process that speaks may be on any node: which one, the launcher decides by addresses. So the log
+    that was written last is read first.
+
+    Args:
+        log: of the first node.
+        read_from: where this try's output begins, in each log that was there before.
+    """
+    last: list[Words] = []
+    for path in sorted(logs_of(log), key=_written, reverse=True):
+        lines = _lines(path, read_from.get(path, 0))
+        sentences = [
+            line.removeprefix("kdbench: ") for line in lines if line.startswith("kdbench: ")
+        ]
+        if sentences:
+            return Words(sentences[-1], path)
+        last += [Words(line, path) for line in lines[-1:]]
+    return (last or [Words("it printed nothing", log)])[0]
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _lines(path: Path, start: int) -> list[str]:
+    """The last lines of a log that are not empty."""
     try:
-        with open(log, "rb") as file:
-            file.seek(max(start, log.stat().st_size - 65536))
+        with open(path, "rb") as file:
+            file.seek(max(start, path.stat().st_size - 65536))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
-        lines = []
-    lines = [line.strip() for line in lines if line.strip()]
-    sentences = [line.removeprefix("kdbench: ") for line in lines if line.startswith("kdbench: ")]
-    return (sentences or lines or ["it printed nothing"])[-1]
+        return []
+    return [line.strip() for line in lines if line.strip()]

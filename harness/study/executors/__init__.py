@@ -26,7 +26,7 @@ def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") 
         InputError: no such executor, a malformed setting, or an extra that is not installed.
     """
     kind, _, rest = name.partition(":")
-    settings = dict(_setting(part, name) for part in rest.split(",") if part)
+    settings = dict(_setting(part, name) for part in _parts(rest) if part)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {jobs}")
     if kind == "local":
@@ -36,6 +36,27 @@ def make_executor(name: str, jobs: int | None, out: Path, device: str = "auto") 
     if kind == "slurm":
         return SlurmExecutor(jobs, settings, out)
     raise InputError(f"no executor is called {kind!r}; choose from local, ray, slurm")
+
+
+def _parts(text: str) -> list[str]:
+    """Text between commas, save those in brackets and in quotes that begin a value."""
+    parts, depth, quote, before = [""], 0, "", ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"" and before in tuple("=[{,:'\""):
+            quote = sign
+        elif sign in "[{":
+            depth += 1
+        elif sign in "]}":
+            depth -= 1
+        elif sign == "," and depth == 0:
+            parts.append("")
+            before = ""
+            continue
+        parts[-1] += sign
+        before = sign if sign.strip() else before
+    return parts
 
 
 def _setting(part: str, name: str) -> tuple[str, str]:

@@ -61,7 +61,12 @@ class LocalExecutor:
         process = spawn(
             arguments, log, variables, processes=self._processes, start_new_session=True
         )
-        return Handle(process.poll, lambda: os.killpg(process.pid, signal.SIGINT))
+
+        def stop() -> None:
+            # not SIGINT: a driver in the background of a shell ignores it, and so do its children
+            os.killpg(process.pid, signal.SIGTERM)
+
+        return Handle(process.poll, stop, f"process {process.pid}")
 
     def slots_of(self, processes: Sequence[int]) -> list[int]:
         """Those with the GPUs that a process was given; of others the first that are left."""

@@ -9,6 +9,8 @@ LAUNCH = "kdbench.harness.study.executors.ranks"
 RANK = "--as-rank"
 LAUNCHER = "KDBENCH_LAUNCHER"
 """Variable with the id of the process that a started one ends with."""
+SIGNALLED = 128
+"""Shells add it to the number of the signal that ended a process."""
 
 
 class Meeting(NamedTuple):

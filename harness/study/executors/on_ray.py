@@ -18,7 +18,9 @@ from kdbench.harness.study.executors.worker import (
     LOST,
     Handle,
     check_settings,
+    code_of_all,
     extra,
+    lost,
     number_setting,
     run_worker,
     shared_variables,
@@ -70,9 +72,11 @@ class RayExecutor:
         job = [arguments, str(log), os.getcwd(), variables, self._processes]
         if self._nodes > 1:
             gang = _Gang(self._ray, self._need, self._nodes, job)
-            return Handle(gang.look, gang.stop)
-        reference = _task(self._ray, run_worker, self._need).remote(*job)
-        return Handle(lambda: _outcome(self._ray, reference), lambda: self._ray.cancel(reference))
+            return Handle(gang.look, gang.stop, "tasks of Ray")
+        task = _task(self._ray, run_worker, self._need).remote(*job)
+        return Handle(
+            lambda: _outcome(self._ray, task), lambda: self._ray.cancel(task), "a task of Ray"
+        )
 
     def slots_of(self, processes: Sequence[int]) -> list[int]:
         """None: the cluster knows what is taken."""
@@ -115,14 +119,14 @@ class _Gang:
                 return LOST
         codes = [_outcome(self._ray, task) for task in self._tasks]
         failed = [code for code in codes if code]
-        if LOST in failed:
-            return LOST
+        if any(map(lost, failed)):
+            return code_of_all(failed)
         if failed == [1] * len(failed) and None in codes:
             # processes that lose another fail, too, and often are heard of before its node is missed
             self._failed = self._failed or (time.monotonic() if failed else 0.0)
             if not failed or time.monotonic() - self._failed < MISSED_S:
                 return None
-        return max(failed, default=0)
+        return code_of_all(failed)
 
     def _start(self) -> bool:
         try:

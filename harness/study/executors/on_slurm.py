@@ -5,15 +5,18 @@ submitit is not imported before it is asked for.
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.shipped import parse_yaml
 from kdbench.harness.study.executors.meeting import Meeting
 from kdbench.harness.study.executors.worker import (
     LOST,
     Handle,
+    code_of_all,
     extra,
     run_worker,
     shared_variables,
@@ -21,9 +24,14 @@ from kdbench.harness.study.executors.worker import (
 )
 
 JOBS = 16
+UNFIT = (AssertionError, TypeError, ValueError)
+"""What submitit raises at a parameter of another type."""
 DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
 PORTS = (20_000, 20_000)
 """First port where nodes of a job meet, and how many there are: which one follows from the job's number."""
+LISTS = ("slurm_setup", "slurm_teardown", "slurm_srun_args")
+WRITTEN = re.compile(r"[-+]?0\d.*|.*:.*")
+"""Values that YAML would count and Slurm does not: 0123, and times as 10:00:00."""
 TASKS = ("tasks_per_node", "ntasks_per_node", "slurm_ntasks_per_node")
 
 
@@ -50,23 +58,27 @@ class SlurmExecutor:
         self._processes = whole_setting(settings, "processes", max(1, gpus))
         _refuse_impossible(settings, cluster, self._nodes, self._processes, gpus)
         own = ("nodes", "gpus", "processes")
-        asked = {k: int(v) if v.isdecimal() else v for k, v in settings.items() if k not in own}
+        asked = {k: _value(k, v) for k, v in settings.items() if k not in own}
         parameters = DEFAULTS | asked
         if gpus:
             parameters["gpus_per_node"] = gpus
         if self._nodes > 1:
             parameters |= {"nodes": self._nodes, "tasks_per_node": 1}
             # one task that fails ends the others, which would only wait for it
-            parameters["slurm_srun_args"] = ["--kill-on-bad-exit=1"]
+            if parameters.get("slurm_use_srun") is False:
+                raise InputError(
+                    "executor slurm: a run on several nodes needs srun to start it on each"
+                )
+            theirs = parameters.get("slurm_srun_args", [])
+            parameters["slurm_srun_args"] = [*theirs, "--kill-on-bad-exit=1"]
         try:
             self._executor = submitit.AutoExecutor(folder=out / "submitit", cluster=cluster)
             self._executor.update_parameters(name="kdbench", **parameters)
-        except (RuntimeError, NameError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"executor slurm cannot be set up: {reason}") from error
+            self._threads = max(1, int(parameters["cpus_per_task"] or 1) // self._processes)
+        except (RuntimeError, NameError, *UNFIT) as error:
+            raise InputError(f"executor slurm cannot be set up: {_reason(error)}") from error
         self._refused = submitit.core.utils.FailedJobError
         self.jobs = jobs or JOBS
-        self._threads = max(1, int(parameters["cpus_per_task"]) // self._processes)
 
     def start(self, arguments: list[str], log: Path, slot: int) -> Handle:
         """Submits a job. submitit calls a killed one finished: without a result it is lost.
@@ -78,9 +90,8 @@ class SlurmExecutor:
         job_of = [arguments, str(log), os.getcwd(), variables, self._processes, self._nodes]
         try:
             job = self._executor.submit(run_on_node, *job_of)
-        except self._refused as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"Slurm refuses the job: {reason}") from error
+        except (self._refused, *UNFIT) as error:
+            raise InputError(f"Slurm refuses the job: {_reason(error)}") from error
 
         def look() -> int | None:
             if not job.done():
@@ -89,13 +100,13 @@ class SlurmExecutor:
                 codes = [int(code) for code in job.results()]
             except Exception:  # submitit raises its own, or what the job raised
                 return LOST
-            return next((code for code in codes if code), 0)
+            return code_of_all(codes)
 
         def stop() -> None:
             with contextlib.suppress(Exception):  # it may be gone already
                 job.cancel()
 
-        return Handle(look, stop)
+        return Handle(look, stop, f"Slurm job {job.job_id}")
 
     def slots_of(self, processes: Sequence[int]) -> list[int]:
         """None: the cluster knows what is taken."""
@@ -124,6 +135,22 @@ def run_on_node(
     meeting = Meeting(nodes, place, f"slurm-{here.job_id}", here.node == 0)
     own = log if here.node == 0 else f"{log}.node{here.node}"
     return run_worker(arguments, own, cwd, variables, processes, meeting)
+
+
+def _value(key: str, text: str) -> Any:
+    """A setting as ``--set`` reads it; what Slurm's own syntax writes in brackets stays text."""
+    value = parse_yaml(text, f"executor setting {key}={text}")
+    if key in LISTS:
+        one = value if isinstance(value, str) else text
+        return [str(each) for each in value] if isinstance(value, list) else [one]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, list) or (number and WRITTEN.fullmatch(text)):
+        return text
+    return value
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _refuse_impossible(

@@ -15,13 +15,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kdbench.harness.study.executors.meeting import LAUNCH, LAUNCHER, RANK, Meeting
+from kdbench.harness.study.executors.meeting import LAUNCH, LAUNCHER, RANK, SIGNALLED, Meeting
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-SIGNALLED = 128
-"""Shells add it to the number of the signal that ended a process."""
 PR_SET_PDEATHSIG = 1
 MEETING_S = 900.0
 """Seconds in which all machines of a run come to the meeting place."""

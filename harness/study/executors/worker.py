@@ -12,10 +12,23 @@ from typing import Any, Protocol
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.folders import cache_folder
-from kdbench.harness.study.executors.meeting import LAUNCH, LAUNCHER, RANK, Meeting, options
+from kdbench.harness.study.executors.meeting import (
+    LAUNCH,
+    LAUNCHER,
+    RANK,
+    SIGNALLED,
+    Meeting,
+    options,
+)
 
 LOST = -1
 """Exit code of a worker that nobody can say anything about."""
+INTERRUPTED = 130
+"""Exit code of a worker that somebody ended by Ctrl-C: not lost."""
+LISTEN_EVERY = 0.5
+"""Seconds after which a wait looks whether it was interrupted; Ray's way to do so wakes no system call."""
+ENDING_S = 10.0
+"""Seconds in which a worker that was asked to end does so, before its place may be another's."""
 
 
 COMMAND = (sys.executable, "-m", "kdbench.harness.cli")
@@ -27,11 +40,15 @@ class Handle:
     Args:
         look: its exit code (negative: lost or killed), or None while it runs or waits for a place.
         stop: asks it to end soon; what it has done so far stays.
+        name: what a person finds it by.
     """
 
-    def __init__(self, look: Callable[[], int | None], stop: Callable[[], object]) -> None:
+    def __init__(
+        self, look: Callable[[], int | None], stop: Callable[[], object], name: str = ""
+    ) -> None:
         self._look = look
         self._stop = stop
+        self.name = name
         self._code: int | None = None
 
     def poll(self) -> int | None:
@@ -44,6 +61,16 @@ class Handle:
         """Asks it to end, unless it has."""
         if self.poll() is None:
             self._stop()
+
+
+def lost(code: int) -> bool:
+    """Whether an exit code says that a worker was killed, by any signal, rather than that it failed."""
+    return code < 0 or (code > SIGNALLED and code != INTERRUPTED)
+
+
+def code_of_all(codes: Sequence[int]) -> int:
+    """Exit code of a run whose workers on several nodes ended so: what was lost made the others fail."""
+    return next((code for code in codes if lost(code)), max(codes, default=0))
 
 
 class Executor(Protocol):
@@ -173,13 +200,18 @@ def run_worker(
     worker = spawn(arguments, log, tied, processes=processes, meeting=meeting, cwd=cwd)
 
     def end(*_: object) -> None:
-        worker.send_signal(signal.SIGINT)
+        worker.send_signal(signal.SIGTERM)
 
     # outside the main thread not allowed: there the scheduler ends the whole process group
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, end)
     try:
-        return worker.wait()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return worker.wait(timeout=LISTEN_EVERY)
     except BaseException:
         end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(timeout=ENDING_S)
+        worker.kill()  # what it holds is the scheduler's again
         raise
