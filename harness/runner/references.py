@@ -12,13 +12,14 @@ from kdbench.harness.evaluation.evaluate import (
     answering_truth,
     evaluate,
 )
+from kdbench.harness.files.locks import WAIT
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.references import INIT, TEACHER, TRUTH, UNTRAINED, reference_labels
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.models import Located
-from kdbench.harness.runner.prepare import WAIT, Prepared, init_student, tuned_teacher
+from kdbench.harness.runner.prepare import Prepared, init_student, tuned_teacher
 from kdbench.harness.runner.probing import Prober, room
 from kdbench.harness.runner.together import answering_together, spread_model
 from kdbench.harness.session import Session

@@ -21,11 +21,12 @@ from transformers import PreTrainedModel
 from kdbench.harness.errors import Damaged, InputError
 from kdbench.harness.files.cleaning import HOLDS, size_of
 from kdbench.harness.files.folders import build_once
+from kdbench.harness.files.locks import WAIT
 from kdbench.harness.files.store import write_text
 from kdbench.harness.identity import identity, model_id, store_id
 from kdbench.harness.runner.disk import check_store
 from kdbench.harness.runner.models import Located
-from kdbench.harness.runner.prepare import WAIT, Prepared
+from kdbench.harness.runner.prepare import Prepared
 from kdbench.harness.runner.training import Job, parts_of
 from kdbench.harness.session import Session
 from kdbench.trainers.assemble import Parts, decoding_of, engine_of, layout_of, teacher_answers
