@@ -4,6 +4,7 @@ A real run and all verbs that read one are behind the marker ``long``; ``score``
 hand stands for them here.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from kdbench.harness import cli
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.inside import inside, sealed
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.harness.files.store import append_rows, keep_rows
+from kdbench.harness.files.store import append_rows, keep_rows, write_json
 from kdbench.harness.lm.tasks import load, manager_of
 from kdbench.harness.registry import find_method, recorded_method
 
@@ -270,3 +271,35 @@ def test_a_marker_names_no_file_outside(written: Path, capsys: pytest.CaptureFix
     marker = written / "train" / "train.done"
     edit(marker, {"outputs": {"../../../secret": {"sha256": "0" * 64, "size": 3}}})
     assert "lies outside" in said(capsys, "score", str(written))
+
+
+CLIMBING = "x/../../../../../outside/victim"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"probes": {CLIMBING: {"calibration": {"bins": []}}}},
+        {"probes": {"é" * 130: {"calibration": {}}}},
+        {"judge": {"gpt": {"evaluations": {CLIMBING: {"metrics": {}}}}}},
+        {"scores": {CLIMBING: {}}},
+        {"scores": {"..": {}}},
+        {"scores": {"a\nb@12345678": {}}},
+    ],
+)
+def test_a_summary_names_no_evaluation_outside(
+    planted: dict[str, dict[str, object]],
+    written: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = written / "summary.json"
+    tree = json.loads(file.read_text())
+    ((what, entries),) = planted.items()
+    if what == "scores":
+        entries = dict.fromkeys(entries, next(iter(tree["scores"].values())))
+    edit(file, {what: tree[what] | entries})
+    write_json(file, {k: v for k, v in json.loads(file.read_text()).items() if k != "digest"})
+    before = contents(tmp_path)
+    assert "cannot be the name of a folder" in said(capsys, "report", str(written))
+    assert contents(tmp_path) == before

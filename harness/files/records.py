@@ -37,7 +37,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdbench.harness.data.chat import DATE, BeginToken
-from kdbench.harness.files.reported import Judged, Probed, measurable, ordered
+from kdbench.harness.files.reported import Judged, Key, Probed, measurable, ordered
 from kdbench.harness.settings import EngineName
 
 SCHEMA = 2
@@ -252,7 +252,7 @@ class Summary(Record):
 
     schema_version: int = SCHEMA
     run: RunCard
-    scores: dict[str, EvaluationScores] = {}
+    scores: dict[Key, EvaluationScores] = {}
     probes: Probed = {}
     judge: Judged = {}
     cost: dict[str, StageCost] = {}

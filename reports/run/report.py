@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import Estimate, Missing, Summary
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import write_text
@@ -67,7 +68,7 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
     document = doc.Document(parts.title(subject.run.summary), _sections(subject, pictures))
     for name, (_, drawable) in drawn.items():  # once all of the run was read
         if isinstance(drawable, Plot):
-            written = save(drawable, target / "figures" / name)
+            written = save(drawable, inside(target / "figures", name))
             files += written
             images[name] = written[0].read_bytes()
     for path, text in (

@@ -43,9 +43,9 @@ def read_subject(folder: RunFolder) -> Subject:
     """
     if not folder.config.exists():
         raise InputError(f"{folder.path} is no run folder (no configuration); see: kdbench ls runs")
-    config, prepare = folder.config.read(), folder.prepare.find()
+    config, prepare, made = folder.config.read(), folder.prepare.find(), folder.summary.find()
     try:
-        summary = folder.summary.find() or _unfinished(folder, config, prepare)
+        summary = made or _unfinished(folder, config, prepare)
         stages = _stages(folder, config, summary)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder.config.path} is no run's; the file was changed") from error
