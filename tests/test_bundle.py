@@ -3,19 +3,21 @@
 import io
 import json
 import lzma
+import resource
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 from board_runs import write_run
 
 from kdbench.harness.config import RunConfig, with_precision
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.bundle import columns
-from kdbench.harness.files.bundle.contents import CONTENTS, DOCUMENTS, MEMBERS
+from kdbench.harness.files.bundle.contents import CONTENTS, DOCUMENTS, GROUPS, MEMBERS, NUMBERS
 from kdbench.harness.files.bundle.opening import opened
 from kdbench.harness.files.content import check_content
 from kdbench.harness.files.records import IdentityRecord
@@ -255,6 +257,101 @@ def test_scores_that_are_not_those_of_the_summary_leave_their_run_out(tmp_path: 
     pack([folder], tmp_path / "bundle", {})
     with pytest.raises(InputError, match="is not what the summary was made of"):
         finished_runs([tmp_path / "bundle"])
+
+
+GAP = "\0"
+LIMIT = 2 * 2**30
+"""Bytes of memory in which a small bundle is refused, Python and its libraries included."""
+
+
+def repeated(value: str, answers: int, count: int = 1) -> Change:
+    """Scores of one prompt: one value, of which many answers have the same."""
+
+    def change(members: dict[str, bytes]) -> None:
+        line = json.dumps(["r", "config.json", "{}"]).encode() + b"\n"
+        members[DOCUMENTS] = lzma.compress(line)
+        group = {
+            "files": [["r", "eval/dolly@1/scores.jsonl"]],
+            "skeleton": [f'{{"metrics":{{"a":{GAP}}}}}'],
+            "answers": answers,
+            "values": [[value]],
+            "numbers": 1 + count + answers,
+        }
+        members[GROUPS] = lzma.compress(json.dumps([group]).encode())
+        numbers = np.zeros(1 + count + answers, dtype=np.uint16)
+        numbers[0] = count
+        low, high = (numbers & 0xFF).astype(np.uint8), (numbers >> 8).astype(np.uint8)
+        members[NUMBERS] = lzma.compress(low.tobytes() + high.tobytes())
+        contents = json.loads(members[CONTENTS])
+        members[CONTENTS] = json.dumps(contents | {"runs": ["r"]}).encode()
+
+    return change
+
+
+def of_document(name: str, text: str) -> Change:
+    """One document."""
+
+    def change(members: dict[str, bytes]) -> None:
+        repeated("1", 1)(members)
+        line = json.dumps(["r", name, text]).encode() + b"\n"
+        members[DOCUMENTS] = lzma.compress(line, preset=0)
+
+    return change
+
+
+DEEP = "[" * 900 + ",".join("0" * 50_000) + "]" * 900
+HUGE: dict[str, Change] = {
+    "a long value": repeated("1" * 200_000, 2_000),
+    "many answers": repeated("1", 6_000_000),
+    "more answers than numbers": repeated("1", 2_000_000, 0),
+    "a long document": of_document("config.json", "x" * (65 * 2**20)),
+    "a deep document": of_document("config.json", f'{{"a":{DEEP}}}\0'),
+    "a deeper document": of_document("config.json", "[" * 100_000 + "}\0"),
+    "a long key": of_document(f"eval/{'界' * 90}@1/evaluation.json", "{}"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_small_bundle_takes_little_room(name: str, runs: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    write_bundle([runs_in(runs)[0].path], bundle)
+    changed(bundle, HUGE[name])
+    assert bundle.stat().st_size < 200_000
+    allowed = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, allowed[1]))
+    try:
+        with pytest.raises(InputError, match="is no bundle of runs that can be read") as caught:
+            opened(bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, allowed)
+    assert "\n" not in str(caught.value) and "MemoryError" not in str(caught.value)
+
+
+def test_a_bundle_is_plain_files_of_plain_names(runs: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    write_bundle([runs_in(runs)[0].path], bundle)
+    whole = bundle.read_bytes()
+    refused = []
+
+    def named(members: dict[str, bytes]) -> None:
+        line_more("界" * 200, "config.json")(members)
+        contents = json.loads(members[CONTENTS])
+        members[CONTENTS] = json.dumps(contents | {"runs": ["界" * 200]}).encode()
+
+    refused.append(changed(bundle, named))
+    (tmp_path / "sparse").write_bytes(whole)
+    kinds = {DOCUMENTS: tarfile.GNUTYPE_SPARSE}
+    refused.append(changed(tmp_path / "sparse", lambda _: None, kinds))
+    with tarfile.open(tmp_path / "deep", "w") as tar:
+        for name in MEMBERS:
+            member = tarfile.TarInfo(name)
+            member.size = 200_000
+            tar.addfile(member, io.BytesIO(b"[" * member.size))
+    refused.append(tmp_path / "deep")
+    for place in refused:
+        with pytest.raises(InputError, match="is no bundle of runs that can be read") as caught:
+            opened(place)
+        assert "\n" not in str(caught.value)
 
 
 # -- studies ----------------------------------------------------------------------------------------

@@ -16,10 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kdbench.harness.files.bundle.contents import (
+    MAX_DIGITS,
+    MAX_HELD,
+    MAX_PLACES,
+    MAX_VALUES,
+)
 from kdbench.harness.files.records import Record
 
 _AFTER = '"metrics":'
 _LIST = re.compile(r"\[([-+.0-9eE,]+)\]")
+_VALUE = re.compile(rf"[-+.0-9eE]{{0,{MAX_DIGITS}}}")
 _GAP = "\0"
 """Stands for a list of values; no JSON text holds this character."""
 _LARGEST = 65_535
@@ -71,6 +78,8 @@ def take_apart(data: bytes) -> Table | None:
     if len(lengths) != 1:
         return None
     answers = lengths.pop()
+    if not all(_VALUE.fullmatch(text) for line in columns for found in line for text in found):
+        return None
     values: list[list[Values]] = [
         list(zip(*line, strict=True)) if line else [()] * answers for line in columns
     ]
@@ -130,11 +139,12 @@ def decode(group: Group, numbers: Numbers) -> Iterator[tuple[tuple[str, str], by
     """Run and path of each file of a group, and its content.
 
     Raises:
-        ValueError: the numbers are not those of such a group.
+        ValueError: the numbers are not those of such a group, or it stands for files too large.
     """
     lines = len(group.skeleton)
     counts, rest = numbers[:lines].astype(int), numbers[lines:]
-    widths = np.array([line.count(_GAP) for line in group.skeleton])
+    widths = np.array([line.count(_GAP) for line in group.skeleton], dtype=int)
+    _check_sizes(group, counts, widths)
     lists = _lists(group, counts, widths, rest)
     used = int((counts * widths).sum())
     shape = (lines, len(group.files), group.answers)
@@ -147,6 +157,20 @@ def decode(group: Group, numbers: Numbers) -> Iterator[tuple[tuple[str, str], by
             for order, line in zip(lists, places[:, at].tolist(), strict=True)
         ]
         yield file, b"".join(put_together(Table(tuple(group.skeleton), group.answers, values)))
+
+
+def _check_sizes(group: Group, counts: NDArray[np.int64], widths: NDArray[np.int64]) -> None:
+    """Raises ValueError for a group that would take much more room than it does; nothing is made yet."""
+    if group.answers < 0 or not all(_VALUE.fullmatch(v) for known in group.values for v in known):
+        raise ValueError("a value that is no number")
+    different = max(int(counts.sum()), len(group.skeleton) * group.answers)
+    if different > MAX_VALUES or different * len(group.values) > MAX_VALUES * MAX_PLACES:
+        raise ValueError(f"more than {MAX_VALUES:,} different values")
+    longest = [max(map(len, known), default=0) for known in group.values]
+    most = max(longest, default=0) + 1
+    text = sum(len(line.encode()) + 1 for line in group.skeleton)
+    if text + int(widths.sum()) * (2 + group.answers * most) > MAX_HELD:
+        raise ValueError(f"a file of more than {MAX_HELD >> 20} MiB")
 
 
 def _lists(

@@ -13,27 +13,35 @@ from pydantic import TypeAdapter, ValidationError
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.bundle.columns import Group, Numbers, decode
 from kdbench.harness.files.bundle.contents import (
+    BLOCK,
     CONTENTS,
     DOCUMENTS,
-    FILE,
     FORMAT,
     GROUPS,
     MAX_FILE,
+    MAX_HELD,
+    MAX_NUMBERS,
     MAX_UNPACKED,
     MEMBERS,
     NUMBERS,
-    RUN,
     Contents,
+    allowed,
 )
 from kdbench.harness.files.bundle.digests import digested
 from kdbench.harness.files.folders import build_once, cache_folder
 from kdbench.harness.files.inside import inside
 from kdbench.harness.files.selfcheck import FIELD, checked
-from kdbench.harness.files.store import content_hash, make_folder, reading
+from kdbench.harness.files.store import content_hash, make_folder, reading, writing
 
 _ROWS = TypeAdapter(tuple[str, str, str])
 _GROUPS = TypeAdapter(list[Group])
-_BLOCK = 2**20
+_STEP = 2**20
+_MEMORY = 2**27
+"""Bytes that unpacking itself may take; what kdbench packs takes half of them."""
+_UNREADABLE = (
+    *(ValueError, KeyError, OverflowError, RecursionError, MemoryError),
+    *(tarfile.TarError, lzma.LZMAError),
+)
 File = tuple[tuple[str, str], bytes]
 """Run and path in its folder, and content."""
 
@@ -59,7 +67,10 @@ def _unpacked(path: Path) -> Path:
     def build(place: Path) -> None:
         try:
             _write(path, place)
-        except (ValueError, KeyError, ValidationError, tarfile.TarError, lzma.LZMAError) as error:
+        except OSError:  # of what is written; reading has its own sentence
+            with writing(place):
+                raise
+        except _UNREADABLE as error:
             raise InputError(
                 f"{path} is no bundle of runs that can be read ({_short(error)}); give a run folder, a "
                 "folder of runs, or a file that kdbench bundle wrote"
@@ -78,15 +89,15 @@ def _short(error: Exception) -> str:
 def _write(bundle: Path, place: Path) -> None:
     members = _members(bundle)
     contents = _contents(members.pop(CONTENTS), members)
-    left = MAX_UNPACKED
+    runs, left = set(contents.runs), MAX_UNPACKED
     seen: set[tuple[str, str]] = set()
     for (run, name), data in _files(members):
-        if run not in contents.runs or not RUN.fullmatch(run) or not FILE.fullmatch(name):
+        if run not in runs or not allowed(run, name):
             raise ValueError(f"it holds {run}/{name}, which is no file of its runs")
         if (run, name) in seen:
             raise ValueError(f"it holds {run}/{name} twice")
         seen.add((run, name))
-        left -= len(data)
+        left -= len(data) + BLOCK
         if left < 0:
             raise ValueError(f"it stands for more than {MAX_UNPACKED >> 30} GiB")
         file = inside(place, f"{run}/{name}")
@@ -100,13 +111,20 @@ def _members(bundle: Path) -> dict[str, bytes]:
     with reading(bundle), tarfile.open(bundle, mode="r:") as tar:
         for expected in MEMBERS:
             member = tar.next()
-            data = tar.extractfile(member) if member and member.isreg() else None
-            if member is None or data is None or member.name != expected:
+            most = MAX_HELD if expected == CONTENTS else MAX_FILE
+            if member is None or member.name != expected or not _plain(member, most):
                 raise ValueError(f"it has no file {expected} in its place")
-            found[expected] = data.read()
+            data = tar.extractfile(member)
+            found[expected] = data.read() if data else b""
         if tar.next() is not None:
             raise ValueError("it holds more than a bundle does")
     return found
+
+
+def _plain(member: tarfile.TarInfo, most: int) -> bool:
+    """Whether it is a file, all of it there: a sparse one may be any size."""
+    regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+    return regular and member.size <= most
 
 
 def _contents(data: bytes, members: dict[str, bytes]) -> Contents:
@@ -123,32 +141,57 @@ def _contents(data: bytes, members: dict[str, bytes]) -> Contents:
 
 
 def _files(members: dict[str, bytes]) -> Iterator[File]:
-    for line in _expanded(members[DOCUMENTS]).splitlines():
+    """What a bundle stands for, a file at a time, none of them monstrous."""
+    for line in _lines(members[DOCUMENTS]):
         run, name, text = _ROWS.validate_json(line)
         yield (run, name), digested(name, text).encode()
-    numbers = _numbers(_expanded(members[NUMBERS]))
+    numbers = _numbers(_expanded(members[NUMBERS], MAX_NUMBERS))
     start = 0
-    for group in _GROUPS.validate_json(_expanded(members[GROUPS])):
+    for group in _GROUPS.validate_json(_expanded(members[GROUPS], MAX_HELD)):
         if group.numbers < 0 or start + group.numbers > len(numbers):
             raise ValueError("scores end before they should")
         yield from decode(group, numbers[start : start + group.numbers])
         start += group.numbers
 
 
-def _expanded(data: bytes) -> bytes:
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Lines of an xz file, as they come, as long as none is monstrous."""
+    held: list[bytes] = []
+    for part in _parts(data):
+        begun, *whole = part.split(b"\n")
+        held.append(begun)
+        if whole:
+            yield b"".join(held)
+            yield from whole[:-1]
+            held = whole[-1:]
+        _check_size(sum(map(len, held)), MAX_HELD)
+    if rest := b"".join(held):
+        yield rest
+
+
+def _expanded(data: bytes, most: int) -> bytes:
     """Data of an xz file, as long as it is not monstrous."""
-    unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=2**29)
     parts, size = [], 0
+    for part in _parts(data):
+        size += len(part)
+        _check_size(size, most)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise ValueError(f"a part of it unpacks to more than {most >> 20} MiB")
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MEMORY)
     while not unpacker.eof:
-        part = unpacker.decompress(data, max_length=_BLOCK)
+        part = unpacker.decompress(data, max_length=_STEP)
         data = b""
         if not part and unpacker.needs_input:
             raise ValueError("it is cut short")
-        size += len(part)
-        if size > MAX_UNPACKED:
-            raise ValueError(f"it unpacks to more than {MAX_UNPACKED >> 30} GiB")
-        parts.append(part)
-    return b"".join(parts)
+        yield part
 
 
 def _numbers(data: bytes) -> Numbers:
