@@ -10,6 +10,7 @@ import numpy as np
 from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Record, SampleRow
+from kdbench.harness.files.store import Say
 from kdbench.harness.metrics import info
 from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.column_tests import baseline_of
@@ -27,7 +28,7 @@ from kdbench.reports.headline import Headline
 from kdbench.reports.measured import shown_table, tested
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, Section, sections, short_ids, standing
-from kdbench.reports.runs import Run, answers, finished_runs, learn_metrics
+from kdbench.reports.runs import Run, answers, learn_metrics, told_runs
 from kdbench.reports.text.style import signature, tests_text
 
 MOST = 10
@@ -110,6 +111,7 @@ def compare(
     tasks: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     beside: Iterable[Path | str] = (),
+    say: Say | None = None,
 ) -> Comparison:
     """Compares two rows; each is a run folder, or several of one method (training seeds).
 
@@ -121,16 +123,17 @@ def compare(
         tasks: only these; None: all that both have.
         metrics: only these; None: all with a better direction and values for each prompt.
         beside: where other runs of the same suite and models may lie.
+        say: told of each run that is left out since it is damaged.
 
     Raises:
         InputError: no such run, several rows on one side, nothing in common, or one evaluation whose
             prompts differ.
     """
-    one, two = _side(a), _side(b)
+    one, two = _side(a, say), _side(b, say)
     learn_metrics([*one.grouped.runs, *two.grouped.runs])
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
-    table = _table_of((one, two), beside)
+    table = _table_of((one, two), beside, say)
     others = [
         evaluations(row)
         for row in (table.rows if table else ())
@@ -179,9 +182,9 @@ def _signature(
     )
 
 
-def _side(paths: Path | str | Iterable[Path | str]) -> _Side:
+def _side(paths: Path | str | Iterable[Path | str], say: Say | None) -> _Side:
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    rows = [row for section in sections(finished_runs(paths)[0]) for row in section.rows]
+    rows = [row for section in sections(told_runs(paths, say)) for row in section.rows]
     if len({row.row.method for row in rows}) == 1:
         rows = standing(rows)
     if len(rows) != 1:
@@ -193,11 +196,13 @@ def _side(paths: Path | str | Iterable[Path | str]) -> _Side:
     return _Side(rows[0], evaluations(rows[0]))
 
 
-def _table_of(sides: Sequence[_Side], places: Iterable[Path | str]) -> Section | None:
+def _table_of(
+    sides: Sequence[_Side], places: Iterable[Path | str], say: Say | None
+) -> Section | None:
     """The table in which both sides stand, among the runs there."""
     runs: list[Run] = []
     with contextlib.suppress(InputError):  # nothing is there
-        runs = finished_runs(places)[0]
+        runs = told_runs(places, say)
     for section in sections(runs):
         if all(any(map(side.is_in, section.rows)) for side in sides):
             return section

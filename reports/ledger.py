@@ -17,6 +17,7 @@ import yaml
 
 from kdbench.harness.config import FREE, RunConfig
 from kdbench.harness.files.records import Missing, Record, RunCard
+from kdbench.harness.files.store import Say
 from kdbench.reports.columns import (
     JUDGE_PREFIX,
     Cell,
@@ -32,7 +33,7 @@ from kdbench.reports.columns import (
 from kdbench.reports.paired import row_seeds
 from kdbench.reports.published.numbers import Number, Settings, load_numbers, load_settings
 from kdbench.reports.rows import GroupedRow, Section, sections
-from kdbench.reports.runs import finished_runs
+from kdbench.reports.runs import told_runs
 from kdbench.reports.text.style import interval_text, signature
 
 RULE = (
@@ -83,7 +84,11 @@ class Ledger(Record):
 
 
 def ledger(
-    paths: Iterable[Path | str], resolve: Resolve, *, suites: Sequence[str] | None = None
+    paths: Iterable[Path | str],
+    resolve: Resolve,
+    *,
+    suites: Sequence[str] | None = None,
+    say: Say | None = None,
 ) -> Ledger:
     """Puts the finished runs under ``paths`` beside the published numbers.
 
@@ -91,6 +96,7 @@ def ledger(
         paths: run folders or folders of runs; none: every number is not run.
         resolve: what runs are compared with (given, as reports may not load methods).
         suites: only numbers that one of these suites reproduces; None: all.
+        say: told of each run that is left out since it is damaged.
 
     Raises:
         InputError: a path does not exist or holds no finished run.
@@ -100,7 +106,7 @@ def ledger(
     places = list(paths)
     candidates = [
         candidate
-        for section in (sections(finished_runs(places)[0]) if places else [])
+        for section in (sections(told_runs(places, say)) if places else [])
         for candidate in _candidates(section, wanted, resolve)
     ]
     rows = [

@@ -21,7 +21,7 @@ from kdbench.harness.files.records import (
 )
 from kdbench.harness.files.reported import LARGEST
 from kdbench.harness.files.run_folder import Evaluation, RunFolder, find_runs
-from kdbench.harness.files.store import content_hash
+from kdbench.harness.files.store import Say, content_hash
 from kdbench.harness.metrics import learn
 from kdbench.harness.stats import Array
 
@@ -134,6 +134,18 @@ def _verified(folder: RunFolder) -> Run | str:
     except InputError as error:
         return f"{folder.name}: {str(error).replace(f'{folder.path}/', '')}"
     return Run(folder, summary)
+
+
+def told_runs(paths: Iterable[Path | str], say: Say | None) -> list[Run]:
+    """`finished_runs`, where ``say`` is told of each that is left out since it is damaged.
+
+    Raises:
+        InputError: a path does not exist, or no finished run is there.
+    """
+    runs, left_out = finished_runs(paths)
+    for reason in damaged(left_out) if say else ():
+        say(reason)
+    return runs
 
 
 def damaged(left_out: Iterable[str]) -> list[str]:

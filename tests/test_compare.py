@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdbench.harness import cli
+from kdbench.harness.api.boards import leaderboard as api_board
 from kdbench.harness.errors import InputError
 from kdbench.harness.printing import printable
 from kdbench.reports.compare import compare
@@ -166,3 +167,27 @@ def test_text_has_the_signature(runs: Path) -> None:
         .rstrip()
         .endswith(f"signature: {found.signature}")
     )
+
+
+def test_a_damaged_training_seed_is_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2):
+        for method in ("dpkd", "fkd"):
+            last = fakes.make_run(runs, method, seed)
+    place = ("--runs-dir", runs)
+    verbs = {
+        "compare": ("compare", "dpkd", "fkd", *place),
+        "claims": ("claims", *place),
+        "ledger": ("ledger", *place),
+        "board": ("leaderboard", *place),
+    }
+    for command in verbs.values():
+        assert kdbench(capsys, *command)[0] == 0, command
+    (last / "summary.json").write_text('{"run": ')
+    for command in verbs.values():
+        for form in ((), ("--json",)):
+            code, _, error = kdbench(capsys, *command, *form)
+            assert code == 1, command
+            assert error.count("kdbench: left out: ") == 1 and last.name in error, (command, error)
+    board = api_board(runs)
+    assert len(board.left_out) == 1
+    assert f"left out: {last.name}" in capsys.readouterr().err

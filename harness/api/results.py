@@ -1,5 +1,6 @@
 """What calls return: tables as pandas, the student's folder, stored answers, reports."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +35,13 @@ class Board:
         from kdbench.harness.files.folders import board_cache
         from kdbench.reports.board import build
 
-        return build(self.places, tasks=self.tasks, metrics=self.metrics, cache=board_cache())
+        chosen: dict[str, Any] = {"tasks": self.tasks, "metrics": self.metrics}
+        return build(self.places, **chosen, cache=board_cache(), say=_say_left_out)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Runs that are not in it, each with the reason; damaged ones are said on standard error too."""
+        return self._built.board.left_out
 
     @property
     def scores(self) -> "pd.DataFrame":
@@ -213,6 +220,10 @@ class Made:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return self.board._repr_html_()
+
+
+def _say_left_out(reason: str) -> None:
+    print(f"kdbench: left out: {reason}", file=sys.stderr)
 
 
 def beside(made: Sequence[Made]) -> Board:

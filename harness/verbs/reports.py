@@ -10,6 +10,7 @@ import typer
 from kdbench.harness.verbs import options
 
 if TYPE_CHECKING:
+    from kdbench.harness.files.store import Say
     from kdbench.reports.runs import Run
 
 BROKEN = 3
@@ -92,8 +93,8 @@ def leaderboard(
 
 
 def _left_out(damaged: list[str]) -> int:
-    """Names the runs that a board had to do without; the exit code."""
-    for reason in damaged:
+    """Names the runs that had to be done without, each once; the exit code."""
+    for reason in dict.fromkeys(damaged):
         typer.echo(f"kdbench: left out: {reason}", err=True)
     return 1 if damaged else 0
 
@@ -110,35 +111,41 @@ def compare(
     ] = None,
     runs_dir: options.RunsDir = options.RUNS,
     json_output: options.Json = False,
-) -> None:
-    """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most."""
+) -> int:
+    """Compare two runs prompt by prompt: difference, interval, p, wins, and where they differ most.
+
+    A run that is damaged is left out and named, and the exit code is then 1.
+    """
     from kdbench.harness.files.bundle.opening import opened
     from kdbench.reports.compare import compare as make
     from kdbench.reports.documents.compare import compare_document
 
+    damaged: list[str] = []
     found = make(
-        _folders(a, runs_dir := opened(runs_dir)),
-        _folders(b, runs_dir),
+        _folders(a, runs_dir := opened(runs_dir), damaged.append),
+        _folders(b, runs_dir, damaged.append),
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
         beside=[runs_dir] if runs_dir.is_dir() else [],
+        say=damaged.append,
     )
     options.deliver(compare_document(found), found, json_output=json_output)
+    return _left_out(damaged)
 
 
-def _folders(side: str, runs_dir: Path) -> list[Path]:
+def _folders(side: str, runs_dir: Path, say: "Say") -> list[Path]:
     """Run folders of one side."""
     names = options.name_list(side, "a side of the comparison") or []
-    return [folder for name in names for folder in _named(name, runs_dir)]
+    return [folder for name in names for folder in _named(name, runs_dir, say)]
 
 
-def _named(name: str, runs_dir: Path) -> list[Path]:
+def _named(name: str, runs_dir: Path, say: "Say") -> list[Path]:
     """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
-    from kdbench.reports.runs import finished_runs
+    from kdbench.reports.runs import told_runs
 
     if exact := options.exact_run(name, runs_dir):
         return [exact.path]
-    runs = finished_runs([runs_dir])[0] if runs_dir.is_dir() else []
+    runs = told_runs([runs_dir], say) if runs_dir.is_dir() else []
     methods = {run.summary.run.method for run in runs}
     # a file my_loss.py is a method my_loss, and people say my-loss
     alike = [m for m in methods if m.replace("_", "-") == name.replace("_", "-")]
@@ -216,17 +223,22 @@ def claims(
     format_: options.Format = "terminal",
     out: options.Out = None,
     runs: options.Runs,
-) -> None:
-    """Test the papers' claims on finished runs: holds, does not hold, not significant, not measured."""
+) -> int:
+    """Test the papers' claims on finished runs: holds, does not hold, not significant, not measured.
+
+    A run that is damaged is left out and named, and the exit code is then 1.
+    """
     from kdbench.reports.claims.book import claim_book
     from kdbench.reports.claims.document import claims_document
     from kdbench.reports.claims.judge import judge_claims
 
     book = claim_book(claims_).only(options.name_list(only, "--only"))
-    report = judge_claims(runs.places, book)
+    damaged: list[str] = []
+    report = judge_claims(runs.places, book, say=damaged.append)
     options.deliver(
         claims_document(report), report, json_output=runs.json_output, format_=format_, out=out
     )
+    return _left_out(damaged)
 
 
 def ledger(
@@ -240,20 +252,26 @@ def ledger(
     format_: options.Format = "terminal",
     out: options.Out = None,
     runs: options.Runs,
-) -> None:
-    """Put published numbers beside ours: agrees, differs or not run, with known causes."""
+) -> int:
+    """Put published numbers beside ours: agrees, differs or not run, with known causes.
+
+    A run that is damaged is left out and named, and the exit code is then 1.
+    """
     from kdbench.harness.resolve import resolve
     from kdbench.reports.documents.ledger import ledger_document
     from kdbench.reports.ledger import ledger as make
 
-    places = runs.runs or ([runs.runs_dir] if runs.runs_dir.is_dir() else [])
+    places = runs.runs or ([runs.runs_dir] if runs.runs_dir.exists() else [])
+    damaged: list[str] = []
     found = make(
         places,
         lambda suite, method: resolve(suite=suite, method=method),
         suites=options.name_list(suite, "--suite"),
+        say=damaged.append,
     )
     document = ledger_document(found, everything=everything or format_ != "terminal")
     options.deliver(document, found, json_output=runs.json_output, format_=format_, out=out)
+    return _left_out(damaged)
 
 
 def bundle(

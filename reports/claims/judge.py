@@ -8,13 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
+from kdbench.harness.files.store import Say
 from kdbench.harness.metrics import info
 from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.claims.book import Claim, ClaimBook, claim_book
 from kdbench.reports.columns import Cell, ColumnKey, Entry, Found, cell_of, evaluations
 from kdbench.reports.paired import result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, Section, sections, standing
-from kdbench.reports.runs import finished_runs, grouped, prompt_scores
+from kdbench.reports.runs import grouped, prompt_scores, told_runs
 
 Verdict = Literal["holds", "does not hold", "not significant", "not measured"]
 Outcome = Literal["for", "against", "unclear", "not measured"]
@@ -82,18 +83,21 @@ class _Board(NamedTuple):
         return [self.absence(name) for name in claim.methods if name not in self.rows]
 
 
-def judge_claims(paths: Iterable[Path | str], book: ClaimBook | None = None) -> ClaimsReport:
+def judge_claims(
+    paths: Iterable[Path | str], book: ClaimBook | None = None, *, say: Say | None = None
+) -> ClaimsReport:
     """Tests the claims on the runs under ``paths``, one pair of models at a time.
 
     Of several rows of a method the plainest is taken (`kdbench.reports.rows.standing`), or none if
     several are. Where all methods of a claim were searched (``kdbench tune``), what the search found is
-    compared; else the other rows, as far as there are any.
+    compared; else the other rows, as far as there are any. ``say`` is told of each run that is left out
+    since it is damaged.
 
     Raises:
         InputError: no finished run, or a file that cannot be read.
     """
     book = book or claim_book()
-    made = [section for section in sections(finished_runs(paths)[0]) if _methods(section)]
+    made = [section for section in sections(told_runs(paths, say)) if _methods(section)]
     kinds = [tuple(_board(section, searched) for searched in (True, False)) for section in made]
     judged = []
     for claim in book.claims:
