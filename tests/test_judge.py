@@ -95,7 +95,8 @@ def test_pointwise_ratio_and_floor(judge: Judge, tmp_path: Path) -> None:
     assert found["feedback"]["mean"] == pytest.approx(50)
     assert found["feedback"]["n_prompts"] == 4 and found["feedback"]["per_seed"] == [50, 50]
     assert found["null.feedback"]["mean"] == pytest.approx(12.5)
-    assert found["copy.feedback"]["mean"] == found["self.feedback"]["mean"] == pytest.approx(100)
+    assert found["self.feedback"]["mean"] == pytest.approx(100)
+    assert found["reference_score"]["mean"] == 8 and "copy.feedback" not in found, "100 by itself"
     assert "feedback: 50.00" in out and "next: kdbench leaderboard" in out
     assert entry(run)["prompt_tokens"] == 100 * asked
     assert entry(run)["cost"] == pytest.approx(asked * (100 * 2 + 10 * 8) / 1e6)
@@ -119,7 +120,7 @@ def test_a_judge_that_is_shown_the_reference_grades_by_it(judge: Judge, tmp_path
     assert code == 0
     found = metrics(run)
     assert found["feedback"]["mean"] == pytest.approx(100 * (2 * 10 + 2 * 1) / 40)
-    assert found["null.feedback"]["mean"] == 10 and found["copy.feedback"]["mean"] == 100
+    assert found["null.feedback"]["mean"] == 10 and found["reference_score"]["mean"] == 10
 
 
 def prefer(*, biased: bool) -> Callable[[dict[str, Any], int], Action]:
@@ -650,6 +651,51 @@ def test_a_recorded_ledger_replays_without_network(
     more = make_run(tmp_path / "more", prompts=5)
     code, _, err = judge(more, "--judge-base-url", url, *FAST, "--replay", first)
     assert code == 1 and "3 questions are not in the recorded ledger" in err
+
+
+ONCE = (*FAST, "--set", "max_retries=0", "--set", "give_up_after=100")
+
+
+def states(run: Path) -> set[str]:
+    """How the last answers to a run's questions are read."""
+    return {row.state for row in {row.key: row for row in verdicts(run)}.values()}
+
+
+def one_failed(judge: Judge, work: Path, server: JudgeServer) -> tuple[Path, Path]:
+    """Two runs with equal questions, of which one could not get an answer."""
+    bad, good = (make_run(work / name) for name in ("bad", "good"))
+    server.script = lambda body, number: failure(500)
+    judge(bad, "--judge-base-url", server.url, *ONCE)
+    server.script = grade
+    judge(good, "--judge-base-url", server.url, *ONCE)
+    assert states(bad) == {"error"} and states(good) == {"ok"}
+    return bad, good
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_known_answer_repairs_another_run(judge: Judge, tmp_path: Path, turn: int) -> None:
+    """Wherever the answer is recorded, it is neither lost nor paid again."""
+    with JudgeServer(grade) as server:
+        bad, good = one_failed(judge, tmp_path, server)
+        asked, spent = len(server.requests), sum(row.amount for row in costs(bad))
+        command = (*(bad, good)[::turn], "--judge-base-url", server.url, *ONCE)
+        judge(*command)
+        assert states(bad) == {"error"}, "nobody wanted it again"
+        for _ in range(2):  # costs are settled when a command begins
+            code, _, err = judge(*command, "--retry", "error")
+            assert code == 0, err
+        assert len(server.requests) == asked
+    assert metrics(bad) == metrics(good)
+    assert sum(row.amount for row in costs(bad)) == pytest.approx(spent)
+
+
+def test_a_replayed_answer_repairs_a_failed_one(judge: Judge, tmp_path: Path) -> None:
+    with JudgeServer(grade) as server:
+        bad, good = one_failed(judge, tmp_path, server)
+    command = (bad, "--judge-base-url", server.url, *ONCE, "--replay", good)
+    assert judge(*command)[0] == 1 and states(bad) == {"error"}
+    code, _, err = judge(*command, "--retry", "error")
+    assert code == 0 and metrics(bad) == metrics(good), err
 
 
 def test_the_first_prompts_are_kept_apart(judge: Judge, tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ def calls_about(
     for about, rivals in rows[: judge.sanity_prompts]:
         text, rival = about.responses[seed], rivals[seed]
         calls += ask(about, [judge.null_answer, rival][:shown], "null", None)
-        calls += ask(about, [rival, rival][:shown], "copy", None)
+        if shown == 2:  # graded alone it is the reference, whose question is asked already
+            calls += ask(about, [rival, rival], "copy", None)
         calls += ask(about, [text, text][:shown], "self", seed)
     return calls
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -161,16 +161,49 @@ def _keys(targets: Sequence[Target]) -> set[str]:
     return {call.key for target in targets for call in target.calls}
 
 
-def _recorded(targets: Sequence[Target]) -> dict[str, VerdictRow]:
-    """What any of the logs knows, by question."""
+def _best(
+    judge: JudgeDefinition, targets: Sequence[Target], more: Iterable[VerdictRow] = ()
+) -> dict[str, VerdictRow]:
+    """What any of the logs knows, and of ``more``, by question: an answer with a verdict before any other."""
     rows = (target.log.verdict(call.key) for target in targets for call in target.calls)
-    return {row.key: row for row in rows if row is not None}
+    found: dict[str, VerdictRow] = {}
+    for row in (*rows, *more):
+        if row is not None and (
+            row.key not in found or _worth(judge, row) < _worth(judge, found[row.key])
+        ):
+            found[row.key] = row
+    return found
+
+
+def _state(judge: JudgeDefinition, row: VerdictRow) -> str:
+    """As its response is read today."""
+    return read(judge, row.status, row.body).state
+
+
+def _worth(judge: JudgeDefinition, row: VerdictRow) -> int:
+    """0 for a verdict; then an answer that holds none, last a call that failed."""
+    return ("ok", *reversed(STATES)).index(_state(judge, row))
+
+
+def _share(
+    request: JudgeRequest, targets: Sequence[Target], known: Mapping[str, VerdictRow]
+) -> None:
+    """Puts what is known into each log that has no row of it, or a worse one that is to be asked again."""
+    judge = request.judge
+    for target in targets:
+        for key in dict.fromkeys(call.key for call in target.calls if call.key in known):
+            own, best = target.log.verdict(key), known[key]
+            again = own is not None and _state(judge, own) in request.retry
+            if own is None or (again and _worth(judge, best) < _worth(judge, own)):
+                # its usage is booked where it was asked; here it would settle what another call reserved
+                usage = {"prompt_tokens": None, "completion_tokens": None}
+                target.log.add(best.model_copy(update=usage))
 
 
 def _questions(request: JudgeRequest, targets: Sequence[Target]) -> list[Question]:
     """What has no recorded answer, each question once, in a fixed order."""
-    rows = _recorded(targets)
-    states = {key: read(request.judge, row.status, row.body).state for key, row in rows.items()}
+    rows = _best(request.judge, targets)
+    states = {key: _state(request.judge, row) for key, row in rows.items()}
     open_ = {key for key in _keys(targets) if states.get(key) in (None, *request.retry)}
     wanted: dict[str, Question] = {}
     for target in targets:
@@ -186,11 +219,8 @@ def _answer(
 ) -> Stop | None:
     """Fills the logs; returns why not all of it could be asked, or nothing."""
     judge = request.judge
-    known = _recorded(targets) | (recorded(request.replay) if request.replay else {})
-    for target in targets:  # what another log knows
-        for key in dict.fromkeys(call.key for call in target.calls):
-            if key in known and target.log.verdict(key) is None:
-                target.log.add(known[key])
+    replayed = recorded(request.replay) if request.replay else ()
+    _share(request, targets, _best(judge, targets, replayed))
     questions = _questions(request, targets)
     if not questions or request.replay is not None:
         return (

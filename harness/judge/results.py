@@ -35,8 +35,10 @@ def judge_scores(
     rows = {call.key: log.verdict(call.key) for call in calls}
     verdicts = {key: read(judge, row.status, row.body) for key, row in rows.items() if row}
     table = _Table(judge, answered, calls, verdicts)
-    shown = ("feedback",) if judge.mode == "pointwise" else ("win_rate", "flip_rate")
-    floors = {subject: table.cells(subject) for subject in ("null", "copy", "self")}
+    alone = judge.mode == "pointwise"
+    shown = ("feedback",) if alone else ("win_rate", "flip_rate")
+    subjects = ("null", "self") if alone else ("null", "copy", "self")
+    floors = {subject: table.cells(subject) for subject in subjects}
     return JudgeScores(
         task=answered.record.task,
         edition=answered.record.edition,

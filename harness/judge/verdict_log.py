@@ -70,7 +70,7 @@ def _unsettled(verdicts: list[VerdictRow], costs: list[CostRow]) -> list[CostRow
     return [row for row in last.values() if row.event == "reserved" and answers[row.key] > 0]
 
 
-def recorded(source: Path) -> dict[str, VerdictRow]:
-    """All verdicts in a file, or in every one below a folder, by key."""
-    rows = (row for file in verdict_files(source) for row in read_records(file, VerdictRow))
-    return {row.key: row for row in rows}
+def recorded(source: Path) -> list[VerdictRow]:
+    """What a file of verdicts, or every one below a folder, says of each key last."""
+    files = ({row.key: row for row in read_records(f, VerdictRow)} for f in verdict_files(source))
+    return [row for rows in files for row in rows.values()]
