@@ -10,8 +10,11 @@ import pytest
 
 from kdbench.harness.config import TasksConfig
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.estimates import evaluation_scores
 from kdbench.harness.evaluation.rehearsal import check_task_data
-from kdbench.harness.files.records import Summary
+from kdbench.harness.evaluation.stock import score_samples
+from kdbench.harness.files.records import EvaluationRecord, Missing, SampleRow, Summary
+from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import read_json, read_record
 from kdbench.harness.resolve import resolve
 
@@ -118,3 +121,61 @@ def test_real_sets_are_looked_for_before_training(
         config = resolve(suite="smollm2", method="sft", flags={"tasks.names": [name]})
         with pytest.raises(InputError, match=said):
             check_task_data(config, tmp_path, print)
+
+
+ODD = """
+def results(doc, answers):
+    return {"odd": float(answers[0]), "fine": 1.0}
+"""
+SHOWN = "aggregation: mean, higher_is_better: true"
+GENERATED = f"""output_type: generate_until
+doc_to_target: "a"
+generation_kwargs: {{until: [], max_gen_toks: 4}}
+process_results: !function odd.results
+metric_list: [{{metric: odd, {SHOWN}}}, {{metric: fine, {SHOWN}}}]"""
+
+
+def test_a_document_without_a_number_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    own_task.write(folder, GENERATED)
+    (folder / "odd.py").write_text(ODD)
+    record = EvaluationRecord(
+        task="own",
+        source="lm-eval",
+        place=str(folder),
+        edition="lm-eval",
+        protocol="strict",
+        template="none",
+        model="f" * 64,
+        tokenizer="e" * 64,
+        data_sha256="0" * 64,
+        dtype="fp32",
+        batch_size=8,
+        chunk=4,
+        seeds=[10, 20],
+    )
+    said = {10: ("1", "nan", "0.5"), 20: ("1", "1", "0.5")}
+    samples = [
+        SampleRow(
+            doc_id=doc,
+            prompt_hash=f"{doc:016x}",
+            seed=seed,
+            prompt=f"Word {doc}",
+            references=["a"],
+            response=said[seed][doc],
+            response_tokens=1,
+            finished=True,
+            reference_tokens=1,
+        )
+        for seed in record.seeds
+        for doc in range(3)
+    ]
+    evaluation = RunFolder(tmp_path / "run").evaluation("own@01234567")
+    rows, info = score_samples(record, evaluation, samples, str(folder))
+    assert [row.missing for row in rows] == [{}, {"odd": "the metric is nan for an answer"}, {}]
+    evaluation.keep_scores(rows, info)
+    assert evaluation.scores() == rows, "what was written can be read"
+    found = evaluation_scores(rows)
+    assert found["fine"].n_prompts == 3
+    assert found["odd"] == Missing(missing="1 of 3 prompts: the metric is nan for an answer")

@@ -5,8 +5,9 @@ stored samples and decoding seeds. All others are run by lm-eval over our engine
 imports it where it is used: that takes a second of a core, and tasks of our own need none of it.
 """
 
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +183,7 @@ def score_samples(
     for place, (_, names) in enumerate(by_seed[0]):
         sample = asked[place * repeats].model_dump(include=set(ScoreRow.model_fields))
         found = {name: [each[place][1][name] for each in by_seed] for name in names}
-        scored.append(ScoreRow(seeds=record.seeds, metrics=found, **sample))
+        scored.append(ScoreRow(seeds=record.seeds, **measured(found), **sample))
     return scored, {"cards": metric_cards(first, scored), "whole": whole_set(first)}
 
 
@@ -209,7 +210,7 @@ def likelihood_task(name: str, config: RunConfig, facts: dict[str, Any]) -> Read
                 category=sample["task"] if sample["task"] != name else None,
                 reference_tokens=1,
                 seeds=[SEED],
-                metrics={metric: [value] for metric, value in metrics.items()},
+                **measured({metric: [value] for metric, value in metrics.items()}),
             )
             for place, (sample, metrics) in enumerate(documents(results))
         ]
@@ -258,6 +259,19 @@ def documents(results: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, f
             values = {name: _in_our_unit(name, sample[name]) for name in names}
             found.append(({**sample, "task": task}, values))
     return found
+
+
+def measured(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Of a score row: the metrics of a document that are finite, and why others have no value."""
+    odd = {
+        name: next(value for value in each if not math.isfinite(value))
+        for name, each in values.items()
+        if not all(map(math.isfinite, each))
+    }
+    return {
+        "metrics": {name: each for name, each in values.items() if name not in odd},
+        "missing": {name: f"the metric is {value} for an answer" for name, value in odd.items()},
+    }
 
 
 def _in_our_unit(metric: str, value: float) -> float:

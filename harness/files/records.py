@@ -67,7 +67,6 @@ class SampleRow(Record):
 class ScoreRow(Record):
     """All decoding seeds of one prompt; metric values are lists in the order of ``seeds``."""
 
-    model_config = ConfigDict(allow_inf_nan=True)  # summaries say where a metric failed
     doc_id: int
     prompt_hash: str
     category: str | None = None
