@@ -58,3 +58,18 @@ def test_json_holds_the_same_text_in_escapes(folder: Path) -> None:
     (prompt,) = json.loads(text)["prompts"]
     assert prompt["prompt"] == f"question 3{EVIL}"
     assert obeyed(show(folder, "--json")) == ""
+
+
+def test_a_card_of_an_evaluated_model_names_no_method_and_no_training(tmp_path: Path) -> None:
+    teacher = make_run(tmp_path, "teacher", None, card={"teacher": None})
+    edit(teacher / "config.json", {"method.name": "sft"})
+    found = json.loads(show(teacher, "--json"))
+    assert found["method"] == "teacher" and found["student"] == "small"
+    assert not found.keys() & {"options", "training", "teacher"}
+    assert "sft" not in show(teacher)
+    (teacher / "summary.json").unlink()
+    unfinished = teacher.rename(tmp_path / "eval-my-model-0123456789ab")
+    found = json.loads(show(unfinished, "--json"))
+    assert found["method"] == "my-model" and "training" not in found
+    trained = json.loads(show(make_run(tmp_path, "fkd"), "--json"))
+    assert trained["training"]["seed"] == 1 and trained["method"] == "fkd"

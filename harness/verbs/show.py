@@ -12,6 +12,7 @@ from kdbench.harness.verbs import options
 from kdbench.reports.text.document import Answer, Document, Sample, Section, Table
 
 if TYPE_CHECKING:
+    from kdbench.harness.files.records import RunCard
     from kdbench.harness.files.run_folder import RunFolder
 
 Facts = dict[str, Any]
@@ -39,26 +40,39 @@ def show(
 
 def card(run: "RunFolder") -> Facts:
     """What is known about a run: configuration in short, stages, scores, cost."""
-    config = run.config.read().tree()
+    config, summary = run.config.read().tree(), run.summary.find()
     facts: Facts = {
         "run": run.name,
         "folder": str(run.path),
         "suite": config["suite"],
         "regime": config["regime"],
-        "method": config["method"]["name"],
-        "options": config["method"]["options"],
-        "teacher": config["pair"]["teacher"],
-        "student": config["pair"]["student"],
-        "training": {k: v for k, v in config["train"].items() if v is not None},
+        **_made_by(run, config, summary.run if summary else None),
         "stages": run.stages(),
         "evaluations": [evaluation.key for evaluation in run.evaluations()],
     }
-    if summary := run.summary.find():
+    if summary:
         shown = {"scores", "learned", "cost", "signature"}
         if summary.run.selection:
             facts["selected"] = summary.run.selection
         facts |= summary.model_dump(mode="json", include=shown)
     return facts
+
+
+def _made_by(run: "RunFolder", config: Facts, card: "RunCard | None") -> Facts:
+    """Method, models and training; of an evaluated model its label: its configuration is that of a method."""
+    kind, _, label = run.name.rpartition("-")[0].partition("-")
+    method, pair = config["method"], config["pair"]
+    facts = {"method": method["name"], "teacher": pair["teacher"], "student": pair["student"]}
+    if card is not None:
+        models = {"teacher": card.teacher, "student": card.student}
+        named = {name: model.name for name, model in models.items() if model is not None}
+        facts = {"method": card.method, **named}
+    elif kind == "eval":  # not finished
+        facts = {"method": label}
+    if kind == "eval" if card is None else card.kind == "eval":
+        return facts
+    training = {key: value for key, value in config["train"].items() if value is not None}
+    return {**facts, "options": method["options"], "training": training}
 
 
 def answers(run: "RunFolder", doc_id: int, task: str | None = None) -> Facts:
