@@ -13,6 +13,7 @@ import fakes
 import numpy as np
 import pytest
 from board_runs import write_run
+from report_runs import trained_run
 
 from kdbench.harness.config import RunConfig, with_precision
 from kdbench.harness.errors import InputError
@@ -257,6 +258,26 @@ def test_scores_that_are_not_those_of_the_summary_leave_their_run_out(tmp_path: 
     pack([folder], tmp_path / "bundle", {})
     with pytest.raises(InputError, match="is not what the summary was made of"):
         finished_runs([tmp_path / "bundle"])
+
+
+def test_verbs_take_a_bundle_in_place_of_a_folder_of_runs(
+    kdbench: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    run, bundle = trained_run(tmp_path / "runs"), tmp_path / "all.bundle"
+    write_bundle([run], bundle)
+    name = run.name
+    code, listed, error = kdbench("ls", "runs", "--runs-dir", bundle, "--json")
+    assert code == 0 and [row["run"] for row in json.loads(listed)] == [name], error
+    code, shown, error = kdbench("show", name, "--runs-dir", bundle)
+    assert code == 0 and name in shown, error
+    (unpacked,) = [run.path for run in runs_in(opened(bundle)) if run.name == name]
+    code, _, error = kdbench("report", name, "--runs-dir", bundle)
+    assert code == 2 and "--out" in error and not (unpacked / "report").exists()
+    code, _, error = kdbench("report", name, "--runs-dir", bundle, "--out", tmp_path / "report")
+    assert (tmp_path / "report" / "report.md").is_file(), error
+    assert not (unpacked / "report").exists()
+    code, _, error = kdbench("show", name, "--runs-dir", run / "summary.json")
+    assert code == 2 and "is no bundle of runs" in error
 
 
 GAP = "\0"

@@ -42,10 +42,10 @@ def load_run(run: Path | str, *, runs_dir: Path | str = RUNS) -> Made:
 
     Args:
         run: its folder, its name in ``runs_dir``, or a part of the name that only one has.
-        runs_dir: folder of run folders.
+        runs_dir: folder of run folders, or a bundle.
 
     Raises:
-        InputError: none, or several.
+        InputError: none, several, or a bundle that cannot be read.
     """
     from pydantic import ValidationError
 

@@ -20,14 +20,22 @@ def exact_run(name: Path | str, runs_dir: Path) -> "RunFolder | None":
 def named_run(name: Path | str, runs_dir: Path) -> "RunFolder":
     """A run folder by path, name, or a part of its name that only one has.
 
+    Args:
+        name: of the run.
+        runs_dir: folder of runs, or a bundle.
+
     Raises:
-        InputError: none, or several.
+        InputError: none, several, or a bundle that cannot be read.
     """
+    from kdbench.harness.files.bundle.opening import opened
     from kdbench.harness.files.run_folder import runs_in
 
     if exact := exact_run(name, runs_dir):
         return exact
-    runs = runs_in(runs_dir)
+    place = opened(runs_dir)
+    if place != runs_dir and (exact := exact_run(name, place)):
+        return exact
+    runs = runs_in(place)
     fitting = [run for run in runs if str(name) in run.name]
     if len(fitting) == 1:
         return fitting[0]

@@ -63,10 +63,11 @@ def _settings(method: str | None, explain: str | None, suite: str, *, json_outpu
 
 
 def _runs(runs_dir: Path, *, json_output: bool) -> None:
+    from kdbench.harness.files.bundle.opening import opened
     from kdbench.harness.files.run_folder import runs_in
     from kdbench.reports.run.status import status_document, statuses
 
-    found = statuses(runs_in(runs_dir))
+    found = statuses(runs_in(opened(runs_dir)))
     if found or json_output:
         rows = [each.plain() for each in found]
         options.deliver(status_document(found), rows, json_output=json_output)

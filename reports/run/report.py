@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.inside import inside
 from kdbench.harness.files.records import Estimate, Missing, Summary
 from kdbench.harness.files.run_folder import RunFolder
@@ -49,9 +50,14 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> Report:
         out: where to write; None: into the run folder.
 
     Raises:
-        InputError: no run folder, a file of it cannot be read, or ``out`` cannot be written.
+        InputError: no run folder, a file of it cannot be read, ``out`` cannot be written, or there is
+            none and the run came in a bundle.
     """
     run = RunFolder(Path(folder))
+    if out is None and run.left_out.exists():
+        raise InputError(
+            f"{run.name} came in a bundle, into which no report is written; name a folder with --out"
+        )
     subject = read_subject(run)
     target = run.report() if out is None else Path(out)
     files: list[Path] = []
