@@ -41,7 +41,7 @@ FILES: Mapping[str, str] = {
     "terminal": "board.txt",
 }
 """What a folder with a whole board holds: format -> file."""
-SUFFIXES = {".html": "html", ".md": "md", ".csv": "csv", ".tex": "latex", ".json": "json"}
+SUFFIXES = {Path(name).suffix: format for format, name in FILES.items()}
 JOINT = (
     "with the best: model confidence set; with SFT and all pairs: step-down max-t; each over "
     f"{DRAWS} joint draws of prompts and training seeds, .05 familywise in a column"

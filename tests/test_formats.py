@@ -279,3 +279,10 @@ def test_the_command_line(runs: Path, tmp_path: Path) -> None:
     assert one.read_text() == (out / "board.csv").read_text()
     assert call("--out", str(tmp_path / "odd.name"), "--format", "md")[0] == 0
     assert (tmp_path / "odd.name").read_text() == (out / "board.md").read_text()
+    text = tmp_path / "x.txt"
+    assert call("--out", str(text))[0] == 0
+    assert text.read_text() == (out / "board.txt").read_text()
+    (empty := tmp_path / "empty").mkdir()
+    assert call("--out", str(empty), "--format", "md")[0] == 0
+    assert [file.name for file in empty.iterdir()] == ["board.md"]
+    assert call("--out", str(empty), "--format", "md", "--verify")[0] == 0

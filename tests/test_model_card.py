@@ -156,3 +156,9 @@ def test_a_student_of_own_data_says_whose_rows_and_no_suite_that_others_lack(run
     assert "/home" not in said and "someone" not in said
     assert "train.jsonl, its dev rows or some held out" in said
     assert not {"base_model", "datasets", "license"} & yaml.safe_load(said.split("---\n")[1]).keys()
+
+
+@pytest.mark.parametrize("world", ["mini", "mini-2", "mini-test"])
+def test_a_student_of_the_generated_world_knows_nothing_else(run: Path, world: str) -> None:
+    assert "generated world and nothing else" in told(run, pair={}, data={"train": world})
+    assert "generated world" not in told(run, pair={}, data={"train": "own.jsonl"})

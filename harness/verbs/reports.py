@@ -40,7 +40,10 @@ def leaderboard(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write, or folder for all formats and index.html.")
+        Path | None,
+        typer.Option(
+            help="File to write, or folder for all formats and index.html; with --format for that one."
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Exit 3 if a byte of what is in --out would change.")
@@ -66,6 +69,8 @@ def leaderboard(
     from kdbench.reports.rules.check import rulebook
 
     wanted = "json" if runs.json_output else format_
+    if out is not None and out.is_dir() and wanted in board.FILES:
+        out /= board.FILES[wanted]
     by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
     damaged: list[str] = []
     asked: dict[str, Any] = {

@@ -151,7 +151,7 @@ def _limitations(summary: Summary, config: dict[str, Any]) -> list[str]:
         "safety, and its answers can be wrong.",
         "Whatever is wrong with the teacher and the training data can be passed on to it.",
     ]
-    if str(config["data"]["train"]) in ("mini", "mini-test"):
+    if str(config["data"]["train"]) in LICENCES:
         lines.append(
             "It knows the few hundred words of kdbench's generated world and nothing else."
         )
