@@ -247,6 +247,23 @@ def test_distill_from_a_file_to_the_best_student(
     assert prepared.hub == [] and read_json(out / "distill.json")["tokens"] == 300
 
 
+def test_what_was_understood_is_a_document_too(
+    pair: Path, kdbench: Callable[..., tuple[int, str, str]]
+) -> None:
+    out = pair / "nothing"
+    line = ["distill", "--teacher", pair / "teacher", "--student", "prune:1", "--out", out]
+    line += ["--data", pair / "rows.jsonl", "--eval", pair / "test.jsonl"]
+    line += ["--methods", "sft,fkd", "--budget", "300tok"]
+    code, said, error = kdbench(*line, "--dry-run", "--json")
+    assert code == 0 and not out.exists(), error
+    plain = json.loads(said)
+    assert [method["method"] for method in plain["methods"]] == ["sft", "fkd"]
+    assert all(method["cost"] > 0 and method["seconds"] > 0 for method in plain["methods"])
+    assert plain["rows"]["test"] == 8 and plain["rows"]["train"] > 0 and len(plain["shown"]) == 3
+    settings = {row["key"]: row for row in plain["settings"]}
+    assert settings["train.lr"]["value"] > 0 and settings["train.lr"]["why"]
+
+
 @pytest.mark.long
 def test_tune_of_the_own_suite_ends_in_a_board_or_in_students(
     pair: Path, tmp_path: Path, kdbench: Callable[..., tuple[int, str, str]]

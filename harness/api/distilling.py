@@ -1,6 +1,6 @@
 """``kdbench.distill``: from a teacher, a student and a file to the best student and a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -120,6 +120,8 @@ class Making(TypedDict, total=False):
     """No progress."""
     say: bool
     """Print what was understood, and the outcome; default: yes."""
+    told: Callable[[dict[str, Any]], None]
+    """Given what was understood and chosen, as plain data, before anything is trained."""
 
 
 def distill(
@@ -178,6 +180,7 @@ def distill(
         out=folder,
         making=_study(folder, assignments(settings), making),
         talkative=making.get("say", True),
+        told=making.get("told"),
     )
     found = distill_command(request, dry_run=dry_run)
     return None if found is None else Distilled(folder, found)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -76,6 +76,9 @@ def distill(
     from kdbench.harness.api.distilling import distill as make
     from kdbench.harness.printing import visible_json
 
+    more: dict[str, Any] = {}
+    if dry_run and json_output:
+        more["told"] = lambda facts: typer.echo(visible_json(facts, indent=1))
     found = make(
         *(teacher, student, data),
         eval=compared.eval_,
@@ -91,6 +94,7 @@ def distill(
         jobs=compared.jobs,
         quiet=quiet or json_output,
         say=not json_output,
+        **more,
     )
     if json_output and found is not None:
         typer.echo(visible_json(found.as_json(), indent=1))

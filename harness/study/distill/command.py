@@ -22,7 +22,7 @@ from kdbench.harness.study.distill.preparation import (
     task_name,
     write_split,
 )
-from kdbench.harness.study.distill.telling import understanding
+from kdbench.harness.study.distill.telling import understanding, understood
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import make_cells, make_plan
 from kdbench.harness.study.results import make_results, references
@@ -67,6 +67,8 @@ def distill_command(request: DistillRequest, *, dry_run: bool) -> Distilled | No
     prepared = prepare_distillation(request)
     if request.talkative:
         show(understanding(request, prepared), most=WIDTH)
+    if request.told is not None:
+        request.told(understood(request, prepared))
     if dry_run:
         return None
     study = write_study(request, prepared)

@@ -1,7 +1,7 @@
 """What ``distill`` understood of a request, and what it will do: everything before the first training."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,7 @@ class DistillRequest:
         out: folder of all that is made.
         making: where and by whom runs are made; its settings hold for all runs.
         talkative: print what was understood, and the outcome.
+        told: given what was understood and chosen, as plain data, before anything is trained.
     """
 
     teacher: str
@@ -94,6 +95,7 @@ class DistillRequest:
     out: Path
     making: StudyRequest
     talkative: bool = True
+    told: Callable[[dict[str, Any]], None] | None = None
 
 
 class Chosen(Record):

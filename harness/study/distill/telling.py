@@ -1,6 +1,7 @@
 """What ``distill`` says before it trains: rows, three of them as they are trained, settings and why, cost."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from kdbench.harness.data.examples import Example
 from kdbench.harness.own.settings import size
@@ -33,6 +34,32 @@ def understanding(request: DistillRequest, prepared: Prepared) -> doc.Document:
         doc.Section("Cost", [doc.Notes(list(_cost(request, prepared)))]),
     ]
     return doc.Document("", sections)
+
+
+def understood(request: DistillRequest, prepared: Prepared) -> dict[str, Any]:
+    """The same as plain data."""
+    takes, needed = prepared.takes, _memory(request, prepared)
+    return {
+        "teacher": request.teacher,
+        "student": request.student,
+        "models": list(_models(request, prepared)),
+        "data": list(_data(request, prepared)),
+        "rows": {"train": _rows(prepared.train), "test": _rows(prepared.test)},
+        "shown": shown(prepared),
+        "settings": [choice._asdict() for choice in prepared.choices],
+        "methods": [
+            {
+                "method": name,
+                "why": why,
+                "cost": prepared.costs[name],  # of SFT
+                "seconds": takes.each[name],
+            }
+            for name, why in prepared.methods
+        ],
+        "seeds": list(request.seeds),
+        "seconds": {"shared": takes.shared, "total": takes.total},
+        "memory_gb": needed and needed[0],
+    }
 
 
 def _models(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
@@ -121,9 +148,13 @@ def _cost(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
         f"{duration(prepared.takes.shared)} for the shared init and the reference rows (counted, not "
         "measured: take it as a size)"
     )
-    cards = {name: find_method(name).method.card for name, _ in prepared.methods}
-    suite = prepared.suite | {"train": prepared.training}
-    needed = memory_gb((request.teacher, request.student), cards, suite, prepared.facts)
-    if needed is not None:
+    if (needed := _memory(request, prepared)) is not None:
         gb, name = needed
         yield f"memory: about {gb:.1f} GB for tensors at most (training {name}; kdbench plan says more)"
+
+
+def _memory(request: DistillRequest, prepared: Prepared) -> tuple[float, str] | None:
+    """`memory_gb` of what is trained."""
+    cards = {name: find_method(name).method.card for name, _ in prepared.methods}
+    suite = prepared.suite | {"train": prepared.training}
+    return memory_gb((request.teacher, request.student), cards, suite, prepared.facts)
