@@ -28,23 +28,25 @@ SpreadOption = Annotated[
     Literal["pm", "interval", "none"],
     typer.Option(help="Of LaTeX's first table: ± half of the 95% interval, the interval, or none."),
 ]
+BoardFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="terminal, md, csv, latex, json or html; default: by --out's ending, or terminal.",
+    ),
+]
+BoardOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="File to write, or folder for all formats and index.html; with --format for that one."
+    ),
+]
 
 
 def leaderboard(
     *,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="terminal, md, csv, latex, json or html; default: by --out's ending, or terminal.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="File to write, or folder for all formats and index.html; with --format for that one."
-        ),
-    ] = None,
+    format_: BoardFormat = None,
+    out: BoardOut = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Exit 3 if a byte of what is in --out would change.")
     ] = False,
