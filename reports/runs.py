@@ -143,8 +143,9 @@ def told_runs(paths: Iterable[Path | str], say: Say | None) -> list[Run]:
         InputError: a path does not exist, or no finished run is there.
     """
     runs, left_out = finished_runs(paths)
-    for reason in damaged(left_out) if say else ():
-        say(reason)
+    if say is not None:
+        for reason in damaged(left_out):
+            say(reason)
     return runs
 
 

@@ -71,7 +71,7 @@ def leaderboard(
     from kdbench.reports.rules.check import rulebook
 
     wanted = "json" if runs.json_output else format_
-    if out is not None and out.is_dir() and wanted in board.FILES:
+    if out is not None and out.is_dir() and wanted is not None and wanted in board.FILES:
         out /= board.FILES[wanted]
     by_name = board.SUFFIXES.get(out.suffix) if out is not None else None
     damaged: list[str] = []
