@@ -25,6 +25,8 @@ from kdbench.reports.text.formats import write
 
 DEBIAN = Path("/usr/bin/chromium")
 BUNDLE = "mini-2.bundle"
+SHOWN = 12
+"""Prompts of each task whose answers are in it."""
 PICTURES = (
     ("desktop-light", 1440, 900, "light", ""),
     ("phone-dark", 390, 844, "dark", ""),
@@ -76,7 +78,7 @@ def main() -> int:
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     runs, _ = without_unasked(finished_runs(arguments.runs)[0])
-    write_bundle([run.folder.path for run in runs], out / BUNDLE)
+    write_bundle([run.folder.path for run in runs], out / BUNDLE, prompts=SHOWN)
     leaderboard(out / BUNDLE, "md", out=out / "board.md")
     claims = write(claims_document(judge_claims([out / BUNDLE])), "md")
     (out / "claims.md").write_text(claims, encoding="utf-8")

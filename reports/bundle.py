@@ -30,20 +30,23 @@ class _Kept(NamedTuple):
     lines: int
 
 
-def write_bundle(paths: Iterable[Path | str], out: Path, *, answers: bool = True) -> Bundled:
+def write_bundle(
+    paths: Iterable[Path | str], out: Path, *, answers: bool = True, prompts: int = PROMPTS
+) -> Bundled:
     """Writes the finished runs under ``paths`` into a bundle.
 
     Args:
         paths: run folders, folders of runs, bundles.
         out: the file.
         answers: keep those that the page of a board of these runs shows first.
+        prompts: of each task, whose answers are kept.
 
     Raises:
         InputError: no finished run, or a file that cannot be read or written.
     """
     places = list(paths)
     runs, left_out = finished_runs(places)
-    kept = _shown(places) if answers else _Kept({}, 0)
+    kept = _shown(places, prompts) if answers else _Kept({}, 0)
     size = pack([run.folder for run in runs], out, kept.answers)
     return Bundled(
         file=str(out),
@@ -54,12 +57,12 @@ def write_bundle(paths: Iterable[Path | str], out: Path, *, answers: bool = True
     )
 
 
-def _shown(places: list[Path | str]) -> _Kept:
+def _shown(places: list[Path | str], prompts: int) -> _Kept:
     """The lines that the page of a board of all these runs takes its answers from."""
     built = build(places)
     kept: dict[Path, dict[str, bytes]] = {}
     for table, found in zip(built.board.tables, built.found, strict=True):
-        for file, lines in shown_answers(table, found, PROMPTS).items():
+        for file, lines in shown_answers(table, found, prompts).items():
             kept.setdefault(file, {}).update(lines)
     answers = {
         file: b"".join(line + b"\n" for line in lines.values()) for file, lines in kept.items()
