@@ -46,6 +46,9 @@ def quantise(model: PreTrainedModel, device: torch.device) -> None:
             device="meta",
         )
         small.weight, small.bias = weight, layer.bias
+        # where a CPU has AVX512-BF16, evaluation would lay the weight out anew for good, with scales rounded
+        # to bfloat16: other numbers than in training and in the merged student, and no narrow layers
+        small.support_avx512bf16_for_cpu = False
         setattr(model.get_submodule(place), last, small.to(device))
     nn.Module.to(model, device)
     model.is_loaded_in_4bit = True  # type: ignore[assignment]  # what PEFT asks
