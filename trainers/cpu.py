@@ -210,18 +210,18 @@ def attend(
     window: int | None,
 ) -> Tensor:
     """What each sequence of the flat rows mixes of itself, (R*T, heads, d)."""
-    given = (query_PHd, key_PHd, value_PHd)
     dtype = query_PHd.dtype
     if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
-    flat = [x.to(dtype) for x in given]
+    flat = [x.to(dtype) for x in (query_PHd, key_PHd, value_PHd)]
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in flat)
     wide_up_to = _WIDE_UP_TO if learning and dtype.itemsize == 2 else 0
+    slow = slow_in_half(dtype)
     out = []
     for group in plan.groups:
         mask = _window(group.length, window)
         q, k, v = (_members(x, group) for x in flat)
-        if slow_in_half(dtype) or group.length <= wide_up_to:
+        if slow or group.length <= wide_up_to:
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast("cpu", enabled=False):  # it would round to bfloat16 again
             attended = functional.scaled_dot_product_attention(
