@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint_teacher import command
 from judge_server import Action, JudgeServer, failure, say
-from own_models import chat_model, chats
 
 from kdbench.harness.endpoints import place_of
 from kdbench.harness.errors import InputError
@@ -17,7 +17,6 @@ from kdbench.tasks import mini
 
 Kdbench = Callable[..., tuple[int, str, str]]
 KEY = "sk-of-the-teacher-0123456789"
-FAST = {"max_retries": 1, "timeout_s": 5, "give_up_after": 3}
 PRICED = {"prices": {"input": 10, "output": 100, "date": "2026-11-01"}}
 
 
@@ -28,37 +27,12 @@ def train(
     """Trains a tiny student for two steps on a teacher's answers; its cache is this test's alone."""
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    student = chat_model(tmp_path / "student")
-    rows = chats(tmp_path / "rows.jsonl", 12)
 
     def run(
         server: JudgeServer, *more: str, method: str = "seqkd", **endpoint: Any
     ) -> tuple[int, str, RunFolder]:
-        settings = {
-            "pair.template": "chat",
-            "endpoint": json.dumps(FAST | endpoint),
-            "data.train": rows,
-            "data.dev": "null",
-            "data.text": "null",
-            "train.init": "pretrained",
-            "init_sft": "null",
-            "teacher_sft": "null",
-            "train.epochs": "null",
-            "train.steps": 2,
-            "train.batch_size": 4,
-            "train.max_length": 96,
-            "train.max_prompt": 64,
-            "train.select": "last",
-            "train.eval_every": 0,
-            "generate.chunk": 8,
-            "tasks.probes": "[]",
-        }
-        sets = [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
-        pair = ["--teacher", f"{server.url}/#tiny-teacher", "--student", student]
-        code, _, err = kdbench(
-            *("train", "--suite", "smollm2", "--method", method, "--runs-dir", tmp_path / "runs"),
-            *(*pair, "--device", "cpu", *sets, *more),
-        )
+        asked = command(server.url, tmp_path, tmp_path / "runs", method, **endpoint)
+        code, _, err = kdbench(*asked, *more)
         found = sorted((tmp_path / "runs").glob(f"{method}-*"))
         return code, err, RunFolder(found[0] if found else tmp_path / "runs" / "none")
 
