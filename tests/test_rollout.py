@@ -1,6 +1,8 @@
 """The sampler: right tokens for every family, the same at every batch size, and honest limits."""
 
 import copy
+import gc
+import weakref
 from collections.abc import Sequence
 
 import architectures
@@ -23,7 +25,7 @@ from kdbench.trainers.sampler import sampler as rollout
 from kdbench.trainers.sampler.alone import AloneDecoder
 from kdbench.trainers.sampler.as_asked import cast_copy
 from kdbench.trainers.sampler.choice import decoder_for
-from kdbench.trainers.sampler.decoders import ForwardDecoder, prompt_groups
+from kdbench.trainers.sampler.decoders import ForwardDecoder, KeyValues, prompt_groups
 from kdbench.trainers.sampler.draw import (
     NgramBlock,
     filtered,
@@ -476,6 +478,30 @@ def test_leaves_the_model_as_it_was(family):
     assert all(p.grad is None for p in model.parameters())
     model.eval()
     assert answers(model, asked, decoding, eos_ids=frozenset(), batch_size=2) == sampled
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_storages_end_with_the_sampling(family, monkeypatch):
+    """Python's collector of cycles does not know how full a GPU is."""
+    made: list[weakref.ref[KeyValues]] = []
+    init = KeyValues.__init__
+
+    def noted(self, *args):
+        init(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(KeyValues, "__init__", noted)
+    model = tiny.model(family)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            answers(model, prompts(4), Decoding(max_new_tokens=4))
+        alive = [each for each in made if each() is not None]
+    finally:
+        gc.enable()
+    assert len(made) >= 4
+    assert not alive
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

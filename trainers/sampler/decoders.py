@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
+from weakref import proxy
 
 import torch
 from transformers import PreTrainedModel
@@ -267,7 +268,8 @@ class _SlotLayer(CacheLayerMixin):
 
     def __init__(self, cache: "SlotCache") -> None:
         super().__init__()
-        self._cache = cache
+        # The cache holds its layers: were it held in turn, storages would wait for the collector of cycles.
+        self._cache: SlotCache = proxy(cache)
         self.store: KeyValues | None = None
 
     def update(
