@@ -1,5 +1,7 @@
 """Activation checkpointing: layers keep their inputs and are computed again in backward."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -23,8 +25,24 @@ def compute_again(model: PreTrainedModel) -> None:
         layer.forward = MethodType(_forward, layer)
 
 
+@contextmanager
+def casts_let_go() -> Iterator[None]:
+    """Inside, what autocast rounds of a weight lives as long as it is used.
+
+    Otherwise autocast keeps it for a second use until its outermost context ends, which is after the head:
+    a half-precision copy of every layer, whatever becomes of the weight itself.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
     plain = MethodType(type(self).forward, self)
-    if not torch.is_grad_enabled():
-        return plain(*args, **kwargs)
-    return checkpoint(plain, *args, use_reentrant=False, context_fn=as_before, **kwargs)
+    with casts_let_go():  # checkpoint notes it, and recomputes alike
+        if not torch.is_grad_enabled():
+            return plain(*args, **kwargs)
+        return checkpoint(plain, *args, use_reentrant=False, context_fn=as_before, **kwargs)

@@ -28,7 +28,7 @@ from kdbench.trainers.head.head import Head, head_of
 from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.outline import Whole, replaced
 from kdbench.trainers.parallel.loading import Unread, read_shares
-from kdbench.trainers.parallel.recompute import compute_again
+from kdbench.trainers.parallel.recompute import casts_let_go, compute_again
 from kdbench.trainers.pruning import layers_of
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed
@@ -134,7 +134,8 @@ def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], 
     def inside(micro: MicroBatch) -> Any:
         return use(micro.student_hidden_ND, micro.student_head)
 
-    found, _ = module(packed, inside)
+    with casts_let_go():  # of layers that are whole one at a time, copies would stay
+        found, _ = module(packed, inside)
     if isinstance(
         module, FSDPModule
     ):  # no backward pass will let go of what the forward pass gathered
