@@ -48,10 +48,28 @@ def share_student(module: StudentModule, device: torch.device) -> None:
 
 
 def share_frozen(model: PreTrainedModel, device: torch.device) -> None:
-    """Shares the layers of a model that is only read; the rest goes to the device whole."""
-    _share_layers(model, _mesh(device))
+    """Shares the layers of a model that is only read; the rest goes to the device whole.
+
+    What runs the layers is their root, without weights of its own: so a layer is fetched while the one
+    before it computes, and all have the same memory to be whole in.
+    """
+    mesh = _mesh(device)
+    _share_layers(model, mesh)
+    root = _runner(model)
+    fully_shard(root, mesh=mesh, ignored_params=set(root.parameters()))
     _make_room(model, device)
     torch.nn.Module.to(model, device)
+
+
+def _runner(model: PreTrainedModel) -> nn.Module:
+    """The module whose forward runs the layers, whatever is called (OPT's head passes by its backbone)."""
+    name = layers_of(model).prefix[:-1]
+    while name:
+        name = name.rpartition(".")[0]
+        found = model.get_submodule(name)
+        if type(found).forward is not nn.Module.forward:  # a container has none
+            return found
+    return model
 
 
 def _share_layers(model: PreTrainedModel, mesh: DeviceMesh) -> None:
