@@ -19,15 +19,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, masking_utils
 from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.batching import pack
 from kdbench.trainers.cuda import attention
-from kdbench.trainers.cuda.graphs import Graphs
+from kdbench.trainers.cuda.graphs import Body, Graphs, Recorder
 from kdbench.trainers.head import tiles
 from kdbench.trainers.head.head import Head, backbone_hidden, takes_apart
 from kdbench.trainers.head.tiles import tiled_sum
 from kdbench.trainers.objectives import divergences
 from kdbench.trainers.parallel.recompute import compute_again
 from kdbench.trainers.sampler import sampler as rollout
-from kdbench.trainers.sampler.choice import decoder_for
-from kdbench.trainers.sampler.decoders import Decoder
+from kdbench.trainers.sampler.choice import decoder_for, recordable
+from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder
 from kdbench.trainers.sampler.draw import GumbelArgmax, position_keys
 from kdbench.trainers.sampler.llama import Apart, LlamaDecoder, Product
 from kdbench.trainers.types import Answer, Decoding, Packed, Prompt, Sequence
@@ -100,6 +100,31 @@ def test_recordings_share_one_memory_until_all_are_forgotten(
             assert graphs(key, lambda: torch.ones(1)) == 1
         graphs.clear()
     assert pools == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_step_that_waits_for_the_device_is_never_recorded(
+    waits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recording that fails stays under way in torch, so that none may begin that can fail."""
+    modes, recorded, model = [0], list[Body](), tiny.model("gpt2")
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(Recorder, "__init__", lambda self: None)
+    monkeypatch.setattr(Recorder, "__call__", lambda self, body: recorded.append(body) or body)
+    forward = model.forward
+
+    def looking(*args: Any, **options: Any) -> Any:
+        if waits and modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return forward(*args, **options)
+
+    model.forward = looking
+    decoder = ForwardDecoder(model, model.dtype, 0)
+    assert recordable(decoder, model, vocab=tiny.VOCAB, window=None) is not waits
+    assert modes == ([0, "error", 0] if waits else [0, "error", 0, "error", 0])  # 3 rows, and 1
+    assert len(recorded) == (0 if waits else 2)
+    assert ("without CUDA graphs (called a sync" in capsys.readouterr().err) is waits
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -39,15 +39,36 @@ class Recorder:
         return replay
 
 
+def without_waiting(body: Body) -> Tensor:
+    """Runs a step in which the host may not wait for the device.
+
+    A recording would fail there, and torch leaves one that failed under way for good.
+
+    Raises:
+        RuntimeError: the host would wait.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        return body()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 class Graphs:
     """Graphs by what their kernels depend on.
 
     Args:
         recorder: makes what makes graphs of steps.
+        first: runs a step that is not recorded yet.
     """
 
-    def __init__(self, recorder: Callable[[], Callable[[Body], Body]] = Recorder) -> None:
-        self._recorder = recorder
+    def __init__(
+        self,
+        recorder: Callable[[], Callable[[Body], Body]] = Recorder,
+        first: Callable[[Body], Tensor] = lambda body: body(),
+    ) -> None:
+        self._recorder, self._first = recorder, first
         self._record: Callable[[Body], Body] | None = None
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, Body] = {}
@@ -63,7 +84,7 @@ class Graphs:
             return self._graphs[key]()
         if key not in self._seen:
             self._seen.add(key)
-            return body()
+            return self._first(body)
         self._record = self._record or self._recorder()
         replay = self._graphs[key] = self._record(body)
         return replay()  # recording runs nothing

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from kdbench.harness.errors import InputError, is_out_of_memory
 from kdbench.harness.files.store import to_stderr
 from kdbench.trainers.batching import LOCAL
-from kdbench.trainers.cuda.graphs import Graphs
+from kdbench.trainers.cuda.graphs import Graphs, without_waiting
 from kdbench.trainers.sampler.alone import AloneDecoder
 from kdbench.trainers.sampler.decoders import Decoder, ForwardDecoder, SlotDecoder
 from kdbench.trainers.sampler.llama import LlamaDecoder, is_plain_llama
@@ -114,7 +114,7 @@ def _recording(
 
 def recordable(decoder: Decoder, model: PreTrainedModel, *, vocab: int, window: int | None) -> bool:
     """Whether recorded steps of a decoder compute what its model does; says so in one line if not."""
-    decoder.graphs = Graphs()
+    decoder.graphs = Graphs(first=without_waiting)
     try:
         found = tried(decoder, model, vocab=vocab, window=window)
     except Exception as error:  # what may not be recorded: a look at the device from the host, …
