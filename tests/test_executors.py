@@ -278,6 +278,9 @@ def test_a_slurm_job_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ("settings", "lines"),
     [
         ("mem_gb=0.5", ["#SBATCH --mem=512MB"]),
+        ("gpus=8", ["--cpus-per-task=32\n", "--mem=128GB\n", "--time=1440\n"]),
+        ("nodes=2,processes=2", ["--cpus-per-task=8\n", "--mem=32GB\n"]),
+        ("gpus=2,cpus_per_task=3", ["--cpus-per-task=3\n", "--mem=32GB\n"]),
         ("mem_gb=1.5,slurm_time=10:00:00", ["#SBATCH --mem=1536MB", "#SBATCH --time=10:00:00"]),
         ("slurm_account=0123,slurm_exclusive=true", ["--account=0123", "#SBATCH --exclusive\n"]),
         ("slurm_setup=[module load cuda,export A=1]", ["module load cuda\nexport A=1\n"]),

@@ -26,7 +26,9 @@ from kdbench.harness.study.executors.worker import (
 JOBS = 16
 UNFIT = (AssertionError, TypeError, ValueError)
 """What submitit raises at a parameter of another type."""
-DEFAULTS: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": 4, "mem_gb": 16}
+TIME = {"timeout_min": 24 * 60}
+A_PROCESS = {"cpus_per_task": 4, "mem_gb": 16}
+"""What is asked for unless said otherwise, the second for each process of a node."""
 PORTS = (20_000, 20_000)
 """First port where nodes of a job meet, and how many there are: which one follows from the job's number."""
 LISTS = ("slurm_setup", "slurm_teardown", "slurm_srun_args")
@@ -42,7 +44,7 @@ class SlurmExecutor:
         jobs: queued or running at once; None: 16.
         settings: of each run ``nodes`` (1) and, on each of them, ``gpus`` (0) and ``processes`` (one a GPU);
             those of ``submitit.AutoExecutor.update_parameters``, for example ``timeout_min``,
-            ``cpus_per_task`` (of a node), ``mem_gb``, ``slurm_partition``; and ``cluster``: ``local`` runs
+            ``cpus_per_task`` and ``mem_gb`` (of a node), ``slurm_partition``; and ``cluster``: ``local`` runs
             the jobs as processes of this machine.
         out: folder of a study, on a disk that the nodes share; for submitit's own files.
 
@@ -59,7 +61,8 @@ class SlurmExecutor:
         _refuse_impossible(settings, cluster, self._nodes, self._processes, gpus)
         own = ("nodes", "gpus", "processes")
         asked = {k: _value(k, v) for k, v in settings.items() if k not in own}
-        parameters = DEFAULTS | asked
+        usual = {name: each * self._processes for name, each in A_PROCESS.items()}
+        parameters: dict[str, Any] = TIME | usual | asked
         if gpus:
             parameters["gpus_per_node"] = gpus
         if self._nodes > 1:
