@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from kdbench.harness.errors import is_out_of_memory
 from kdbench.trainers.by_sequence import by_mask
 from kdbench.trainers.head.head import backbone_hidden
+from kdbench.trainers.parallel.ranks import of_first
+from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Packed, Sequence
 
 Unit = Literal["token", "sequence", "group"]
@@ -283,6 +285,8 @@ _packs: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 def is_packable(model: PreTrainedModel, vocab: int) -> bool:
     """Whether a model's rows may be packed; cheap after the first call, which runs a probe.
 
+    Of a shared model a collective.
+
     Some models ignore position ids, or look across sequences; those must be padded.
 
     Args:
@@ -290,7 +294,8 @@ def is_packable(model: PreTrainedModel, vocab: int) -> bool:
         vocab: ids below this are used.
     """
     if model not in _packs:
-        _packs[model] = _agrees(model, vocab)
+        found = _agrees(model, vocab)
+        _packs[model] = of_first(found) if is_shared(model) else found
     return _packs[model]
 
 
@@ -307,11 +312,18 @@ def _agrees(model: PreTrainedModel, vocab: int) -> bool:
     On a GPU they have a kernel of their own in half precision, and without it (float32, dropout in
     attention) the mask of transformers, which a model may not hand on (OPT, BioGPT).
     """
-    if next(model.parameters()).device.type != "cuda":
+    if _kind(model) != "cuda":
         return _agree(model, vocab, half=False)
     with by_mask():
         masked = _agree(model, vocab, half=False)
-    return masked and _agree(model, vocab, half=True)
+    half = _agree(
+        model, vocab, half=True
+    )  # in any case: of a shared model all make the same passes
+    return masked and half
+
+
+def _kind(model: PreTrainedModel) -> str:
+    return next(model.parameters()).device.type
 
 
 @torch.no_grad()
@@ -322,8 +334,7 @@ def _agree(model: PreTrainedModel, vocab: int, *, half: bool) -> bool:
     sequences = [Sequence(prompt=tuple(ids[:1]), response=tuple(ids[1:])) for ids in drawn]
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device.type
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=half)
+    autocast = torch.autocast(_kind(model), dtype=torch.bfloat16, enabled=half)
     try:
         with autocast:
             together = backbone_hidden(model, pack(sequences, max_tokens=sum(lengths), pad_id=0))

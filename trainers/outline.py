@@ -5,9 +5,8 @@ is shared among processes, has adapters or layers in four bits holds others.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,12 @@ class Whole:
         part: a weight by its name, of a shared model what this process holds of it; None: of the model.
 
     Attributes:
+        part: a weight by its name as it is now, of a shared model what this process holds of it.
         outline: its structure; what is found out about it is found out once.
     """
 
     def __init__(self, model: PreTrainedModel, part: Callable[[str], Tensor] | None = None) -> None:
-        self._part = part or model.get_parameter
+        self.part = part or model.get_parameter
         self.outline = outline(model)
         self._dtypes = {name: p.dtype for name, p in self.outline.named_parameters()}
 
@@ -47,27 +47,24 @@ class Whole:
         finally:
             replaced(self.outline, self._emptied)
 
-    def frozen(self, weights: dict[str, Tensor] | None = None) -> PreTrainedModel:
-        """A whole model that stays, with today's weights but for others of the same names."""
-        made = copy.deepcopy(self.outline)
-        self._fill(made, None, weights or {})
+    def frozen(self) -> PreTrainedModel:
+        """A whole model that stays, with today's weights."""
+        made = self.empty()
+        self._fill(made, None)
         return made
+
+    def empty(self) -> PreTrainedModel:
+        """A frozen model without values."""
+        return copy.deepcopy(self.outline)
 
     def _emptied(self, name: str, p: nn.Parameter) -> Tensor:
         """In its own precision again, which copies have."""
         return torch.empty_like(p, dtype=self._dtypes[name], device="meta")
 
     @torch.no_grad()
-    def _fill(
-        self,
-        empty: PreTrainedModel,
-        dtype: torch.dtype | None,
-        others: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> None:
+    def _fill(self, empty: PreTrainedModel, dtype: torch.dtype | None) -> None:
         def value(name: str, p: nn.Parameter) -> Tensor:
-            part = self._part(name)
-            found = others[name].to(part.device) if name in others else whole(part)
-            return found.detach().to(dtype or p.dtype)
+            return whole(self.part(name)).detach().to(dtype or p.dtype)
 
         replaced(empty, value)
         device = next(empty.parameters()).device  # where the model has gone since

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from kdbench.trainers.batching import Layout, micro_batches
 from kdbench.trainers.head.head import Head, backbone_hidden, head_of, width_of
 from kdbench.trainers.optim import Recipe
-from kdbench.trainers.parallel.tensors import whole
+from kdbench.trainers.parallel.tensors import gathered, is_shared
 from kdbench.trainers.types import Packed, Sequence
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -47,11 +47,15 @@ class TeacherSide:
     shared: frozenset[str] = frozenset()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What it takes to make a copy of the student again; see `frozen_copy`."""
+        """What it takes to make a copy of the student again; see `frozen_copy`.
+
+        Of a shared model a collective: the first process has the values, on the host, and the others none.
+        """
         own = {n for n, _ in self.model.named_parameters(remove_duplicate=False)} - self.shared
         own |= {n for n, _ in self.model.named_buffers()}
         # a layer in four bits names more than it has
-        return {n: whole(t) for n, t in self.model.state_dict().items() if n in own}
+        held = {n: t for n, t in self.model.state_dict().items() if n in own}
+        return gathered(held) if is_shared(self.model) else held
 
     @torch.no_grad()
     def hidden(self, packed: Packed) -> torch.Tensor:

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from kdbench.harness.errors import InputError, is_out_of_memory
 from kdbench.trainers import by_sequence, cpu
 from kdbench.trainers.lora.merging import weight_of
+from kdbench.trainers.parallel.ranks import of_first
+from kdbench.trainers.parallel.tensors import is_shared
 from kdbench.trainers.types import Packed
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -94,12 +96,16 @@ def head_of(model: PreTrainedModel, vocab: int) -> Head:
 
 
 def takes_apart(model: PreTrainedModel) -> bool:
-    """Whether a model's logits are its head applied to its hidden states; cheap after the first call."""
+    """Whether a model's logits are its head applied to its hidden states; cheap after the first call.
+
+    Of a shared model a collective.
+    """
     if model not in _takes_apart:
         weight: Tensor = model.get_output_embeddings().weight
         if weight.device.type == "meta":  # nothing can be compared
             return True
-        _takes_apart[model] = _agrees(model, _whole_head(model, weight.shape[0]), weight)
+        found = _agrees(model, _whole_head(model, weight.shape[0]), weight)
+        _takes_apart[model] = of_first(found) if is_shared(model) else found
     return _takes_apart[model]
 
 

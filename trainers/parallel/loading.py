@@ -17,7 +17,6 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from kdbench.harness.foreign import foreign
@@ -32,6 +31,7 @@ from kdbench.trainers.lora.merging import plain_name
 from kdbench.trainers.model_folder import ModelFolder, inspect_folder
 from kdbench.trainers.models import without_values
 from kdbench.trainers.parallel.ranks import together
+from kdbench.trainers.parallel.tensors import own_part
 from kdbench.trainers.safetensors_header import AGAIN
 
 
@@ -130,7 +130,7 @@ def _filled(unread: Unread) -> _Seen:
     for name, tensor in tensors:
         if not (places := unread.places.get(plain_name(name))):
             continue
-        mine, rows = _own(tensor)
+        mine, rows = own_part(tensor)
         if not mine.numel():
             continue
         first, *others = places
@@ -144,17 +144,6 @@ def _filled(unread: Unread) -> _Seen:
             low, high = torch.aminmax(mine)
             seen.ranges[name] = float(low), float(high)
     return seen
-
-
-def _own(tensor: Tensor) -> tuple[Tensor, slice]:
-    """This process's part of a tensor, and which rows of it they are."""
-    if not isinstance(tensor, DTensor):
-        return tensor, slice(None)
-    mine: Tensor = tensor.to_local()
-    # as FSDP deals rows: equally many, the last processes fewer or none
-    most = -(-tensor.shape[0] // tensor.device_mesh.size())
-    begin = most * tensor.device_mesh.get_local_rank()
-    return mine, slice(begin, begin + mine.shape[0])
 
 
 def _read(place: Place, rows: slice) -> Tensor:

@@ -52,6 +52,14 @@ def of_main(make: Callable[[], Result], *, main: bool) -> Result:
     return made
 
 
+def of_first(found: Result) -> Result:
+    """What the first process found, on all of them, where rounding could tell the others something else."""
+    box: list[Any] = [found]
+    torch.distributed.broadcast_object_list(box)
+    first: Result = box[0]
+    return first
+
+
 def together(work: Callable[[], Result]) -> Result:
     """What ``work`` gives in this process; where it fails in one, all end, and none waits for it.
 

@@ -29,6 +29,7 @@ from kdbench.trainers.micro_batch import MicroBatch, StudentModule
 from kdbench.trainers.outline import Whole, replaced
 from kdbench.trainers.parallel.loading import Unread, read_shares
 from kdbench.trainers.parallel.recompute import casts_let_go, compute_again
+from kdbench.trainers.parallel.tensors import copy_part
 from kdbench.trainers.pruning import layers_of
 from kdbench.trainers.teacher import TeacherSide
 from kdbench.trainers.types import Packed
@@ -161,17 +162,21 @@ def passed(module: StudentModule, packed: Packed, use: Callable[[Tensor, Head], 
     return found
 
 
+@torch.no_grad()
 def shared_copy(
     outline: Whole, kept: frozenset[str], vocab: int, weights: dict[str, Tensor] | None = None
 ) -> TeacherSide:
     """A copy of a shared student as its own teacher, shared as it is; see `frozen_copy`.
 
-    ``kept`` names weights that never change; the copy has them all the same.
+    It is shared while it is empty, so that no process has it whole. ``kept`` names weights that never
+    change; the copy has them all the same.
     """
     gc.collect()  # a shared model that nobody holds any more is held by its own hooks
-    model = outline.frozen(weights)
-    head_of(model, vocab)  # tried while it is whole
-    share_frozen(model, model.device)
+    model, known = outline.empty(), weights or {}
+    names = [name for name, _ in model.named_parameters()]
+    share_frozen(model, outline.part(names[0]).device)
+    for name in names:
+        copy_part(model.get_parameter(name), known[name] if name in known else outline.part(name))
     return TeacherSide(model, head_of(model, vocab), shared=kept)
 
 
