@@ -22,6 +22,7 @@ from kdbench.reports.agreement import Agreement
 from kdbench.reports.column_tests import Measured
 from kdbench.reports.columns import Column, directed
 from kdbench.reports.costs import Spent, completed, fronts
+from kdbench.reports.letters import letters
 
 
 class Number(Record):
@@ -38,7 +39,8 @@ class Place(Record):
     row: str
     label: str
     alike: str
-    """Letters; methods that share one cannot be told apart by their mean score over the columns."""
+    """Letters, a character each; exactly those that share one cannot be told apart by their mean score over
+    the columns."""
     gap: Number | Missing
     """Percent of the way from SFT to the teacher, over all columns together: what a column with hardly
     a gap says counts hardly."""
@@ -167,7 +169,8 @@ def headline(
     gaps = [_gap([each]) for each in seen]
     beats = [_beats(each) for each in seen]
     score, drawn_RM = scores_of(fields, labels)
-    letters = _letters(score, drawn_RM)
+    order = np.argsort(-score, kind="stable")
+    shared = letters(comparisons.alike(score, drawn_RM), order.tolist())
     whole_gap = _gap(seen)
     known = [chance for chance in beats if chance is not None]
     mean_beats = _mean(known) if len(known) == len(beats) else None
@@ -176,7 +179,7 @@ def headline(
         Place(
             row=methods[label],
             label=label,
-            alike=letters[i],
+            alike=shared[i],
             rank=_number(ranks, i),
             gap=_share(whole_gap, i, _why(fields)),
             beats=_share(None if label in bases else mean_beats, i, _no_chance(fields, label)),
@@ -185,7 +188,6 @@ def headline(
         )
         for i, label in enumerate(labels)
     ]
-    order = np.argsort(-score, kind="stable")
     ratio = max((costs[label].ratio for label in labels if label in costs), default=1.0)
     return Headline(
         title=title,
@@ -302,25 +304,6 @@ def _no_chance(fields: Sequence[Field], label: str) -> str:
     if not any(each.baseline for each in fields):
         return "no row of SFT"
     return "needs two training seeds in every column"
-
-
-def _letters(observed: Array, drawn_RM: Array) -> list[str]:
-    """A letter for each longest run of neighbours, the best first, whose ends cannot be told apart."""
-    same = comparisons.alike(observed, drawn_RM)
-    order = np.argsort(-observed, kind="stable")
-    letters = [""] * len(order)
-    reached, count = -1, 0
-    for start, first in enumerate(order):
-        end = max(place for place, other in enumerate(order) if same[first, other])
-        if end > reached:
-            for place in order[start : end + 1]:
-                letters[place] += _letter(count)
-            reached, count = end, count + 1
-    return letters
-
-
-def _letter(index: int) -> str:
-    return chr(97 + index) if index < 26 else f"({index})"
 
 
 # -- what it cost ---------------------------------------------------------------------------------

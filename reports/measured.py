@@ -36,7 +36,7 @@ from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "12"
+VERSION = "13"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""

@@ -227,6 +227,25 @@ def test_pictures_lead_to_cards_and_follow_the_cost(open_page: Open) -> None:
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == after
 
 
+def test_a_letter_of_methods_that_are_no_neighbours_is_a_bar_with_a_gap(open_page: Open) -> None:
+    page = open_page()
+    bars, filled = page.evaluate(
+        """() => {
+          const number = { mean: 1, low: 1, high: 2, text: "", range: "" };
+          const place = (label, alike) => ({ label, alike, rank: number, gap: { missing: "none" } });
+          const head = { places: [place("one", "a"), place("two", "b"), place("three", "ab")] };
+          const svg = drawRanks(head, (label) => label, 900);
+          const all = (name) => [...svg.querySelectorAll(name)];
+          return [all(".clique").map((bar) => bar.querySelectorAll("line").length),
+                  all(".dot").map((dot) => dot.classList.contains("best"))];
+        }"""
+    )
+    assert bars == [2, 1]
+    assert filled == [True, False, True], (
+        "two is worse than one; of three nothing is known to be better"
+    )
+
+
 def test_a_card_has_the_formula_and_links_to_arxiv_only(open_page: Open) -> None:
     page = open_page("#card=gkd")
     card = page.locator("#card")

@@ -27,7 +27,7 @@ function standingColumns(table) {
   const made = head ? [
     column("gap", "Gap closed, %", 1, 0, "of the way from SFT to the teacher", (row) => gapCell(table, row)),
     column("rank", "Mean rank", -1, 1, "over the main columns, 1 is best", (row) => standingCell(row, table.places.get(row.label)?.rank)),
-    { ...column("alike", "Alike", 1, 0, "methods on one bar cannot be told apart; sorts by the mean score", (row) => {
+    { ...column("alike", "Alike", 1, 0, "methods in one column of bars cannot be told apart; sorts by the mean score", (row) => {
       const at = head.places.findIndex(({ label }) => label === row.label);
       return at < 0 ? standingCell(row, null) : { mean: -at, text: head.places[at].alike, place: head.places[at], note: null };
     }), bars: true },

@@ -1,13 +1,28 @@
-// Where the methods stand: rank and share of the gap with their intervals, and a bar through those that
+// Where the methods stand: rank and share of the gap with their intervals, and bars through those that
 // cannot be told apart (as in a critical-difference diagram, but with a line a method, for long names).
+// Methods of one letter need not be neighbours: its bar then has gaps.
 
 const LINE = 20;
 const BAR = 7;
 
 function lettersOf(head) {
   const count = new Map();
-  for (const { alike } of head.places) for (const name of alike.match(/\(\d+\)|[a-z]/g) ?? []) count.set(name, (count.get(name) ?? 0) + 1);
+  for (const { alike } of head.places) for (const name of alike) count.set(name, (count.get(name) ?? 0) + 1);
   return [...count].filter(([, number]) => number > 1).map(([name]) => name);
+}
+
+// Runs of neighbours among ascending places, as first and last.
+function runsOf(at) {
+  const runs = [];
+  for (const place of at) {
+    if (runs.length && runs.at(-1)[1] === place - 1) runs.at(-1)[1] = place;
+    else runs.push([place, place]);
+  }
+  return runs;
+}
+
+function notApart(one, other) {
+  return [...one.alike].some((name) => other.alike.includes(name));
 }
 
 // Panels that there is room for: the field of a place, its name, and the ends of its axis.
@@ -32,7 +47,7 @@ function rankPanel(svg, head, [name, title, low, high], left, width, height) {
     if (found.missing) return;
     const group = shape("g", {});
     group.append(shape("line", { x1: across(found.low), x2: across(found.high), y1: y, y2: y, class: "whisker" }));
-    group.append(shape("circle", { cx: across(found.mean), cy: y, r: 4, class: place.alike.includes("a") ? "dot best" : "dot" }));
+    group.append(shape("circle", { cx: across(found.mean), cy: y, r: 4, class: head.places.slice(0, index).every((better) => notApart(better, place)) ? "dot best" : "dot" }));
     svg.append(titled(group, `${place.label}: ${title} ${found.text} ${found.range}`));
   });
 }
@@ -44,7 +59,7 @@ function drawRanks(head, named, width) {
   const longest = Math.max(...names.map((name) => name.length)) * 6.3 + 8;
   const left = Math.min(longest, width * (width < 500 ? 0.34 : 0.4), 250);
   const bars = letters.length * BAR + 10;
-  const svg = shape("svg", { width, height, viewBox: `0 -6 ${width} ${height + 6}`, class: "figure", role: "img", "aria-label": `Mean rank of ${plural(head.places.length, "method")} with 95% intervals, the best first; a bar joins methods that cannot be told apart. The numbers are in the table.` });
+  const svg = shape("svg", { width, height, viewBox: `0 -6 ${width} ${height + 6}`, class: "figure", role: "img", "aria-label": `Mean rank of ${plural(head.places.length, "method")} with 95% intervals, the best first; one column of bars holds methods that cannot be told apart. The numbers are in the table.` });
   head.places.forEach((place, index) => {
     const y = 34 + index * LINE;
     if (index % 2) svg.append(shape("rect", { x: 0, y: y - LINE / 2, width, height: LINE, class: "stripe" }));
@@ -53,7 +68,8 @@ function drawRanks(head, named, width) {
   letters.forEach((letter, index) => {
     const with_ = head.places.map((place, i) => (place.alike.includes(letter) ? i : -1)).filter((i) => i >= 0);
     const x = left + 4 + index * BAR;
-    const bar = shape("line", { x1: x, x2: x, y1: 34 + with_[0] * LINE - 7, y2: 34 + with_.at(-1) * LINE + 7, class: "clique" });
+    const bar = shape("g", { class: "clique" });
+    for (const [first, last] of runsOf(with_)) bar.append(shape("line", { x1: x, x2: x, y1: 34 + first * LINE - 7, y2: 34 + last * LINE + 7 }));
     svg.append(titled(bar, `cannot be told apart: ${with_.map((i) => head.places[i].label).join(", ")}`));
   });
   const room = width - left - bars;
@@ -65,6 +81,6 @@ function drawRanks(head, named, width) {
 
 function ranksFigure(head, named) {
   return el("figure", {}, el("figcaption", {}, el("strong", {}, "Where the methods stand. "),
-    "Whiskers are 95% intervals; one bar joins methods that cannot be told apart; filled: nothing is known to be better."),
+    "Whiskers are 95% intervals; methods in one column of bars cannot be told apart; filled: nothing is known to be better."),
   drawing((width) => drawRanks(head, named, width)));
 }
