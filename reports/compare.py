@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,9 @@ from kdbench.reports.columns import (
 from kdbench.reports.headline import Headline
 from kdbench.reports.measured import shown_table, tested
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
-from kdbench.reports.rows import GroupedRow, Section, sections, short_ids, standing
+from kdbench.reports.rows import Section, sections
 from kdbench.reports.runs import Run, answers, learn_metrics, told_runs
+from kdbench.reports.sides import Paths, Side, two_sides
 from kdbench.reports.text.style import signature, tests_text
 
 MOST = 10
@@ -82,6 +82,9 @@ class Comparison(Record):
 
     a: str
     b: str
+    pair_a: str = ""
+    """Suite, teacher and student of ``a``."""
+    pair_b: str = ""
     columns: list[ColumnComparison]
     headline: Headline | None = None
     """Where both stand beside SFT and the teacher, if these are among the runs there."""
@@ -91,31 +94,20 @@ class Comparison(Record):
     """Tasks that both have, but not the same evaluation of, and how they differ."""
 
 
-class _Side(NamedTuple):
-    grouped: GroupedRow
-    found: Found
-
-    @property
-    def label(self) -> str:
-        return self.grouped.row.label
-
-    def is_in(self, row: GroupedRow) -> bool:
-        """Whether a row of a table has runs of this side."""
-        return bool(set(self.grouped.row.runs) & set(row.row.runs))
-
-
 def compare(
-    a: Path | str | Iterable[Path | str],
-    b: Path | str | Iterable[Path | str],
+    a: Paths,
+    b: Paths,
     *,
     tasks: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
     beside: Iterable[Path | str] = (),
     say: Say | None = None,
+    across: bool = True,
 ) -> Comparison:
     """Compares two rows; each is a run folder, or several of one method (training seeds).
 
-    The variance between training seeds is pooled over both rows and those beside them, where it is alike.
+    Both are of one pair of models: of the runs given, those of the pair that both sides have. The variance
+    between training seeds is pooled over both rows and those beside them, where it is alike.
 
     Args:
         a: run folder, or the run folders of one method.
@@ -124,12 +116,13 @@ def compare(
         metrics: only these; None: all with a better direction and values for each prompt.
         beside: where other runs of the same suite and models may lie.
         say: told of each run that is left out since it is damaged.
+        across: whether rows of two pairs of models are compared where no pair has both.
 
     Raises:
-        InputError: no such run, several rows on one side, nothing in common, or one evaluation whose
-            prompts differ.
+        InputError: no such run, several pairs that both sides have or none, several rows on one side,
+            nothing in common, or one evaluation whose prompts differ.
     """
-    one, two = _side(a, say), _side(b, say)
+    one, two = two_sides(a, b, say, across=across)
     learn_metrics([*one.grouped.runs, *two.grouped.runs])
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
@@ -159,6 +152,8 @@ def compare(
     return Comparison(
         a=names[0],
         b=names[1],
+        pair_a=one.pair,
+        pair_b=two.pair,
         columns=made,
         headline=_headline((one, two), table, tasks) if table else None,
         signature=_signature((one, two), made, {key.protocol for key in shared}),
@@ -167,14 +162,19 @@ def compare(
 
 
 def _signature(
-    sides: Sequence[_Side], columns: Sequence[ColumnComparison], protocols: Iterable[str]
+    sides: Sequence[Side], columns: Sequence[ColumnComparison], protocols: Iterable[str]
 ) -> str:
     """One line that says how the numbers came about."""
     rows = [side.grouped.row for side in sides]
     suites = dict.fromkeys(side.grouped.runs[0].summary.run.suite for side in sides)
+    pairs = dict.fromkeys(side.pair for side in sides)
     tests = tests_text({column.seeds_measured for column in columns})
     return signature(
-        {"suite": ",".join(suites), "protocol": ",".join(sorted(protocols))},
+        {
+            "suite": ",".join(suites),
+            "models": " and ".join(pairs),
+            "protocol": ",".join(sorted(protocols)),
+        },
         training={len(row.runs) for row in rows if not row.reference},
         decoding=[column.decoding_seeds for column in columns],
         prompts=[(column.heading, column.n_prompts) for column in columns],
@@ -182,22 +182,8 @@ def _signature(
     )
 
 
-def _side(paths: Path | str | Iterable[Path | str], say: Say | None) -> _Side:
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    rows = [row for section in sections(told_runs(paths, say)) for row in section.rows]
-    if len({row.row.method for row in rows}) == 1:
-        rows = standing(rows)
-    if len(rows) != 1:
-        where = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
-        raise InputError(
-            f"{where} holds {len(rows)} different rows; name the run folders of one, separated by "
-            f"commas, or its method with the first digits of a run's id: {_choices(rows)}"
-        )
-    return _Side(rows[0], evaluations(rows[0]))
-
-
 def _table_of(
-    sides: Sequence[_Side], places: Iterable[Path | str], say: Say | None
+    sides: Sequence[Side], places: Iterable[Path | str], say: Say | None
 ) -> Section | None:
     """The table in which both sides stand, among the runs there."""
     runs: list[Run] = []
@@ -210,7 +196,7 @@ def _table_of(
 
 
 def _headline(
-    sides: Sequence[_Side], section: Section, tasks: Sequence[str] | None
+    sides: Sequence[Side], section: Section, tasks: Sequence[str] | None
 ) -> Headline | None:
     """Where both methods stand beside SFT and the teacher."""
     wanted = [row for row in section.rows if any(side.is_in(row) for side in sides)]
@@ -227,13 +213,7 @@ def _headline(
     return tested([shown], None).tables[0].headline
 
 
-def _choices(rows: Sequence[GroupedRow]) -> str:
-    """Rows as ``method:digits``, with as few digits as tell them apart, and what boards call them."""
-    named = zip(rows, short_ids(rows), strict=True)
-    return "; ".join(f"{g.row.method}:{digits} ({g.row.label})" for g, digits in named)
-
-
-def _left_out(a: _Side, b: _Side, shared: set[ColumnKey], tasks: Sequence[str] | None) -> list[str]:
+def _left_out(a: Side, b: Side, shared: set[ColumnKey], tasks: Sequence[str] | None) -> list[str]:
     """Tasks that both sides were evaluated on, but not alike, and the first difference."""
     both = {key.task for key in a.found} & {key.task for key in b.found}
     wanted = both if tasks is None else both & set(tasks)
@@ -243,7 +223,7 @@ def _left_out(a: _Side, b: _Side, shared: set[ColumnKey], tasks: Sequence[str] |
     ]
 
 
-def _first_difference(a: _Side, b: _Side, task: str) -> str:
+def _first_difference(a: Side, b: Side, task: str) -> str:
     """How two evaluations of one task differ, in words."""
     one, two = (_described(side, task) for side in (a, b))
     differing = (
@@ -252,7 +232,7 @@ def _first_difference(a: _Side, b: _Side, task: str) -> str:
     return next(differing, "different evaluations")
 
 
-def _described(side: _Side, task: str) -> dict[str, str]:
+def _described(side: Side, task: str) -> dict[str, str]:
     key = min(key for key in side.found if key.task == task)
     entry = side.found[key][0]
     described = {"edition": key.edition, "protocol": key.protocol}

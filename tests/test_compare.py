@@ -108,7 +108,9 @@ def test_verb_finds_runs_and_methods(runs: Path, capsys: pytest.CaptureFixture[s
         fakes.make_run(runs, "dpkd", seed, level=32)
         fakes.make_run(runs, "fkd", seed)
     code, out, _ = kdbench(capsys, "compare", "dpkd", "fkd", "--runs-dir", runs)
-    assert code == 0 and "a: dpkd\nb: fkd\n" in out and "training variance" not in out
+    pair = "(fake: big → small)"
+    assert code == 0 and f"a: dpkd {pair}\nb: fkd {pair}\n" in out
+    assert "training variance" not in out
     name = next(runs.glob("fkd-*")).name
     code, out, _ = kdbench(capsys, "compare", "dpkd", name, "--runs-dir", runs, "--json")
     assert code == 0
@@ -156,6 +158,54 @@ def test_a_side_may_be_several_run_folders(
     side = ",".join([str(folders[0]), folders[1].name])
     code, out, _ = kdbench(capsys, "compare", side, "sft", "--runs-dir", ablated, "--json")
     assert code == 0 and "training seeds: 1,2 (below 2" in json.loads(out)["signature"]
+
+
+@pytest.fixture
+def paired(runs: Path) -> Path:
+    """Methods of two pairs of models, and one of each pair alone, with a teacher of both."""
+    for student in ("small", "tiny"):
+        model = {"name": student, "fingerprint": student, "parameters": 1}
+        for method in ("dpkd", "fkd", f"only-{student}"):
+            for seed in (1, 2):
+                level = 32 if student == "small" else 20
+                fakes.make_run(runs, method, seed, level=level, card={"student": model})
+    return runs
+
+
+def test_both_sides_are_of_one_pair_of_models(
+    paired: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method of another size is no other method: names alone are refused, and what to type is said."""
+    place = ("--runs-dir", paired)
+    code, _, err = kdbench(capsys, "compare", "dpkd", "fkd", *place)
+    assert code == 2 and "dpkd and fkd are both there for 2 pairs of models" in err
+    named = dict(re.findall(r"(dpkd:[0-9a-f]+) \(fake: big → (\w+)\)", err))
+    assert sorted(named.values()) == ["small", "tiny"]
+    for name, student in named.items():
+        code, out, _ = kdbench(capsys, "compare", name, "fkd", *place)
+        pair = f"fake: big → {student}"
+        assert code == 0 and f"a: dpkd ({pair})\nb: fkd ({pair})\n" in out
+        assert f"models: {pair} |" in re.sub(r"\s+", " ", out) and "training seeds: 2 |" in out
+    code, out, _ = kdbench(capsys, "compare", "only-tiny", "fkd", *place)
+    assert code == 0 and "b: fkd (fake: big → tiny)" in out, "the one pair that both have"
+
+
+def test_two_pairs_are_compared_only_where_runs_are_named(
+    paired: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ("--runs-dir", paired)
+    code, _, err = kdbench(capsys, "compare", "only-small", "only-tiny", *place)
+    assert code == 2 and "no pair of models has both sides: only-small is there for fake:" in err
+    one, two = (
+        ",".join(p.name for p in sorted(paired.glob(f"only-{s}-*"))) for s in ("small", "tiny")
+    )
+    code, _, err = kdbench(capsys, "compare", one, "only-tiny", *place)
+    assert code == 2 and "given as run folders" in err
+    code, out, _ = kdbench(capsys, "compare", one, two, *place)
+    assert (
+        code == 0 and "a: only-small (fake: big → small)\nb: only-tiny (fake: big → tiny)\n" in out
+    )
+    assert "models: fake: big → small and fake: big → tiny |" in re.sub(r"\s+", " ", out)
 
 
 def test_text_has_the_signature(runs: Path) -> None:

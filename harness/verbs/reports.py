@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -18,8 +18,8 @@ Side = Annotated[
     str,
     typer.Argument(
         help="Run folder, its name (or a part) in --runs-dir, several of one row separated by commas, "
-        "or a method: all its training seeds. A method with several rows needs the first digits of a "
-        "run's id too, as boards show them: minillm:d4d1.",
+        "or a method: all its training seeds. A method with several rows, or with several pairs of models, "
+        "needs the first digits of a run's id too, as boards show them: minillm:d4d1.",
         show_default=False,
     ),
 ]
@@ -128,37 +128,52 @@ def compare(
     from kdbench.reports.documents.compare import compare_document
 
     damaged: list[str] = []
+    runs_dir = opened(runs_dir)
+    one, two = (_folders(side, runs_dir, damaged.append) for side in (a, b))
     found = make(
-        _folders(a, runs_dir := opened(runs_dir), damaged.append),
-        _folders(b, runs_dir, damaged.append),
+        one.folders,
+        two.folders,
         tasks=options.name_list(task, "--task"),
         metrics=options.name_list(metrics, "--metrics"),
         beside=[runs_dir] if runs_dir.is_dir() else [],
         say=damaged.append,
+        across=one.by_run and two.by_run,
     )
     options.deliver(compare_document(found), found, json_output=json_output)
     return _left_out(damaged)
 
 
-def _folders(side: str, runs_dir: Path, say: "Say") -> list[Path]:
+class _Named(NamedTuple):
     """Run folders of one side."""
+
+    folders: list[Path]
+    by_run: bool
+    """Whether runs were named, no method."""
+
+
+def _folders(side: str, runs_dir: Path, say: "Say") -> _Named:
+    """Run folders of one side, of all pairs of models where a method is named."""
     names = options.name_list(side, "a side of the comparison") or []
-    return [folder for name in names for folder in _named(name, runs_dir, say)]
+    found = [_named(name, runs_dir, say) for name in names]
+    folders = [folder for each in found for folder in each.folders]
+    return _Named(folders, all(each.by_run for each in found))
 
 
-def _named(name: str, runs_dir: Path, say: "Say") -> list[Path]:
+def _named(name: str, runs_dir: Path, say: "Say") -> _Named:
     """One run, or all runs of the method, or of its row, that ``name`` is the label of."""
     from kdbench.reports.runs import told_runs
 
     if exact := options.exact_run(name, runs_dir):
-        return [exact.path]
+        return _Named([exact.path], by_run=True)
     runs = told_runs([runs_dir], say) if runs_dir.is_dir() else []
     methods = {run.summary.run.method for run in runs}
     # a file my_loss.py is a method my_loss, and people say my-loss
     alike = [m for m in methods if m.replace("_", "-") == name.replace("_", "-")]
     wanted = name if name in methods or len(alike) != 1 else alike[0]
     labelled = [run.folder.path for run in runs if run.summary.run.method == wanted]
-    return labelled or _row(name, runs) or [options.named_run(name, runs_dir).path]
+    if found := labelled or _row(name, runs):
+        return _Named(found, by_run=False)
+    return _Named([options.named_run(name, runs_dir).path], by_run=True)
 
 
 def _row(name: str, runs: "list[Run]") -> list[Path]:

@@ -18,7 +18,8 @@ HEAD = ("", "a", "b", "a - b", "p", "a wins/ties/losses", "detectable")
 def compare_document(comparison: Comparison) -> doc.Document:
     """All columns, and for the first metric of each task the prompts that differ most."""
     tasks = grouped(comparison.columns, lambda column: column.heading)
-    sides = doc.Section("", [doc.Notes([f"a: {comparison.a}", f"b: {comparison.b}"])])
+    named = (("a", comparison.a, comparison.pair_a), ("b", comparison.b, comparison.pair_b))
+    sides = doc.Section("", [doc.Notes([f"{side}: {row} ({pair})" for side, row, pair in named])])
     first = doc.Section("", headline_parts(comparison.headline) if comparison.headline else [])
     below: list[doc.Cell] = []
     if comparison.left_out:
