@@ -221,15 +221,15 @@ def _headline_once(
     fields = [Field(str(i), 1, 1.0, each, at, "m7", "teacher") for i, each in enumerate(draws)]
     made = headline(fields, {name: name for name in ids[:8]}, {})
     assert made is not None
-    return _judged(made, here)
+    return _judged(made, here, shared)
 
 
-def _judged(made: Headline, here: World) -> list[float]:
+def _judged(made: Headline, here: World, shared: float) -> list[float]:
     """Whether the true numbers lie in the intervals."""
     effect = dict(zip((f"m{i}" for i in range(8)), here.effect_M, strict=True))
     rank = dict(zip(effect, rankdata(-here.effect_M), strict=True))
     base = effect["m7"]
-    spread = np.sqrt(2 * (1 + RESIDUAL**2 / here.prompts))
+    spread = np.sqrt(2 * (1 + shared**2 + RESIDUAL**2 / here.prompts))  # each under its own seed
     gaps, beats = [], []
     for place in made.places:
         gain = effect[place.label] - base

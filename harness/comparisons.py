@@ -168,7 +168,8 @@ class Column(NamedTuple):
     error_MM: Array
     """Standard error of the difference of two rows."""
     seed_RM: Array
-    """Draws of the variance of one training seed's mean on these prompts."""
+    """Draws of the variance of one training's mean on these prompts: under a seed of its own, so with what a
+    seed does to all rows alike."""
     measured_M: NDArray[np.bool_]
     """Whether a row's draws know its training seeds."""
 
@@ -211,26 +212,28 @@ def column(
     over_prompts = stats.resampled_means(found.mean_PM, resamples=resamples, label=label) - mean_M
     spread_R = stats.generator(f"prompts:{prompts}").chisquare(prompts - 1, size=resamples)
     over_prompts *= np.sqrt(prompts / spread_R)[:, None]
-    luck = over_prompts + normal_RM * np.sqrt(drawn_RM) + _shared_luck(found.seeds, resamples)
+    luck_RM, shared_RM = _shared(found.seeds, resamples)
+    luck = over_prompts + normal_RM * np.sqrt(drawn_RM) + luck_RM
     first, second = np.indices((rows, rows))
     return Column(
         mean_M=mean_M,
         deviations_RM=luck,
         error_MM=np.sqrt(found.variance(first, second)[1] * (first != second)),
-        seed_RM=variance_RM,
+        seed_RM=variance_RM + shared_RM,
         measured_M=found.seeds.measured_M,
     )
 
 
-def _shared_luck(seeds: SeedVariance, resamples: int) -> Array | float:
-    """Draws of what rows owe to their seeds as all rows of these do, (R, M)."""
+def _shared(seeds: SeedVariance, resamples: int) -> tuple[Array | float, Array | float]:
+    """Draws of what rows owe to their seeds as all rows of these do, and of its variance, each (R, M)."""
     share = seeds.share_MS
     if share is None:
-        return 0.0
+        return 0.0, 0.0
     rng = stats.generator(f"shared:{share.shape[1]}:{seeds.shared_df:g}")
     luck_RS = rng.standard_normal((resamples, share.shape[1]))
-    spread_R = np.sqrt(seeds.shared * seeds.shared_df / rng.chisquare(seeds.shared_df, resamples))
-    return np.asarray(spread_R[:, None] * luck_RS @ share.T)
+    variance_R = seeds.shared * seeds.shared_df / rng.chisquare(seeds.shared_df, resamples)
+    luck_RM = np.sqrt(variance_R)[:, None] * luck_RS @ share.T
+    return np.asarray(luck_RM), np.asarray(variance_R[:, None] * share.any(axis=1))
 
 
 def _shrunk(seeds: SeedVariance, resamples: int) -> Array:

@@ -47,7 +47,8 @@ class Place(Record):
     rank: Number
     """Mean rank over the columns, 1 is best."""
     beats: Number | Missing
-    """Percent: how likely one training of the method makes a better student than one of SFT."""
+    """Percent: how likely one training of the method makes a better student than one of SFT, each under a
+    seed of its own."""
     gaps: list[Number | Missing] = []
     """The share of the gap in each column."""
     cost: dict[str, float] = {}
@@ -102,7 +103,7 @@ class _Seen(NamedTuple):
     """Draws of the baseline, its observed mean first; likewise the teacher's."""
     teacher: NDArray[np.float64] | None
     variance_RM: Array
-    """Variance of one training's score plus that of one of the baseline's."""
+    """Variance of one training's score plus that of one of the baseline's, under another seed."""
     known_M: NDArray[np.bool_]
     """Whether both were measured."""
 

@@ -65,6 +65,21 @@ def test_gap_rank_and_chances_are_those_of_the_world(make: Make) -> None:
     assert not set(found["gkd"].alike) & set(found["fkd"].alike)
 
 
+def test_two_trainings_have_seeds_of_their_own(tmp_path: Path) -> None:
+    """Under one seed the method always wins; of pairs with different seeds it wins as often as it loses."""
+    luck = {"sft": 0.0, "fkd": 1.0, "gkd": 1.2}
+    for place, (method, ahead) in enumerate(luck.items()):
+        for seed in range(5):
+            own = 0.2 * ((seed + place) % 3 - 1)
+            level = 40 + ahead + own + 4 * (seed - 2)
+            write_run(tmp_path / "runs", method, level, training_seed=seed, note="student")
+    found = places(build_board(tmp_path / "runs"))
+    for method in ("fkd", "gkd"):
+        beats = found[method].beats
+        assert isinstance(beats, Number) and 45 < beats.low < beats.mean < 65 and beats.high < 80
+        assert not set(found[method].alike) & set(found["sft"].alike), "seed by seed it is ahead"
+
+
 def test_a_column_says_what_is_pooled_and_what_may_be_the_best(make: Make) -> None:
     (table,) = build_board(make()).tables
     tests = next(

@@ -56,7 +56,7 @@ def explained(found: Headline) -> list[doc.Cell]:
     if found.baseline:
         lines.append(
             f"gap closed: of the way from SFT ({found.baseline}) to the teacher. beats SFT: how likely one "
-            "training makes a better student than one of SFT"
+            "training makes a better student than one of SFT under another seed"
         )
     lines += map(agreed, found.agreement)
     if found.left_out:

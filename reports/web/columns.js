@@ -31,7 +31,7 @@ function standingColumns(table) {
       const at = head.places.findIndex(({ label }) => label === row.label);
       return at < 0 ? standingCell(row, null) : { mean: -at, text: head.places[at].alike, place: head.places[at], note: null };
     }), bars: true },
-    column("beats", "Beats SFT, %", 1, 0, "how likely one training makes a better student than one of SFT", (row) => standingCell(row, table.places.get(row.label)?.beats)),
+    column("beats", "Beats SFT, %", 1, 0, "how likely one training makes a better student than one of SFT under another seed", (row) => standingCell(row, table.places.get(row.label)?.beats)),
   ].filter(({ id }) => id !== "gap" || head.places.some(({ gap }) => !gap.missing))
     .filter(({ id }) => id !== "beats" || head.places.some(({ beats }) => !beats.missing)) : [];
   if (!table.costs.length) return made;
