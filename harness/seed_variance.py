@@ -6,7 +6,7 @@ Box, Hunter and Hunter, Statistics for Experimenters, 2005, chapter 4): what a s
 is no error of a comparison between them, and only the rest is. As with intervals for repeated measures
 (Loftus and Masson, Psychonomic Bulletin & Review 1, 1994) it is left out of rows' intervals, too, which
 are there to be compared; how large it is, is said beside them. It does not cancel between a method and a
-model that was not trained here (the teacher): there differences have it.
+model that was not trained here (the teacher, or a published student): there differences have it.
 
 Three seeds of one method leave two degrees of freedom; ten methods of three seeds leave twenty, if
 their seeds differ equally much. Whether they do is tested with Bartlett's statistic, whose
@@ -87,17 +87,21 @@ class SeedVariance(NamedTuple):
         """Standard deviation of one training seed, if it is the same for all rows."""
         return math.sqrt(self.variance_M.max()) if self.pooled else None
 
-    def spreads(self) -> list[tuple[float, float]]:
+    def spreads(self, *, alone: bool = False) -> list[tuple[float, float]]:
         """Variance and degrees of freedom of each row, as `stats.seed_interval` takes them.
 
         What all rows share is not in it, but for rows that have other seeds than all have; degrees of
         freedom of the sum by Satterthwaite.
+
+        Args:
+            alone: of rows that stand beside a number of other seeds, so with all that rows share.
         """
-        if self.number_M is None:
+        if self.number_M is None or self.share_MS is None:
             return list(zip(self.variance_M.tolist(), self.df_M.tolist(), strict=True))
-        unequal_M = self.unequal() * self.number_M
-        total_M = self.variance_M + unequal_M
-        below_M = self.variance_M**2 / np.maximum(self.df_M, 1) + unequal_M**2 / self.shared_df
+        trained_M = self.share_MS.any(axis=1)
+        more_M = self.shared * trained_M if alone else self.unequal() * self.number_M
+        total_M = self.variance_M + more_M
+        below_M = self.variance_M**2 / np.maximum(self.df_M, 1) + more_M**2 / self.shared_df
         df_M = np.divide(total_M**2, below_M, out=self.df_M.copy(), where=below_M > 0)
         return list(zip(total_M.tolist(), np.where(self.df_M > 0, df_M, 0).tolist(), strict=True))
 

@@ -1,8 +1,9 @@
 """``kdbench ledger``: published numbers beside ours.
 
 A number **agrees** when the published value, give or take half a unit of its last digit, lies in our
-95% interval; it **differs** when it does not. The interval is the board's: over prompts, and over
-training seeds where these were measured. A run counts when its suite, method, method options and model sizes
+95% interval; it **differs** when it does not. The interval is over prompts, and over training seeds where
+these were measured. Unlike a board's, which is there to compare rows of the same seeds, it has what a seed
+does to all methods alike. A run counts when its suite, method, method options and model sizes
 are the row's, nothing that decides its student was changed from what the suite says, and its
 evaluation is of the full task under the row's protocol, decoded as the suite does. Of several such
 evaluations one counts: that with the suite's decoding seeds, else that with most.
@@ -228,7 +229,8 @@ def _ours(number: Number, candidate: _Candidate, settings: Settings) -> Cell | M
         instead = f", only on {', '.join(sorted(others))}" if others else ""
         return Missing(missing=reason or f"not evaluated on {wanted}{instead}")
     rows = [_entries(number, key, found) for found in candidate.table]
-    spread = row_seeds(rows, number.measure).spreads()[candidate.place]
+    # nobody trained the published student under our seeds: what these do to all rows is in it
+    spread = row_seeds(rows, number.measure).spreads(alone=True)[candidate.place]
     cell = cell_of(candidate.grouped, rows[candidate.place], number.measure, *spread)
     if isinstance(cell, Missing):
         return Missing(missing=f"{number.metric} not measured: {cell.missing}")

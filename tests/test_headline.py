@@ -78,6 +78,8 @@ def test_two_trainings_have_seeds_of_their_own(tmp_path: Path) -> None:
         beats = found[method].beats
         assert isinstance(beats, Number) and 45 < beats.low < beats.mean < 65 and beats.high < 80
         assert not set(found[method].alike) & set(found["sft"].alike), "seed by seed it is ahead"
+    said = " ".join(leaderboard(tmp_path / "runs", "latex").split())
+    assert "95\\% interval; differences between seeds that all methods share are left out." in said
 
 
 def test_a_column_says_what_is_pooled_and_what_may_be_the_best(make: Make) -> None:

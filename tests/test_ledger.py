@@ -158,6 +158,22 @@ def test_an_interval_is_the_boards(runs: Path) -> None:
     assert {len(whose.training_seeds) for whose in table.rows} == {1, 3}
 
 
+def test_a_published_student_was_not_trained_under_our_seeds(runs: Path) -> None:
+    """What a seed does to all methods is in no interval of a board, and in those beside other people's."""
+    for place, (method, level) in enumerate({"fkd": 22.0, "seqkd": 25.0, "sft": 20.0}.items()):
+        for seed in range(4):
+            own = 0.1 * ((seed + place) % 3)
+            make_run(runs, method, 10 + seed, level=level + own + 2 * seed, prompts=500)
+    (table,) = build(runs, metrics=["rouge_l"]).board.tables
+    found = ledger([runs])
+    for whose, (cell,) in zip(table.rows, table.cells, strict=True):
+        ours = row(found, whose.method)
+        assert isinstance(cell, Cell) and cell.low is not None and cell.high is not None
+        assert ours.low is not None and ours.high is not None
+        wide, narrow = ours.high - ours.low, cell.high - cell.low
+        assert wide > 2 * narrow and wide > 2 * 1.5 * 2.58, "t of 3 df, four seeds, sd 2.58"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -316,6 +316,13 @@ def test_what_a_seed_does_to_all_rows_is_no_error_of_their_differences() -> None
     off = [np.quantile(np.abs(drawn[:, 0] - drawn[:, i]), 0.68) for i in (1, 2)]
     assert off[1] > 2 * off[0]
 
+    # alone, as beside a published number, all rows have it
+    for beside, by_itself in zip(found.spreads(), found.spreads(alone=True), strict=True):
+        assert by_itself[0] == pytest.approx(beside[0] + found.shared)
+        whole = by_itself[0] ** 2 / (beside[0] ** 2 / beside[1] + found.shared**2 / 3)
+        assert by_itself[1] == pytest.approx(whole) and by_itself[1] < beside[1]
+    assert taught.spreads(alone=True)[10] == (0, 0), "the teacher has no seed"
+
     # a row of other seeds is off by what they do, and its difference says so
     other = seed_variance([*means[:9], means[9][:2]], [True] * 10, [*seeds[:9], [10, 20]])
     assert other.unequal()[0] == 0 and other.unequal()[9] == pytest.approx(other.shared / 4)

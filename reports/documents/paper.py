@@ -140,7 +140,9 @@ def _caption(table: "Table", places: Sequence[int], spread: Spread) -> str:
         said.append("×N: N training seeds.")
     if spread != "none":
         half = "± is half of the 95% interval" if spread == "pm" else "In brackets the 95% interval"
-        said.append(f"{half}.")
+        shared = any(test and test.shared for i in places for test in table.tests[i : i + 1])
+        left = "; differences between seeds that all methods share are left out" if shared else ""
+        said.append(f"{half}{left}.")
     return " ".join([*said, *_bold(table, places)])
 
 
