@@ -63,6 +63,8 @@ def of_tuning(rows: Sequence[GroupedRow], fields: Sequence[Field]) -> Agreement 
     for each in rows:
         row = each.row
         name = _name(each)
+        if row.again:
+            continue
         if row.searched:
             tuned[name] = row.label
         if row.plain and (row.searched or row.tuning == "default"):

@@ -47,6 +47,10 @@ JOINT = (
     f"{DRAWS} joint draws of prompts and training seeds, .05 familywise in a column"
 )
 BORROWED = "one training seed, so the others' variance between seeds is taken for it"
+AGAIN = (
+    "a training seed once more is no second sample: the row has the run that was evaluated most (of equals, "
+    "the lowest id), and apart stands"
+)
 DISPUTED = "runs contradict each other on which way is better, so nothing is compared"
 UNTESTED = "probes and judges are shown with intervals and not tested in pairs"
 
@@ -216,6 +220,8 @@ def _table(shown: Shown, found: TableTests) -> Table:
     single = [e.row.label for e in section.rows if not e.row.reference and len(e.runs) == 1]
     if pooled and single:
         notes.add(f"{BORROWED}: {', '.join(single)}")
+    if again := [e.row.label for e in section.rows if e.row.again]:
+        notes.add(f"{AGAIN}: {', '.join(again)}")
     if any(info(column.metric).kind != "score" for column in columns):
         notes.add(UNTESTED)
     for metric in sorted({column.metric for column in columns if disputed(column.metric)}):

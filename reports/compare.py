@@ -91,7 +91,8 @@ class Comparison(Record):
     signature: str
     """How the numbers came about."""
     left_out: list[str] = []
-    """Tasks that both have, but not the same evaluation of, and how they differ."""
+    """Runs of a training seed once more; tasks that both have, but not the same evaluation of, and how they
+    differ."""
 
 
 def compare(
@@ -157,7 +158,7 @@ def compare(
         columns=made,
         headline=_headline((one, two), table, tasks) if table else None,
         signature=_signature((one, two), made, {key.protocol for key in shared}),
-        left_out=left_out,
+        left_out=[*one.again, *two.again, *left_out],
     )
 
 

@@ -40,6 +40,8 @@ class Row(Record):
     training_seeds: list[int]
     runs: list[str]
     """Ids of the runs behind the row, in the order of ``training_seeds``."""
+    again: bool = False
+    """Whether it is a training seed once more, of which another run is in its method's row."""
 
     @property
     def reference(self) -> bool:
@@ -85,10 +87,11 @@ class _Pair(NamedTuple):
 def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
-    Runs of one row have equal settings and different training seeds. Evaluated models (kind eval) are
-    shown in each table of their suite that they belong to: the teacher of its runs, what their students
-    were or are, or no model recorded; others in a table of their own. Divisions are those that the
-    comparison rules give the runs beside each other.
+    Runs of one row have equal settings and different training seeds; of several runs of one seed the row
+    has the one that was evaluated most (of equals, the lowest id), and each other is a row apart.
+    Evaluated models (kind eval) are shown in each table of their suite that they belong to: the teacher of
+    its runs, what their students were or are, or no model recorded; others in a table of their own.
+    Divisions are those that the comparison rules give the runs beside each other.
 
     Args:
         runs: finished runs.
@@ -168,10 +171,23 @@ def _began(run: Run, model: ModelRef) -> bool:
 def _rows(runs: Sequence[Run]) -> list[GroupedRow]:
     made: list[GroupedRow] = []
     for group in grouped(runs, _alike).values():
-        seeds = [run.summary.run.training_seed for run in group]
-        apart = None in seeds or len(set(seeds)) < len(seeds)  # a repeated seed is no second sample
-        made += map(row_of, [[run] for run in group] if apart else [group])
+        seeded = [run for run in group if run.summary.run.training_seed is not None]
+        made += [row_of([run]) for run in group if run not in seeded]
+        by_seed = grouped(seeded, lambda run: run.summary.run.training_seed)
+        once, again = [], []  # a repeated seed is no second sample
+        for several in by_seed.values():
+            first, *others = sorted(several, key=_counts)
+            once.append(first)
+            again += others
+        made += [row_of(once)] if once else []
+        made += [row_of([run], again=True) for run in again]
     return sorted(_distinct(made), key=lambda each: _order(each.row))
+
+
+def _counts(run: Run) -> tuple[int, str, str]:
+    """Of runs of one seed the first counts: the one evaluated most, then by id, which knows no score."""
+    card = run.summary.run
+    return -len(run.summary.scores), card.id, str(run.folder.path)
 
 
 def _alike(run: Run) -> tuple[str, ...]:
@@ -182,8 +198,8 @@ def _alike(run: Run) -> tuple[str, ...]:
     return card.method, card.variant, card.regime, card.division, shared
 
 
-def row_of(runs: Sequence[Run]) -> GroupedRow:
-    """The row of runs that differ in their training seed."""
+def row_of(runs: Sequence[Run], *, again: bool = False) -> GroupedRow:
+    """The row of runs that differ in their training seed; ``again``: see `Row`."""
     runs = sorted(runs, key=lambda run: run.summary.run.training_seed or 0)
     card = runs[0].summary.run
     label = f"{card.method} {card.variant}".strip()
@@ -195,6 +211,8 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
     more = ["…"] if len(card.changes) > SHOWN else []
     said = [tuning] if tuning.startswith(TUNED) else [*card.changes[:SHOWN], *more]
     label = ", ".join([label, *(["paper"] if tuning == "paper" else []), *said])
+    if again:
+        label += f" (seed {card.training_seed} again)"
     shared = ("kind", "method", "variant", "regime", "division", "changes")
     seeds = [run.summary.run.training_seed for run in runs]
     ids = [run.summary.run.id for run in runs]
@@ -206,6 +224,7 @@ def row_of(runs: Sequence[Run]) -> GroupedRow:
         tuning=tuning,
         training_seeds=[seed for seed in seeds if seed is not None],
         runs=ids,
+        again=again,
         **{name: getattr(card, name) for name in shared},
     )
     return GroupedRow(row, tuple(runs))
@@ -224,12 +243,12 @@ def standing(rows: Sequence[GroupedRow]) -> list[GroupedRow]:
     """Of several rows of a method those that may stand for it; one, unless they are equally plain.
 
     A closed row before an open one, what a search found before the suite's settings before changed ones,
-    then the most training seeds.
+    then the most training seeds, and no seed once more.
     """
 
-    def worth(each: GroupedRow) -> tuple[bool, bool, bool, int]:
+    def worth(each: GroupedRow) -> tuple[bool, bool, bool, int, bool]:
         row = each.row
-        return (row.division == "closed", row.searched, row.plain, len(each.runs))
+        return (row.division == "closed", row.searched, row.plain, len(each.runs), not row.again)
 
     most = max(map(worth, rows))
     return [each for each in rows if worth(each) == most]

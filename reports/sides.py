@@ -21,6 +21,8 @@ class Side(NamedTuple):
     found: Found
     pair: str
     """Its table: suite, teacher and student."""
+    again: list[str]
+    """Runs given that are a training seed once more, and no part of the row."""
 
     @property
     def label(self) -> str:
@@ -81,7 +83,9 @@ def _side(runs: Sequence[Run], paths: Sequence[Path | str], table: Section) -> S
             f"{_where(paths)} holds {len(rows)} different rows; name the run folders of one, separated by "
             f"commas, or its method with the first digits of a run's id: {_choices(rows)}"
         )
-    return Side(rows[0], evaluations(rows[0]), title(table))
+    apart = [each for section in sections(runs) for each in section.rows if each.row.again]
+    again = [f"{each.row.label}, run {each.row.runs[0]}" for each in apart if each not in rows]
+    return Side(rows[0], evaluations(rows[0]), title(table), again)
 
 
 def title(table: Section) -> str:

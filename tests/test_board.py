@@ -260,13 +260,45 @@ def test_labels_say_what_was_changed(make: Make, board_of: Callable[..., Board])
     assert [row.changes for row in table.rows] == [[], ["teacher_mix=0", "train.lr=1"]]
 
 
-def test_the_same_seed_twice_without_configuration_is_not_averaged(
+def test_a_seed_once_more_is_no_second_sample(
+    make: Make, board_of: Callable[..., Board], runs: Path
+) -> None:
+    """It stands apart, and takes neither its method's other seeds nor the baseline away."""
+    for method in ("sft", "dpkd", "fkd"):
+        for seed in (1, 2, 3):
+            make(method, seed)
+    again = [make("sft", 2, level=90), make("dpkd", 1, tasks=("dolly", "sni"))]
+    (table,) = board_of().tables
+    rows = {row.label: row for row in table.rows}
+    assert list(rows) == ["dpkd", "dpkd (seed 1 again)", "fkd", "sft", "sft (seed 2 again)"]
+    assert [row.training_seeds for row in rows.values()] == [
+        [1, 2, 3],
+        [1],
+        [1, 2, 3],
+        [1, 2, 3],
+        [2],
+    ]
+    runs_of = {label: set(row.runs) for label, row in rows.items()}
+    ids = [RunFolder(folder).summary.read().run.id for folder in again]
+    assert ids[0] in runs_of["sft (seed 2 again)"], "of equals the lower id counts"
+    assert ids[1] in runs_of["dpkd"], "the one that was evaluated most counts"
+    (said,) = [note for note in table.notes if "no second sample" in note]
+    assert said.endswith("stands: dpkd (seed 1 again), sft (seed 2 again)")
+    assert {t.baseline for t in table.tests if t is not None} == {rows["sft"].id}
+    sides = [[p for p in runs.iterdir() if p.name.startswith(name)] for name in ("dpkd", "fkd")]
+    found = compare(*sides)
+    assert found.columns[0].seeds_measured and "dpkd (seed 1 again), run" in found.left_out[0]
+
+
+def test_one_seed_twice_has_one_row_that_stands_for_it(
     make: Make, board_of: Callable[..., Board]
 ) -> None:
-    make("dpkd", 1)
-    make("dpkd", 1)
+    make("sft", 1)
+    make("sft", 1)
     (table,) = board_of().tables
     assert [len(row.runs) for row in table.rows] == [1, 1]
+    assert {t.baseline for t in table.tests if t is not None} == {table.rows[0].id}
+    assert [row.label for row in table.rows] == ["sft", "sft (seed 1 again)"]
 
 
 def test_no_column_mixes_editions_protocols_or_data(
