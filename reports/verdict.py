@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdbench.harness import stats
 from kdbench.harness.errors import InputError
 from kdbench.harness.metrics import info
 from kdbench.reports.columns import Cell
@@ -101,7 +102,10 @@ def _warnings(table: "Table", rows: Sequence[GroupedRow]) -> list[str]:
 
 
 def _below(table: "Table", rows: Sequence[GroupedRow], one: GroupedRow, other: GroupedRow) -> str:
-    """By how much a row's mean over the main columns is below another's; empty where it is not."""
+    """By how much a row's mean over the main columns is below another's; empty where it is not.
+
+    Columns in which that is clear are those of tests corrected for their number (Holm).
+    """
     ids = [each.row.id for each in rows]
     pairs = []
     for place in main_columns(table.columns):
@@ -118,10 +122,16 @@ def _below(table: "Table", rows: Sequence[GroupedRow], one: GroupedRow, other: G
         return ""
     said = f"{info(metric).label} {number(mine, metric)} against {number(others, metric)}"
     tests = _tests(one, other, [column.task for column, *_ in pairs], metric)
-    clear = [t for t in tests if t.p < ALPHA and t.difference * info(metric).better < 0]
+    adjusted = stats.holm([test.p for test in tests]).tolist()
+    clear = [
+        test
+        for test, p in zip(tests, adjusted, strict=True)
+        if p < ALPHA and test.difference * info(metric).better < 0
+    ]
     if not clear:
         return f"{said}, which may be chance"
-    return f"{said}, clearly so on {', '.join(test.heading for test in clear)}"
+    only = "" if all(test.seeds_measured for test in clear) else " of these students"
+    return f"{said}, clearly so{only} on {', '.join(test.heading for test in clear)}"
 
 
 def _first(table: "Table") -> str:

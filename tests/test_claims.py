@@ -104,6 +104,22 @@ def test_probes_are_compared_by_their_intervals(runs: Path, seqkd: float, verdic
     assert last.high - last.low == pytest.approx(6 * 2**0.5)
 
 
+def test_probes_of_one_seed_are_of_these_students(runs: Path) -> None:
+    for method, value in (("minillm", 10), ("sft", 30), ("fkd", 25), ("seqkd", 30)):
+        fakes.make_run(runs, method, probes=exposure(value))
+    report = judge_claims([runs], claim_book().only(["minillm-exposure"]))
+    markdown = " ".join(write(claims_document(report), "md").split())
+    assert markdown.count("for (these students)") == 3
+    few = "(these students only: fewer than 2 training seeds)"
+    assert f"normal test of two intervals {few}" in markdown
+    for method, value in (("minillm", 10), ("sft", 30), ("fkd", 25), ("seqkd", 30)):
+        for seed in (2, 3):
+            fakes.make_run(runs, method, seed, probes=exposure(value + 0.1 * seed))
+    report = judge_claims([runs], claim_book().only(["minillm-exposure"]))
+    assert report.claims[0].tests[0].seeds_measured
+    assert "these students" not in write(claims_document(report), "md")
+
+
 def test_only_long_references_count(runs: Path) -> None:
     """fakes.score_rows gives references of 3, 13 and 23 tokens in turn."""
     board(runs, {"minillm": 36, "sft": 30, "fkd": 30, "seqkd": 30}, prompts=60)

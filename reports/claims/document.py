@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from kdbench.harness import stats
 from kdbench.harness.metrics import info
 from kdbench.reports.claims.judge import ClaimsReport, ClaimTest, JudgedClaim
 from kdbench.reports.runs import grouped
@@ -91,8 +92,10 @@ def _tests(judged: JudgedClaim) -> doc.Table:
 
 def _limits(test: ClaimTest) -> str:
     """What a test does not speak for."""
-    few = test.paired and not test.seeds_measured
-    said = [*(["these students"] if few else []), *([test.note] if test.note else [])]
+    said = [
+        *([] if test.seeds_measured else ["these students"]),
+        *([test.note] if test.note else []),
+    ]
     return f" ({'; '.join(said)})" if said else ""
 
 
@@ -105,10 +108,10 @@ def _signature(report: ClaimsReport) -> str:
 
 
 def _kind(test: ClaimTest) -> str:
+    few = f" (these students only: fewer than {stats.MIN_TRAINING_SEEDS} training seeds)"
     if not test.paired:
-        return "normal test of two intervals"
-    few = "paired randomisation over prompts (these students only: fewer than 3 training seeds)"
-    return PAIRED_T if test.seeds_measured else few
+        return "normal test of two intervals" + ("" if test.seeds_measured else few)
+    return PAIRED_T if test.seeds_measured else f"paired randomisation over prompts{few}"
 
 
 def _rows(judged: JudgedClaim) -> list[dict[str, object]]:

@@ -218,9 +218,10 @@ def _numbers(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) 
         return _paired(claim, names, key, board)
     entries = [board.found[name][key] for name in names]
     rows = [board.rows[name] for name in names]
-    spreads = _seeds(claim, names, key, board).spreads()
-    known = zip(rows, entries, spreads, strict=True)
-    return _unpaired(names, [cell_of(row, own, claim.metric, *s) for row, own, s in known])
+    seeds = _seeds(claim, names, key, board)
+    known = zip(rows, entries, seeds.spreads(), strict=True)
+    cells = [cell_of(row, own, claim.metric, *spread) for row, own, spread in known]
+    return _unpaired(names, cells, bool(seeds.measured_M.all()))
 
 
 def _seeds(
@@ -263,7 +264,9 @@ def _paired(claim: Claim, names: Sequence[str], key: ColumnKey, board: _Board) -
     return {"paired": True, "n_prompts": len(ids)} | values | result_fields(result)
 
 
-def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str, Any]:
+def _unpaired(
+    names: Sequence[str], cells: Sequence[Cell | Missing], seeds_measured: bool
+) -> dict[str, Any]:
     """Numbers of a test by the interval of each row, as if they were independent; or why not."""
     z = stats.t_quantile(0.5 + stats.LEVEL / 2, math.inf)
     errors = []
@@ -276,6 +279,7 @@ def _unpaired(names: Sequence[str], cells: Sequence[Cell | Missing]) -> dict[str
     a, b = (cell.mean for cell in cells if isinstance(cell, Cell))
     error = math.hypot(*errors)
     return {
+        "seeds_measured": seeds_measured,
         "method_value": a,
         "rival_value": b,
         "difference": a - b,
