@@ -1,18 +1,22 @@
 """Whether two sides rank the same methods alike: two pairs of models, or settings by default and tuned.
 
-Kendall's tau is of what methods score in truth, not of their measured scores: noise swaps neighbours, so
-the measured tau of two sides that agree wholly is below 1, and resampling the noise once more lowers it
-further; its percentiles then miss the truth. So the true scores are drawn: those of both sides are taken
-as normal over methods, with the covariance that is left of the measured one without its noise (that of
-the joint draws of prompts and training seeds), itself drawn as few methods leave it unknown (inverse
-Wishart). Each draw of the true scores has a tau; shown are their median and 95% interval.
+First stand what was measured (Kendall's tau of the measured scores) and a count that assumes nothing: of all
+pairs of methods those that are told apart on both sides, in the same order or reversed.
+
+Noise swaps neighbours, so the measured tau of two sides that agree wholly is below 1, and resampling the
+noise once more lowers it further; its percentiles then miss the truth. So there is a third number, of a
+model: the true scores of both sides are taken as normal over methods, with the covariance that is left of
+the measured one without its noise (that of the joint draws of prompts and training seeds), itself drawn as
+few methods leave it unknown (inverse Wishart). Each draw of the true scores has a tau; shown are their
+median and 95% interval. Where methods come in clusters, or one lies far off, they are not normal, and that
+tau is too high (docs/statistics.md).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from kdbench.harness import stats
+from kdbench.harness import comparisons, stats
 from kdbench.harness.files.records import Record
 from kdbench.harness.stats import Array
 
@@ -27,11 +31,18 @@ class Agreement(Record):
     between: str
     methods: list[str]
     tau: float
-    """Kendall's, of the true scores: 1 the same order, 0 none, -1 the reverse."""
+    """Kendall's, of the true scores if these are normal over methods: 1 the same order, 0 none, -1 the
+    reverse."""
     low: float
     high: float
     measured: float
     """Kendall's tau-b of the scores as measured."""
+    same: int = 0
+    """Pairs of methods that are told apart on both sides, and in the same order."""
+    reversed: int = 0
+    """Those in the reverse order."""
+    undecided: int = 0
+    """Pairs that are not told apart on one side at least."""
 
 
 def agreement(
@@ -54,6 +65,7 @@ def agreement(
     deviation = deviation - deviation.mean(axis=2, keepdims=True)
     rows = len(methods)
     noise = np.einsum("arm,brm->ab", deviation, deviation) / (deviation.shape[1] * (rows - 1))
+    order = _decided(score_2M, draws_2RM)
     tau_R = kendall(*_true_scores(score_2M, noise))
     tail = (1 - stats.LEVEL) / 2
     low, middle, high = np.quantile(tau_R, [tail, 0.5, 1 - tail])
@@ -64,7 +76,20 @@ def agreement(
         low=round(float(low), 3),
         high=round(float(high), 3),
         measured=round(float(kendall(score_2M[0], score_2M[1])), 3),
+        same=int((order > 0).sum()),
+        reversed=int((order < 0).sum()),
+        undecided=int((order == 0).sum()),
     )
+
+
+def _decided(score_2M: Array, draws_2RM: Array) -> Array:
+    """Of each pair of methods 1 or -1 where both sides tell them apart: the same order or the reverse."""
+    first, second = np.triu_indices(score_2M.shape[1], k=1)
+    product = np.ones(len(first))
+    for score_M, draws_RM in zip(score_2M, draws_2RM, strict=True):
+        apart = ~comparisons.alike(score_M, draws_RM)[first, second]
+        product *= apart * np.sign(score_M[first] - score_M[second])
+    return product
 
 
 def kendall(a: Array, b: Array) -> Array:

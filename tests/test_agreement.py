@@ -54,10 +54,25 @@ def test_sides_that_agree_wholly_are_not_called_apart_by_noise() -> None:
     assert all(each.low > 0 for each in found)
 
 
+def test_pairs_that_are_told_apart_are_counted_whatever_scores_are_like() -> None:
+    """Two clusters that both sides have, and no order in them: nine pairs are decided."""
+    rng = np.random.default_rng(5)
+    high = []
+    for _ in range(20):
+        true = np.repeat([0.0, 40.0], 3) + 0.1 * rng.standard_normal((2, 6))
+        found = measured(true, 1.0, rng)
+        assert (found.same, found.reversed, found.undecided) == (9, 0, 6)
+        high.append(found.tau - kendall(true[0], true[1]))
+    assert np.median(high) > 0.15, (
+        "the model's tau is too high there, so it is not what is said first"
+    )
+
+
 def test_without_noise_it_is_what_is_seen_and_few_methods_have_none() -> None:
     score = np.array([[1.0, 2, 3, 4, 5], [1.0, 2, 4, 3, 5]])
     found = agreement("a and b", list("abcde"), score, np.repeat(score[:, None], 9, axis=1))
     assert found is not None and (found.low, found.tau, found.high) == (0.8, 0.8, 0.8)
+    assert (found.same, found.reversed, found.undecided) == (9, 1, 0)
     assert agreement("a and b", list("abc"), score[:, :3], score[:, None, :3]) is None
     flat = np.stack([score[0], np.zeros(5)])
     assert agreement("a and b", list("abcde"), flat, flat[:, None]) is None
@@ -89,7 +104,11 @@ def test_a_board_says_how_rows_were_tuned_and_whether_sides_agree(tmp_path: Path
     (pairs,) = overall.agreement
     assert pairs.between == "big → other and big → small" and pairs.tau > 0.9
     text = write(board_document(board), "md")
-    assert "rank agreement of default and tuned settings: Kendall's tau 1.00" in text
+    said = "rank agreement of default and tuned settings: Kendall's tau 1.00 as measured, over 4 methods"
+    assert said in text
+    counts = (by_tuning.same, by_tuning.reversed, by_tuning.undecided)
+    assert sum(counts) == 6 and f"of 6 pairs {counts[0]} are told apart on both sides" in text
+    assert "if scores are normal over methods, tau of the true scores 1.00" in text
     assert "unless a name ends in ', paper' or ', tuned (N trials)'" in text
     # SFT that was searched is what all must beat
     assert first.headline.baseline == "sft, tuned (8 trials)"

@@ -75,11 +75,15 @@ def explained(found: Headline) -> list[doc.Cell]:
 
 def agreed(found: Agreement) -> str:
     """Whether two sides rank methods alike, in a sentence."""
-    tau, low, high = (fixed(n, 2) for n in (found.tau, found.low, found.high))
+    measured, tau, low, high = (
+        fixed(n, 2) for n in (found.measured, found.tau, found.low, found.high)
+    )
+    pairs = found.same + found.reversed + found.undecided
     return (
-        f"rank agreement of {found.between}: Kendall's tau {tau} [{low}, {high}] over "
-        f"{len(found.methods)} methods (1: the same order; of the true scores; as measured "
-        f"{fixed(found.measured, 2)})"
+        f"rank agreement of {found.between}: Kendall's tau {measured} as measured, over {len(found.methods)} "
+        f"methods (1: the same order); of {pairs} pairs {found.same} are told apart on both sides in the "
+        f"same order, {found.reversed} reversed, {found.undecided} undecided on a side; if scores are "
+        f"normal over methods, tau of the true scores {tau} [{low}, {high}]"
     )
 
 
