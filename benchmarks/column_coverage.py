@@ -3,8 +3,9 @@
     python benchmarks/column_coverage.py [--simulations 1000] [--out docs/column-coverage.md] [--json]
 
 Scores are drawn from ``y[m, s, p] = effect[m] + d[s] + a[m, s] + b[p] + c[m, p] + e[m, s, p]`` with
-normal terms; ``d`` is what a training seed does to all methods. The tests are those of a board
-(`kdbench.harness.comparisons`), the random numbers fixed.
+normal terms; ``d`` is what a training seed does to all methods; the ``e`` of one seed and prompt may go
+together over methods. The tests are those of a board (`kdbench.harness.comparisons`), the random numbers
+fixed.
 
 Exits 3 if an interval covers less than 93%, or a family of tests has more than 6% false alarms.
 """
@@ -14,11 +15,24 @@ import itertools
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from column_page import (
+    DRAWS,
+    METHOD,
+    PROMPT,
+    RESIDUAL,
+    SEEDS,
+    STEP,
+    TOGETHER,
+    TRUTHS,
+    Cell,
+    Numbers,
+    page,
+    problems,
+)
 from scipy import special
 from scipy.stats import rankdata
 
@@ -29,13 +43,7 @@ from kdbench.reports.headline import Field, Headline, Number, headline
 from kdbench.reports.measured import shared_normals
 from kdbench.reports.paired import Lineup
 
-DRAWS = 500
-FLOOR, CEILING = 0.93, 0.06
-PROMPT, METHOD, RESIDUAL = 15.0, 5.0, 10.0
-"""Standard deviations: of prompts, of a method's own prompts, of one answer."""
-STEP = 1.0
-"""Points between neighbours where methods differ: about one and a half standard errors at five seeds."""
-METHODS, SEEDS, PROMPTS = (4, 12), (2, 3, 4, 5), (100, 600)
+METHODS, PROMPTS = (4, 12), (100, 600)
 SPREADS = {
     "equal": (1, 1, 0),
     "one twice": (4, 1, 0),
@@ -43,33 +51,12 @@ SPREADS = {
     "half twice": (4, 0, 0),
     "equal, and shared": (1, 1, 3),
     "one twice, and shared": (4, 1, 3),
+    "equal, and answers": (1, 1, 0),
 }
 """Standard deviations between seeds: ratio of variances, how many rows have it (0: half of them), and the
 standard deviation of what a seed does to all rows."""
-TRUTHS = ("all tied", "two tied best")
-
-
-class Cell(NamedTuple):
-    """One cell of the grid, and what was measured in it, as shares."""
-
-    methods: int
-    seeds: int
-    prompts: int
-    spread: str
-    truth: str
-    pooled: float
-    row: float
-    """Coverage of the interval of a row, mean over rows; of a difference; of those of the noisiest row."""
-    pair: float
-    noisiest: float
-    best: float
-    """Any of the best is called worse; any method that equals SFT is called different; any equal pair."""
-    sft: float
-    pairs: float
-    decided: float
-    """Of the methods that are worse than the best, those that are called so."""
-    width: float
-    """Of a difference's interval, over that with each row's own variance."""
+ANSWERS = "equal, and answers"
+"""Among these: the answers of one seed to a prompt go together over methods."""
 
 
 class World(NamedTuple):
@@ -80,6 +67,8 @@ class World(NamedTuple):
     seeds: int
     prompts: int
     shared: float
+    together: float = 0.0
+    """Correlation over methods of one seed's answers to a prompt."""
 
     def draw(self, rng: np.random.Generator) -> Array:
         """Scores (M, S, P). What seeds do to all rows is 0 in the mean: intervals are of these seeds."""
@@ -90,6 +79,9 @@ class World(NamedTuple):
         all_rows = self.shared * rng.standard_normal((1, seeds, 1))
         luck = luck + all_rows - all_rows.mean()
         rest = RESIDUAL * rng.standard_normal(shape)
+        if self.together:
+            common = RESIDUAL * rng.standard_normal((1, seeds, prompts))
+            rest = np.sqrt(1 - self.together) * rest + np.sqrt(self.together) * common
         return np.asarray(mean + luck + PROMPT * rng.standard_normal(prompts) + rest)
 
 
@@ -100,7 +92,8 @@ def world(methods: int, seeds: int, prompts: int, spread: str, truth: str) -> Wo
     spread_M[:: 2 if rows == 0 else methods] = np.sqrt(ratio)
     ladder = np.minimum(np.maximum(np.arange(methods) - 1, 0), methods - 3) * -STEP
     effect_M = ladder if truth == "two tied best" else np.zeros(methods)
-    return World(50 + effect_M, spread_M, seeds, prompts, shared)
+    together = TOGETHER if spread == ANSWERS else 0.0
+    return World(50 + effect_M, spread_M, seeds, prompts, shared, together)
 
 
 def measure(cell: tuple[int, int, int, str, str], simulations: int) -> Cell:
@@ -116,7 +109,7 @@ def _once(here: World, rng: np.random.Generator, label: str) -> list[float]:
     effect, methods = here.effect_M, len(here.effect_M)
     labels = [list(range(here.seeds))] * methods
     seeds = seed_variance(list(values.mean(axis=2)), [True] * methods, labels)
-    errors = comparisons.errors(list(values), seeds)
+    errors = comparisons.errors(list(values), seeds, labels)
     column = comparisons.column(errors, label, resamples=DRAWS)
     first, second = np.triu_indices(methods, k=1)
     covered, half = _pairs(errors, first, second, effect)
@@ -172,20 +165,6 @@ def _own(values: Array, seeds: SeedVariance) -> SeedVariance:
 # -- the headline -----------------------------------------------------------------------------------
 
 
-class Numbers(NamedTuple):
-    """Coverage of the headline's intervals, mean over methods, and the false alarms of its letters."""
-
-    seeds: int
-    truth: str
-    shared: float
-    """Standard deviation of what a training seed does to all methods alike, in every column."""
-    gap: float
-    rank: float
-    beats: float
-    apart: float
-    """Two methods that are equal share no letter."""
-
-
 def headline_numbers(seeds: int, truth: str, shared: float, simulations: int) -> Numbers:
     """Eight methods in three columns; the seeds' luck is shared to 70% between columns."""
     here = world(8, seeds, 200, "equal", truth)
@@ -211,7 +190,7 @@ def _headline_once(
         if known.share_MS is not None:
             means = without_shared(means, labels)
         label = f"{number}:{column}"
-        lines.append(Lineup(list(range(9)), comparisons.errors(rows, known), means, label))
+        lines.append(Lineup(list(range(9)), comparisons.errors(rows, known, labels), means, label))
     normals = shared_normals([(line, ids) for line in lines], DRAWS)
     draws = [
         comparisons.column(line.errors, line.label, normal_RM=normal, resamples=DRAWS)
@@ -256,111 +235,20 @@ def _holds(found: Number, true: float) -> bool:
     return found.low - 1e-3 <= true <= found.high + 1e-3
 
 
-# -- the page ---------------------------------------------------------------------------------------
+# -- all cells --------------------------------------------------------------------------------------
 
 
 def grid() -> list[tuple[int, int, int, str, str]]:
     """All cells: few prompts for every number of seeds, many for the number that boards have."""
-    few = itertools.product(METHODS, SEEDS, PROMPTS[:1], SPREADS, TRUTHS)
-    many = itertools.product(METHODS[1:], SEEDS[-1:], PROMPTS[1:], SPREADS, TRUTHS)
+    spreads = [name for name in SPREADS if name != ANSWERS]
+    few = itertools.product(METHODS, SEEDS, PROMPTS[:1], spreads, TRUTHS)
+    many = itertools.product(METHODS[1:], SEEDS[-1:], PROMPTS[1:], spreads, TRUTHS)
     return [*few, *many]
 
 
-def percent(share: float) -> str:
-    """A share with one digit; nothing where none was measured."""
-    return "" if np.isnan(share) else f"{100 * share:.1f}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---:"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def cells_table(cells: Sequence[Cell]) -> str:
-    """The grid, a cell a line."""
-    head = [
-        "methods", "seeds", "prompts", "spread of seeds", "truth", "pooled", "row", "difference",
-        "noisiest", "false: best", "false: SFT", "false: pairs", "decided", "width",
-    ]  # fmt: skip
-    rows = [
-        [str(c.methods), str(c.seeds), str(c.prompts), c.spread, c.truth]
-        + [percent(share) for share in c[5:12]]
-        + ["" if c.truth == TRUTHS[0] else percent(c.decided)]
-        + [f"{c.width:.2f}"]
-        for c in cells
-    ]
-    return table(head, rows)
-
-
-def numbers_table(numbers: Sequence[Numbers]) -> str:
-    """Coverage of the headline's numbers."""
-    head = ["seeds", "truth", "shared", "gap closed", "mean rank", "beats SFT", "false: letters"]
-    rows = [[str(n.seeds), n.truth, f"{n.shared:g}", *map(percent, n[3:])] for n in numbers]
-    return table(head, rows)
-
-
-def problems(cells: Sequence[Cell]) -> list[str]:
-    """Cells outside of what boards promise."""
-    wanted: list[tuple[str, Callable[[Cell], bool]]] = [
-        ("interval of a row", lambda c: c.row < FLOOR),
-        ("interval of a difference", lambda c: c.pair < FLOOR),
-        ("false alarms against the best", lambda c: c.best > CEILING),
-        ("false alarms against SFT", lambda c: c.sft > CEILING),
-        ("false alarms among all pairs", lambda c: c.pairs > CEILING),
-    ]
-    return [
-        f"{name}: {c.methods} methods, {c.seeds} seeds, {c.prompts} prompts, {c.spread}, {c.truth}"
-        for name, fails in wanted
-        for c in cells
-        if fails(c)
-    ]
-
-
-def page(cells: Sequence[Cell], numbers: Sequence[Numbers], simulations: int) -> str:
-    """The document."""
-    missed = problems(cells)
-    five = [c for c in cells if c.seeds == SEEDS[-1]]
-    said = "\n".join(f"- {line}" for line in missed) or "None."
-    return f"""# What boards claim about a column, measured
-
-Made by `python benchmarks/column_coverage.py`; fixed random numbers, so the same numbers every time.
-What the words mean is in [statistics](statistics.md).
-
-{simulations} simulated columns a cell (standard error of 5%:
-{100 * (0.0475 / simulations) ** 0.5:.1f} points), {DRAWS} joint draws here, {comparisons.DRAWS} on boards.
-Standard deviations in points: {PROMPT:g} between prompts, {METHOD:g} of a method's own prompts,
-{RESIDUAL:g} of one answer, 1 between training seeds of most methods. *one twice*: one method, among the
-best, has twice that (four times the variance); *half twice*: every other one; *and shared*: a seed moves all
-methods together besides, by 3. *two tied best*: the next is
-{STEP:g} point worse, and so on; the last is SFT, and one method is as good as it.
-
-Columns, in percent: columns whose variance was **pooled**; how often the interval of a **row**, of a
-**difference** of two, and of a difference with the **noisiest** method holds the true value; how often any
-best method is called worse (**false: best**), any method that equals SFT different from it, any two equal
-ones different; how many of the worse methods are **decided** to be so; **width** of a difference's interval
-over that of each method's own seeds, neither pooled nor paired by seed.
-
-With {SEEDS[-1]} seeds: intervals of rows at least {percent(min(c.row for c in five))}%, of differences at
-least {percent(min(c.pair for c in five))}% (of the noisiest method's at least
-{percent(min(c.noisiest for c in five))}%); false alarms at most {percent(max(c.best for c in five))}%
-(best), {percent(max(c.sft for c in five))}% (SFT), {percent(max(c.pairs for c in five))}% (all pairs).
-
-Outside of 93% coverage and 6% false alarms:
-
-{said}
-
-{cells_table(cells)}
-
-## The headline's numbers
-
-Eight methods, three columns of 200 prompts, the luck of a training shared to 70% between columns; **shared**:
-the standard deviation of what a training seed does to all methods and columns alike besides. Coverage of the
-95% intervals, mean over methods, and how often two equal methods share no letter, in percent of
-{max(1, simulations // 4)} simulated tables.
-
-{numbers_table(numbers)}
-"""
+def alike() -> list[tuple[int, int, int, str, str]]:
+    """The cells in which answers go together."""
+    return list(itertools.product(METHODS, (SEEDS[1], SEEDS[-1]), PROMPTS[:1], [ANSWERS], TRUTHS))
 
 
 def main() -> int:
@@ -374,15 +262,18 @@ def main() -> int:
     few = max(1, arguments.simulations // 4)
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         cells = pool.starmap(measure, [(cell, arguments.simulations) for cell in grid()], 1)
+        half = max(1, arguments.simulations // 2)
+        together = pool.starmap(measure, [(cell, half) for cell in alike()], 1)
         whole = itertools.product((2, 3, 5), TRUTHS, (0.0, 3.0), [few])
         numbers = pool.starmap(headline_numbers, whole, 1)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(page(cells, numbers, arguments.simulations), encoding="utf-8")
-    missed = problems(cells)
+    text = page(cells, together, numbers, arguments.simulations)
+    arguments.out.write_text(text, encoding="utf-8")
+    missed = problems([*cells, *together])
     if arguments.json:
-        print(json.dumps({"ours": {"cells": len(cells), "outside": missed}}))
+        print(json.dumps({"ours": {"cells": len(cells) + len(together), "outside": missed}}))
     else:
-        print(f"{len(cells)} cells, {len(missed)} outside: {arguments.out}")
+        print(f"{len(cells) + len(together)} cells, {len(missed)} outside: {arguments.out}")
     return 3 if missed else 0
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.harness import stats
-from kdbench.harness.seed_variance import SeedVariance
+from kdbench.harness.seed_variance import SeedVariance, fit_blocks
 from kdbench.harness.stats import Array
 
 Indices = NDArray[np.int64]
@@ -54,7 +54,8 @@ class Errors(NamedTuple):
     number_M: Array
     """Training seeds."""
     residual_M: Array
-    """Variance of one seed's mean that is the noise of its prompts: it is in both other parts."""
+    """Variance of one seed's mean that is the noise of its prompts: it is in both other parts. Of rows that
+    share seeds without what one seed does to all of them on a prompt."""
     seeds: SeedVariance
 
     @property
@@ -98,16 +99,23 @@ class Errors(NamedTuple):
             return np.maximum(np.where(below > 0, total**2 / below, np.inf), 1.0)
 
 
-def errors(values: Sequence[Array], seeds: SeedVariance) -> Errors:
+def errors(
+    values: Sequence[Array],
+    seeds: SeedVariance,
+    labels: Sequence[Sequence[object]] | None = None,
+) -> Errors:
     """What the errors of rows are made of.
 
     Args:
         values: of each row the scores, training seeds by prompts; at least two prompts, the same ones.
         seeds: their variance between training seeds.
+        labels: which seeds these are; None: no row shares any with another.
     """
     mean_PM = np.stack([value.mean(axis=0) for value in values], axis=1)
     number_M = np.array([len(value) for value in values], dtype=float)
     residual_M = np.array([_residual(value) for value in values])
+    if seeds.share_MS is not None and labels is not None:
+        residual_M = _own_residual(values, labels, residual_M)
     known = number_M - 1
     if seeds.pooled and known.any():
         residual_M = np.full(len(values), float(residual_M @ known / known.sum()))
@@ -124,11 +132,40 @@ def _residual(values_SP: Array) -> float:
     return float((rest**2).sum()) / ((seeds - 1) * (prompts - 1)) / prompts
 
 
+def _own_residual(
+    values: Sequence[Array], labels: Sequence[Sequence[object]], whole_M: Array
+) -> Array:
+    """The same less what one seed does to all rows on a prompt, as it is in no row's own variance of seeds.
+
+    Rows that share no seed with others keep the whole: their differences have what seeds do to all.
+    """
+    several = [i for i, value in enumerate(values) if len(value) > 1]
+    fit = fit_blocks([values[i] for i in several], [labels[i] for i in several])
+    if fit is None:
+        return whole_M
+    prompts = fit.y_N.shape[1]
+    apart = len(fit.y_N) - len(several)
+    share = (len(fit.y_N) - fit.rank) / apart
+    if share <= 0:
+        return whole_M
+    rest_NP = fit.rest_N - fit.rest_N.mean(axis=1, keepdims=True)
+    squares_M = fit.row_NM.T @ (rest_NP**2).sum(axis=1)
+    own_M = whole_M.copy()
+    df_M = (fit.row_NM.sum(axis=0) - 1) * share
+    own_M[several] = squares_M / (df_M * (prompts - 1) * prompts)
+    return own_M
+
+
 # -- two rows -------------------------------------------------------------------------------------
 
 
 def compare_rows(
-    a_SP: Array, b_SP: Array, seeds: SeedVariance, *, resamples: int = stats.RESAMPLES
+    a_SP: Array,
+    b_SP: Array,
+    seeds: SeedVariance,
+    labels: Sequence[Sequence[object]] | None = None,
+    *,
+    resamples: int = stats.RESAMPLES,
 ) -> Comparison:
     """Paired comparison of two rows over the same prompts in the same order.
 
@@ -139,9 +176,10 @@ def compare_rows(
         a_SP: values of row a, training seeds by prompts (one seed for a row without training).
         b_SP: values of row b; its seeds need not be a's.
         seeds: variances between training seeds of the two.
+        labels: which seeds these are of a, and of b; see `errors`.
         resamples: number of swaps and of resamples where seeds are not measured.
     """
-    found = errors([a_SP, b_SP], seeds)
+    found = errors([a_SP, b_SP], seeds, labels)
     difference_P = found.mean_PM[:, 0] - found.mean_PM[:, 1]
     mean = float(difference_P.mean())
     pair = np.array([0]), np.array([1])

@@ -131,7 +131,7 @@ class _Blocks(NamedTuple):
     number_M: Array
 
 
-class _Fit(NamedTuple):
+class Fit(NamedTuple):
     """Row + seed, by least squares over N trainings."""
 
     row_NM: Array
@@ -148,8 +148,8 @@ class _Fit(NamedTuple):
         return np.asarray(self.y_N - self.row_NM @ self.effect_M - self.seed_NS @ self.effect_S)
 
 
-def _fit(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> _Fit | None:
-    """Fits row + seed; None without any value."""
+def fit_blocks(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> Fit | None:
+    """Fits row + seed to means, or to each prompt's scores (seeds by prompts); None without any value."""
     known: dict[object, int] = {}
     row_N = [i for i, row in enumerate(means) for _ in row]
     seed_N = [known.setdefault(seed, len(known)) for own in seeds for seed in own]
@@ -158,12 +158,12 @@ def _fit(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> _Fit | No
     y_N = np.concatenate([np.asarray(row, dtype=float) for row in means])
     row_NM, seed_NS = np.eye(len(means))[row_N], np.eye(len(known))[seed_N]
     effects, _, rank, _ = np.linalg.lstsq(np.hstack([row_NM, seed_NS]), y_N, rcond=None)
-    return _Fit(row_NM, seed_NS, y_N, effects[: len(means)], effects[len(means) :], int(rank))
+    return Fit(row_NM, seed_NS, y_N, effects[: len(means)], effects[len(means) :], int(rank))
 
 
 def without_shared(means: Sequence[Array], seeds: Sequence[Sequence[object]]) -> list[Array]:
     """Each row's means less what their seeds do to all rows alike."""
-    fit = _fit(means, seeds)
+    fit = fit_blocks(means, seeds)
     if fit is None:
         return list(means)
     kept_N = fit.y_N - fit.seed_NS @ (fit.effect_S - fit.effect_S.mean())
@@ -175,7 +175,7 @@ def _blocks(
 ) -> _Blocks | None:
     """Row + seed + rest, where rows share seeds and enough is left to know the rest by."""
     part = [i for i in range(len(means)) if kind[i] and len(means[i])]
-    fit = _fit([means[i] for i in part], [seeds[i] for i in part])
+    fit = fit_blocks([means[i] for i in part], [seeds[i] for i in part])
     if fit is None:
         return None
     df, shared_df = len(fit.y_N) - fit.rank, fit.rank - len(part)

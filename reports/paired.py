@@ -23,6 +23,8 @@ class Sample(NamedTuple):
 
     ids: tuple[str, ...]
     values_SP: Array
+    seeds: tuple[object, ...] = ()
+    """The training seeds."""
 
     def at(self, ids: Sequence[str]) -> Array:
         """The values of these prompts, in this order."""
@@ -48,7 +50,7 @@ def row_sample(entries: Sequence[Entry], metric: str) -> Sample:
     common = set.intersection(*measured)
     ids = tuple(name for name in parts[0].ids if name in common)
     values = [part.values[metric][[name in common for name in part.ids]] for part in parts]
-    return Sample(ids, np.stack(values))
+    return Sample(ids, np.stack(values), tuple(_seeds(entries, metric)))
 
 
 def scored(entries: Sequence[Entry], metric: str) -> list[Evaluation]:
@@ -129,7 +131,7 @@ def row_difference(
     """
     if len(ids) < 2:
         return None
-    return comparisons.compare_rows(a.at(ids), b.at(ids), seeds)
+    return comparisons.compare_rows(a.at(ids), b.at(ids), seeds, [a.seeds, b.seeds])
 
 
 def result_fields(result: comparisons.Comparison) -> dict[str, Any]:
@@ -177,9 +179,10 @@ def lineup(rows: Sequence[Sequence[Entry]], metric: str) -> Lineup | None:
     if len(places) < 2 or len(ids) < 2:
         return None
     values = [samples[i].at(ids) for i in places]
-    found = comparisons.errors(values, row_seeds(rows, metric).of(places))
+    labels = [samples[i].seeds for i in places]
+    found = comparisons.errors(values, row_seeds(rows, metric).of(places), labels)
     means = [value.mean(axis=1) for value in values]
     if found.seeds.share_MS is not None:
-        means = without_shared(means, [_seeds(rows[i], metric) for i in places])
+        means = without_shared(means, labels)
     label = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
     return Lineup(places, found, means, label)

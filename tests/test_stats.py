@@ -250,12 +250,38 @@ def test_coverage_of_some_cells(seeds: int) -> None:
     assert cell.coverage >= coverage.FLOOR
 
 
-@pytest.mark.parametrize("seeds", [2, 5])
-def test_what_boards_claim_about_a_column_in_some_cells(seeds: int) -> None:
-    script = benchmark("column_coverage")
-    cell = script.measure((4, seeds, 100, "equal", "all tied"), 80)
-    assert cell.row >= script.FLOOR and cell.pair >= script.FLOOR - 0.03
-    assert max(cell.best, cell.sft, cell.pairs) <= script.CEILING + 0.05
+@pytest.mark.parametrize(
+    "cell",
+    [
+        (4, 2, 100, "equal", "all tied"),
+        (4, 5, 100, "equal", "all tied"),
+        (12, 5, 100, "equal, and answers", "all tied"),
+    ],
+)
+def test_what_boards_claim_about_a_column_in_some_cells(
+    cell: tuple[int, int, int, str, str],
+) -> None:
+    floor, ceiling = (getattr(benchmark("column_page"), name) for name in ("FLOOR", "CEILING"))
+    found = benchmark("column_coverage").measure(cell, 80)
+    assert found.row >= floor and found.pair >= floor - 0.03
+    assert max(found.best, found.sft, found.pairs) <= ceiling + 0.05
+
+
+def test_what_a_seed_does_to_all_answers_to_a_prompt_is_no_rows_own_noise() -> None:
+    """Of it a method's own variance between seeds has nothing, so nothing is taken off."""
+    rng = np.random.default_rng(2)
+    common, own = rng.normal(0, 9, (1, 5, 400)), rng.normal(0, 3, (6, 5, 400))
+    values, labels = list(50 + common + own), [list(range(5))] * 6
+    means = [value.mean(axis=1) for value in values]
+    seeds = seed_variance(means, [True] * 6, labels)
+    found, blind = (comparisons.errors(values, seeds, known) for known in (labels, None))
+    assert found.residual_M == pytest.approx(np.full(6, 9 / 400), rel=0.1)
+    assert blind.residual_M == pytest.approx(np.full(6, 90 / 400), rel=0.1)
+    fewer = [values[0][[3, 1]], *values[1:]]  # in another order, and not all of them
+    some = [labels[0][3:4] + labels[0][1:2], *labels[1:]]
+    assert comparisons.errors(
+        fewer, seeds._replace(pooled=False), some
+    ).residual_M == pytest.approx(np.full(6, 9 / 400), rel=0.25)
 
 
 def score_row(doc: int, rouge: list[float], **more: list[float]) -> ScoreRow:
