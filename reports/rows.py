@@ -1,19 +1,17 @@
 """Which runs make one row, which rows one table."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import ModelRef, Record, RunCard
 from kdbench.harness.identity import model_id
-from kdbench.reports.rules.check import Rulebook, group_of, with_divisions
+from kdbench.reports.rules.check import Pair, Rulebook, group_of, teacher_names, with_divisions
 from kdbench.reports.runs import Run, grouped
 
 TUNED = "tuned"
-SHORT = 8
-"""Hex digits that tell teachers of one name apart."""
 SHOWN = 3
 """Changed settings that a label names."""
 REFERENCE_ORDER = ("truth", "teacher", "init", "sft_init", "sft-init", "sft init")
@@ -75,15 +73,6 @@ class Section(NamedTuple):
     rows: tuple[GroupedRow, ...]
 
 
-class _Pair(NamedTuple):
-    """What the rows of a table share: not the student's content, for a seed may make its own init."""
-
-    suite: str
-    teacher: str = ""
-    teacher_content: str = ""
-    student: str = ""
-
-
 def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]:
     """Tables in order of suite, teacher and student; references first, methods by name.
 
@@ -97,42 +86,25 @@ def sections(runs: Sequence[Run], book: Rulebook | None = None) -> list[Section]
         runs: finished runs.
         book: the rules; None: those of the default version.
     """
-    trained: dict[_Pair, list[Run]] = defaultdict(list)
+    trained: dict[Pair, list[Run]] = defaultdict(list)
     evaluated = []
     for run in with_divisions(runs, book):
         if run.summary.run.kind == "run":
-            trained[_pair(run)].append(run)
+            trained[group_of(run)].append(run)
         else:
             evaluated.append(run)
-    beside: dict[_Pair, list[Run]] = defaultdict(list)
+    beside: dict[Pair, list[Run]] = defaultdict(list)
     for run in evaluated:
         card = run.summary.run
         pairs = [pair for pair in trained if pair.suite == card.suite]
         fitting = [pair for pair in pairs if _fits(card, trained[pair])]
-        for pair in fitting or [_Pair(card.suite)]:
+        for pair in fitting or [Pair(card.suite)]:
             beside[pair].append(run)
     pairs = sorted({*trained, *beside})
     return [
         Section(pair.suite, name, pair.student, (*_rows(beside[pair]), *_rows(trained[pair])))
-        for pair, name in zip(pairs, _teachers(pairs), strict=True)
+        for pair, name in zip(pairs, teacher_names(pairs), strict=True)
     ]
-
-
-def _teachers(pairs: Sequence[_Pair]) -> list[str]:
-    """The teachers of tables by name; with digits of their content where tables would be called alike."""
-    alike = Counter(pair._replace(teacher_content="") for pair in pairs)
-    return [
-        pair.teacher
-        if alike[pair._replace(teacher_content="")] == 1
-        else f"{pair.teacher} {pair.teacher_content[:SHORT]}"
-        for pair in pairs
-    ]
-
-
-def _pair(run: Run) -> _Pair:
-    suite, teacher, student = group_of(run)
-    model = run.summary.run.teacher
-    return _Pair(suite, teacher, model.fingerprint if model else "", student)
 
 
 def _fits(card: RunCard, runs: Sequence[Run]) -> bool:

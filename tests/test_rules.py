@@ -138,6 +138,21 @@ def test_an_init_of_its_own_seed_is_no_difference(runs: Path) -> None:
     assert not check_runs([runs], "closed-v2").broken
 
 
+def test_runs_of_a_teacher_that_was_trained_anew_are_compared_with_each_other(runs: Path) -> None:
+    """As on the board: another teacher of the same name breaks no rule, it has a table of its own."""
+    for method in ("dpkd", "fkd"):
+        run = fakes.make_run(runs, method)
+        change(run, BREAKERS["teacher"])
+        fakes.edit(run / "summary.json", {"run.teacher.fingerprint": OTHER})
+    report = check_runs([runs], "closed-v2")
+    broken = {judged.run: judged.broken for judged in report.runs if judged.broken}
+    assert not any("teacher" in names for names in broken.values()), broken
+    groups = {judged.group for judged in report.runs if judged.division != "reference"}
+    assert len(groups) == 2 and f"fake: big {OTHER[:8]} → small" in groups
+    newer = next(t for t in build_board(runs).tables if t.teacher == f"big {OTHER[:8]}")
+    assert [row.label for row in newer.rows if row.kind == "run"] == ["dpkd", "fkd"]
+
+
 def test_the_value_of_most_runs_counts(runs: Path) -> None:
     for run in sorted(runs.glob("dpkd-*")) + sorted(runs.glob("fkd-*")):
         change(run, BREAKERS["budget"])

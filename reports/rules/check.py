@@ -3,7 +3,7 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
@@ -16,9 +16,34 @@ from kdbench.reports.runs import Run
 
 DEFAULT = "closed-v2"
 Division = Literal["closed", "open", "reference", "outside"]
-GroupKey = tuple[str, str, str]
-"""Suite, teacher and student by name: runs that one table would compare."""
+SHORT = 8
+"""Hex digits that tell teachers of one name apart."""
 TESTS = ("same", "within", "one_of", "at_most", "stated")
+
+
+class Pair(NamedTuple):
+    """What runs share that one table compares: not the student's content, as a seed may make its own init."""
+
+    suite: str
+    teacher: str = ""
+    teacher_content: str = ""
+    student: str = ""
+
+    @property
+    def title(self) -> str:
+        """In words, without content."""
+        return pair_title(self.suite, self.teacher, self.student)
+
+
+def teacher_names(pairs: Sequence[Pair]) -> list[str]:
+    """Of each pair its teacher; with digits of its content where tables would be called alike."""
+    alike = Counter(pair._replace(teacher_content="") for pair in pairs)
+    return [
+        pair.teacher
+        if alike[pair._replace(teacher_content="")] == 1
+        else f"{pair.teacher} {pair.teacher_content[:SHORT]}"
+        for pair in pairs
+    ]
 
 
 class Rule(Record):
@@ -109,8 +134,8 @@ def judge_runs(
 ) -> dict[RunFolder, Judged]:
     """Applies the rules to runs, by folder.
 
-    A run is compared with the runs given that share its suite and the names of its teacher and
-    student. What "the same" means there is the value that most of them have; of equally frequent
+    A run is compared with the runs given that share its suite, its teacher by content, and its student
+    by name. What "the same" means there is the value that most of them have; of equally frequent
     values, that of the first run by folder name. Evaluated models (kind eval) are references and
     are not judged. A folder without configuration or preparation (a summary alone) keeps the
     division that its summary states, unless ``strict``; one whose files cannot be read is open.
@@ -121,7 +146,7 @@ def judge_runs(
         strict: also compare the prompts answered, and refuse a summary alone.
     """
     book = book or rulebook()
-    groups: dict[GroupKey, list[Known]] = defaultdict(list)
+    groups: dict[Pair, list[Known]] = defaultdict(list)
     judged: dict[RunFolder, Judged] = {}
     evaluations: Evaluations | None = None if strict else {}
     for run in sorted(runs, key=lambda run: (run.folder.name, str(run.folder.path))):
@@ -137,7 +162,8 @@ def judge_runs(
         unread = _finding("recorded", run, "", problem, "its configuration and preparation")
         findings = [unread] if problem and card.kind == "run" else []
         judged[run.folder] = _judged(run, findings, "open" if findings else card.division, [])
-    for group in groups.values():
+    names = dict(zip(groups, teacher_names(list(groups)), strict=True))
+    for pair, group in groups.items():
         found: dict[RunFolder, list[Finding]] = defaultdict(list)
         for rule in book.rules:
             for run, finding in _apply(rule, group):
@@ -145,7 +171,9 @@ def judge_runs(
         untested = [r.name for r in book.rules if r.compares] if len(group) == 1 else []
         for run, _ in group:
             mine = found[run.folder]
-            judged[run.folder] = _judged(run, mine, "open" if mine else "closed", untested)
+            made = _judged(run, mine, "open" if mine else "closed", untested)
+            title = pair_title(pair.suite, names[pair], pair.student)
+            judged[run.folder] = made.model_copy(update={"group": title})
     return judged
 
 
@@ -161,11 +189,14 @@ def with_divisions(runs: Sequence[Run], book: Rulebook | None = None) -> list[Ru
     return made
 
 
-def group_of(run: Run) -> GroupKey:
-    """The runs that it is compared with."""
+def group_of(run: Run) -> Pair:
+    """The runs that it is compared with: a teacher trained anew is another, whatever its name."""
     card = run.summary.run
-    teacher, student = (model.name if model else "" for model in (card.teacher, card.student))
-    return card.suite, teacher, student
+    teacher, student = card.teacher, card.student
+    content = teacher.fingerprint if teacher else ""
+    return Pair(
+        card.suite, teacher.name if teacher else "", content, student.name if student else ""
+    )
 
 
 def pair_title(suite: str, teacher: str, student: str) -> str:
@@ -177,7 +208,7 @@ def _judged(run: Run, findings: list[Finding], division: Division, untested: lis
     return Judged(
         run=run.folder.name,
         folder=str(run.folder.path),
-        group=pair_title(*group_of(run)),
+        group=group_of(run).title,
         division=division,
         broken=list(dict.fromkeys(finding.rule for finding in findings)),
         findings=findings,
