@@ -3,7 +3,7 @@
 Like a board it is a pure function of finished run folders: no dates, no places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,16 @@ from kdbench.harness import stats
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.seed_variance import SeedVariance
-from kdbench.reports.columns import Cell, Column, Found, cell_of, columns_of, directed, evaluations
+from kdbench.reports.columns import (
+    Cell,
+    Column,
+    ColumnKey,
+    Found,
+    cell_of,
+    columns_of,
+    directed,
+    evaluations,
+)
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
@@ -102,8 +111,7 @@ def build_ablation(
     published: Published | None = None,
     published_pair: str = "",
     tasks: Sequence[str] | None = None,
-    protocol: str | None = None,
-    edition: str | None = None,
+    asked: Collection[ColumnKey] | None = None,
 ) -> Ablation:
     """Compares rows with the base in all scores that have a better direction.
 
@@ -116,17 +124,12 @@ def build_ablation(
         published: the paper's own numbers.
         published_pair: what they are of.
         tasks: only these; None: all that any row has.
-        protocol: only this one.
-        edition: only this one, limit included (``mini-test:8``).
+        asked: only evaluations that stand there; None: all.
     """
-    lines = sorted(map(_line, given), key=lambda line: line.given.label != base)
-    columns = [
-        column
-        for column in columns_of([line.found for line in lines], None, tasks)
-        if directed(column)
-        and protocol in (None, column.protocol)
-        and edition in (None, column.edition)
-    ]
+    lines = sorted(
+        (_line(each, asked) for each in given), key=lambda line: line.given.label != base
+    )
+    columns = list(filter(directed, columns_of([line.found for line in lines], None, tasks)))
     by_column = [_column(lines, column, published or {}) for column in columns]
     cells = [list(row) for row in zip(*by_column, strict=True)] or [[] for _ in lines]
     rows = [line.row for line in lines]
@@ -160,11 +163,13 @@ class _Line(NamedTuple):
         return AblationRow(label=self.given.label, **shown)
 
 
-def _line(given: Given) -> _Line:
+def _line(given: Given, asked: Collection[ColumnKey] | None) -> _Line:
     if not given.folders:
         return _Line(given)
     grouped = row_of([Run(run, run.summary.read()) for run in map(RunFolder, given.folders)])
-    return _Line(given, grouped, evaluations(grouped))
+    found = evaluations(grouped)
+    shown = {key: found[key] for key in found if asked is None or key in asked}
+    return _Line(given, grouped, shown)
 
 
 def _column(lines: Sequence[_Line], column: Column, published: Published) -> list[AblationCell]:

@@ -13,11 +13,12 @@ from kdbench.harness import stats
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
-from kdbench.reports.columns import Cell
+from kdbench.reports.columns import Cell, evaluations
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.figures import save
 from kdbench.reports.figures.ablation import differences
-from kdbench.reports.runs import prompt_scores
+from kdbench.reports.rows import row_of
+from kdbench.reports.runs import Run, prompt_scores
 from kdbench.reports.text.formats import write
 from kdbench.reports.text.style import p_value
 
@@ -107,7 +108,8 @@ def test_one_table_shows_one_edition(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "a", 30.0, edition="mini")
     other = write_run(tmp_path, "b", 30.0, edition="mini:8")
     given = [Given("full", [folder]), Given("other", [other])]
-    made = build_ablation(given, title="t", base="full", suite="mini", edition="mini")
+    (asked,) = evaluations(row_of([Run(RunFolder(folder), RunFolder(folder).summary.read())]))
+    made = build_ablation(given, title="t", base="full", suite="mini", asked=[asked])
     assert {column.edition for column in made.columns} == {"mini"}
     assert cell(made, "other").value == Missing(missing="not evaluated")
 

@@ -48,12 +48,17 @@ def asked_now(
 
     ``config`` has one way of answering; a precision that is still ``auto`` is not compared.
     """
-    if record.task != task.name or not _settings(record, task, config):
+    if not asked_so(record, task, config):
         return False
     rows = rows_now(task, config, data_dir)
     if rows is not None and rows.sha256 != record.data_sha256:
         return False
     return evaluation.scored.marked() and _scored(evaluation, record, task, config, rows)
+
+
+def asked_so(record: EvaluationRecord, task: Asked, config: RunConfig) -> bool:
+    """Whether it is an evaluation of ``task`` by these settings, of whatever rows and scorer."""
+    return record.task == task.name and _settings(record, task, config)
 
 
 def _settings(record: EvaluationRecord, task: Asked, config: RunConfig) -> bool:

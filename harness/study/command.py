@@ -75,7 +75,7 @@ def ablate_command(request: StudyRequest, *, dry_run: bool) -> int:
     if not bundled:
         failures = make_missing(request, plan, place, out)
         plan = make_plan(cells, place)
-    results = make_results(study, plan, out, failures)
+    results = make_results(study, plan, out, failures, None if bundled else place)
     show_results(request, results, failures, out)
     return 1 if failures else 0
 

@@ -14,12 +14,13 @@ from kdbench.harness.references import references_of
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, PlannedCell
+from kdbench.harness.study.state import Place, asked_of
 from kdbench.reports.ablation import Ablation, Given, build_ablation
+from kdbench.reports.columns import ColumnKey
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.documents.board import board_document
 from kdbench.reports.text.document import Document, Notes, Paragraph, Section
 from kdbench.reports.text.formats import write
-from kdbench.tasks.catalogue import join_edition
 
 
 class Results(NamedTuple):
@@ -33,10 +34,13 @@ class Results(NamedTuple):
     trained: tuple[Path, ...] = ()
 
 
-def make_results(study: Study, plan: Plan, out: Path, failures: Sequence[Failure]) -> Results:
+def make_results(
+    study: Study, plan: Plan, out: Path, failures: Sequence[Failure], place: Place | None = None
+) -> Results:
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder.
 
-    Where nothing was asked there is nothing to compare, and nothing is written.
+    Where nothing was asked there is nothing to compare, and nothing is written. A table shows what the
+    study asks for, as rows and scorers are now where ``place`` says where these are.
     """
     finished = _finished(plan.cells)
     if not finished:
@@ -50,7 +54,7 @@ def make_results(study: Study, plan: Plan, out: Path, failures: Sequence[Failure
     from kdbench.reports.figures import save
     from kdbench.reports.figures.ablation import differences
 
-    table = _table(study, study.base, config, plan, failures)
+    table = _table(study, study.base, config, plan, failures, place)
     data = table.model_dump(mode="json")
     document = ablation_document(table)
     for ending, format in (("md", "md"), ("tex", "latex"), ("csv", "csv")):
@@ -87,7 +91,12 @@ def references(cells: Sequence[PlannedCell]) -> list[Path]:
 
 
 def _table(
-    study: Study, base: str, config: RunConfig, plan: Plan, failures: Sequence[Failure]
+    study: Study,
+    base: str,
+    config: RunConfig,
+    plan: Plan,
+    failures: Sequence[Failure],
+    place: Place | None,
 ) -> Ablation:
     reasons = {failure.name: f"failed: {failure.reason}" for failure in failures}
     given = []
@@ -99,7 +108,6 @@ def _table(
             if not planned.state.done
         ]
         given.append(Given(row.label, _finished(mine), "; ".join(absent)))
-    tasks = config.tasks
     return build_ablation(
         given,
         title=study.title,
@@ -108,10 +116,23 @@ def _table(
         paper=study.paper,
         published=study.published,
         published_pair=study.published_pair,
-        tasks=[task.name for task in tasks_of(tasks)],
-        protocol=tasks.protocol,
-        edition=join_edition(tasks.edition, tasks.limit),
+        tasks=[task.name for task in tasks_of(config.tasks)],
+        asked=_asked(plan, place),
     )
+
+
+def _asked(plan: Plan, place: Place | None) -> set[ColumnKey]:
+    """Where the evaluations stand that the study asks for, of runs that are done."""
+    data_dir = place.where.data_dir if place else None
+    found = set()
+    for cell, state, _ in plan.cells:
+        if state.run is not None and state.done:
+            config = state.identity.config if state.identity else cell.config
+            scores = state.run.summary.read().scores
+            for key in asked_of(state.run, config, data_dir, foreign=place is None):
+                one = scores[key]
+                found.add(ColumnKey(one.task, one.edition, one.protocol, one.column))
+    return found
 
 
 def _board(paths: list[Path], config: RunConfig, out: Path) -> Results:

@@ -12,7 +12,7 @@ from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.probes import sampling
 from kdbench.harness.references import TRUTH, references_of
-from kdbench.harness.study.answered import asked_now
+from kdbench.harness.study.answered import asked_now, asked_so
 from kdbench.harness.study.definition import Cell
 from kdbench.tasks.protocols import get_protocol
 
@@ -102,6 +102,29 @@ def missing_references(run: RunFolder, config: RunConfig, data_dir: Path | None)
     return missing
 
 
+def asked_of(
+    run: RunFolder, config: RunConfig, data_dir: Path | None, *, foreign: bool
+) -> list[str]:
+    """Keys of a run's evaluations that a configuration asks for, in each of its ways of answering.
+
+    Args:
+        run: the run.
+        config: what is asked.
+        data_dir: folder of real data sets.
+        foreign: of a run of another machine, whose rows are not here, only settings are compared.
+    """
+    stored, asked = _stored(run), tasks_of(config.tasks)
+    if not foreign:
+        found = _found(stored, asked, config, data_dir)
+        return [evaluation.key for _, evaluation in found if evaluation is not None]
+    return [
+        evaluation.key
+        for task, each in _ways(asked, config)
+        for evaluation, record in stored
+        if asked_so(record, task, each)
+    ]
+
+
 _Stored = list[tuple[Evaluation, EvaluationRecord]]
 
 
@@ -116,13 +139,17 @@ def _found(
     stored: _Stored, asked: Sequence[Asked], config: RunConfig, data_dir: Path | None
 ) -> Iterator[tuple[str, Evaluation | None]]:
     """Each task, in each way of answering, and its evaluation if there is one as things are now."""
+    for task, each in _ways(asked, config):
+        fit = (e for e, record in stored if asked_now(e, record, task, each, data_dir))
+        first = each.generate is config.generate
+        yield task.name if first else f"{task.name} greedy", next(fit, None)
+
+
+def _ways(asked: Sequence[Asked], config: RunConfig) -> Iterator[tuple[Asked, RunConfig]]:
+    """Each task, with a configuration of one way of answering it."""
     for way in config.generate.ways:
         each = config.model_copy(update={"generate": way})
-        first = way is config.generate
-        for task in asked:
-            if first or task.kind in TEXTS:
-                fit = (e for e, record in stored if asked_now(e, record, task, each, data_dir))
-                yield task.name if first else f"{task.name} greedy", next(fit, None)
+        yield from ((t, each) for t in asked if way is config.generate or t.kind in TEXTS)
 
 
 def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> list[str]:

@@ -92,7 +92,7 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     final = tuning.winners_study(request.suite, winners, found, request.seeds)
     cells = make_cells(final, making.settings, where.cache)
     lost = make_missing(making, make_plan(cells, place), place, out)
-    results = make_results(final, make_plan(cells, place), out, lost)
+    results = make_results(final, make_plan(cells, place), out, lost, place)
     show_results(making, results, [*failures, *lost], out)
     return 1 if failures or lost or len(winners) < len(configs) else 0
 

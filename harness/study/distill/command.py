@@ -77,7 +77,7 @@ def distill_command(request: DistillRequest, *, dry_run: bool) -> Distilled | No
     cells = make_cells(study, making.settings, place.where.cache)
     failures = make_missing(making, make_plan(cells, place), place, request.out)
     plan = make_plan(cells, place)
-    make_results(study, plan, request.out, failures)
+    make_results(study, plan, request.out, failures, place)
     finished = [p.state.run.path for p in plan.cells if p.state.done and p.state.run]
     if not finished:
         raise CellFailed(f"no method could be trained: {_said(failures)}")
