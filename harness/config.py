@@ -355,11 +355,20 @@ def file_task(text: str) -> tuple[str, str] | None:
     return (slug(stem(text)), text) if is_place(text) else None
 
 
-def unstated(stored: Mapping[str, Any], asked: RunConfig) -> bool:
-    """Whether a search found the settings of a run whose stored configuration does not say so."""
+def unstated(stored: Mapping[str, Any], asked: RunConfig, *, given: bool) -> bool:
+    """Whether a search found the settings of a run whose stored configuration does not say so.
+
+    Args:
+        stored: the configuration of the run.
+        asked: what is asked for now.
+        given: whether its word on the search is the command's, as that of the search itself is. That of a
+            suite, which knows of an earlier search only, replaces no other search's.
+    """
     if asked.tuning is None or asked.tuning.by == "hand":
         return False
     said = {"finalists": 0} | (stored.get("tuning") or {})
+    if said.get("by") == "search" and not given:
+        return False
     names = ("by", "trials", "share", "finalists")
     return any(said.get(name) != getattr(asked.tuning, name) for name in names)
 

@@ -248,15 +248,24 @@ def training_changes(argv: Sequence[str]) -> tuple[str, ...]:
 
     Settings of the method come without their section, and of a path the last part is said.
     """
-    given = [value for word, value in pairwise(argv) if word == "--set"]
-    given += [word.removeprefix("--set=") for word in argv if word.startswith("--set=")]
     said = []
-    for text in given:
+    for text in _given(argv):
         key, _, value = text.partition("=")
         section, _, name = key.partition(".")
         if section in _TRAINING and name not in FREE:
             said.append(f"{key.removeprefix('method.')}={value.rstrip('/').rpartition('/')[2]}")
     return tuple(sorted(said))
+
+
+def says_tuning(argv: Sequence[str]) -> bool:
+    """Whether a command says itself how its settings were found, instead of leaving it to the suite."""
+    return any(text.startswith("tuning.") for text in _given(argv))
+
+
+def _given(argv: Sequence[str]) -> list[str]:
+    """The settings of ``--set``."""
+    given = [value for word, value in pairwise(argv) if word == "--set"]
+    return given + [word.removeprefix("--set=") for word in argv if word.startswith("--set=")]
 
 
 def _stages(tree: Tree, methods: Tree, layers: Tree, above: Tree) -> Tree:

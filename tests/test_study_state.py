@@ -31,6 +31,8 @@ from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, evaluation_key, model_id
 from kdbench.harness.lm.version import scored_by
 from kdbench.harness.references import reference_folder
+from kdbench.harness.resolve import says_tuning
+from kdbench.harness.runner.summary import restate
 from kdbench.harness.study import answered
 from kdbench.harness.study.definition import Cell, Study, expand
 from kdbench.harness.study.plan import DONE, Plan, PlannedCell
@@ -238,6 +240,37 @@ def test_task_files_are_told_by_content_not_by_place(
     assert missing_of(run, config) == missing_of(run, asked) == []
     (tmp_path / "now" / "theirs.yaml").write_text("task: theirs\nnum_fewshot: 3\n")
     assert missing_of(run, asked) == ["theirs"]
+
+
+def test_what_a_search_said_of_a_run_only_a_search_says_anew(
+    finished: tuple[RunFolder, Cell],
+) -> None:
+    run, _ = finished
+    settings = ("tuning.by=search", "tuning.trials=8", "tuning.share=0.25")
+    place = [f"my={run.path.parent.parent / 'test.jsonl'}"]
+    of_suite = cell(*settings, tasks=place).config  # as a suite has it, of an earlier search
+    found = cell(*settings, "tuning.finalists=2", tasks=place).config
+
+    def stored() -> Any:
+        return run.config.read().tree().get("tuning") or {}
+
+    run.config.write(of_suite.model_copy(update={"tuning": None}))
+    assert missing_of(run, of_suite) == ["how it was tuned"]  # a suite speaks where no search did
+    restate(run, of_suite, given=False)
+    assert missing_of(run, of_suite) == [] and stored()["finalists"] == 0
+    assert missing_of(run, found, given=True) == ["how it was tuned"]
+    restate(run, found, given=True)
+    # what follows, as kdbench run, the finals of the same search and its winners, has nothing to do
+    assert missing_of(run, of_suite) == missing_of(run, found, given=True) == []
+    restate(run, of_suite, given=False)
+    assert stored()["finalists"] == 2
+    assert run.manifest.read().config["tuning"]["finalists"] == 2
+
+
+def test_whose_word_on_the_search_it_is() -> None:
+    assert says_tuning(cell("tuning.trials=8").arguments)
+    assert says_tuning(["kdbench", "run", "--set=tuning.by=search"])
+    assert not says_tuning(cell("train.lr=0.1").arguments)
 
 
 def test_probes_of_other_samples_are_missing(finished: tuple[RunFolder, Cell]) -> None:

@@ -17,7 +17,7 @@ from kdbench.harness.own.notes import foreign_note
 from kdbench.harness.progress import Progress
 from kdbench.harness.references import INIT
 from kdbench.harness.registry import check_method, recorded_method
-from kdbench.harness.resolve import training_changes
+from kdbench.harness.resolve import says_tuning, training_changes
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.beside import beside
 from kdbench.harness.runner.data import fitted, prepare_data
@@ -123,7 +123,8 @@ def _trained_run(session: Session, *meanwhile: str) -> Prepared:
             train_run(session, prepared, drift, *meanwhile)
         elif session.is_main:
             summary.mend(prepared.run, session.progress.say)
-            summary.restate(prepared.run, session.config)
+            given = says_tuning(expanded(session.request.argv[1:]))
+            summary.restate(prepared.run, session.config, given=given)
             summary.write_student_card(prepared.run)  # a kill may have come between manifest and it
     return prepared
 

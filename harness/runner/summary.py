@@ -86,14 +86,14 @@ def mend(run: RunFolder, say: Say) -> None:
         say(f"note: add its judges with: kdbench judge {run.path} (no question is asked twice)")
 
 
-def restate(run: RunFolder, config: RunConfig) -> None:
+def restate(run: RunFolder, config: RunConfig, *, given: bool) -> None:
     """Has a finished run say how its settings were found, where a search has found them again.
 
     The student is the same, since how a setting was found decides nothing; a search's word counts more
-    than that of a suite.
+    than that of a suite, and one that the command gives more than one that the run has.
     """
     stored, found = run.summary.read(), run.config.read()
-    if config.tuning is None or not unstated(found.tree(), config):
+    if config.tuning is None or not unstated(found.tree(), config, given=given):
         return
     tuning = config.tuning.model_dump(mode="json")
     card = stored.run.model_copy(update={"tuning": config.tuned})

@@ -12,6 +12,7 @@ from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.probes import sampling
 from kdbench.harness.references import TRUTH, references_of
+from kdbench.harness.resolve import says_tuning
 from kdbench.harness.study.answered import asked_now, asked_so
 from kdbench.harness.study.definition import Cell
 from kdbench.tasks.protocols import get_protocol
@@ -55,18 +56,28 @@ def state_of(cell: Cell, place: Place) -> State:
     if not run.config.exists():
         return State("to do", identity, run)
     data_dir = place.where.data_dir
-    missing = missing_of(run, identity.config, data_dir)
+    given = says_tuning(cell.arguments)
+    missing = missing_of(run, identity.config, data_dir, given=given)
     missing = missing or missing_references(run, identity.config, data_dir)
     return State("partial" if missing else "cached", identity, run, tuple(missing))
 
 
-def missing_of(run: RunFolder, config: RunConfig, data_dir: Path | None = None) -> list[str]:
-    """What ``kdbench run`` with this configuration would still do in a run folder."""
+def missing_of(
+    run: RunFolder, config: RunConfig, data_dir: Path | None = None, *, given: bool = False
+) -> list[str]:
+    """What ``kdbench run`` with this configuration would still do in a run folder.
+
+    Args:
+        run: the folder.
+        config: what is asked for.
+        data_dir: folder of real data sets.
+        given: whether the command itself says how its settings were found.
+    """
     try:
         if not run.marked():
             return ["training"]
         stored = _stored(run)
-        untold = unstated(run.config.read().tree(), config)
+        untold = unstated(run.config.read().tree(), config, given=given)
     except InputError:
         return ["summary"]
     asked = tasks_of(config.tasks)
