@@ -87,6 +87,8 @@ def _check_suite_keys(tree: Tree, where: str) -> None:
     _check_keys(plain, where)
     for name, section in methods.items():
         place = f"{where}, methods.{name}"
+        if "/" in str(name) or str(name).endswith(".py"):
+            raise InputError(f"{place}: a method in a file is called {Path(str(name)).stem} here")
         if not isinstance(section, dict):
             raise InputError(f"{place} must be a mapping with train, method and tuning")
         for key in section.keys() - {"train", "method", "tuning"}:

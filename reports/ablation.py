@@ -41,6 +41,16 @@ class Given(NamedTuple):
     """What runs are missing and why; empty if none."""
 
 
+class About(NamedTuple):
+    """What all rows of a study share, as its signature says it."""
+
+    suite: str
+    pair: str = ""
+    """Teacher and student; empty: not told."""
+    settings: Sequence[str] = ()
+    """Of the study and of its command, over the suite's."""
+
+
 class Effect(Record):
     """A row minus the base."""
 
@@ -92,6 +102,8 @@ class Ablation(Record):
     paper: str
     published_pair: str
     suite: str
+    pair: str = ""
+    settings: list[str] = []
     base: str
     columns: list[Column]
     rows: list[AblationRow]
@@ -106,7 +118,7 @@ def build_ablation(
     *,
     title: str,
     base: str,
-    suite: str,
+    about: About,
     paper: str = "",
     published: Published | None = None,
     published_pair: str = "",
@@ -119,7 +131,7 @@ def build_ablation(
         given: the rows; the base is one of them.
         title: of the study.
         base: label of the row that is subtracted.
-        suite: for the signature.
+        about: for the signature.
         paper: whose ablation it is.
         published: the paper's own numbers.
         published_pair: what they are of.
@@ -137,13 +149,15 @@ def build_ablation(
         title=title,
         paper=paper,
         published_pair=published_pair,
-        suite=suite,
+        suite=about.suite,
+        pair=about.pair,
+        settings=list(about.settings),
         base=base,
         columns=columns,
         rows=rows,
         cells=cells,
         notes=[f"{line.given.label}: {line.given.reason}" for line in lines if line.given.reason],
-        signature=_signature(suite, columns, rows, cells),
+        signature=_signature(about, columns, rows, cells),
     )
 
 
@@ -237,7 +251,7 @@ def _claim(ours: float | None, base: float | None, effect: Effect | None) -> Cla
 
 
 def _signature(
-    suite: str,
+    about: About,
     columns: Sequence[Column],
     rows: Sequence[AblationRow],
     cells: Sequence[Sequence[AblationCell]],
@@ -247,7 +261,12 @@ def _signature(
     effects = [(column, cell.effect) for column, cell in pairs if cell.effect]
     tests = tests_text({effect.seeds_measured for _, effect in effects})
     return signature(
-        {"suite": suite, "protocol": ",".join(sorted({column.protocol for column in columns}))},
+        {
+            "suite": about.suite,
+            **({"pair": about.pair} if about.pair else {}),
+            **({"settings": ", ".join(about.settings)} if about.settings else {}),
+            "protocol": ",".join(sorted({column.protocol for column in columns})),
+        },
         training={len(row.runs) for row in rows if row.runs},
         decoding=[cell.value.decoding_seeds for _, cell in pairs if isinstance(cell.value, Cell)],
         prompts=[(column.heading, effect.n_prompts) for column, effect in effects],

@@ -12,7 +12,7 @@ from board_runs import write_run
 from kdbench.harness import stats
 from kdbench.harness.files.records import Missing
 from kdbench.harness.files.run_folder import RunFolder
-from kdbench.reports.ablation import Ablation, AblationCell, Given, build_ablation
+from kdbench.reports.ablation import Ablation, AblationCell, About, Given, build_ablation
 from kdbench.reports.columns import Cell, evaluations
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.figures import save
@@ -40,7 +40,7 @@ def table(runs: Path, seeds: int = 1, **more: object) -> Ablation:
         for label, level in levels.items()
     ]
     given.append(Given("absent", [], "seed 10 failed: the disk was full"))
-    settings = {"title": "A study", "base": "full", "suite": "mini", "published": PUBLISHED}
+    settings = {"title": "A study", "base": "full", "about": About("mini"), "published": PUBLISHED}
     return build_ablation(given, **(settings | more))  # type: ignore[arg-type]
 
 
@@ -98,7 +98,7 @@ def test_what_is_missing_says_why(tmp_path: Path) -> None:
         assert "the disk was full" in text
         assert "kdbench: " in text  # the signature
     alone = build_ablation(
-        [Given("full", []), Given("other", [])], title="t", base="full", suite="mini"
+        [Given("full", []), Given("other", [])], title="t", base="full", about=About("mini")
     )
     assert alone.columns == []
     assert isinstance(differences(alone), Missing)
@@ -109,7 +109,7 @@ def test_one_table_shows_one_edition(tmp_path: Path) -> None:
     other = write_run(tmp_path, "b", 30.0, edition="mini:8")
     given = [Given("full", [folder]), Given("other", [other])]
     (asked,) = evaluations(row_of([Run(RunFolder(folder), RunFolder(folder).summary.read())]))
-    made = build_ablation(given, title="t", base="full", suite="mini", asked=[asked])
+    made = build_ablation(given, title="t", base="full", about=About("mini"), asked=[asked])
     assert {column.edition for column in made.columns} == {"mini"}
     assert cell(made, "other").value == Missing(missing="not evaluated")
 
@@ -120,7 +120,7 @@ def test_text_cannot_break_a_table(tmp_path: Path) -> None:
         Given("full", [write_run(tmp_path, "full", 30.0)]),
         Given(evil, [write_run(tmp_path, "evil", 20.0)]),
     ]
-    made = build_ablation(given, title=evil, base="full", suite="mini")
+    made = build_ablation(given, title=evil, base="full", about=About("mini"))
     markdown = render(made, "md")
     assert "<script>" not in markdown and "a|b" not in markdown
     latex = [line for line in render(made, "latex").splitlines() if not line.startswith("%")]

@@ -16,7 +16,7 @@ from own_models import chat_model, chats
 
 from kdbench.harness import cli
 from kdbench.harness.contents import Circumstances
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import DIVERGED, InputError
 from kdbench.harness.files.locks import RunLock, lock_holder
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.shipped import STUDIES
@@ -223,6 +223,8 @@ if act == "elsewhere":  # the process that speaks is on the second node
     sys.exit("torch: a process failed")
 if act == "refuse":
     sys.exit("kdbench: no data folder x; give an existing one")
+if act == "diverge":
+    sys.exit("kdbench: training diverged at step 3")
 if act == "locked":
     print("kdbench: a is being written by process 1 on b; wait for it or stop it first")
     sys.exit(2)
@@ -252,6 +254,7 @@ def pretended(
         keep_going: bool = True,
         look: Callable[[Cell, Place], State] | None = None,
         said: list[str] | None = None,
+        results: tuple[str, ...] = (),
     ) -> tuple[Driver, list[str]]:
         for name, script in scripts.items():
             (tmp_path / f"{name}.script").write_text(script)
@@ -269,6 +272,7 @@ def pretended(
         said = [] if said is None else said
         executor = make_executor("local", jobs, tmp_path)
         made = Driver(place, executor, lambda cell: [cell.label], said.append, keep_going)
+        made.results = results
         made.run(cells, tmp_path / "logs")
         return made, said
 
@@ -448,6 +452,18 @@ def test_the_first_failure_ends_it_unless_told_otherwise(
     )
     assert [failure.name for failure in driver.failures] == ["bad, seed 10"]
     assert not (tmp_path / "good.done").exists()
+
+
+def test_a_failure_that_is_a_result_ends_nothing(
+    pretended: Callable[..., tuple[Driver, list[str]]],
+) -> None:
+    made, _ = pretended(
+        cells_named("wild", "good", "bad", "last"),
+        {"wild": "diverge", "good": "finish", "bad": "refuse", "last": "finish"},
+        keep_going=False,
+        results=(DIVERGED,),
+    )
+    assert [failure.name for failure in made.failures] == ["wild, seed 10", "bad, seed 10"]
 
 
 def test_one_makes_what_the_others_share(

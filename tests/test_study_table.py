@@ -109,7 +109,14 @@ def _read(config: RunConfig, task: Asked) -> list[tuple[EvaluationRecord, str]]:
     return [(record, scored_by(task.name, [Path(folder)]))]
 
 
-def results(study: Study, cells: Sequence[Cell], tmp_path: Path, *, here: bool = True) -> Results:
+def results(
+    study: Study,
+    cells: Sequence[Cell],
+    tmp_path: Path,
+    *,
+    here: bool = True,
+    settings: Sequence[str] = (),
+) -> Results:
     runs = sorted((tmp_path / "runs").iterdir(), key=lambda run: run.name.rpartition("-")[2])
     plan = Plan(
         [
@@ -118,7 +125,7 @@ def results(study: Study, cells: Sequence[Cell], tmp_path: Path, *, here: bool =
         ]
     )
     place = Place(tmp_path / "runs", Circumstances(tmp_path / "cache", "cpu", None))
-    return make_results(study, plan, tmp_path / "out", [], place if here else None)
+    return make_results(study, plan, tmp_path / "out", [], place if here else None, settings)
 
 
 def headings(found: Results) -> list[str]:
@@ -168,3 +175,16 @@ def test_what_is_not_asked_any_more_has_none(tmp_path: Path) -> None:
     assert headings(results(study, cells, tmp_path)) == ["own[file] rouge_l"]
     kept = [len(list(RunFolder(run).evaluations())) for run in (tmp_path / "runs").iterdir()]
     assert kept == [3, 3]
+
+
+def test_a_table_names_its_models_and_settings(tmp_path: Path) -> None:
+    settings = ("generate.temperature=0", "pair.student=/models/small")
+    study, cells = planned(["dolly"], *settings)
+    answer(tmp_path / "runs", cells)
+    table = results(study, cells, tmp_path, settings=settings).data["table"]
+    assert table["pair"] == "mini-test:teacher → small"
+    assert table["settings"] == ["generate.temperature=0", "pair.student=small"]
+    assert (
+        " | pair: mini-test:teacher → small | settings: generate.temperature=0,"
+        in table["signature"]
+    )

@@ -21,7 +21,7 @@ from kdbench.harness.resolve import resolve
 from kdbench.harness.study.definition import Cell, load_study
 from kdbench.harness.study.plan import Estimate, Plan, PlannedCell, plan_document
 from kdbench.harness.study.state import State
-from kdbench.reports.ablation import Given, build_ablation
+from kdbench.reports.ablation import About, Given, build_ablation
 from kdbench.reports.board import build
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
@@ -97,7 +97,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Do
         "plan": plan_document(study, plan, 2),
         "check": check_document(check_runs([runs], "closed-v1")),
         "ablation": ablation_document(
-            build_ablation(given, title="A study", base=given[0].label, suite="fake")
+            build_ablation(given, title="A study", base=given[0].label, about=About("fake"))
         ),
     }
     patch.undo()

@@ -10,14 +10,19 @@ import yaml
 from study_requests import study_request
 
 from kdbench.harness.config import TuningConfig
+from kdbench.harness.contents import Circumstances
 from kdbench.harness.errors import InputError
+from kdbench.harness.files.run_folder import Config, RunFolder
 from kdbench.harness.resolve import resolve
-from kdbench.harness.study import tune, tuning
+from kdbench.harness.study import trials, tune, tuning
 from kdbench.harness.study.command import StudyRequest
-from kdbench.harness.study.definition import Study, expand
+from kdbench.harness.study.definition import Cell, Study, expand
 from kdbench.harness.study.driver import Failure
+from kdbench.harness.study.plan import DONE, Plan, PlannedCell
+from kdbench.harness.study.state import Place, State
 from kdbench.harness.study.tune import trials_and_share
 from kdbench.harness.study.tuning import Trial, Tried
+from kdbench.harness.study.winners import winners_yaml
 from kdbench.reports.documents.tuning import TrialRow, tuning_document
 from kdbench.reports.text.formats import write
 
@@ -173,6 +178,11 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sea
             said = {row.label: scores.get(row.label, 0.5) for row in plan.rows}
             return [Failure(label, s, out) for label, s in said.items() if isinstance(s, str)]
 
+        def trials(
+            making: StudyRequest, study: Study, place: object, out: Path
+        ) -> tuple[Study, list[Failure]]:
+            return study, missing(making, study, place, out)
+
         def scored(
             trials: Sequence[Trial], plan: Study, metric: str, failures: Sequence[Failure]
         ) -> list[Tried]:
@@ -183,6 +193,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sea
         monkeypatch.setattr(tune, "make_cells", lambda study, *_: study)
         monkeypatch.setattr(tune, "make_plan", lambda study, *_: study)
         monkeypatch.setattr(tune, "make_missing", missing)
+        monkeypatch.setattr(tune, "make_trials", trials)
         monkeypatch.setattr(tune, "_scores", scored)
         monkeypatch.setattr(tune, "make_results", lambda *_: None)
         monkeypatch.setattr(tune, "show_results", lambda *_: None)
@@ -209,12 +220,96 @@ def test_a_winner_counts_the_trials_that_were_judged(search: Callable[..., Searc
         "sft trial 3": "training diverged at step 3: loss nan; lower train.lr (now 1)",
     }
     code, winners, final = search({**failed, "sft trial 4": 0.9, "fkd trial 2": 0.9})
-    assert code == 1 and winners is not None and final is not None
+    assert code == 1 and winners is not None and final is not None  # of the one without room
     assert winners["sft"]["tuning"]["trials"] == 3 and winners["fkd"]["tuning"]["trials"] == 4
     assert [won["tuning"]["finalists"] for won in winners.values()] == [2, 2]
     assert final.title == "Tuned with 3–4 trials a method"
     assert ["tuning.trials=3" in row.set for row in final.rows] == [True, False]
     assert "tuning.trials=4" in final.rows[1].set
+
+
+def test_a_trial_that_diverged_is_a_result(search: Callable[..., Searched]) -> None:
+    diverged = "training diverged at step 3: loss nan; lower train.lr (now 1)"
+    found = search(
+        {"sft trial 2": diverged, "fkd trial 3": 0.9, "fkd trial 3 at the whole budget": diverged},
+        keep_going=False,
+    )
+    assert found.code == 0 and found.winners is not None and found.final is not None
+    assert found.winners["sft"]["tuning"]["trials"] == 4
+    assert found.winners["fkd"].get("train") is None  # the suite's own settings held
+    none = search({f"{m} trial {i}": diverged for m in ("sft", "fkd") for i in range(1, 5)})
+    assert none.code == 1 and none.final is None
+
+
+def test_what_the_command_set_is_with_each_winner(tmp_path: Path) -> None:
+    file = tmp_path / "my_method.py"
+    settings = ["train.lora.r=16", "train.lr=0.5", "train.seed=3", "data.limit=9"]
+    winners = [Trial(str(file), 1, ()), Trial("fkd", 2, ("train.lr=0.25", "method.kd_ratio=0.75"))]
+    configs = {name: make("sft" if name == str(file) else name) for name, *_ in winners}
+    named = configs[str(file)].method.model_copy(update={"name": "my_method"})
+    configs[str(file)] = configs[str(file)].model_copy(update={"method": named})
+    found = {name: tuning.how_tuned(8, 0.25) for name in configs}
+    text = winners_yaml("kdbench tune --set data.limit=9", settings, winners, configs, found)
+    assert text.startswith("# Found by: kdbench tune --set data.limit=9\n# It also set")
+    assert "data.limit=9" in text.splitlines()[1]
+    methods = yaml.safe_load(text)["methods"]
+    assert list(methods) == ["my_method", "fkd"]
+    assert methods["my_method"]["train"] == {"lora": {"r": 16}, "lr": 0.5}
+    assert methods["fkd"]["train"] == {"lora": {"r": 16}, "lr": 0.25}
+    assert methods["fkd"]["method"] == {"kd_ratio": 0.75}
+    suite = tmp_path / "found.yaml"
+    suite.write_text(f"extends: mini-test\n{text}")
+    again = resolve(suite=str(suite), method="fkd")
+    assert again.train.lora is not None and again.train.lora.r == 16 and again.train.lr == 0.25
+    assert again.method.options["kd_ratio"] == 0.75 and again.tuned == "tuned (8 trials)"
+
+
+@pytest.mark.parametrize("name", ["own/my_method.py", "my_method.py"])
+def test_a_suite_calls_a_method_in_a_file_by_its_name(name: str, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(f"extends: mini-test\nmethods:\n  {name}: {{train: {{lr: 1}}}}\n")
+    with pytest.raises(InputError, match="a method in a file is called my_method here"):
+        resolve(suite=str(suite), method="sft")
+
+
+def test_a_diverged_trial_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tuning.trial_study(
+        "mini-test", tuning.trials_of("sft", make("sft"), 2), {"sft": ()}, 10
+    )
+    cells = expand(study)
+    runs = [RunFolder(tmp_path / "runs" / f"run-{i:012x}") for i in range(2)]
+    for run in runs:
+        run.config.write(Config())
+    states = [State("partial", None, run, ("training",)) for run in runs]
+    made: list[list[str]] = []
+
+    def plan(cells: Sequence[Cell], place: object) -> Plan:
+        both = zip(cells, states, strict=True)
+        return Plan([PlannedCell(cell, state, DONE) for cell, state in both])
+
+    def missing(
+        making: object, plan: Plan, place: object, out: Path, results: tuple[str, ...]
+    ) -> list[Failure]:
+        names = [planned.cell.name for planned in plan.unfinished()]
+        made.append(names)
+        reasons = {"sft trial 1, seed 10": "no room", "sft trial 2, seed 10": "training diverged"}
+        return [Failure(name, reasons[name], out) for name in names]
+
+    monkeypatch.setattr(trials, "make_plan", plan)
+    monkeypatch.setattr(trials, "make_missing", missing)
+    making, place = (
+        study_request(tmp_path / "runs"),
+        Place(tmp_path, Circumstances(tmp_path, "cpu", None)),
+    )
+    for _ in range(2):
+        _, failures = trials.make_trials(making, cells, place, tmp_path)
+        assert {f.reason for f in failures} == {"no room", "training diverged"}
+        assert [f.reason for f in trials.broken(failures)] == ["no room"]
+    runs[1].config.path.unlink()  # taken away
+    trials.make_trials(making, cells, place, tmp_path)
+    assert [len(names) for names in made] == [2, 1, 2]
 
 
 def test_finals_are_said_only_of_what_met_the_suites_settings(

@@ -14,12 +14,13 @@ from kdbench.harness.files.bundle.opening import opened
 from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder
 from kdbench.harness.printing import visible_json
-from kdbench.harness.progress import Progress, duration
+from kdbench.harness.progress import Progress
 from kdbench.harness.study.bundled import bundled_plan
 from kdbench.harness.study.definition import Cell, Study, changed, load_study
 from kdbench.harness.study.driver import Driver, Failure
 from kdbench.harness.study.executors import make_executor
 from kdbench.harness.study.plan import Plan, make_cells, make_plan, plan_document, plan_json
+from kdbench.harness.study.question import folder_for
 from kdbench.harness.study.results import Results, make_results
 from kdbench.harness.study.state import Place
 from kdbench.reports.text.terminal import show
@@ -68,14 +69,14 @@ def ablate_command(request: StudyRequest, *, dry_run: bool) -> int:
     bundled = place.runs_dir != request.runs_dir
     plan = bundled_plan(cells, place.runs_dir) if bundled else make_plan(cells, place)
     if dry_run:
-        _show_plan(request, study, plan)
+        _show_plan(request, study, plan, place)
         return 0
-    out = make_folder(request.out or _default_out(request, study))
+    out = folder_for(_asked(request, study), _default_out(request, study), request.out)
     failures = []
     if not bundled:
         failures = make_missing(request, plan, place, out)
         plan = make_plan(cells, place)
-    results = make_results(study, plan, out, failures, None if bundled else place)
+    results = make_results(study, plan, out, failures, None if bundled else place, request.settings)
     show_results(request, results, failures, out)
     return 1 if failures else 0
 
@@ -87,18 +88,51 @@ def _default_out(request: StudyRequest, study: Study) -> Path:
     return request.runs_dir.parent / "studies" / name
 
 
-def _show_plan(request: StudyRequest, study: Study, plan: Plan) -> None:
+def _asked(request: StudyRequest, study: Study) -> dict[str, Any]:
+    """What decides the table, but for the training seeds: more of them make the same one whole."""
+    return {
+        "study": slug(request.name),
+        "title": study.title,
+        "suite": study.suite,
+        "tasks": study.tasks,
+        "settings": request.settings,
+    }
+
+
+def _show_plan(request: StudyRequest, study: Study, plan: Plan, place: Place) -> None:
     if request.json_output:
-        print(visible_json(plan_json(study, plan), indent=2))
+        arguments = partial(worker_arguments, place=place, accept_drift=request.accept_drift)
+        print(visible_json(plan_json(study, plan, arguments), indent=2))
         return
-    show(plan_document(study, plan, request.jobs or 1))
+    show(plan_document(study, plan, jobs_of(request)))
     if plan.unfinished():
         again = [a for a in sys.argv[1:] if a != "--dry-run"]
         print(f"next: {shlex.join(['kdbench', *again])}")
 
 
-def make_missing(request: StudyRequest, plan: Plan, place: Place, out: Path) -> list[Failure]:
-    """Makes the runs that are not done; returns those that failed."""
+def jobs_of(request: StudyRequest) -> int:
+    """How many runs there would be at once; of a cluster, which is not asked here, those that are wanted.
+
+    Raises:
+        InputError: this machine has not what is wanted.
+    """
+    if request.executor.partition(":")[0] != "local":
+        return request.jobs or 1
+    return make_executor(request.executor, request.jobs, Path(), request.device).jobs
+
+
+def make_missing(
+    request: StudyRequest, plan: Plan, place: Place, out: Path, *, results: tuple[str, ...] = ()
+) -> list[Failure]:
+    """Makes the runs that are not done; returns those that failed.
+
+    Args:
+        request: who makes how many at once, and what a failure stops.
+        plan: all runs.
+        place: where they are made.
+        out: folder of their logs.
+        results: beginnings of reasons that stop nothing.
+    """
     progress = Progress(quiet=request.quiet or request.json_output)
     progress.say(plan.progress())
     todo = plan.unfinished()
@@ -107,11 +141,11 @@ def make_missing(request: StudyRequest, plan: Plan, place: Place, out: Path) -> 
     make_folder(place.runs_dir)
     make_folder(place.where.cache)
     executor = make_executor(request.executor, request.jobs, out, place.where.device)
-    seconds = plan.seconds(executor.jobs)
-    progress.say(f"about {duration(seconds)} ({todo[0].estimate.source})" if seconds else "")
+    progress.say(f"{plan.about(executor.jobs)} ({todo[0].estimate.source})")
 
     arguments = partial(worker_arguments, place=place, accept_drift=request.accept_drift)
     driver = Driver(place, executor, arguments, progress.say, request.keep_going)
+    driver.results = results
     cells, logs = [planned.cell for planned in todo], make_folder(out / "logs").resolve()
     if not progress.moving:  # the driver's own lines say as much
         return driver.run(cells, logs)
@@ -121,7 +155,7 @@ def make_missing(request: StudyRequest, plan: Plan, place: Place, out: Path) -> 
 
 
 def worker_arguments(cell: Cell, *, place: Place, accept_drift: bool) -> list[str]:
-    """The command line of the process that makes a cell's run, wherever it is started."""
+    """The command line of the process that makes a cell's run, wherever it is started; without kdbench."""
     arguments = [cell.verb, *cell.arguments, "--runs-dir", str(place.runs_dir.resolve())]
     if place.where.data_dir is not None:
         arguments += ["--data-dir", str(place.where.data_dir)]

@@ -72,6 +72,7 @@ class Driver:
         say: prints a line.
         keep_going: go on after a failure.
         ended: told how many runs have ended, again and again.
+        results: beginnings of reasons that are what was asked for: such a failure stops nothing.
     """
 
     place: Place
@@ -80,6 +81,7 @@ class Driver:
     say: Callable[[str], None]
     keep_going: bool = False
     ended: Callable[[int], None] = lambda count: None
+    results: tuple[str, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     _waiting: list[Work] = field(default_factory=list)
     _running: list[Work] = field(default_factory=list)
@@ -103,7 +105,7 @@ class Driver:
                 ended = [w for w in self._running if w.handle and w.handle.poll() is not None]
                 for work in ended:
                     self._end(work)
-                if self.failures and not self.keep_going:
+                if not self.keep_going and self._failed():
                     break
                 self._note_shared()
                 started = self._start_next()
@@ -113,6 +115,9 @@ class Driver:
         finally:
             self._stop()
         return self.failures
+
+    def _failed(self) -> bool:
+        return not all(failure.reason.startswith(self.results) for failure in self.failures)
 
     # -- starting
 

@@ -29,7 +29,8 @@ BACKWARD = 3
 class Estimate(NamedTuple):
     """Seconds of one run, and what they were read from."""
 
-    seconds: float
+    seconds: float | None
+    """None: not known."""
     source: str
 
 
@@ -37,6 +38,7 @@ class _Past(NamedTuple):
     """A finished training: its method, seconds, and budget; and seconds of all that came after."""
 
     method: str
+    pair: Mapping[str, Any]
     train_s: float
     budget: Mapping[str, Any]
     asked_s: float | None
@@ -62,21 +64,33 @@ class Estimates:
                 if stored is not None:
                     asked_s = sum(spent.values()) if summary.scores else None
                     budget = stored.tree().get("train") or {}
-                    past = _Past(summary.run.method, train_s, budget, asked_s)
+                    pair = stored.tree().get("pair") or {}
+                    past = _Past(summary.run.method, pair, train_s, budget, asked_s)
                     self._past.setdefault(summary.run.suite, []).append(past)
 
-    def of(self, cell: Cell) -> Estimate:
+    def of(self, cell: Cell, trained: bool = False) -> Estimate:
         """By past runs of the method on the suite; else of others, by what a step does; else a guess.
 
-        Either way for the cell's own budget. Nothing is averaged over methods as if they cost the same.
+        Either way for the cell's own models and budget. Nothing is averaged over methods as if they cost the
+        same. Of a run that is ``trained`` only the asking is left.
         """
         config = cell.config
-        past = self._past.get(config.suite, [])
+        models = (config.pair.teacher, config.pair.student)
+        past = [
+            each
+            for each in self._past.get(config.suite, [])
+            if (each.pair.get("teacher"), each.pair.get("student")) == models
+        ]
         own = [each for each in past if each.method == config.method.name]
         asked = (_asked(own) or _asked(past)) if config.tasks.names else 0.0
-        if trained := [each.train_s * share for each in own if (share := _share(config, each))]:
-            source = f"mean of {_runs(trained)} of the method"
-            return Estimate(statistics.fmean(trained) + asked, f"{source}{_budgets(config, own)}")
+        if trained:
+            return Estimate(
+                asked if asked or not config.tasks.names else None,
+                "at most what asking a student took, which is all that is left",
+            )
+        if taken := [each.train_s * share for each in own if (share := _share(config, each))]:
+            source = f"mean of {_runs(taken)} of the method"
+            return Estimate(statistics.fmean(taken) + asked, f"{source}{_budgets(config, own)}")
         weight = _weight(config.method.name)
         steps = [
             each.train_s * share / other
@@ -130,7 +144,9 @@ def _runs(times: Sequence[float]) -> str:
 def _guess(config: RunConfig, weight: float) -> Estimate:
     tokens = _budget_tokens(config)
     if tokens is None:
-        return Estimate(0.0, "unknown: nothing of this suite has run, and epochs are no time")
+        return Estimate(
+            None, "unknown: nothing of this suite and pair has run, and epochs are no time"
+        )
     source = (
         f"guess: a budget of {tokens:,.0f} tokens at {TOKENS_PER_SECOND / weight:,.0f} a second, by "
         "what a step of the method does"

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +48,26 @@ class Plan(NamedTuple):
         return f"{runs} runs: {runs - todo} cached, {todo} to do"
 
     def seconds(self, jobs: int) -> float:
-        """About how long the rest takes, ``jobs`` at a time."""
-        left = [planned.estimate.seconds for planned in self.unfinished()]
+        """About how long the rest takes, ``jobs`` at a time, but for runs of which nothing is known."""
+        left = [planned.estimate.seconds or 0.0 for planned in self.unfinished()]
         return max(max(left, default=0.0), sum(left) / max(jobs, 1))
+
+    def unknown(self) -> int:
+        """Of how many unfinished runs it is not known how long they take."""
+        return sum(planned.estimate.seconds is None for planned in self.unfinished())
+
+    def about(self, jobs: int) -> str:
+        """`seconds` and `unknown` in words."""
+        return about(self.seconds(jobs), self.unknown(), len(self.unfinished()))
+
+
+def about(seconds: float, unknown: int, runs: int) -> str:
+    """About how long so many runs take, of which so many are not known."""
+    if not unknown:
+        return f"about {duration(seconds)}"
+    if unknown == runs:
+        return "nobody knows how long"
+    return f"about {duration(seconds)} and {unknown} run{'s' * (unknown > 1)} of unknown length"
 
 
 def make_cells(study: Study, settings: Sequence[str], cache: Path) -> list[Cell]:
@@ -81,7 +98,7 @@ def make_plan(cells: Sequence[Cell], place: Place) -> Plan:
     states = [state_of(cell, place) for cell in cells]
     return Plan(
         [
-            PlannedCell(cell, state, DONE if state.done else estimates.of(cell))
+            PlannedCell(cell, state, DONE if state.done else estimates.of(cell, state.trained))
             for cell, state in zip(cells, states, strict=True)
         ]
     )
@@ -92,20 +109,35 @@ def plan_document(study: Study, plan: Plan, jobs: int) -> Document:
     rows = []
     for cell, state, estimate in plan.cells:
         missing = f": no {', '.join(state.missing)}" if state.missing else ""
-        about = f"about {duration(estimate.seconds)}" if estimate.seconds else "?"
+        time = "?" if estimate.seconds is None else f"about {duration(estimate.seconds)}"
         run = state.identity.id if state.identity else "named when begun"
-        wait = "" if state.done else about
+        wait = "" if state.done else time
         rows.append([cell.label, str(cell.seed), run, state.how + missing, wait])
     notes = [plan.progress()]
     if todo := plan.unfinished():
         sources = "; ".join(dict.fromkeys(planned.estimate.source for planned in todo))
-        notes.append(f"about {duration(plan.seconds(jobs))} with {jobs} at a time ({sources})")
+        notes.append(f"{plan.about(jobs)}, {jobs} at a time ({sources})")
     table = Table(["row", "seed", "run", "state", "time"], rows, keys=2)
     return Document("", [Section(study.title, [table, Notes(notes)])])
 
 
-def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
-    """The plan as plain data."""
+def plan_counts(plan: Plan, jobs: int) -> dict[str, Any]:
+    """How much there is to do, as plain data."""
+    runs, todo = len(plan.runs()), len(plan.unfinished())
+    seconds = round(plan.seconds(jobs), 1)
+    return {"runs": runs, "to_do": todo, "seconds": seconds, "unknown": plan.unknown()}
+
+
+def plan_json(
+    study: Study, plan: Plan, arguments: Callable[[Cell], Sequence[str]]
+) -> dict[str, Any]:
+    """The plan as plain data.
+
+    Args:
+        study: whose plan it is.
+        plan: its cells.
+        arguments: a cell -> the command line that makes its run, without ``kdbench``.
+    """
     return {
         "title": study.title,
         "base": study.base,
@@ -117,9 +149,9 @@ def plan_json(study: Study, plan: Plan) -> dict[str, Any]:
                 "folder": str(state.run.path) if state.run else None,
                 "state": state.how,
                 "missing": list(state.missing),
-                "seconds": round(estimate.seconds, 1) if not state.done else 0.0,
+                "seconds": None if estimate.seconds is None else round(estimate.seconds, 1),
                 "estimated_from": estimate.source,
-                "command": ["kdbench", cell.verb, *cell.arguments],
+                "command": ["kdbench", *arguments(cell)],
             }
             for cell, state, estimate in plan.cells
         ],

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 from kdbench.harness.config import RunConfig
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.folders import board_cache
-from kdbench.harness.files.records import Missing
 from kdbench.harness.files.store import write_text
 from kdbench.harness.printing import visible_json
 from kdbench.harness.references import references_of
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, PlannedCell
+from kdbench.harness.study.question import short
 from kdbench.harness.study.state import Place, asked_of
-from kdbench.reports.ablation import Ablation, Given, build_ablation
+from kdbench.reports.ablation import Ablation, About, Given, build_ablation
 from kdbench.reports.columns import ColumnKey
 from kdbench.reports.documents.ablation import ablation_document
 from kdbench.reports.documents.board import board_document
@@ -35,12 +35,18 @@ class Results(NamedTuple):
 
 
 def make_results(
-    study: Study, plan: Plan, out: Path, failures: Sequence[Failure], place: Place | None = None
+    study: Study,
+    plan: Plan,
+    out: Path,
+    failures: Sequence[Failure],
+    place: Place | None = None,
+    settings: Sequence[str] = (),
 ) -> Results:
     """Writes ``table.{md,tex,csv,json}`` and ``differences.{svg,png,csv}``, or a board's folder.
 
     Where nothing was asked there is nothing to compare, and nothing is written. A table shows what the
-    study asks for, as rows and scorers are now where ``place`` says where these are.
+    study asks for, as rows and scorers are now where ``place`` says where these are; ``settings`` are those
+    of the command, over the study's own.
     """
     finished = _finished(plan.cells)
     if not finished:
@@ -51,18 +57,17 @@ def make_results(
         return _trained(finished)
     if study.base is None:
         return _board([*references(plan.cells), *finished], config, out)
-    from kdbench.reports.figures import save
+    from kdbench.reports.figures import renew
     from kdbench.reports.figures.ablation import differences
 
-    table = _table(study, study.base, config, plan, failures, place)
+    about = About(config.suite, pair_of(plan.cells), tuple(map(short, (*study.set, *settings))))
+    table = _table(study, study.base, about, plan, failures, place)
     data = table.model_dump(mode="json")
     document = ablation_document(table)
     for ending, format in (("md", "md"), ("tex", "latex"), ("csv", "csv")):
         write_text(out / f"table.{ending}", write(document, format))
     write_text(out / "table.json", visible_json(data, indent=1) + "\n")
-    plot = differences(table)
-    if not isinstance(plot, Missing):
-        save(plot, out / "differences")
+    renew(differences(table), out / "differences")
     return Results(ablation_document(table, headline=True), {"table": data})
 
 
@@ -93,7 +98,7 @@ def references(cells: Sequence[PlannedCell]) -> list[Path]:
 def _table(
     study: Study,
     base: str,
-    config: RunConfig,
+    about: About,
     plan: Plan,
     failures: Sequence[Failure],
     place: Place | None,
@@ -108,17 +113,25 @@ def _table(
             if not planned.state.done
         ]
         given.append(Given(row.label, _finished(mine), "; ".join(absent)))
+    tasks = plan.cells[0].cell.config.tasks
     return build_ablation(
         given,
         title=study.title,
         base=base,
-        suite=config.suite,
+        about=about,
         paper=study.paper,
         published=study.published,
         published_pair=study.published_pair,
-        tasks=[task.name for task in tasks_of(config.tasks)],
+        tasks=[task.name for task in tasks_of(tasks)],
         asked=_asked(plan, place),
     )
+
+
+def pair_of(cells: Sequence[PlannedCell]) -> str:
+    """The models of a study's runs, all students if rows differ in them."""
+    pairs = [planned.cell.config.pair for planned in cells]
+    both = [[pair.teacher for pair in pairs], [pair.student for pair in pairs]]
+    return " → ".join(", ".join(dict.fromkeys(map(short, names))) for names in both)
 
 
 def _asked(plan: Plan, place: Place | None) -> set[ColumnKey]:

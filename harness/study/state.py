@@ -43,6 +43,13 @@ class State(NamedTuple):
         """Whether nothing is left to do."""
         return self.how == "cached"
 
+    @property
+    def trained(self) -> bool:
+        """Whether nothing is left of its training."""
+        return self.done or (
+            self.how == "partial" and not {"training", "summary"} & {*self.missing}
+        )
+
 
 def state_of(cell: Cell, place: Place) -> State:
     """Looks a cell's run up; its id is unknown until a run of the same pair and data was begun.

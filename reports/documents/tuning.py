@@ -1,10 +1,10 @@
 """What tuning tried, as a document."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from kdbench.reports.text import document as doc
-from kdbench.reports.text.style import development_label
+from kdbench.reports.text.style import development_label, joined
 
 
 class TrialRow(NamedTuple):
@@ -22,13 +22,16 @@ class TrialRow(NamedTuple):
     won: bool
 
 
-def tuning_document(rows: Sequence[TrialRow], metric: str, share: float) -> doc.Document:
+def tuning_document(
+    rows: Sequence[TrialRow], metric: str, share: float, about: Mapping[str, Any] | None = None
+) -> doc.Document:
     """A table of all trials, the winner of each method bold.
 
     Args:
         rows: the trials, method by method.
         metric: what they are judged by, as the training logs it.
         share: of the budget that each had.
+        about: what all trials share.
     """
     label = development_label(metric)
     again = any(row.whole is not None for row in rows)
@@ -49,10 +52,15 @@ def tuning_document(rows: Sequence[TrialRow], metric: str, share: float) -> doc.
             "sequence in the space that the method's card declares",
             *([finals] if again else []),
             ("what each method keeps is ", doc.Strong("marked", "*")),
-        ]
+        ],
+        joined({name: _text(value) for name, value in (about or {}).items()}),
     )
     plain = [{**row._asdict(), "settings": " ".join(row.settings)} for row in rows]
     return doc.Document("", [doc.Section("Trials", [table, notes])], plain)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _cells(row: TrialRow, again: bool) -> list[doc.Cell]:

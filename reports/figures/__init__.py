@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdbench.harness.files.records import Missing
-from kdbench.reports.figures.plotting import Figure, style, write
+from kdbench.reports.figures.plotting import ENDINGS, Figure, style, write
 
 Rows = list[dict[str, Any]]
 
@@ -34,6 +34,19 @@ def save(plot: Plot, stem: Path) -> list[Path]:
     """
     with style():
         return write(plot.draw(plot.rows), stem, plot.rows)
+
+
+def renew(plot: Drawable, stem: Path) -> None:
+    """Saves a plot; where there is nothing to draw, files of an earlier one are taken away.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    if not isinstance(plot, Missing):
+        save(plot, stem)
+        return
+    for ending in ENDINGS:
+        stem.with_name(stem.name + ending).unlink(missing_ok=True)
 
 
 def pick(rows: Rows, **wanted: object) -> Rows:

@@ -8,8 +8,8 @@ from kdbench.reports.figures.plotting import Figure
 
 METRIC = "rouge_l"
 EFFECT = ("difference", "low", "high", "p_holm")
-PANELS = 6
-"""Tasks drawn; more would be too small to read."""
+PANELS = 10
+"""Columns drawn, as five tasks sampled and greedy are; more would be too small to read."""
 
 
 def differences(ablation: Ablation, metric: str = METRIC) -> Drawable:

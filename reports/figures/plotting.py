@@ -184,6 +184,10 @@ def dots(
         axes.spines["left"].set_visible(False)
 
 
+ENDINGS = (".svg", ".png", ".csv")
+"""Of the files of a figure: two pictures and the plotted numbers."""
+
+
 def write(figure: Figure, stem: Path, table: Sequence[Mapping[str, object]]) -> list[Path]:
     """Writes ``<stem>.svg``, ``<stem>.png`` and the plotted numbers as ``<stem>.csv``.
 
@@ -198,7 +202,7 @@ def write(figure: Figure, stem: Path, table: Sequence[Mapping[str, object]]) -> 
     Raises:
         InputError: a file cannot be written.
     """
-    paths = [stem.with_name(stem.name + ending) for ending in (".svg", ".png", ".csv")]
+    paths = [stem.with_name(stem.name + ending) for ending in ENDINGS]
     with style(), warnings.catch_warnings():
         # a name in a script that our font lacks is drawn as boxes; its CSV has it in full
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
