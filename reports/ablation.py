@@ -3,15 +3,19 @@
 Like a board it is a pure function of finished run folders: no dates, no places.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
 from kdbench.harness import stats
+from kdbench.harness.errors import InputError
 from kdbench.harness.files.records import Missing, Record
 from kdbench.harness.files.run_folder import RunFolder
+from kdbench.harness.files.store import Document
 from kdbench.harness.seed_variance import SeedVariance
 from kdbench.reports.columns import (
     Cell,
@@ -26,7 +30,9 @@ from kdbench.reports.columns import (
 from kdbench.reports.paired import Sample, result_fields, row_difference, row_sample, row_seeds
 from kdbench.reports.rows import GroupedRow, row_of
 from kdbench.reports.runs import Run
-from kdbench.reports.text.style import signature, tests_text
+from kdbench.reports.text.style import signature, tests_text, version
+
+R = TypeVar("R", bound=BaseModel)
 
 Published = Mapping[str, Mapping[str, float]]
 """Row label -> task/metric -> the paper's own number."""
@@ -156,9 +162,34 @@ def build_ablation(
         columns=columns,
         rows=rows,
         cells=cells,
-        notes=[f"{line.given.label}: {line.given.reason}" for line in lines if line.given.reason],
-        signature=_signature(about, columns, rows, cells),
+        notes=[*_absent(lines), *_other_code(lines)],
+        signature=_signature(about, _versions(lines), columns, rows, cells),
     )
+
+
+def _absent(lines: Sequence["_Line"]) -> list[str]:
+    return [f"{line.given.label}: {line.given.reason}" for line in lines if line.given.reason]
+
+
+def _versions(lines: Sequence["_Line"]) -> str:
+    """Which versions of kdbench made the runs, where it was not only the one that makes the table."""
+    manifests = [manifest for line in lines for manifest in line.each(lambda run: run.manifest)]
+    versions = sorted({manifest.kdbench for manifest in manifests})
+    return ", ".join(versions) if versions not in ([], [version()]) else ""
+
+
+def _other_code(lines: Sequence["_Line"]) -> list[str]:
+    """A note of the rows that other code trained than the base, or several."""
+    codes = {
+        line.given.label: {code.sha256 for code in line.each(lambda run: run.drift)}
+        for line in lines
+    }
+    base = next(iter(codes.values()), set())
+    others = [label for label, code in codes.items() if code and base and code != base]
+    if not others and len(base) < 2:
+        return []
+    listed = ", ".join(others) or "runs of one row"
+    return [f"trained by other code of kdbench than the base (their code.json differ): {listed}"]
 
 
 class _Line(NamedTuple):
@@ -175,6 +206,14 @@ class _Line(NamedTuple):
             self.grouped.row.model_dump(include={"training_seeds", "runs"}) if self.grouped else {}
         )
         return AblationRow(label=self.given.label, **shown)
+
+    def each(self, what: Callable[[RunFolder], Document[R]]) -> list[R]:
+        """A document of each run that has it and can be read."""
+        found = []
+        for run in map(RunFolder, self.given.folders):
+            with contextlib.suppress(InputError):
+                found.append(what(run).find())
+        return [each for each in found if each is not None]
 
 
 def _line(given: Given, asked: Collection[ColumnKey] | None) -> _Line:
@@ -252,6 +291,7 @@ def _claim(ours: float | None, base: float | None, effect: Effect | None) -> Cla
 
 def _signature(
     about: About,
+    versions: str,
     columns: Sequence[Column],
     rows: Sequence[AblationRow],
     cells: Sequence[Sequence[AblationCell]],
@@ -262,6 +302,7 @@ def _signature(
     tests = tests_text({effect.seeds_measured for _, effect in effects})
     return signature(
         {
+            **({"runs of kdbench": versions} if versions else {}),
             "suite": about.suite,
             **({"pair": about.pair} if about.pair else {}),
             **({"settings": ", ".join(about.settings)} if about.settings else {}),

@@ -10,7 +10,7 @@ import pytest
 from board_runs import write_run
 
 from kdbench.harness import stats
-from kdbench.harness.files.records import Missing
+from kdbench.harness.files.records import DriftRecord, Missing
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.reports.ablation import Ablation, AblationCell, About, Given, build_ablation
 from kdbench.reports.columns import Cell, evaluations
@@ -20,7 +20,7 @@ from kdbench.reports.figures.ablation import differences
 from kdbench.reports.rows import row_of
 from kdbench.reports.runs import Run, prompt_scores
 from kdbench.reports.text.formats import write
-from kdbench.reports.text.style import p_value
+from kdbench.reports.text.style import p_value, version
 
 PUBLISHED = {
     "full": {"dolly/rouge_l": 24.6},
@@ -148,3 +148,30 @@ def test_data_has_every_cell_and_bytes_do_not_change(tmp_path: Path) -> None:
 def test_p_values_in_four_digits() -> None:
     shown = ["<0.0001", "0.0001", "0.0123", "0.5000", "1.0000"]
     assert [p_value(p) for p in (0.00009, 0.0001, 0.0123, 0.5, 1.0)] == shown
+
+
+def test_runs_of_other_code_are_named(tmp_path: Path) -> None:
+    given = []
+    for label, code, made_by in (
+        ("full", "a", "0.0.1"),
+        ("old", "b", "0.0.2"),
+        ("new", "a", "0.0.1"),
+    ):
+        folder = write_run(tmp_path, label, 30.0)
+        run = RunFolder(folder)
+        run.drift.write(DriftRecord(sha256=code))
+        run.manifest.write(run.manifest.read().model_copy(update={"kdbench": made_by}))
+        given.append(Given(label, [folder]))
+    made = build_ablation(given, title="t", base="full", about=About("mini"))
+    assert "| runs of kdbench: 0.0.1, 0.0.2 | suite: mini |" in made.signature
+    (note,) = made.notes
+    assert note.startswith("trained by other code") and note.endswith(": old")
+    now = build_ablation(
+        [each for each in given if each.label != "old"], title="t", base="full", about=About("mini")
+    )
+    assert now.notes == []
+    for each in given:
+        run = RunFolder(Path(each.folders[0]))
+        run.manifest.write(run.manifest.read().model_copy(update={"kdbench": version()}))
+    made = build_ablation(given, title="t", base="full", about=About("mini"))
+    assert "runs of kdbench" not in made.signature

@@ -307,6 +307,8 @@ def test_a_diverged_trial_is_not_made_again(
         _, failures = trials.make_trials(making, cells, place, tmp_path)
         assert {f.reason for f in failures} == {"no room", "training diverged"}
         assert [f.reason for f in trials.broken(failures)] == ["no room"]
+    left, _ = trials.without_diverged(plan(cells, None), tmp_path)  # as --dry-run says it
+    assert [planned.cell.name for planned in left.unfinished()] == ["sft trial 1, seed 10"]
     runs[1].config.path.unlink()  # taken away
     trials.make_trials(making, cells, place, tmp_path)
     assert [len(names) for names in made] == [2, 1, 2]

@@ -13,8 +13,8 @@ NAME = "question.json"
 DIGITS = 8
 
 
-def folder_for(asked: Mapping[str, Any], default: Path, chosen: Path | None) -> Path:
-    """The folder for the results of a question, made and marked as its own.
+def place_for(asked: Mapping[str, Any], default: Path, chosen: Path | None) -> Path:
+    """Where the results of a question are, or would be; nothing is written.
 
     Args:
         asked: the question as plain data.
@@ -23,21 +23,29 @@ def folder_for(asked: Mapping[str, Any], default: Path, chosen: Path | None) -> 
         chosen: by the user.
 
     Raises:
-        InputError: the chosen folder has the results of another question, or cannot be written.
+        InputError: the chosen folder has the results of another question.
     """
     mine = json.loads(json.dumps(asked))
     other = default.with_name(f"{default.name}-{digest(mine)[:DIGITS]}")
     for place in [chosen] if chosen else [default, other]:
-        there = _stored(place)
-        if there in (None, mine):
-            folder = make_folder(place)
-            write_json(folder / NAME, mine)
-            return folder
+        if _stored(place) in (None, mine):
+            return place
     place = chosen or other
     raise InputError(
         f"{place} has the results of another question ({_differing(_stored(place), mine)}); give another "
         "folder by --out, or take that one away"
     )
+
+
+def folder_for(asked: Mapping[str, Any], default: Path, chosen: Path | None) -> Path:
+    """`place_for`, made and marked as the question's.
+
+    Raises:
+        InputError: the chosen folder has the results of another question, or cannot be written.
+    """
+    folder = make_folder(place_for(asked, default, chosen))
+    write_json(folder / NAME, asked)
+    return folder
 
 
 def _stored(place: Path) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """The trials of a search are made: one that diverges is a result, and is not made again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,22 @@ def make_trials(
     was taken away.
     """
     plan = make_plan(cells, place)
-    known = _read(out)
-    before = {p.cell.name: why for p in plan.unfinished() if (why := known.get(_run(p), ""))}
-    left = Plan([planned for planned in plan.cells if planned.cell.name not in before])
+    left, before = without_diverged(plan, out)
     failures = make_missing(making, left, place, out, results=(DIVERGED,))
     plan = make_plan(cells, place)
     runs = {planned.cell.name: _run(planned) for planned in plan.cells}
     fresh = {runs[f.name]: f.reason for f in failures if f.reason.startswith(DIVERGED)}
     if fresh := {run: why for run, why in fresh.items() if run}:
-        write_json(out / NAME, {"code": source_sha256(), "runs": known | fresh})
+        write_json(out / NAME, {"code": source_sha256(), "runs": _read(out) | fresh})
     logs = {planned.cell.name: out / "logs" / log_name(planned.cell) for planned in plan.cells}
     return plan, [*failures, *(Failure(name, why, logs[name]) for name, why in before.items())]
+
+
+def without_diverged(plan: Plan, out: Path) -> tuple[Plan, dict[str, str]]:
+    """A plan without the runs that are known to diverge, and why these did, by name."""
+    known = _read(out)
+    before = {p.cell.name: why for p in plan.unfinished() if (why := known.get(_run(p), ""))}
+    return Plan([planned for planned in plan.cells if planned.cell.name not in before]), before
 
 
 def _run(planned: PlannedCell) -> str:
@@ -50,10 +55,10 @@ def _run(planned: PlannedCell) -> str:
     return run.name if run is not None and run.begun() else ""
 
 
-def _read(out: Path) -> Mapping[str, str]:
+def _read(out: Path) -> dict[str, str]:
     """Why runs diverged, by name; of another code of kdbench nothing."""
     file = out / NAME
     if not file.is_file():
         return {}
     found: dict[str, Any] = read_json(file, "take it away, and these runs are tried again")
-    return found["runs"] if found.get("code") == source_sha256() else {}
+    return dict(found["runs"]) if found.get("code") == source_sha256() else {}

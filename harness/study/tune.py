@@ -19,10 +19,10 @@ from kdbench.harness.study.command import StudyRequest, jobs_of, make_missing, s
 from kdbench.harness.study.definition import Study
 from kdbench.harness.study.driver import Failure
 from kdbench.harness.study.plan import Plan, about, make_cells, make_plan, plan_counts
-from kdbench.harness.study.question import folder_for, short
+from kdbench.harness.study.question import folder_for, place_for, short
 from kdbench.harness.study.results import make_results
 from kdbench.harness.study.state import Place
-from kdbench.harness.study.trials import broken, make_trials
+from kdbench.harness.study.trials import broken, make_trials, without_diverged
 from kdbench.harness.study.tuning import Trial, Tried
 from kdbench.harness.study.winners import winners_yaml
 from kdbench.reports.documents.tuning import TrialRow, tuning_document
@@ -73,7 +73,8 @@ def tune_command(request: TuneRequest, *, dry_run: bool) -> int:
     cells = make_cells(study, making.settings, where.cache)
     default = making.runs_dir.parent / "tuning" / slug(Path(request.suite).stem)
     if dry_run:
-        _announce(request, make_plan(cells, place), place)
+        known = place_for(_asked(request), default, making.out)
+        _announce(request, without_diverged(make_plan(cells, place), known)[0], place)
         return 0
     out = folder_for(_asked(request), default, making.out)
     plan, failures = make_trials(making, cells, place, out)
