@@ -83,11 +83,12 @@ class Estimates:
         ]
         own = [each for each in past if each.method == config.method.name]
         asked = (_asked(own) or _asked(past)) if config.tasks.names else 0.0
-        if trained:
+        if trained and config.tasks.names and not asked:
             return Estimate(
-                asked if asked or not config.tasks.names else None,
-                "at most what asking a student took, which is all that is left",
+                None, "unknown: it is trained, and nothing of this suite and pair was asked"
             )
+        if trained:
+            return Estimate(asked, "at most what asking a student took, which is all that is left")
         if taken := [each.train_s * share for each in own if (share := _share(config, each))]:
             source = f"mean of {_runs(taken)} of the method"
             return Estimate(statistics.fmean(taken) + asked, f"{source}{_budgets(config, own)}")
