@@ -13,6 +13,10 @@ from chat_styles import STYLES
 from kdbench.harness import cli
 from kdbench.harness.data.chat import rendered
 from kdbench.harness.data.examples import Example
+from kdbench.harness.data.outputs import matched, read_answers, row_ids
+from kdbench.harness.data.places import place_of
+from kdbench.harness.data.tables import read_table
+from kdbench.harness.data.understood import Reading, of_table
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.files.records import Estimate, Missing, Summary
@@ -192,7 +196,14 @@ def test_of_several_evaluations_of_the_same_rows_one_is_named(
             "row 1, answers 'B\\?', which is not what row 1",
         ),
         ([{"id": "x", "output": 1}] * 2, "output must be a text, not int"),
-        ([{"left": "a"}], "none of which holds answers"),
+        ([{"left": "a"}], "none of which holds answers by its name; say which does by --answers"),
+        ([{"id": "x", "question": "B?", "output": "a"}] * 2, "twice"),
+        (
+            [{"id": "y", "question": "A?", "output": "a"}, {"id": "x", "output": "b"}],
+            "row 1, answers 'A\\?', which is not what row 2 of the references asks; repair its id",
+        ),
+        ([{"output": "a", "response": "b"}], "several .* output, response; say which .* --answers"),
+        ([{"prediction": "a", "resps": ["b"]}], "several columns .* prediction, resps"),
     ],
 )
 def test_answers_that_do_not_fit_are_one_sentence(
@@ -206,6 +217,47 @@ def test_answers_that_do_not_fit_are_one_sentence(
     code, said = run("score", "--outputs", outs, "--references", refs, "--runs-dir", tmp_path / "r")
     assert code == 2
     assert re.search(says, " ".join(said.split())), said
+
+
+GOLD = [{"instruction": f"question {i}", "output": f"gold {i}"} for i in range(3)]
+
+
+def test_gold_answers_beside_the_predictions_are_not_scored(run: Run, tmp_path: Path) -> None:
+    outs, refs = tmp_path / "outs.jsonl", tmp_path / "refs.jsonl"
+    refs.write_text(lines(GOLD))
+    outs.write_text(lines([{**row, "Prediction": "mine", "draft": "d"} for row in GOLD]))
+    base = ("score", "--outputs", outs, "--references", refs, "--runs-dir", tmp_path / "runs")
+    code, said = run(*base)
+    assert code == 0 and "answers: column Prediction; not read: output, draft" in said
+    (made,) = map(RunFolder, (tmp_path / "runs").glob("outside-outs-*"))
+    (evaluation,) = made.evaluations()
+    assert {row.response for row in evaluation.samples(0)} == {"mine"}
+    code, said = run(*base, "--answers", "draft", "--name", "draft")
+    assert code == 0 and "answers: column draft; not read: output, Prediction" in said
+    code, said = run(*base, "--answers", "drafts", "--name", "other")
+    assert code == 2 and "did you mean draft" in " ".join(said.split())
+    empty = tmp_path / "empty.jsonl"  # a model that said nothing is not given the gold answers
+    empty.write_text(lines([{**row, "prediction": ""} for row in GOLD]))
+    assert {each.text for each in read_answers(str(empty)).given} == {""}
+
+
+def test_answers_are_matched_by_what_they_repeat(tmp_path: Path) -> None:
+    refs, outs = tmp_path / "refs.jsonl", tmp_path / "outs.csv"
+    order = (2, 0, 1)
+    refs.write_text(lines([{"id": i, **GOLD[i]} for i in order]))
+    answers = [
+        f"{row},{seed},question {i},answer {i}" for seed in (10, 20) for row, i in enumerate(order)
+    ]
+    outs.write_text("doc_id,seed,prompt,response\n" + "\n".join(answers) + "\n")
+    table = read_table(place_of(str(refs)), "test")
+    assert table is not None
+    found = of_table(str(refs), table, Reading())
+    given = read_answers(str(outs)).given
+    got = matched(given, found.examples, row_ids(table.rows), found.rows, "outs")
+    assert got.by_seed == {
+        seed: dict(enumerate(("answer 2", "answer 0", "answer 1"))) for seed in (10, 20)
+    }
+    assert got.how == "by id"
 
 
 def test_a_chat_is_asked_by_the_students_own_template(tmp_path: Path) -> None:

@@ -9,17 +9,22 @@ from kdbench.harness.data.examples import Example
 from kdbench.harness.data.places import place_of
 from kdbench.harness.data.tables import Row, read_table
 from kdbench.harness.data.turns import conversation
-from kdbench.harness.errors import InputError
+from kdbench.harness.errors import InputError, unknown
 from kdbench.harness.files.store import reading
 
 ANSWERS = (
-    *("output", "response", "answer", "prediction", "generated_text", "generation", "completion"),
-    *("model_output", "hypothesis", "resps", "text"),
+    ("prediction", "generated_text", "generation", "model_output", "hypothesis", "resps"),
+    ("output", "response", "answer", "completion", "text"),
+    ("messages",),
 )
-"""Columns that hold answers, the first that is there."""
+"""Columns that hold answers, by how sure that is: beside one that a model wrote for certain, those of the
+second kind hold what it should have written."""
 
 IDS = ("id", "doc_id", "question_id", "idx", "index", "uid")
 """Columns that say which row is answered."""
+
+LISTED = 12
+"""Columns that a sentence names at most."""
 
 _ASKED = ("instruction", "prompt", "question")
 
@@ -40,6 +45,22 @@ class Given(NamedTuple):
     asked: str
 
 
+class Outputs(NamedTuple):
+    """The answers of a file, and the column that they stood in; empty: the file holds nothing else."""
+
+    given: list[Given]
+    column: str
+    ignored: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """``answers: column prediction; not read: output``."""
+        more = f"; not read: {', '.join(self.ignored[:LISTED])}" if self.ignored else ""
+        return (
+            f"answers: column {self.column}{more}" if self.column else "answers: an array of texts"
+        )
+
+
 class Answers(NamedTuple):
     """Answers by row: draw (seed) -> row's number -> answer; and how they were matched."""
 
@@ -47,11 +68,16 @@ class Answers(NamedTuple):
     how: str
 
 
-def read_answers(name: str) -> list[Given]:
+def read_answers(name: str, column: str | None = None) -> Outputs:
     """The answers in a file: a JSON array of texts, or rows of any format that training data may have.
 
+    Args:
+        name: of the file.
+        column: that holds them; None: by its name.
+
     Raises:
-        InputError: nothing there, no answers in it, or one that is no text.
+        InputError: nothing there, no answers in it, several columns that may hold them, or one that is no
+            text.
     """
     place = place_of(name)
     path = Path(place.path)
@@ -63,23 +89,49 @@ def read_answers(name: str) -> list[Given]:
         except (ValueError, RecursionError):
             value = None  # JSON Lines, or what `read_table` has a sentence for
         if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-            return [Given(each, "", 0, "") for each in value]
+            if column is not None:
+                raise InputError(f"{name} is an array of texts, without columns; drop --answers")
+            return Outputs([Given(each, "", 0, "") for each in value], "", ())
     table = read_table(place, "test")
     if table is None or not table.rows:
         raise InputError(f"{name} holds no answers; give a JSON array of texts, or a row an answer")
-    names = {key for _, row in table.rows for key in row}
-    column = next((each for each in (*ANSWERS, "messages") if each in names), None)
-    if column is None:
-        raise InputError(
-            f"{name} has the columns {', '.join(sorted(names)[:12])}, none of which holds answers; call "
-            f"it one of {', '.join(ANSWERS[:6])}"
-        )
-    return [_given(row, column, where) for where, row in table.rows]
+    rows = [row for _, row in table.rows]
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    if column is not None and column not in names:
+        raise unknown("column", column, names, f" in {name}")
+    column = column or _column_of(rows, names, name)
+    used = {column, "seed", *IDS, *_ASKED}
+    ignored = tuple(each for each in names if each not in used)
+    return Outputs([_given(row, column, where) for where, row in table.rows], column, ignored)
+
+
+def _column_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: str) -> str:
+    """The column that holds the answers, by its name.
+
+    Raises:
+        InputError: none does, or several may.
+    """
+    there = [each for each in names if any(row.get(each) is not None for row in rows)]
+    for kind in ANSWERS:
+        found = [each for each in there if each.lower().strip() in kind]
+        filled = [each for each in found if any(row.get(each) for row in rows)] or found
+        if len(filled) > 1:
+            raise InputError(
+                f"{where} has several columns that may hold the answers: {', '.join(filled)}; say which does "
+                f"by --answers, as in --answers {filled[0]}"
+            )
+        if filled:
+            return filled[0]
+    raise InputError(
+        f"{where} has the columns {', '.join(sorted(names)[:LISTED])}, none of which holds answers by "
+        "its name; say which does by --answers COLUMN"
+    )
 
 
 def _given(row: Mapping[str, Any], column: str, where: str) -> Given:
     value = row.get(column)
-    if column == "messages":
+    turns = isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    if turns or column.lower().strip() == "messages":
         said = [turn.content for turn in conversation(value, where) if turn.role == "assistant"]
         value = said[-1] if said else ""
     value = "" if value is None else value
@@ -87,9 +139,17 @@ def _given(row: Mapping[str, Any], column: str, where: str) -> Given:
         value = value[0]
     if not isinstance(value, str):
         raise InputError(f"{where}: {column} must be a text, not {type(value).__name__}")
-    seed = row.get("seed")
     asked = next((row[name] for name in _ASKED if isinstance(row.get(name), str)), "")
-    return Given(value, _id(row), seed if isinstance(seed, int) else 0, asked)
+    return Given(value, _id(row), _seed(row.get("seed")), asked if column not in _ASKED else "")
+
+
+def _seed(value: Any) -> int:
+    """A draw's seed, which CSV holds as text; 0: none is said."""
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() else 0
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else 0
+    return value if isinstance(value, int) else 0
 
 
 def _id(row: Mapping[str, Any]) -> str:
@@ -125,41 +185,45 @@ def matched(
     for each in given:
         by_seed.setdefault(each.seed, []).append(each)
     numbered = {str(number): number for number in range(rows)}
-    found, how = {}, ""
+    found: dict[int, dict[int, str]] = {}
+    how = ""
     for seed, answers in sorted(by_seed.items()):
         named = all(each.id for each in answers)
-        fitting = (m for m in (ids, numbered) if m and all(each.id in m for each in answers))
-        known = next(fitting, None)
-        if known is not None:
-            found[seed], how = _by_id(answers, known, name), "by id"
-        elif named and ids:
+        known = [m for m in (ids, numbered) if m and all(each.id in m for each in answers)]
+        if named and ids and not known:
             stray = next(each.id for each in answers if each.id not in ids)
             raise InputError(f"{name} answers a row {stray!r} that the references do not have")
-        else:
-            found[seed], how = _by_place(answers, examples, rows, name), "by position"
+        how = "by id" if known else "by position"
+        # ids of the references may be numbers as well: the questions tell them from row numbers
+        ways = [_by_id(answers, each, name) for each in known]
+        ways = ways or [_by_place(answers, examples, rows, name)]
+        others = [_other(way, examples) for way in ways]
+        placed = next((w for w, other in zip(ways, others, strict=True) if not other), ways[0])
+        found[seed] = {number: each.text for number, each in placed.items()}
         _check(found[seed], examples, name, seed if len(by_seed) > 1 else None)
-    _same_questions(by_seed, found, examples, name)
+        if all(others):
+            _refuse_other(others[0], answers, name, how)
     return Answers(found, how)
 
 
-def _by_id(answers: Sequence[Given], known: Mapping[str, int], name: str) -> dict[int, str]:
-    found: dict[int, str] = {}
+def _by_id(answers: Sequence[Given], known: Mapping[str, int], name: str) -> dict[int, Given]:
+    found: dict[int, Given] = {}
     for each in answers:
         if known[each.id] in found:
             raise InputError(
                 f"{name} answers row {each.id!r} twice; keep one, or tell draws apart by a column seed"
             )
-        found[known[each.id]] = each.text
+        found[known[each.id]] = each
     return found
 
 
 def _by_place(
     answers: Sequence[Given], examples: Sequence[Example], rows: int, name: str
-) -> dict[int, str]:
+) -> dict[int, Given]:
     if len(answers) == rows:
-        return {number: each.text for number, each in enumerate(answers)}
+        return dict(enumerate(answers))
     if len(answers) == len(examples):
-        return {e.doc_id: each.text for e, each in zip(examples, answers, strict=True)}
+        return {e.doc_id: each for e, each in zip(examples, answers, strict=True)}
     raise InputError(
         f"{name} holds {len(answers):,} answers, and the references are {rows:,} rows; give an answer a "
         "row in their order, or name the row of each by a column id"
@@ -178,25 +242,30 @@ def _check(
         )
 
 
-def _same_questions(
-    by_seed: Mapping[int, Sequence[Given]],
-    found: Mapping[int, Mapping[int, str]],
-    examples: Sequence[Example],
-    name: str,
+def _other(found: Mapping[int, Given], examples: Sequence[Example]) -> tuple[Example, Given] | None:
+    """The first answer that repeats another question than its row asks."""
+    placed = ((example, found.get(example.doc_id)) for example in examples)
+    return next(
+        ((one, each) for one, each in placed if each and each.asked and not _asks(one, each.asked)),
+        None,
+    )
+
+
+def _refuse_other(
+    other: tuple[Example, Given] | None, answers: Sequence[Given], name: str, how: str
 ) -> None:
-    """Refuses answers by position that repeat other questions than the rows ask."""
-    for seed, answers in by_seed.items():
-        if all(each.id for each in answers) or len(answers) != len(found[seed]):
-            continue
-        asked = {example.doc_id: example for example in examples}
-        for place, (number, each) in enumerate(zip(sorted(found[seed]), answers, strict=True)):
-            if each.asked and number in asked and not _asks(asked[number], each.asked):
-                raise InputError(
-                    f"{name}, row {place + 1}, answers {each.asked[:60]!r}, which is not what row "
-                    f"{number + 1} of the references asks; put the answers in their order"
-                )
+    if other is None:
+        return
+    example, each = other
+    place = next(place for place, one in enumerate(answers, start=1) if one is each)
+    remedy = "put the answers in their order" if how == "by position" else "repair its id"
+    raise InputError(
+        f"{name}, row {place}, answers {each.asked[:60]!r}, which is not what row {example.doc_id + 1} "
+        f"of the references asks; {remedy}"
+    )
 
 
 def _asks(example: Example, text: str) -> bool:
     mine = " ".join(" ".join((*example.asked, example.prompt or "")).split())
-    return " ".join(text.split()) in mine or example.instruction in text
+    theirs = " ".join(text.split())
+    return theirs in mine or " ".join(example.instruction.split()) in theirs

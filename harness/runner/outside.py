@@ -41,6 +41,7 @@ class OutsideRequest:
         outputs: file of answers.
         references: file, folder or hub's data set of questions and references.
         name: what tables call the system; None: after the file of answers.
+        answers: column of ``outputs`` that holds them; None: by its name.
         columns: of the references, as ``prompt=a,response=b``.
         beside: run folder whose evaluation of the same rows they stand beside; None: on their own.
         evaluation: which of them, by its key or its protocol, where there are several.
@@ -51,6 +52,7 @@ class OutsideRequest:
     outputs: str
     references: str
     name: str | None = None
+    answers: str | None = None
     columns: str | None = None
     beside: Path | None = None
     evaluation: str | None = None
@@ -84,9 +86,9 @@ def score_outputs(request: OutsideRequest, progress: Progress) -> tuple[RunFolde
         raise InputError(
             "--evaluation says which of a run's evaluations; name that run by --beside"
         )
-    answers = matched(
-        read_answers(request.outputs), found.examples, ids, found.rows, request.outputs
-    )
+    outputs = read_answers(request.outputs, request.answers)
+    progress.say(outputs.line)
+    answers = matched(outputs.given, found.examples, ids, found.rows, request.outputs)
     name = request.name or stem(request.outputs)
     # found again by its name, so that a system's tasks stand in one row
     suite = beside.suite if beside else SUITE

@@ -102,6 +102,10 @@ class Outside(options.Group):
     references: Annotated[
         str | None, typer.Option(help="What they answer: a file, folder or hub's data set of rows.")
     ] = None
+    answers: Annotated[
+        str | None,
+        typer.Option(help="Column of --outputs that holds them; default: by its name."),
+    ] = None
     columns: Annotated[
         str | None, typer.Option(help="Of the references, as prompt=a,response=b.")
     ] = None
