@@ -1,9 +1,10 @@
 """What all settings have in common, whoever owns them: of runs, of methods, of judges, of studies."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -29,13 +30,55 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _meant(cls, given: Any) -> Any:
-        if isinstance(given, Mapping):
-            for name, field in cls.model_fields.items():
-                if name in given:
-                    problem = _problem(given[name], _leaves(cast(Hashable, field.annotation)))
-                    if problem:
-                        raise ValueError(f"{name} {problem}")
-        return given
+        if not isinstance(given, Mapping):
+            return given
+        meant = {**given}
+        for name, field in cls.model_fields.items():
+            if name in given:
+                kind = cast(Hashable, field.annotation)
+                meant[name] = _listed(name, given[name], kind)
+                if problem := _problem(meant[name], _leaves(kind)):
+                    raise ValueError(f"{name} {problem}")
+        return meant
+
+
+def _listed(name: str, value: Any, annotation: Any) -> Any:
+    """A list where one is wanted: of one number or text, or of what commas part.
+
+    Raises:
+        ValueError: it can be meant as none.
+    """
+    items = _items(annotation)
+    if items is None or isinstance(value, bool | list | tuple):
+        return value
+    found: list[Any] = [value] if isinstance(value, int | float) else []
+    if isinstance(value, str) and not set(value) & set("[]{}"):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        found = parts if str in items else [_number(part) for part in parts]
+    wanted = get_args(annotation)
+    if not found or (
+        get_origin(annotation) is tuple and ... not in wanted and len(found) != len(wanted)
+    ):
+        raise ValueError(f"{name} is a list; write [a,b]")
+    return found
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+@functools.cache
+def _items(annotation: Any) -> frozenset[Any] | None:
+    """What the items of a list are made of; None: it is no list of plain values, or need not be one."""
+    if get_origin(annotation) not in (tuple, list):
+        return None
+    leaves = _leaves(annotation)
+    nested = any(get_origin(part) in (tuple, list, dict) for part in get_args(annotation))
+    plain = leaves <= {str, int, float}
+    return leaves if plain and not nested else None
 
 
 def _problem(value: Any, kinds: frozenset[type]) -> str:
@@ -79,6 +122,8 @@ def _leaves(annotation: Any) -> frozenset[Any]:
         return frozenset({annotation})
     if origin in (dict, Mapping):
         return frozenset({dict})
+    if origin is Annotated:
+        return _leaves(get_args(annotation)[0])
     parts = (part for part in get_args(annotation) if part is not ...)
     return frozenset().union(*(_leaves(p) if _is_type(p) else {type(p)} for p in parts))
 

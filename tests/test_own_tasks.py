@@ -19,6 +19,7 @@ from kdbench.harness.data.tables import read_table
 from kdbench.harness.data.understood import Reading, of_table
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.files import task_rows
+from kdbench.harness.evaluation.names import asked_tasks
 from kdbench.harness.files.records import Estimate, Missing, Summary
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.questions import prepared
@@ -258,6 +259,17 @@ def test_answers_are_matched_by_what_they_repeat(tmp_path: Path) -> None:
         seed: dict(enumerate(("answer 2", "answer 0", "answer 1"))) for seed in (10, 20)
     }
     assert got.how == "by id"
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    with pytest.raises(InputError, match=r"given twice; call files .* as in test2=b/test\.jsonl"):
+        asked_tasks(["a/test.jsonl", "b/test.jsonl"])
+    with pytest.raises(InputError, match="given twice; name each task once"):
+        asked_tasks(["dolly", "dolly"])
+    assert [task.name for task in asked_tasks(["a/test.jsonl", "test2=b/test.jsonl"])] == [
+        "test",
+        "test2",
+    ]
 
 
 def test_a_chat_is_asked_by_the_students_own_template(tmp_path: Path) -> None:

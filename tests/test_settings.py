@@ -1,12 +1,13 @@
 """What no setting is taken for, and YAML that is no document."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field, ValidationError
 
 from kdbench.harness.errors import InputError
 from kdbench.harness.files.shipped import parse_yaml
+from kdbench.harness.resolve import resolve
 from kdbench.harness.settings import Settings
 
 
@@ -40,6 +41,39 @@ def test_taken() -> None:
     assert made.flag is True and made.several == (1.0, 2.0)
     assert Some.model_validate({"free": {"a": True, "b": 10**40}}).free["a"] is True
     assert Some(real=None).real is None
+
+
+class Lists(Settings):
+    names: tuple[str, ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    betas: tuple[float, float] = (0.0, 0.0)
+    free: tuple[str, ...] | None = None
+
+
+def test_lists_as_people_write_them() -> None:
+    taken = {
+        "names": ("a, b", "x.jsonl", ["c"]),
+        "seeds": (10, "10,20", "10", [1]),
+        "betas": ("0.9, 0.95",),
+    }
+    made = [
+        getattr(Lists.model_validate({name: value}), name)
+        for name, values in taken.items()
+        for value in values
+    ]
+    assert made == [("a", "b"), ("x.jsonl",), ("c",), (10,), (10, 20), (10,), (1,), (0.9, 0.95)]
+    assert Lists.model_validate({"free": None}).free is None
+    wrong = {"names": ("", "[a", {}, None), "seeds": (None, ","), "betas": (0.9, "1,2,3")}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValidationError, match=rf"{name} is a list; write \[a,b\]"):
+                Lists.model_validate({name: value})
+    with pytest.raises(ValidationError, match="seeds cannot be true"):
+        Lists.model_validate({"seeds": True})
+    changes = ["tasks.probes=exposure,calibration", "tasks.names=dolly", "generate.seeds=10"]
+    config = resolve(suite="mini", method="sft", assignments=changes)
+    assert config.tasks.probes == ("exposure", "calibration") and config.tasks.names == ("dolly",)
+    assert config.generate.seeds == (10,)
 
 
 ALIASES = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))

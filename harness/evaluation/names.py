@@ -52,7 +52,11 @@ def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) 
     seen = [task.name for task in found]
     repeated = [name for name in seen if seen.count(name) > 1]
     if repeated:
-        raise InputError(f"task {repeated[0]!r} is given twice; name each task once")
+        places = [task.place for task in found if task.name == repeated[0] and task.place]
+        remedy = "name each task once"
+        if len(set(places)) > 1:
+            remedy = f"call files by names of their own, as in {repeated[0]}2={places[1]}"
+        raise InputError(f"task {repeated[0]!r} is given twice; {remedy}")
     strange = [task.name for task in found if task.kind == "lm-eval"]
     if strange:
         folders = [Path(path) for path in include_paths]
