@@ -348,6 +348,40 @@ def test_what_is_dropped_is_counted_by_reason(tmp_path: Path) -> None:
     )
 
 
+def test_answers_that_are_not_read_of_a_conversation_are_counted(tmp_path: Path) -> None:
+    said = [("user", "a"), ("assistant", ""), ("user", "b"), ("assistant", "x"), ("assistant", "y")]
+    turns = [{"role": role, "content": text} for role, text in said]
+    path = bytes_as(
+        "a.jsonl", lines([{"messages": chat} for chat in (CHATS[1], turns, turns[2:])])
+    )(tmp_path)
+    assert read(path).lines[2:] == [
+        "3 answers of these conversations not read: 2 without a question (first in row 2), "
+        "1 empty (first in row 2)"
+    ]
+    last = read(path, turns="last")
+    assert last.lines[2:] == [
+        "2 answers of these conversations not read: 2 without a question (first in row 2)"
+    ]
+    path = bytes_as("b.jsonl", lines([{"messages": chat} for chat in CHATS]))(tmp_path)
+    assert read(path).lines[2:] == ["3 answers in 2 conversations"]
+    rows = [{"prompt": turns[:1], "completion": turns[3:]}]
+    path = bytes_as("c.jsonl", lines(rows))(tmp_path)
+    assert [e.references for e in read(path).examples] == [("x",)]
+    assert "1 answer of these conversations not read: 1 without a question" in read(path).lines[2]
+
+
+@pytest.mark.parametrize("labels", [("True", "False"), ("0", "1"), ("true", ""), ("1.0", "0.0")])
+def test_labelled_completions_of_csv_are_refused_too(
+    labels: tuple[str, str], tmp_path: Path
+) -> None:
+    head, one, two = "prompt,completion,Label", f"q,good,{labels[0]}", f"r,bad,{labels[1]}"
+    path = bytes_as("a.csv", f"{head}\n{one}\n{two}\n".encode())(tmp_path)
+    with pytest.raises(InputError, match="keep the rows whose label is true"):
+        read(path)
+    path = bytes_as("b.csv", f"{head}\nq,good,news\nr,bad,{labels[0]}\n".encode())(tmp_path)
+    assert len(read(path).examples) == 2
+
+
 def test_the_last_answer_alone_is_learnt_if_that_is_asked(tmp_path: Path) -> None:
     path = bytes_as("a.jsonl", lines([{"messages": chat} for chat in CHATS]))(tmp_path)
     every, last = read(path), read(path, turns="last")

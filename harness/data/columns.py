@@ -19,6 +19,7 @@ _SHAPES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 """The kinds of a row: what is asked by, and what is answered by, the first that is there."""
 
 _PREFERENCE = ({"chosen", "rejected"}, {"chosen_response", "rejected_response"})
+_LABELS = ("true", "false", "0", "1", "0.0", "1.0")
 _PICTURES = ("image", "images", "pixel_values", "audio", "audios", "video", "videos")
 LISTED = 12
 """Columns that a sentence names at most."""
@@ -151,9 +152,7 @@ def _refuse(
                 f"{where} holds preference data ({' and '.join(sorted(pair))}), which no method here "
                 f"learns from; to learn from the answers that were chosen: --columns {how}"
             )
-    if {"prompt", "completion", "label"} <= filled and isinstance(
-        next((row["label"] for row in rows if row.get("label") is not None), None), bool
-    ):
+    if {"prompt", "completion", "label"} <= filled and _desired(rows, lower["label"]):
         raise InputError(
             f"{where} holds preference data (completion and label), which no method here learns from; "
             "keep the rows whose label is true, and drop that column"
@@ -164,6 +163,13 @@ def _refuse(
             f"{where} holds {', '.join(pictures)}: kdbench distils models of text only; give rows "
             "without that column if they make sense without it"
         )
+
+
+def _desired(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    """Whether a column says of each row whether its answer is a good one, as CSV writes it, too."""
+    given = [str(row[column]).strip().lower() for row in rows if row.get(column) is not None]
+    said = [text for text in given if text]
+    return bool(said) and all(text in _LABELS for text in said)
 
 
 def _first_keys(rows: Sequence[Mapping[str, Any]], column: str) -> set[str]:

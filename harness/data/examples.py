@@ -144,6 +144,16 @@ def _check_encodable(example: Example, where: str) -> None:
         ) from error
 
 
+def encodable(example: Example) -> bool:
+    """Whether no text of a row holds half a surrogate pair, which JSON can and files cannot."""
+    texts = (*example.asked, example.prompt or "", *example.references)
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def examples_sha256(examples: Iterable[Example]) -> str:
     """Hex sha256 of the rows themselves: the same for a file, its copy on the hub and generated
     rows, whatever the key order and spacing.

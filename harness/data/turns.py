@@ -136,3 +136,14 @@ def questions(turns: Sequence[Said], *, every: bool) -> list[Asked]:
             before = tuple(turns[: place - 1])
             found.append(Asked(before, turns[place - 1].content, turn.content))
     return found if every else found[-1:]
+
+
+def unasked(turns: Sequence[Said], *, every: bool) -> list[Said]:
+    """The assistant's turns that follow no question and say something; of the last alone, those behind it."""
+    start, found = 0, []
+    for place, turn in enumerate(turns):
+        if turn.role == "assistant" and place and turns[place - 1].role == "user":
+            start = len(found)
+        elif turn.role == "assistant" and turn.content.strip():
+            found.append(turn)
+    return found if every else found[start:]

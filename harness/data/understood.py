@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from kdbench.harness.data.columns import Columns, columns_of
-from kdbench.harness.data.examples import Example
+from kdbench.harness.data.examples import Example, encodable
 from kdbench.harness.data.parts import Turns
 from kdbench.harness.data.places import place_of
 from kdbench.harness.data.tables import Row, Table, read_table
-from kdbench.harness.data.turns import Asked, conversation, questions
+from kdbench.harness.data.turns import Asked, conversation, questions, unasked
 from kdbench.harness.errors import InputError
 
 NAMED = 5
@@ -71,6 +71,7 @@ class Understood:
         examples: in order; ``doc_id`` is the row's number in the table, from 0, and a conversation of
             which every answer counts makes several of one number.
         repeats: how many of the used rows are equal to an earlier one.
+        unlearnt: answers of used conversations that no example has: why, how many, the row of the first.
     """
 
     place: str
@@ -81,6 +82,7 @@ class Understood:
     dropped: tuple[Dropped, ...]
     examples: list[Example]
     repeats: int = 0
+    unlearnt: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def used(self) -> int:
@@ -107,6 +109,12 @@ class Understood:
             )
         if len(self.examples) != self.used:
             told.append(f"{len(self.examples):,} answers in {self.used:,} conversations")
+        if self.unlearnt:
+            total = sum(count for _, count, _ in self.unlearnt)
+            whys = ", ".join(f"{n:,} {why} (first in row {row})" for why, n, row in self.unlearnt)
+            told.append(
+                f"{total:,} answer{'s' * (total > 1)} of these conversations not read: {whys}"
+            )
         return told
 
 
@@ -130,6 +138,13 @@ def understand(
     return None if table is None else of_table(name, table, reading or Reading())
 
 
+def dev_split(train: Understood, reading: Reading) -> Understood | None:
+    """The development rows that lie beside training rows; None: there are none."""
+    if not train.split or place_of(train.place).split:
+        return None
+    return understand(train.place, "dev", reading)
+
+
 def of_table(name: str, table: Table, reading: Reading) -> Understood:
     """The same of a table that was read already."""
     where = f"{name} ({table.format})"
@@ -140,7 +155,7 @@ def of_table(name: str, table: Table, reading: Reading) -> Understood:
     if reading.fallback and given and not any(c in row for row in values for c in given.values()):
         given = {}
     columns = columns_of(values, where, given, answers=reading.answers)
-    kept, reasons, repeats = _examples(table.rows, columns, reading)
+    kept, reasons, repeats, unlearnt = _examples(table.rows, columns, reading)
     dropped = tuple(
         Dropped(reason, len(rows), tuple(rows[:NAMED])) for reason, rows in reasons.items()
     )
@@ -158,19 +173,23 @@ def of_table(name: str, table: Table, reading: Reading) -> Understood:
         dropped=dropped,
         examples=kept,
         repeats=repeats,
+        unlearnt=tuple((why, len(rows), rows[0]) for why, rows in unlearnt.items()),
     )
 
 
 def _examples(
     rows: Sequence[Row], columns: Columns, reading: Reading
-) -> tuple[list[Example], dict[str, list[int]], int]:
-    """The examples, the numbers of rows by why they are dropped, and how many kept ones are repeats."""
+) -> tuple[list[Example], dict[str, list[int]], int, dict[str, list[int]]]:
+    """The examples, the numbers of rows by why they are dropped, how many kept ones are repeats, and the
+    rows of answers that are not read of kept ones.
+    """
     kept: list[Example] = []
     reasons: dict[str, list[int]] = {}
+    unlearnt: dict[str, list[int]] = {}
     seen: set[Any] = set()
     repeats = 0
     for doc_id, (where, row) in enumerate(rows):
-        found, why = _of_row(doc_id, where, row, columns, reading)
+        found, why, left = _of_row(doc_id, where, row, columns, reading)
         if found and not why:
             key = tuple((each.asked, each.references) for each in found)
             if key in seen and reading.unique:
@@ -181,30 +200,40 @@ def _examples(
             reasons.setdefault(why, []).append(doc_id + 1)
         else:
             kept += found
-    return kept, reasons, repeats
+            for reason in left:
+                unlearnt.setdefault(reason, []).append(doc_id + 1)
+    return kept, reasons, repeats, unlearnt
+
+
+class _Read(NamedTuple):
+    """What a row asks, why it is dropped, and why single answers of it are not read."""
+
+    found: list[Example]
+    why: str
+    left: Sequence[str] = ()
 
 
 def _of_row(
     doc_id: int, where: str, row: Mapping[str, Any], columns: Columns, reading: Reading
-) -> tuple[list[Example], str]:
-    """What a row asks, or why it is dropped."""
+) -> _Read:
+    left: Sequence[str] = ()
     blank = Example(doc_id, "", "", (), category=_text(row, columns, "category", where) or None)
     if "messages" in columns.of:
-        found, why = _of_chat(blank, where, row, columns, reading)
+        found, why, left = _of_chat(blank, where, row, columns, reading)
     elif "text" in columns.of:
         text = _text(row, columns, "text", where)
         found = [replace(blank, prompt="", references=(text,))]
         why = "" if text.strip() else "with an empty text"
     else:
-        found, why = _of_question(blank, where, row, columns, reading)
+        found, why, left = _of_question(blank, where, row, columns, reading)
     if not why and not all(map(encodable, found)):
         why = "with half a surrogate pair, which no file can hold"
-    return found, why
+    return _Read(found, why, left)
 
 
 def _of_chat(
     blank: Example, where: str, row: Mapping[str, Any], columns: Columns, reading: Reading
-) -> tuple[list[Example], str]:
+) -> _Read:
     turns = conversation(row.get(columns.of["messages"]), where)
     system = _text(row, columns, "system", where)
     first = (("system", system),) if system else ()
@@ -214,10 +243,10 @@ def _of_chat(
         asked = [Asked(tuple(turns[:-1]), turns[-1].content, "")]
     if not asked:
         said = any(turn.role == "assistant" for turn in turns)
-        return [], "with no question before its answer" if said else "with no answer"
+        return _Read([], "with no question before its answer" if said else "with no answer")
     good = [each for each in asked if each.answer.strip() or not reading.answers]
     if not good:
-        return [], "with an empty answer"
+        return _Read([], "with an empty answer")
     found = [
         replace(
             blank,
@@ -228,12 +257,17 @@ def _of_chat(
         for each in good
         if each.question.strip()
     ]
-    return found, "" if found else "with an empty question"
+    if not found:
+        return _Read([], "with an empty question")
+    left = ["without a question"] * len(unasked(turns, every=every))
+    left += ["with an empty question"] * (len(good) - len(found))
+    left += ["empty"] * (len(asked) - len(good))
+    return _Read(found, "", left if reading.answers else ())
 
 
 def _of_question(
     blank: Example, where: str, row: Mapping[str, Any], columns: Columns, reading: Reading
-) -> tuple[list[Example], str]:
+) -> _Read:
     asked = row.get(columns.of.get("instruction", ""))
     answered = row.get(columns.of.get("output", ""))
     if isinstance(asked, list) and asked and isinstance(asked[0], Mapping):
@@ -253,8 +287,8 @@ def _of_question(
         references=references,
     )
     if not (example.instruction.strip() or (example.prompt or "").strip()):
-        return [], "with an empty question"
-    return [example], "" if references or not reading.answers else "with an empty answer"
+        return _Read([], "with an empty question")
+    return _Read([example], "" if references or not reading.answers else "with an empty answer")
 
 
 def _only(of: Mapping[str, str], *parts: str) -> dict[str, str]:
@@ -318,16 +352,6 @@ def _text(row: Mapping[str, Any], columns: Columns, part: str, where: str) -> st
             "column by --columns"
         )
     return value
-
-
-def encodable(example: Example) -> bool:
-    """Whether no text of a row holds half a surrogate pair, which JSON can and files cannot."""
-    texts = (*example.asked, example.prompt or "", *example.references)
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # -- parts of what was read -----------------------------------------------------------------------

@@ -8,10 +8,17 @@ from pathlib import Path
 from kdbench.harness.config import DataConfig, RunConfig
 from kdbench.harness.data.examples import Example, examples_sha256, parse_examples
 from kdbench.harness.data.overlaps import overlaps, shared_ngrams
-from kdbench.harness.data.places import is_place, place_of
+from kdbench.harness.data.places import is_place
 from kdbench.harness.data.sources import data_folder, is_local, load_split, split_names
 from kdbench.harness.data.texts import load_texts
-from kdbench.harness.data.understood import Reading, Understood, first_rows, held_out, understand
+from kdbench.harness.data.understood import (
+    Reading,
+    Understood,
+    dev_split,
+    first_rows,
+    held_out,
+    understand,
+)
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import tasks_of
@@ -101,11 +108,10 @@ def _development(
     if data.dev or source is None:
         reading = _reading(data, fallback=True)
         return train, _found(data.dev or data.train, "dev", data_dir, reading, told)[0]
-    if source.split and not place_of(data.train).split:
-        found = understand(data.train, "dev", _reading(data))
-        if found is not None:
-            told += [f"dev: {line}" for line in found.lines]
-            return train, found.examples
+    found = dev_split(source, _reading(data))
+    if found is not None:
+        told += [f"dev: {line}" for line in found.lines]
+        return train, found.examples
     kept, back = held_out(train)
     if not back:
         raise InputError(
