@@ -133,6 +133,10 @@ class DataConfig(Section):
         "template writes it, of other templates (and of lm-eval's tasks) as the tokenizer adds it",
     )
 
+    def form(self, template: str) -> PromptFormat:
+        """How rows become prompts by a template."""
+        return PromptFormat(template, self.template_date, self.template_arguments, self.begin_token)
+
     @field_validator("template_date", mode="before")
     @classmethod
     def _is_date(cls, date: Any) -> str:
@@ -283,16 +287,12 @@ class RunConfig(Section):
     @property
     def training_format(self) -> PromptFormat:
         """How training rows become prompts."""
-        return self._format(self.pair.template)
+        return self.data.form(self.pair.template)
 
     @property
     def task_format(self) -> PromptFormat:
         """How the rows of tasks become prompts."""
-        return self._format(self.task_template)
-
-    def _format(self, template: Template) -> PromptFormat:
-        data = self.data
-        return PromptFormat(template, data.template_date, data.template_arguments, data.begin_token)
+        return self.data.form(self.task_template)
 
     @property
     def answer_precision(self) -> Precision:

@@ -102,6 +102,7 @@ def resolve(
     method: str,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    data_dir: Path | None = None,
 ) -> RunConfig:
     """The run that a command line asks for.
 
@@ -110,6 +111,7 @@ def resolve(
         method: name or ``.py`` file.
         assignments: ``section.key=value`` texts of ``--set``, in order; values are YAML.
         flags: values of flags by dotted key; None values are ignored.
+        data_dir: folder of real data sets, which suite ``own`` reads.
 
     Raises:
         InputError: an unknown name or key (nearest offered) or a value that does not fit.
@@ -117,7 +119,7 @@ def resolve(
     check_method_name(method)
     load_suite(suite)  # what is wrong with it is said before the method is imported
     found = find_method(method)
-    layers, own = _layers(suite, found.name, changes_of(assignments, flags or {}))
+    layers, own = _layers(suite, found.name, changes_of(assignments, flags or {}), data_dir)
     options = _method_config(found, own)
     layers["method"] = {
         "name": found.name,
@@ -151,13 +153,15 @@ def outline(
     return _settled(layers, suite)
 
 
-def _layers(suite: str, method: str, above: Tree) -> tuple[Tree, Tree]:
+def _layers(
+    suite: str, method: str, above: Tree, data_dir: Path | None = None
+) -> tuple[Tree, Tree]:
     """All sections but the method's, and the method's own fields as the suite and ``above`` write them."""
     tree = load_suite(suite)
     if suite == OWN:
         from kdbench.harness.own.suite import measured_tree  # it reads tokenizers
 
-        tree = merge(tree, measured_tree(above))
+        tree = merge(tree, measured_tree(above, data_dir))
     methods = tree.pop("methods", None) or {}
     own = methods.get(method) or {}
     training = merge(tree.get("train") or {}, own.get("train") or {})

@@ -1,7 +1,9 @@
 """What ``distill`` shows and writes is what it trains by: ``--set``, and test rows that are too long."""
 
 import json
+import shutil
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from own_models import chat_model, chats
 from study_requests import study_request
 
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.resolve import resolve
+from kdbench.harness.runner.rows import load_rows
 from kdbench.harness.study.distill import preparation
+from kdbench.harness.study.distill.asked import without_columns
 from kdbench.harness.study.distill.budget import Budget
 from kdbench.harness.study.distill.command import write_study
 from kdbench.harness.study.distill.preparation import (
@@ -21,7 +26,7 @@ from kdbench.harness.study.distill.preparation import (
     Prepared,
     prepare_distillation,
 )
-from kdbench.harness.study.distill.telling import _data, _settings
+from kdbench.harness.study.distill.telling import _data, _settings, shown
 
 SETTINGS = (
     *("train.lr=0.5", "train.steps=7", "train.schedule=constant", "train.max_prompt=96"),
@@ -122,6 +127,72 @@ def test_lengths_are_chosen_for_test_prompts_too(pair: Path) -> None:
     own = prepare_distillation(request(pair)).training["max_prompt"]
     longer = prepare_distillation(request(pair, test="some")).training["max_prompt"]
     assert longer > own
+
+
+def test_columns_that_are_shown_are_trained(pair: Path, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"q {i}", "output": f"draft {i}", "final": f"final {i}"} for i in range(30)
+    ]
+    file, tests = tmp_path / "two.jsonl", tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tests.write_text("".join(json.dumps({"q": "x", "a": f"y {i}"}) + "\n" for i in range(4)))
+    columns = (
+        "data.columns=prompt=instruction,response=final",
+        "tasks.columns=prompt=q,response=a",
+    )
+    for test in (None, str(tests)):
+        asked = replace(request(pair, *columns), data=str(file), out=tmp_path / "out")
+        asked = replace(asked, test=test)
+        prepared = prepare_distillation(asked)
+        answers = {*chain(*(example.references for example in prepared.train))}
+        assert answers <= {row["final"] for row in rows}
+        suite = write_study(asked, prepared).suite
+        settings = without_columns(asked.making.settings, written=test is None)
+        config = resolve(suite=suite, method="sft", assignments=settings)
+        found = load_rows(config, None)
+        assert {*chain(*(each.references for each in (*found.train, *found.dev)))} == answers
+        place = config.tasks.names[0].partition("=")[2]
+        assert [e.references for e in task_rows(place, config).examples] == [
+            e.references for e in prepared.test
+        ]
+
+
+def test_prompts_are_shown_and_measured_as_settings_write_them(pair: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(pair / "teacher", teacher)
+    template = teacher / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if loud is defined %}{{ ', ' * 40 }}{% endif %}")
+    plain = replace(request(pair), teacher=str(teacher))
+    loud = replace(request(pair, "data.template_arguments={loud: true}"), teacher=str(teacher))
+    quiet, said = prepare_distillation(plain), prepare_distillation(loud)
+    assert said.facts.prompts.mean == quiet.facts.prompts.mean + 40
+    assert said.training["max_prompt"] > quiet.training["max_prompt"]
+    assert shown(said)[0].count(",") >= 40 > shown(quiet)[0].count(",")
+    own = [f"data.train={pair / 'rows.jsonl'}", "pair.student=prune:1", f"pair.teacher={teacher}"]
+    lengths = [
+        resolve(suite="own", method="sft", assignments=[*own, *more]).train.max_prompt
+        for more in ((), ("data.template_arguments={loud: true}",), ("pair.template=alpaca",))
+    ]
+    assert lengths[0] < lengths[1]
+    alpaca = prepare_distillation(request(pair, "pair.template=alpaca"))
+    assert alpaca.facts.prompts.mean != prepare_distillation(request(pair)).facts.prompts.mean
+    assert alpaca.form.template == "alpaca" and alpaca.training["max_prompt"] == lengths[2]
+    with pytest.raises(InputError, match="--set pair: template"):
+        prepare_distillation(request(pair, "pair.template=mine"))
+
+
+def test_development_rows_are_those_of_the_run(pair: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split in ("train", "dev"):
+        shutil.copy(pair / "rows.jsonl", folder / f"{split}.jsonl")
+    asked = replace(request(pair, test="some"), data=str(folder))
+    said = [line for line in _data(asked, prepare_distillation(asked)) if line.startswith("dev")]
+    assert len(said) == 1 and "split dev" in said[0] and said[0].endswith("; 60 rows")
+    asked = replace(asked, test=None)
+    assert "dev: every tenth of the rows" in "\n".join(_data(asked, prepare_distillation(asked)))
+    asked = request(pair, f"data.dev={pair / 'some.jsonl'}")
+    assert f"dev: {pair / 'some.jsonl'}" in [*_data(asked, prepare_distillation(asked))]
 
 
 def test_a_budget_of_time_is_counted_for_the_device_that_trains(

@@ -15,10 +15,11 @@ from own_models import chat_model, chats
 import kdbench
 from kdbench.harness import cli
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.lengths import check_lengths
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import read_json
 from kdbench.harness.own.facts import pruned, sized
-from kdbench.harness.own.notes import foreign_note
+from kdbench.harness.own.notes import evaluated_note, foreign_note, refuse_guessed
 from kdbench.harness.own.settings import (
     POLICY,
     SAMPLED,
@@ -37,6 +38,8 @@ from kdbench.harness.study.distill import budget as costs
 from kdbench.harness.study.distill.preparation import _check_methods
 from kdbench.reports.facts import facts
 from kdbench.reports.runs import finished_runs
+from kdbench.tasks.mini.tokenizer import build_tokenizer
+from kdbench.trainers.models import load_tokenizer
 
 FACTS = Facts(
     teacher=1_500_000_000,
@@ -179,6 +182,71 @@ def test_the_suite_measures_what_the_command_line_names(pair: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        *((f"data.limit={wrong}", "--set data: limit") for wrong in ("abc", "1.5", "0")),
+        ("data.columns=foo=bar", "'foo' is no part of a row"),
+        ("data.turns=first", "--set data: turns"),
+        ("pair.template=mine", "--set pair: template"),
+        ("tasks.limit=0", "--set tasks: limit"),
+    ],
+)
+def test_a_wrong_value_of_the_own_suite_is_a_sentence(pair: Path, setting: str, says: str) -> None:
+    own = {"pair.teacher": str(pair / "teacher"), "pair.student": "prune:1"}
+    data = f"data.train={pair / 'rows.jsonl'}"
+    with pytest.raises(InputError, match=says):
+        resolve(suite="own", method="sft", assignments=[data, setting], flags=own)
+
+
+def test_the_own_suite_reads_the_data_folder(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KDBENCH_DATA", raising=False)
+    (tmp_path / "dolly").mkdir()
+    rows = [{"instruction": "red", "input": "", "output": "blue"}] * 40
+    (tmp_path / "dolly" / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    own = {"pair.teacher": str(pair / "teacher"), "pair.student": "prune:1", "data.train": "dolly"}
+    found = resolve(suite="own", method="sft", flags=own, data_dir=tmp_path)
+    assert found.train.batch_size == 8 and found.train.max_prompt == 32
+
+
+def test_prompts_of_tests_have_room_or_are_told_before_the_training(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in chats(tmp_path / "s", 6, 100).read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row["messages"][0]["content"] = " ".join(
+            [row["messages"][0]["content"]] * (1 + 20 * (place > 3))
+        )
+    test = tmp_path / "test.jsonl"
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = {"pair.teacher": str(pair / "teacher"), "pair.student": "prune:1"}
+    own["data.train"] = str(pair / "rows.jsonl")
+    alone = resolve(suite="own", method="sft", flags=own)
+    config = resolve(suite="own", method="sft", flags={**own, "tasks.names": [str(test)]})
+    assert config.train.max_prompt > alone.train.max_prompt
+    told: list[str] = []
+    tokenizer = load_tokenizer(str(pair / "teacher"))
+    check_lengths(config, None, tokenizer, told.append)
+    assert not told
+    flags = {**own, "tasks.names": [str(test)], "train.max_prompt": 64}
+    check_lengths(resolve(suite="own", method="sft", flags=flags), None, tokenizer, told.append)
+    assert told == ["test: 2 of 6 prompts will be left out, with over 64 tokens (train.max_prompt)"]
+    test.write_text("".join(json.dumps(row) + "\n" for row in rows[4:]))
+    said = ["run", "--suite", "own", "--method", "sft", "--tasks", str(test), "--device", "cpu"]
+    said += ["--runs-dir", str(tmp_path / "runs")]
+    given = {**own, "train.max_prompt": 64, "train.max_length": 128, "train.steps": 1}
+    for key, value in given.items():
+        said += ["--set", f"{key}={value}"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(said)
+    err = " ".join(capsys.readouterr().err.split())
+    assert caught.value.code == 2 and "task test: all 2 prompts are longer than 64" in err, err
+    assert "--set train.max_prompt=N" in err
+    assert not [*tmp_path.glob("runs/*/train")]
+
+
 def test_one_line_says_whose_settings_a_suite_has(pair: Path) -> None:
     theirs = {"pair.teacher": str(pair / "teacher")}
     note = foreign_note(resolve(suite="mini", method="sft", flags=theirs))
@@ -189,6 +257,31 @@ def test_one_line_says_whose_settings_a_suite_has(pair: Path) -> None:
     for flags in ({}, {"pair.student": "prune:3"}, {"pair.student": "mini-2:student-large"}):
         assert foreign_note(resolve(suite="mini", method="sft", flags=flags)) == ""
     assert foreign_note(resolve(suite="mini", method="sft", assignments=["data.train=dolly"])) == ""
+
+
+def test_nobody_is_asked_by_the_generated_worlds_settings_unknowingly(
+    pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, mine = str(pair / "rows.jsonl"), str(pair / "teacher")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["eval", "--model", mine, "--tasks", rows, "--runs-dir", str(tmp_path)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert caught.value.code == 2 and "name another suite" in said
+    assert "(template mini, prompts of at most 64 tokens)" in said
+    with pytest.raises(InputError, match="--suite smollm2 --template chat"):
+        kdbench.evaluate(mine, tasks=rows, runs_dir=tmp_path)
+    config = resolve(suite="mini", method="sft", flags={"tasks.names": [rows]})
+    world = tmp_path / "student"
+    build_tokenizer().save_pretrained(world)
+    for known in ("teacher", "mini-2:student", str(world)):
+        refuse_guessed(config, known)
+        assert evaluated_note(config, known) == ""
+    chat = resolve(suite="mini", method="sft", flags={"tasks.template": "chat"})
+    refuse_guessed(chat, mine)
+    assert "asked by its settings: template chat, prompts of at most 64" in evaluated_note(
+        chat, mine
+    )
+    assert evaluated_note(resolve(suite="smollm2", method="sft"), mine) == ""
 
 
 def test_distill_from_a_file_to_the_best_student(

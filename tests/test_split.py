@@ -23,6 +23,11 @@ ROWS: dict[str, list[Mapping[str, Any]]] = {
     "history": [PLAIN | {"system": "Be brief.", "history": [["a?", "b"]], "output": ["3", "4"]}],
     "one turn": [{"messages": MESSAGES[:2]}, {"system": "Be brief.", "messages": MESSAGES[:2]}],
     "turns": [{"messages": MESSAGES, "category": "talk"}, {"messages": MESSAGES[:2]}],
+    "turns and completion": [
+        {"prompt": MESSAGES[:3], "completion": MESSAGES[3:]},
+        {"prompt": MESSAGES[1:3], "completion": MESSAGES[3:], "category": "talk"},
+        {"prompt": [{"role": "system", "content": "s"}, *MESSAGES[1:3]], "completion": "d"},
+    ],
     "odd turns": [{"messages": MESSAGES[:1] + MESSAGES[2:]}, {"messages": MESSAGES[:2]}],
 }
 

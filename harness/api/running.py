@@ -1,6 +1,7 @@
 """Runs and evaluations: ``kdbench.run``, ``kdbench.evaluate`` and what ``run``, ``train``, ``eval`` call."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -57,7 +58,14 @@ def run(
     pair = {"teacher": _text(teacher), "student": _text(student)}
     flags: dict[str, Any] = {f"pair.{name}": value for name, value in pair.items()}
     flags |= {"train.seed": seed, "tasks.names": asked, "tasks.limit": limit}
-    config = resolve(suite=suite, method=method, assignments=changed, flags=flags)
+    where = place.get("data_dir")
+    config = resolve(
+        suite=suite,
+        method=method,
+        assignments=changed,
+        flags=flags,
+        data_dir=None if where is None else Path(where),
+    )
     said = {
         "--method": method,
         "--suite": suite,
@@ -73,7 +81,7 @@ def run(
 def evaluate(
     model: str | Path,
     *,
-    suite: str = "mini",
+    suite: str | None = None,
     tasks: str | Sequence[str] | None = None,
     limit: int | None = None,
     template: str | None = None,
@@ -85,7 +93,7 @@ def evaluate(
     Args:
         model: a run folder (its student is asked more), hub id, folder, .gguf file, or ``teacher``,
             ``init``, ``truth`` of the suite.
-        suite: the protocol; of a run folder its own holds.
+        suite: the protocol; None: mini; of a run folder its own holds.
         tasks: names, or files of rows.
         limit: the first so many prompts of each task.
         template: alpaca, chat or none; None: the suite's.
@@ -97,20 +105,46 @@ def evaluate(
     """
     calm_libraries()
     from kdbench.harness.files.run_folder import RunFolder
-    from kdbench.harness.resolve import overlay, resolve
+    from kdbench.harness.resolve import overlay
 
     asked, changed = names(tasks), assignments(settings)
     flags = {"tasks.names": asked, "tasks.limit": limit, "tasks.template": template}
     said = {"--tasks": asked, "--limit": limit, "--template": template}
     folder = Path(model)
-    if RunFolder(folder).begun():
+    if RunFolder(folder).begun() and not _is_model(folder):
         config = overlay(stored_config(folder), changed, flags, sections=("tasks", "generate"))
         place["runs_dir"] = folder.resolve().parent
         argv = command_line("eval", said, changed)
         return eval_request(make_request(config, argv=argv, run=folder, **place))
-    config = resolve(suite=suite, method="sft", assignments=changed, flags=flags)
+    config = asked_config(str(model), suite, changed, flags)
     argv = command_line("eval", {"--model": model, "--suite": suite, **said}, changed)
     return eval_request(make_request(config, argv=argv, model=str(model), **place))
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether the ``config.json`` of a folder is a model's, not a run's."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def asked_config(
+    model: str, suite: str | None, assignments: Sequence[str], flags: Mapping[str, Any]
+) -> "RunConfig":
+    """How a model is evaluated by a suite (None: mini), which uses no method's settings.
+
+    Raises:
+        InputError: also for a user's model and rows where neither suite nor template is named.
+    """
+    from kdbench.harness.own.notes import refuse_guessed
+    from kdbench.harness.resolve import resolve
+
+    config = resolve(suite=suite or "mini", method="sft", assignments=assignments, flags=flags)
+    if suite is None:
+        refuse_guessed(config, model)
+    return config
 
 
 def stored_config(folder: Path) -> "RunConfig":

@@ -166,7 +166,8 @@ def tokenise_prompts(
     counts.kept = len(kept)
     if prompts and not kept:
         raise InputError(
-            f"all {len(prompts)} prompts are longer than {rule.max_prompt} tokens; raise max_prompt"
+            f"all {len(prompts)} prompts are longer than {rule.max_prompt} tokens; give shorter ones, or "
+            "more room by --set train.max_prompt=N"
         )
     return kept, counts
 

@@ -1,6 +1,6 @@
 """A user's rows as a task: read by the same rules as training data, each question once."""
 
-from kdbench.harness.config import RunConfig
+from kdbench.harness.config import DataConfig, RunConfig, TasksConfig
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.understood import Reading, Understood, understand
 from kdbench.harness.errors import InputError
@@ -13,7 +13,15 @@ def task_rows(place: str, config: RunConfig) -> Understood:
     Raises:
         InputError: nothing there, or no rows that can be asked and compared.
     """
-    tasks, data = config.tasks, config.data
+    return read_task(place, config.tasks, config.data)
+
+
+def read_task(place: str, tasks: TasksConfig, data: DataConfig) -> Understood:
+    """The same before there is a whole configuration.
+
+    Raises:
+        InputError: as of `task_rows`.
+    """
     columns, fallback = tasks.columns or data.columns, not tasks.columns
     found = understand(place, "test", Reading(columns=columns, fallback=fallback))
     if found is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from kdbench.harness.config import DataConfig
 from kdbench.harness.contents import local_copy
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.templates import PromptFormat, render
@@ -31,12 +32,27 @@ class Sized(NamedTuple):
     context: int | None
 
 
+class Written(NamedTuple):
+    """How prompts are written: what is asked for of it.
+
+    Attributes:
+        data: has date, arguments and begin token.
+        template: None: by the student's tokenizer (`template_of`).
+        of_tasks: that of test rows; None: the same.
+    """
+
+    data: DataConfig
+    template: str | None = None
+    of_tasks: str | None = None
+
+
 def measure(
     teacher: str,
     student: str,
     examples: Sequence[Example],
     *,
     tests: Sequence[Example] = (),
+    asked: Written,
     device: str,
 ) -> Facts:
     """The facts of a pair and its training rows.
@@ -46,6 +62,7 @@ def measure(
         student: the same, ``prune:N`` or a model's config.json.
         examples: of training.
         tests: rows to judge by; their prompts have to fit, too.
+        asked: how prompts are written.
         device: cpu or cuda.
 
     Raises:
@@ -64,11 +81,12 @@ def measure(
         small, tokenizer = sized(student), load_tokenizer(str(local_copy(student)))
     turns = any(getattr(example, "turns", ()) for example in examples)
     chat = bool(getattr(tokenizer, "chat_template", None))
-    template = template_of(chat=chat, turns=turns)
-    prompts, answers = _lengths(examples, tokenizer, template)
+    template = asked.template or template_of(chat=chat, turns=turns)
+    prompts, answers = _lengths(examples, tokenizer, asked.data.form(template))
     if tests:
-        asked, _ = _lengths(tests, tokenizer, template)
-        prompts = Lengths(prompts.mean, *map(max, prompts[1:], asked[1:]))
+        form = asked.data.form(asked.of_tasks or template)
+        theirs, _ = _lengths(tests, tokenizer, form)
+        prompts = Lengths(prompts.mean, *map(max, prompts[1:], theirs[1:]))
     contexts = [each for each in (big.context, small.context) if each]
     return Facts(
         teacher=big.parameters,
@@ -140,9 +158,8 @@ def initialised(file: str) -> Sized:
 
 
 def _lengths(
-    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase", template: str
+    examples: Sequence[Example], tokenizer: "PreTrainedTokenizerBase", form: PromptFormat
 ) -> tuple[Lengths, Lengths]:
-    form = PromptFormat(template)
     every = math.ceil(len(examples) / MEASURED)
     some = examples[::every]
     prompts = [render(example, form, tokenizer) for example in some]

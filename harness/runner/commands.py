@@ -8,12 +8,13 @@ from kdbench.harness import launch
 from kdbench.harness.config import Request
 from kdbench.harness.contents import from_hub
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.lengths import check_lengths
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.evaluation.rehearsal import check_task_data
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.own.notes import foreign_note
+from kdbench.harness.own.notes import evaluated_note, foreign_note
 from kdbench.harness.progress import Progress
 from kdbench.harness.references import INIT
 from kdbench.harness.registry import check_method, recorded_method
@@ -113,6 +114,8 @@ def _trained_run(session: Session, *meanwhile: str) -> Prepared:
     prepared = prepare(session)
     if "references" in meanwhile:
         check_references(session.config, prepared.teacher)
+        where, say = session.request.data_dir, session.progress.say
+        check_lengths(session.config, where, prepared.tokenizer, say)
     if note := foreign_note(session.config):
         session.progress.say(f"note: {note}")
     make_folder(prepared.run.path)
@@ -245,6 +248,8 @@ def eval_command(request: Request) -> Ran:
     """More tasks for a run's student, or any model's evaluation."""
     check_probes(request.config.tasks.probes, teacher=_teacher_of(request))
     progress = progress_of(request)
+    if request.run is None and (note := evaluated_note(request.config, request.model or "teacher")):
+        progress.say(f"note: {note}")
     check_task_data(request.config, request.data_dir, progress.say)
     session = open_session(request, progress)
     if request.run is not None:

@@ -48,7 +48,10 @@ def evaluate(
         str | None,
         typer.Option(help="Instead: hub id, folder, .gguf, or teacher, init, truth of the suite."),
     ] = None,
-    suite: options.Suite = "mini",
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Protocol: a name (kdbench ls suites) or a YAML file; default: mini."),
+    ] = None,
     asked: Evaluated,
     teacher: Annotated[
         str | None,
@@ -61,8 +64,13 @@ def evaluate(
     options.calm_libraries()
     if (run is None) == (model is None):
         raise InputError("give either a run folder or --model, as in: kdbench eval --model teacher")
-    from kdbench.harness.api.running import eval_request, whole_config, without_task_files
-    from kdbench.harness.resolve import overlay, resolve
+    from kdbench.harness.api.running import (
+        asked_config,
+        eval_request,
+        whole_config,
+        without_task_files,
+    )
+    from kdbench.harness.resolve import overlay
 
     flags, settings = asked.settings(), set_ or ()
     if run is not None:  # its stored configuration with other tasks or decoding
@@ -70,8 +78,8 @@ def evaluate(
         config = overlay(stored, settings, flags, sections=("tasks", "generate"))
         check_tasks(config, placed)
         work = replace(work, runs_dir=run.resolve().parent)
-    else:  # an evaluation uses no method's settings
-        config = resolve(suite=suite, method="sft", assignments=settings, flags=flags)
+    else:
+        config = asked_config(str(model), suite, settings, flags)
     request = work.request(config, model=model, teacher=teacher, run=run)
     options.say_made(eval_request(request), work)
 

@@ -37,7 +37,16 @@ def run(
     flags = asked.settings() | pair.settings()
     names = options.name_list(method, "--method") or []
     # all are checked before the first is trained
-    configs = [resolve(suite=suite, method=m, assignments=set_ or (), flags=flags) for m in names]
+    configs = [
+        resolve(
+            suite=suite,
+            method=name,
+            assignments=set_ or (),
+            flags=flags,
+            data_dir=work.data_dir,
+        )
+        for name in names
+    ]
     made, failed = [], []
     for config in configs:
         try:
@@ -67,7 +76,13 @@ def train(
     from kdbench.harness.resolve import resolve
 
     flags = pair.settings()
-    config = resolve(suite=suite, method=method, assignments=set_ or (), flags=flags)
+    config = resolve(
+        suite=suite,
+        method=method,
+        assignments=set_ or (),
+        flags=flags,
+        data_dir=work.data_dir,
+    )
     made = train_request(work.request(config, track=track))
     if made.is_main and work.json_output:
         typer.echo(json.dumps({"run": str(made.path), "student": str(made.student)}))

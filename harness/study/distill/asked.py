@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdbench.harness.config import DataConfig, RunConfig
+from kdbench.harness.config import DataConfig, PairConfig, RunConfig, TasksConfig
 from kdbench.harness.files.store import validated
+from kdbench.harness.own.facts import Written
 from kdbench.harness.own.settings import Choice, Facts
 from kdbench.harness.resolve import BUDGET, Tree, changes_of, merge
 
@@ -61,6 +62,50 @@ def asked_data(train: str, settings: Sequence[str]) -> DataConfig:
     """
     asked = changes_of(settings, {}).get("data") or {}
     return validated(DataConfig, {"train": train, **asked}, "--set data", "configuration")
+
+
+def asked_of_tests(settings: Sequence[str]) -> TasksConfig:
+    """What settings say of the test rows.
+
+    Raises:
+        InputError: an unknown key, or a value that does not fit.
+    """
+    asked = changes_of(settings, {}).get("tasks") or {}
+    return validated(TasksConfig, {"names": (), **asked}, "--set tasks", "configuration")
+
+
+def asked_form(data: DataConfig, settings: Sequence[str]) -> Written:
+    """What settings say of how prompts are written.
+
+    Raises:
+        InputError: an unknown key, or a value that does not fit.
+    """
+    pair = changes_of(settings, {}).get("pair") or {}
+    validated(PairConfig, {"teacher": "", "student": "", **pair}, "--set pair", "configuration")
+    return Written(data, pair.get("template"), asked_of_tests(settings).template)
+
+
+def with_columns(suite: Tree, columns: Mapping[str, str] | None) -> Tree:
+    """A suite whose rows have these columns; None: those of a split that was written here."""
+    data, tasks = ({**suite[name]} for name in ("data", "tasks"))
+    data.pop("columns", None)
+    if columns:
+        data["columns"] = dict(columns)
+    if columns is None:
+        tasks.pop("columns", None)
+    return {**suite, "data": data, "tasks": tasks}
+
+
+def without_columns(settings: Sequence[str], *, written: bool) -> tuple[str, ...]:
+    """The settings over a suite of `with_columns`, which says itself what columns rows have.
+
+    Args:
+        settings: of ``--set``.
+        written: whether the split was written here.
+    """
+    gone = ("data.columns", "tasks.columns")[: 2 if written else 1]
+    keys = [(text, text.partition("=")[0].strip()) for text in settings]
+    return tuple(text for text, key in keys if ".".join(key.split(".")[:2]) not in gone)
 
 
 def with_asked(choices: Sequence[Choice], settings: Sequence[str]) -> list[Choice]:

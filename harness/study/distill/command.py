@@ -2,6 +2,7 @@
 
 import shlex
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from kdbench.harness.files.folders import cache_folder
 from kdbench.harness.files.store import make_folder, write_text
 from kdbench.harness.study.command import make_missing
 from kdbench.harness.study.definition import Study
+from kdbench.harness.study.distill.asked import without_columns
 from kdbench.harness.study.distill.outcome import Outcome, outcome, outcome_document
 from kdbench.harness.study.distill.preparation import (
     DistillRequest,
@@ -72,7 +74,9 @@ def distill_command(request: DistillRequest, *, dry_run: bool) -> Distilled | No
     if dry_run:
         return None
     study = write_study(request, prepared)
-    making = request.making
+    written = request.test is None
+    settings = without_columns(request.making.settings, written=written)
+    making = replace(request.making, settings=settings)
     place = Place(making.runs_dir, Circumstances(cache_folder(), making.device, making.data_dir))
     cells = make_cells(study, making.settings, place.where.cache)
     failures = make_missing(making, make_plan(cells, place), place, request.out)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.templates import PromptFormat, render
+from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import (
     TokenCounts,
     TokenRow,
@@ -29,7 +29,7 @@ def tokenised(
 
     train, form = prepared.training, prepared.form
     rule = TokenRule(
-        boundary="apart",
+        boundary=prepared.data.boundary,
         over_long="drop",
         max_prompt=train["max_prompt"],
         max_length=train["max_length"],
@@ -40,7 +40,7 @@ def tokenised(
 
 def too_long(prepared: "Prepared") -> int:
     """How many test rows have a prompt that is longer than tasks allow."""
-    form = PromptFormat(prepared.suite["tasks"].get("template") or prepared.form.template)
+    form = prepared.data.form(prepared.suite["tasks"].get("template") or prepared.form.template)
     prompts = [render(example, form, prepared.tokenizer) for example in prepared.test]
     begin = opening(prepared.tokenizer, form)
     found = encoded_prompts(prepared.tokenizer, prompts, begin)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from kdbench.harness.data.understood import (
     understand,
 )
 from kdbench.harness.errors import InputError
+from kdbench.harness.evaluation.files import read_task
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_json, write_json, write_text
 from kdbench.harness.identity import digest
@@ -38,9 +39,12 @@ from kdbench.harness.resolve import changes_of, load_suite, merge
 from kdbench.harness.study.command import StudyRequest
 from kdbench.harness.study.distill.asked import (
     asked_data,
+    asked_form,
+    asked_of_tests,
     trained_tokens,
     training_of,
     with_asked,
+    with_columns,
     with_settings,
 )
 from kdbench.harness.study.distill.budget import (
@@ -140,7 +144,12 @@ class Prepared:
     @property
     def form(self) -> PromptFormat:
         """How rows become prompts."""
-        return PromptFormat(self.suite["pair"]["template"])
+        return self.data.form(self.suite["pair"]["template"])
+
+    @property
+    def data(self) -> DataConfig:
+        """What the suite says of the rows."""
+        return DataConfig.model_validate(self.suite["data"])
 
 
 def prepare_distillation(request: DistillRequest) -> Prepared:
@@ -153,17 +162,20 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     from kdbench.trainers.models import load_tokenizer
 
     device, speed = _device(request)
-    data = asked_data(request.data, request.making.settings)
-    found = _rows(request.data, "train", request, data)
-    tests = _rows(request.test, "test", request) if request.test else None
-    kept, test = (found.examples, tests.examples) if tests else held_out(found.examples)
+    settings = request.making.settings
+    data = asked_data(request.data, settings)
+    data = data.model_copy(update={"columns": dict(request.columns or data.columns)})
+    found = _rows(data)
+    tests = read_task(request.test, asked_of_tests(settings), data) if request.test else None
+    kept, test = (found.examples, tests.examples) if tests else _parted(found.examples)
     train = first_rows(kept, data.limit)
     if not test or len(train) < 2:
         raise InputError(
             f"{request.data} has {found.used} rows: too few to hold some back; give more, or test rows "
             "by --eval"
         )
-    facts = measure(request.teacher, request.student, train, tests=test, device=device)
+    form = asked_form(data, settings)
+    facts = measure(request.teacher, request.student, train, tests=test, asked=form, device=device)
     answers, seeds = len(test) * DECODING_SEEDS, len(request.seeds)
     asked = _asked(request, train, test, device)
     before = _chosen_before(request, asked)
@@ -172,10 +184,10 @@ def prepare_distillation(request: DistillRequest) -> Prepared:
     tokens = (
         before.tokens if before else tokens_of(request.budget, facts, costs, answers, seeds, speed)
     )
-    settings = request.making.settings
     choices = own_settings(facts, tokens, changes_of(settings, {}))
     named = [find_method(name).name for name, _ in methods]
     suite = with_settings(_suite(request, choices), settings, named)
+    suite = with_columns(suite, data.columns if request.test else None)
     training = training_of(suite, settings)
     trained = trained_tokens(training, facts)
     whole = request.student if facts.student_is == "whole" else request.teacher
@@ -247,22 +259,28 @@ def keep_chosen(request: DistillRequest, prepared: Prepared) -> None:
     write_json(request.out / CHOSEN, prepared.chosen.model_dump(mode="json"))
 
 
-def _rows(
-    place: str, split: str, request: DistillRequest, data: DataConfig | None = None
-) -> Understood:
-    """Rows as runs read them: of training by their settings."""
-    reading = Reading(columns=request.columns, turns="every")
-    if data is not None:
-        reading = replace(reading, turns=data.turns, unique=data.unique)
-    found = understand(place, split, reading)
+def _rows(data: DataConfig) -> Understood:
+    """Training rows as runs read them."""
+    place = data.train
+    found = understand(place, "train", _reading(data))
     if found is None:
-        raise InputError(f"{place} has no split for {split}; name one, as in {place}::SPLIT")
+        raise InputError(f"{place} has no split for train; name one, as in {place}::SPLIT")
     if any(example.is_text for example in found.examples):
         raise InputError(
             f"{place} is plain text: distill needs questions and answers; give such rows, or name their "
             "columns by --columns prompt=a,response=b"
         )
     return found
+
+
+def _reading(data: DataConfig) -> Reading:
+    return Reading(columns=data.columns, turns=data.turns, unique=data.unique)
+
+
+def _parted(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Rows to learn from, and rows held out, which are asked as tasks ask: the last question of each."""
+    kept, back = held_out(examples)
+    return kept, list({example.doc_id: example for example in back}.values())
 
 
 def _costs(methods: Sequence[str], facts: Facts) -> dict[str, float]:
@@ -306,10 +324,9 @@ def _suite(request: DistillRequest, choices: list[Choice]) -> dict[str, Any]:
     tree = merge(load_suite(OWN), own_tree(choices))
     place = from_anywhere(request.data) if request.test else str(split_file(request, "train"))
     test = from_anywhere(request.test) if request.test else str(split_file(request, "test"))
-    columns = dict(request.columns) if request.test else {}
     named = {
         "pair": {"teacher": _anywhere(request.teacher), "student": _anywhere(request.student)},
-        "data": {"train": place, **({"columns": columns} if columns else {})},
+        "data": {"train": place},
         "tasks": {"names": [f"{task_name(request)}={test}"]},
     }
     return merge(tree, named)
@@ -332,8 +349,27 @@ def task_name(request: DistillRequest) -> str:
 
 
 def write_split(request: DistillRequest, prepared: Prepared) -> None:
-    """Writes the rows of a split that was made here; the same rows make the same bytes."""
+    """Writes the rows of a split that was made here; the same rows make the same bytes.
+
+    Raises:
+        InputError: they would be read as other rows.
+    """
     if prepared.tests is not None:
         return
-    for split, examples in (("train", prepared.kept), ("test", prepared.test)):
-        write_text(split_file(request, split), split_text(examples))
+    train = _reading(prepared.data)
+    for split, examples, reading in (
+        ("train", prepared.kept, train),
+        ("test", prepared.test, Reading()),
+    ):
+        file = split_file(request, split)
+        write_text(file, split_text(examples))
+        back = understand(str(file), split, reading)
+        if back is None or [*map(_said, back.examples)] != [*map(_said, examples)]:
+            raise InputError(
+                f"rows of {request.data} cannot be written so that they are read as they were ({file}); "
+                "give test rows of your own by --eval"
+            )
+
+
+def _said(example: Example) -> tuple[Any, ...]:
+    return example.asked, example.references

@@ -10,14 +10,15 @@ from kdbench.harness.data.examples import Example
 def split_text(examples: Sequence[Example]) -> str:
     """Rows as JSON Lines, which are read again as these examples.
 
-    A file has one kind of row: where a conversation has several answers to learn, or turns that are no
-    questions and answers, all rows are conversations.
+    A file has one kind of row: where a conversation has several answers to learn, all rows are
+    conversations; where turns are no questions and answers, all are turns and the one that answers them.
     """
     groups: dict[int, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.doc_id, []).append(example)
-    chat = any(len(group) > 1 or _pairs(group[0]) is None for group in groups.values())
-    write = _conversation if chat else _question
+    several = any(len(group) > 1 for group in groups.values())
+    odd = any(_pairs(group[0]) is None for group in groups.values())
+    write = _conversation if several else _turns if odd else _question
     # the last answer of a conversation has all that was said before
     rows = [write(group[-1]) for group in groups.values()]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -38,10 +39,17 @@ def _system(example: Example) -> str:
 
 
 def _conversation(example: Example) -> dict[str, Any]:
+    row = _turns(example)
+    return {"messages": row.pop("prompt") + row.pop("completion")} | row
+
+
+def _turns(example: Example) -> dict[str, Any]:
+    """What was said, and the one answer that is learnt, of which the earlier ones are none."""
     asked = ("user", "\n\n".join(filter(None, example.question)))
     said = (*example.turns, asked, ("assistant", example.references[0]))
     messages = [{"role": role, "content": text} for role, text in said]
-    return {"messages": messages} | _given(category=example.category)
+    parts = {"prompt": messages[:-1], "completion": messages[-1:]}
+    return parts | _given(category=example.category)
 
 
 def _question(example: Example) -> dict[str, Any]:

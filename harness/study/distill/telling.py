@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdbench.harness.data.examples import Example
+from kdbench.harness.data.understood import Reading, dev_split
 from kdbench.harness.own.settings import size
 from kdbench.harness.progress import duration
 from kdbench.harness.registry import find_method
@@ -84,7 +85,7 @@ def _data(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
     twice = sum(example.asked in known for example in prepared.test)
     if twice:
         yield f"warning: {_count(twice, 'test row')} asked in training too: scores will flatter"
-    yield "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
+    yield _dev(prepared)
     _, counts = tokenised(prepared, prepared.train)
     if counts.dropped:
         most = prepared.training["max_prompt"]
@@ -96,6 +97,17 @@ def _data(request: DistillRequest, prepared: Prepared) -> Iterator[str]:
         most = prepared.training["max_prompt"]
         what = "left out" if dropped(prepared) else f"cut to their first {most}"
         yield f"too long: {_count(over, 'test row')} {what}, with prompts of over {most} tokens"
+
+
+def _dev(prepared: Prepared) -> str:
+    data = prepared.data
+    if data.dev:
+        return f"dev: {data.dev}"
+    reading = Reading(columns=data.columns, turns=data.turns, unique=data.unique)
+    # a split that was written here is a file without one
+    if prepared.tests is not None and (found := dev_split(prepared.found, reading)):
+        return f"dev: {found.lines[0]}; {_rows(found.examples):,} rows"
+    return "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
 
 
 def _count(number: int, what: str) -> str:
