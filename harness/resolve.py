@@ -87,7 +87,7 @@ def _check_suite_keys(tree: Tree, where: str) -> None:
     _check_keys(plain, where)
     for name, section in methods.items():
         place = f"{where}, methods.{name}"
-        if "/" in str(name) or str(name).endswith(".py"):
+        if str(name).endswith(".py") or "/" in str(name):
             raise InputError(f"{place}: a method in a file is called {Path(str(name)).stem} here")
         if not isinstance(section, dict):
             raise InputError(f"{place} must be a mapping with train, method and tuning")
@@ -153,15 +153,13 @@ def outline(
     return _settled(layers, suite)
 
 
-def _layers(
-    suite: str, method: str, above: Tree, data_dir: Path | None = None
-) -> tuple[Tree, Tree]:
+def _layers(suite: str, method: str, above: Tree, data: Path | None = None) -> tuple[Tree, Tree]:
     """All sections but the method's, and the method's own fields as the suite and ``above`` write them."""
     tree = load_suite(suite)
     if suite == OWN:
         from kdbench.harness.own.suite import measured_tree  # it reads tokenizers
 
-        tree = merge(tree, measured_tree(above, data_dir))
+        tree = merge(tree, measured_tree(above, data))
     methods = tree.pop("methods", None) or {}
     own = methods.get(method) or {}
     training = merge(tree.get("train") or {}, own.get("train") or {})
