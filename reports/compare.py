@@ -107,8 +107,7 @@ def compare(
 ) -> Comparison:
     """Compares two rows; each is a run folder, or several of one method (training seeds).
 
-    Both are of one pair of models: of the runs given, those of the pair that both sides have. The variance
-    between training seeds is pooled over both rows and those beside them, where it is alike.
+    Both are of the pair of models that both sides have; seeds' variance is pooled with rows beside them.
 
     Args:
         a: run folder, or the run folders of one method.
@@ -128,11 +127,7 @@ def compare(
     shared = {key for key in one.found if key in two.found and (tasks is None or key.task in tasks)}
     left_out = _left_out(one, two, shared, tasks)
     table = _table_of((one, two), beside, say)
-    others = [
-        evaluations(row)
-        for row in (table.rows if table else ())
-        if not row.row.reference and not one.is_in(row) and not two.is_in(row)
-    ]
+    others = _others(one, two, table)
     common: Found = {key: one.found[key] + two.found[key] for key in shared}
     metrics = named_metrics([common], metrics, None) if shared else metrics
     made = []
@@ -160,6 +155,15 @@ def compare(
         signature=_signature((one, two), made, {key.protocol for key in shared}),
         left_out=[*one.again, *two.again, *left_out],
     )
+
+
+def _others(one: Side, two: Side, table: Section | None) -> list[Found]:
+    """The evaluations of the methods beside them."""
+    return [
+        evaluations(row)
+        for row in (table.rows if table else ())
+        if not row.row.reference and not one.is_in(row) and not two.is_in(row)
+    ]
 
 
 def _signature(
