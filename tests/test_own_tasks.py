@@ -197,13 +197,19 @@ def test_of_several_evaluations_of_the_same_rows_one_is_named(
             "row 1, answers 'B\\?', which is not what row 1",
         ),
         ([{"id": "x", "output": 1}] * 2, "output must be a text, not int"),
-        ([{"left": "a"}], "none of which holds answers by its name; say which does by --answers"),
+        (
+            [{"left": "a"}],
+            "none of which holds answers by its name; say which does by --answer-column",
+        ),
         ([{"id": "x", "question": "B?", "output": "a"}] * 2, "twice"),
         (
             [{"id": "y", "question": "A?", "output": "a"}, {"id": "x", "output": "b"}],
             "row 1, answers 'A\\?', which is not what row 2 of the references asks; repair its id",
         ),
-        ([{"output": "a", "response": "b"}], "several .* output, response; say which .* --answers"),
+        (
+            [{"output": "a", "response": "b"}],
+            "several .* output, response; say which .* --answer-column",
+        ),
         ([{"prediction": "a", "resps": ["b"]}], "several columns .* prediction, resps"),
     ],
 )
@@ -233,9 +239,9 @@ def test_gold_answers_beside_the_predictions_are_not_scored(run: Run, tmp_path: 
     (made,) = map(RunFolder, (tmp_path / "runs").glob("outside-outs-*"))
     (evaluation,) = made.evaluations()
     assert {row.response for row in evaluation.samples(0)} == {"mine"}
-    code, said = run(*base, "--answers", "draft", "--name", "draft")
+    code, said = run(*base, "--answer-column", "draft", "--name", "draft")
     assert code == 0 and "answers: column draft; not read: output, Prediction" in said
-    code, said = run(*base, "--answers", "drafts", "--name", "other")
+    code, said = run(*base, "--answer-column", "drafts", "--name", "other")
     assert code == 2 and "did you mean draft" in " ".join(said.split())
     empty = tmp_path / "empty.jsonl"  # a model that said nothing is not given the gold answers
     empty.write_text(lines([{**row, "prediction": ""} for row in GOLD]))

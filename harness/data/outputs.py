@@ -90,7 +90,9 @@ def read_answers(name: str, column: str | None = None) -> Outputs:
             value = None  # JSON Lines, or what `read_table` has a sentence for
         if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
             if column is not None:
-                raise InputError(f"{name} is an array of texts, without columns; drop --answers")
+                raise InputError(
+                    f"{name} is an array of texts, without columns; drop --answer-column"
+                )
             return Outputs([Given(each, "", 0, "") for each in value], "", ())
     table = read_table(place, "test")
     if table is None or not table.rows:
@@ -118,13 +120,13 @@ def _column_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], where: s
         if len(filled) > 1:
             raise InputError(
                 f"{where} has several columns that may hold the answers: {', '.join(filled)}; say which does "
-                f"by --answers, as in --answers {filled[0]}"
+                f"by --answer-column, as in --answer-column {filled[0]}"
             )
         if filled:
             return filled[0]
     raise InputError(
         f"{where} has the columns {', '.join(sorted(names)[:LISTED])}, none of which holds answers by "
-        "its name; say which does by --answers COLUMN"
+        "its name; say which does by --answer-column COLUMN"
     )
 
 

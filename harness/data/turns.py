@@ -140,7 +140,7 @@ def questions(turns: Sequence[Said], *, every: bool) -> list[Asked]:
 
 def unasked(turns: Sequence[Said], *, every: bool) -> list[Said]:
     """The assistant's turns that follow no question and say something; of the last alone, those behind it."""
-    start, found = 0, []
+    start, found = 0, list[Said]()
     for place, turn in enumerate(turns):
         if turn.role == "assistant" and place and turns[place - 1].role == "user":
             start = len(found)

@@ -41,7 +41,7 @@ class OutsideRequest:
         outputs: file of answers.
         references: file, folder or hub's data set of questions and references.
         name: what tables call the system; None: after the file of answers.
-        answers: column of ``outputs`` that holds them; None: by its name.
+        answer_column: of ``outputs``, the one that holds them; None: by its name.
         columns: of the references, as ``prompt=a,response=b``.
         beside: run folder whose evaluation of the same rows they stand beside; None: on their own.
         evaluation: which of them, by its key or its protocol, where there are several.
@@ -52,7 +52,7 @@ class OutsideRequest:
     outputs: str
     references: str
     name: str | None = None
-    answers: str | None = None
+    answer_column: str | None = None
     columns: str | None = None
     beside: Path | None = None
     evaluation: str | None = None
@@ -86,7 +86,7 @@ def score_outputs(request: OutsideRequest, progress: Progress) -> tuple[RunFolde
         raise InputError(
             "--evaluation says which of a run's evaluations; name that run by --beside"
         )
-    outputs = read_answers(request.outputs, request.answers)
+    outputs = read_answers(request.outputs, request.answer_column)
     progress.say(outputs.line)
     answers = matched(outputs.given, found.examples, ids, found.rows, request.outputs)
     name = request.name or stem(request.outputs)

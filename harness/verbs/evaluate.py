@@ -110,7 +110,7 @@ class Outside(options.Group):
     references: Annotated[
         str | None, typer.Option(help="What they answer: a file, folder or hub's data set of rows.")
     ] = None
-    answers: Annotated[
+    answer_column: Annotated[
         str | None,
         typer.Option(help="Column of --outputs that holds them; default: by its name."),
     ] = None
