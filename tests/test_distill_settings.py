@@ -14,7 +14,7 @@ from own_models import chat_model, chats
 from study_requests import study_request
 
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.files import task_rows
+from kdbench.harness.own.tasks import task_rows
 from kdbench.harness.resolve import resolve
 from kdbench.harness.runner.rows import load_rows
 from kdbench.harness.study.distill import preparation

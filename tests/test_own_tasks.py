@@ -18,10 +18,10 @@ from kdbench.harness.data.places import place_of
 from kdbench.harness.data.tables import read_table
 from kdbench.harness.data.understood import Reading, of_table
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import asked_tasks
 from kdbench.harness.files.records import Estimate, Missing, Summary
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
+from kdbench.harness.own.tasks import task_rows
 from kdbench.harness.questions import prepared
 from kdbench.harness.resolve import resolve
 from kdbench.tasks.catalogue import task_examples

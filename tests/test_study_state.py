@@ -14,7 +14,6 @@ from kdbench.harness.contents import Circumstances, recall, remember
 from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.evaluation.evaluate import evaluation_records, protocol_of
 from kdbench.harness.evaluation.facts import model_facts
-from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import Asked, tasks_of
 from kdbench.harness.evaluation.scoring import scored_as
 from kdbench.harness.files.records import (
@@ -30,6 +29,7 @@ from kdbench.harness.files.records import (
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import Contents, evaluation_key, model_id
 from kdbench.harness.lm.version import scored_by
+from kdbench.harness.own.tasks import asked_rows
 from kdbench.harness.references import reference_folder
 from kdbench.harness.resolve import says_tuning
 from kdbench.harness.runner.summary import restate

@@ -14,13 +14,13 @@ from kdbench.harness.contents import Circumstances
 from kdbench.harness.data.examples import examples_sha256
 from kdbench.harness.evaluation.evaluate import evaluation_records, protocol_of
 from kdbench.harness.evaluation.facts import model_facts
-from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import Asked, tasks_of
 from kdbench.harness.evaluation.scoring import scored_as, summarised
 from kdbench.harness.files.records import EvaluationRecord, RunCard, ScoreRow, Summary
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import evaluation_key
 from kdbench.harness.lm.version import scored_by
+from kdbench.harness.own.tasks import asked_rows
 from kdbench.harness.study.definition import Cell, Study, expand
 from kdbench.harness.study.plan import DONE, Plan, PlannedCell
 from kdbench.harness.study.results import Results, make_results

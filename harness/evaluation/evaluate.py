@@ -17,7 +17,6 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.facts import model_facts
-from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.likelihoods import label_task, read_likelihoods
 from kdbench.harness.evaluation.names import Asked, include_folders, tasks_of
 from kdbench.harness.evaluation.scoring import described, score, scored_as
@@ -27,6 +26,7 @@ from kdbench.harness.files.records import DecodingRecord, EvaluationRecord, Mode
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.files.store import append_rows, keep_batches, make_folder, read_records
 from kdbench.harness.identity import evaluation_key, near_evaluation
+from kdbench.harness.own.tasks import asked_rows
 from kdbench.harness.questions import PreparedTask, PromptDoc, Response, prepared
 from kdbench.harness.session import Session
 from kdbench.harness.text_model import TextModel, decoding_of

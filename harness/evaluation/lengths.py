@@ -8,9 +8,9 @@ from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import opening, tokenise_prompts
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.evaluate import protocol_of
-from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.store import Say
+from kdbench.harness.own.tasks import asked_rows
 from kdbench.tasks.catalogue import task_examples
 
 

@@ -8,9 +8,9 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.data.labelled import load_labelled
 from kdbench.harness.data.sources import find_split
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import include_folders, tasks_of
 from kdbench.harness.files.store import Say
+from kdbench.harness.own.tasks import task_rows
 from kdbench.harness.text_model import Likelihood
 from kdbench.tasks.catalogue import TASKS
 from kdbench.tasks.labels import LABEL_TASKS

@@ -42,9 +42,9 @@ def measured_tree(above: Mapping[str, Any], data_dir: Path | None = None) -> dic
         )
     from kdbench.harness.config import DataConfig, PairConfig, TasksConfig, file_task
     from kdbench.harness.data.understood import first_rows
-    from kdbench.harness.evaluation.files import read_task
     from kdbench.harness.files.store import validated
     from kdbench.harness.own.facts import Written, measure
+    from kdbench.harness.own.tasks import read_task
 
     rows = validated(DataConfig, data, "--set data", "configuration")
     models = validated(PairConfig, pair, "--set pair", "configuration")

@@ -20,9 +20,9 @@ from kdbench.harness.data.understood import (
     understand,
 )
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.files import task_rows
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.identity import digest
+from kdbench.harness.own.tasks import task_rows
 from kdbench.tasks import mini
 from kdbench.tasks.catalogue import TASKS, task_examples
 

@@ -15,11 +15,11 @@ from kdbench.harness.data.places import place_of
 from kdbench.harness.data.sources import find_split, is_local
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation.facts import model_facts
-from kdbench.harness.evaluation.files import asked_rows
 from kdbench.harness.evaluation.names import Asked, include_folders
 from kdbench.harness.files.records import DecodingRecord, EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation
 from kdbench.harness.identity import COMPANY, digest
+from kdbench.harness.own.tasks import asked_rows
 from kdbench.tasks.catalogue import task_examples
 from kdbench.tasks.words import fitting
 

@@ -18,7 +18,6 @@ from kdbench.harness.data.understood import (
     understand,
 )
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.files import read_task
 from kdbench.harness.files.records import Record
 from kdbench.harness.files.store import read_json, write_json, write_text
 from kdbench.harness.identity import digest
@@ -33,6 +32,7 @@ from kdbench.harness.own.settings import (
     passes_of,
 )
 from kdbench.harness.own.suite import device_kind
+from kdbench.harness.own.tasks import read_task
 from kdbench.harness.own_methods import METHODS
 from kdbench.harness.registry import find_method
 from kdbench.harness.resolve import changes_of, load_suite, merge
