@@ -4,10 +4,12 @@ One owner, so that who evaluates them, who asks whether they are evaluated and w
 mean the same rows, and never those of another comparison in the same folder.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench.harness.config import RunConfig
 from kdbench.harness.endpoints import place_of
+from kdbench.harness.evaluation.names import Asked
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.identity import identity, model_id
 
@@ -31,6 +33,11 @@ def reference_labels(config: RunConfig) -> list[str]:
         INIT: config.init_sft is not None,
     }
     return [label for label, needed in there.items() if needed]
+
+
+def tasks_asked(label: str, tasks: Sequence[Asked]) -> list[Asked]:
+    """Those of a comparison's tasks that a reference row is asked: the truth knows its own world's alone."""
+    return [task for task in tasks if label != TRUTH or task.kind == "text"]
 
 
 def random_weights(student: str) -> bool:

@@ -344,3 +344,25 @@ def test_words_fit_the_script() -> None:
     assert [bleu_words([t]) for t in ("a b", "красный", "红色的石头", "赤い石です", "สวัสดี")] == [
         *("13a", "13a", "zh", "char", "char")
     ]
+
+
+def test_the_truth_is_not_asked_a_file_that_methods_are_compared_on(
+    run: Run, tmp_path: Path
+) -> None:
+    """It knows its own world only; a run of the world with a task of one's own had ended at it, trained."""
+    own, runs = tmp_path / "own.jsonl", tmp_path / "runs"
+    own.write_text(lines([{"instruction": "What is 2 plus 2?", "output": "4"}] * 3))
+    short = ("--set", "train.steps=1", "--set", "init_sft.steps=1", "--set", "train.eval_every=0")
+    code, said = run(
+        *("run", "--suite", "mini-test", "--method", "sft", "--limit", 4, "--runs-dir", runs),
+        *("--tasks", f"dolly,{own}", "--quiet", *short),
+    )
+    assert code == 0, said
+    asked = {
+        folder.name.split("-mini")[0].rpartition("-")[0]: {
+            e.task for e in RunFolder(folder).evaluations()
+        }
+        for folder in runs.iterdir()
+        if folder.is_dir()
+    }
+    assert asked["eval-truth"] == {"dolly"} and asked["eval-teacher"] == {"dolly", "own"}

@@ -1,5 +1,6 @@
 """Evaluations of models in run folders: of a trained student, and of the reference rows that runs share."""
 
+from dataclasses import replace
 from functools import partial
 
 from kdbench.harness import references
@@ -12,11 +13,19 @@ from kdbench.harness.evaluation.evaluate import (
     answering_truth,
     evaluate,
 )
+from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.locks import WAIT
 from kdbench.harness.files.records import ModelRef, PrepareRecord, RunCard
 from kdbench.harness.files.run_folder import RunFolder
 from kdbench.harness.files.store import make_folder
-from kdbench.harness.references import INIT, TEACHER, TRUTH, UNTRAINED, reference_labels
+from kdbench.harness.references import (
+    INIT,
+    TEACHER,
+    TRUTH,
+    UNTRAINED,
+    reference_labels,
+    tasks_asked,
+)
 from kdbench.harness.runner import summary
 from kdbench.harness.runner.models import Located
 from kdbench.harness.runner.prepare import Prepared, init_student, tuned_teacher
@@ -105,7 +114,7 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
     ]
     return [
         evaluate_model(
-            session,
+            asked,
             label,
             model,
             teacher.card if model is not teacher else None,
@@ -113,7 +122,21 @@ def evaluate_references(session: Session, prepared: Prepared) -> list[RunFolder]
             settings=prepared.init_settings if label == INIT else "",
         )
         for label, model in rows
+        if (asked := _asked(session, label)) is not None
     ]
+
+
+def _asked(session: Session, label: str) -> Session | None:
+    """The session with the tasks that a reference row is asked; None where it can be asked none of them."""
+    tasks = tasks_of(session.config.tasks)
+    mine = tasks_asked(label, tasks)
+    if len(mine) == len(tasks):
+        return session
+    names = {"names": tuple(task.name for task in mine)}
+    config = session.config.model_copy(
+        update={"tasks": session.config.tasks.model_copy(update=names)}
+    )
+    return replace(session, config=config) if mine else None
 
 
 def reference_folder(session: Session, label: str, model: Located | None) -> RunFolder:

@@ -11,7 +11,7 @@ from kdbench.harness.evaluation.names import Asked, tasks_of
 from kdbench.harness.files.records import EvaluationRecord
 from kdbench.harness.files.run_folder import Evaluation, RunFolder
 from kdbench.harness.probes import sampling
-from kdbench.harness.references import TRUTH, references_of
+from kdbench.harness.references import references_of, tasks_asked
 from kdbench.harness.resolve import says_tuning
 from kdbench.harness.study.answered import asked_now, asked_so
 from kdbench.harness.study.definition import Cell
@@ -114,8 +114,7 @@ def missing_references(run: RunFolder, config: RunConfig, data_dir: Path | None)
             stored = _stored(folder) if folder.summary.exists() else []
         except InputError:
             stored = []
-        mine = [task for task in asked if label != TRUTH or task.kind in TEXTS]
-        found = _found(stored, mine, config, data_dir)
+        found = _found(stored, tasks_asked(label, asked), config, data_dir)
         missing += [f"{name} of {label}" for name, evaluation in found if evaluation is None]
     return missing
 
