@@ -69,7 +69,7 @@ class Headline(Record):
     left_out: list[str] = []
     """Methods that are not in all columns."""
     few: list[str] = []
-    """Columns that do not count, since less than two thirds of the methods are in them."""
+    """Columns that do not count: less than two thirds of the methods are in them with all their students."""
     unmeasured: list[str] = []
     """Columns in which the training seeds of a method are not measured: intervals and letters are there
     about these students only."""

@@ -36,7 +36,7 @@ from kdbench.reports.rows import GroupedRow, Section
 from kdbench.reports.rules.check import pair_title
 from kdbench.reports.runs import grouped, scores_digest
 
-VERSION = "13"
+VERSION = "14"
 """Of what is remembered: another one where the same scores give other tests."""
 ALIGNED = 2
 """Fewer rows with several seeds than this do not say how columns go together: they share all luck."""
@@ -158,8 +158,10 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
     if loose := [table.columns[i] for i in main if i not in every]:
         named = ", ".join(f"{column.heading} {info(column.metric).label}" for column in loose)
         notes.add(f"not counted where methods stand: its scale is not known: {named}")
-    # one more task asked of a few methods leaves nobody out, and says nothing of the others' luck
-    mains = [i for i in every if 3 * len(methods_there & {*lines[i][1]}) >= 2 * len(methods_there)]
+    # one more task asked of a few methods, or of one of their students, leaves nobody out, and says nothing
+    # of the others' luck
+    whole = {i: methods_there & {*lines[i][1]} & _whole(table, table.columns[i]) for i in every}
+    mains = [i for i in every if 3 * len(whole[i]) >= 2 * len(methods_there)]
     students = shared_normals([lines[i] for i in mains], label=pair_name(table.section))
     normals = dict(zip(mains, students, strict=True))
     references = {each.row.id for each in rows if each.row.reference}
@@ -184,6 +186,15 @@ def _table(table: Shown) -> tuple[TableTests, list[Field]]:
         ),
         fields,
     )
+
+
+def _whole(table: Shown, column: Column) -> set[str]:
+    """Ids of the rows all of whose students were asked it."""
+    return {
+        each.row.id
+        for each, mine in zip(table.section.rows, table.found, strict=True)
+        if len(mine.get(column.key, [])) == len(each.runs)
+    }
 
 
 def _methods(rows: Sequence[GroupedRow]) -> dict[str, str]:

@@ -196,9 +196,23 @@ def test_one_more_task_of_a_few_methods_leaves_nobody_out(make: Make) -> None:
     (table,) = board.tables
     assert table.headline is not None and len(places(board)) == 6
     assert len(table.headline.columns) == 1 and len(table.headline.few) == 1
-    assert "not counted, as less than two thirds of the methods are in it: vicuna" in write(
-        board_document(board), "md"
-    ).replace("\\", "")
+    assert (
+        "not counted, as less than two thirds of the methods are in it with all their students: vicuna"
+        in write(board_document(board), "md").replace("\\", "")
+    )
+
+
+def test_neither_does_one_of_one_student_of_most_methods(tmp_path: Path) -> None:
+    """It had counted, and the methods that were not asked it fell out."""
+    for method, level in LEVELS.items():
+        for seed in range(2):
+            more = ("vicuna",) if method != "sft" and seed == 0 else ()
+            own = {"training_seed": seed, "note": "student", "tasks": ("dolly", *more)}
+            write_run(tmp_path / "runs", method, level + seed, **own)
+    board = build_board(tmp_path / "runs")
+    (table,) = board.tables
+    assert set(places(board)) == set(LEVELS)
+    assert table.headline is not None and len(table.headline.few) == 1
 
 
 @pytest.mark.parametrize("bounds", [{"low": 0, "high": 1}, {}])

@@ -68,7 +68,8 @@ def explained(found: Headline) -> list[doc.Cell]:
         )
     if found.few:
         lines.append(
-            f"not counted, as less than two thirds of the methods are in it: {', '.join(found.few)}"
+            "not counted, as less than two thirds of the methods are in it with all their students: "
+            f"{', '.join(found.few)}"
         )
     return lines
 
