@@ -1,10 +1,11 @@
-"""Writes docs/board/ from runs: a bundle of them, the board and the claims made of it, and pictures.
+"""Writes docs/board/ from runs: bundles of them, the board and the claims made of these, and pictures.
 
     python docs/make_board.py RUNS … [--out docs/board] [--no-pictures]
 
-The bundle is what ``kdbench bundle`` makes, and the board is verified from a clone by ::
+The bundles, of the suite's own student and of the others, are what ``kdbench bundle`` makes, and the board
+is verified from a clone by ::
 
-    kdbench leaderboard docs/board/mini-2.bundle --format md --out docs/board/board.md --verify
+    kdbench leaderboard docs/board/mini-2*.bundle --format md --out docs/board/board.md --verify
 
 Trainings of which nothing was asked, such as the trials of a search, are left out. The pictures need
 playwright and a Chromium (``--browser``, else the one of Debian, else playwright's own) and are made of
@@ -14,17 +15,19 @@ the page as it opens from disk, with no network.
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdbench.reports.board import leaderboard
 from kdbench.reports.bundle import write_bundle
 from kdbench.reports.claims.document import claims_document
 from kdbench.reports.claims.judge import judge_claims
-from kdbench.reports.runs import finished_runs, without_unasked
+from kdbench.reports.runs import Run, finished_runs, without_unasked
 from kdbench.reports.text.formats import write
 
 DEBIAN = Path("/usr/bin/chromium")
-BUNDLE = "mini-2.bundle"
+STUDENT, MAIN, OTHERS = "mini-2:student", "mini-2.bundle", "mini-2-students.bundle"
+"""The suite's own student; the bundles of its runs, and of those of other students."""
 SHOWN = 12
 """Prompts of each task whose answers are in it."""
 PICTURES = (
@@ -67,6 +70,18 @@ def pictures(page_file: Path, out: Path, browser: Path | None) -> list[Path]:
     return made
 
 
+def bundles(runs: Sequence[Run], out: Path) -> list[Path]:
+    """The bundles, written; evaluated models of no student stand beside the suite's own."""
+    own, others = [], []
+    for run in runs:
+        student = run.summary.run.student
+        other = student is not None and student.name.startswith(f"{STUDENT}-")
+        (others if other else own).append(run.folder.path)
+    for name, folders in ((MAIN, own), (OTHERS, others)):
+        write_bundle(folders, out / name, prompts=SHOWN)
+    return [out / MAIN, out / OTHERS]
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,15 +93,15 @@ def main() -> int:
     out = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     runs, _ = without_unasked(finished_runs(arguments.runs)[0])
-    write_bundle([run.folder.path for run in runs], out / BUNDLE, prompts=SHOWN)
-    leaderboard(out / BUNDLE, "md", out=out / "board.md")
-    claims = write(claims_document(judge_claims([out / BUNDLE])), "md")
+    made = bundles(runs, out)
+    leaderboard(made, "md", out=out / "board.md")
+    claims = write(claims_document(judge_claims(made)), "md")
     (out / "claims.md").write_text(claims, encoding="utf-8")
-    files = [out / name for name in (BUNDLE, "board.md", "claims.md")]
+    files = [*made, out / "board.md", out / "claims.md"]
     if not arguments.no_pictures:
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "index.html"
-            leaderboard(out / BUNDLE, "html", out=page)
+            leaderboard(made, "html", out=page)
             files += pictures(page, out, arguments.browser)
     for file in files:
         print(f"{file.stat().st_size:>9,} {file}")

@@ -13,22 +13,25 @@ from kdbench.reports.text.formats import write
 
 BOARD = Path(__file__).parent.parent / "docs" / "board"
 BUNDLE = BOARD / "mini-2.bundle"
+BUNDLES = [BUNDLE, BOARD / "mini-2-students.bundle"]
 
 
 @pytest.mark.parametrize(
-    ("bundle", "board"),
+    ("bundles", "board"),
     [
-        ("mini-2.bundle", "board.md"),
-        ("second-search.bundle", "second-search.md"),
-        ("four-times.bundle", "four-times.md"),
+        (BUNDLES, "board.md"),
+        ([BOARD / "second-search.bundle"], "second-search.md"),
+        ([BOARD / "four-times.bundle"], "four-times.md"),
     ],
 )
-def test_the_committed_board_is_made_of_the_committed_bundle(bundle: str, board: str) -> None:
-    leaderboard(BOARD / bundle, "md", out=BOARD / board, verify=True)
+def test_the_committed_board_is_made_of_the_committed_bundles(
+    bundles: list[Path], board: str
+) -> None:
+    leaderboard(bundles, "md", out=BOARD / board, verify=True)
 
 
 def test_so_are_the_claims() -> None:
-    made = write(claims_document(judge_claims([BUNDLE])), "md")
+    made = write(claims_document(judge_claims(BUNDLES)), "md")
     assert made == (BOARD / "claims.md").read_text(encoding="utf-8")
 
 
