@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -23,6 +23,9 @@ from kdbench.harness.settings import EngineName, Settings
 from kdbench.trainers.optim import MANY, Precision, Recipe, Seed
 from kdbench.trainers.parallel.settings import Parallel
 from kdbench.trainers.store.settings import ABOUT, PATTERN
+
+if TYPE_CHECKING:
+    from kdbench.harness.data.understood import Reading
 
 Edition = Literal["mini-2", "mini-test", "full"]
 Template = Literal["alpaca", "chat", "mini", "none"]
@@ -136,6 +139,13 @@ class DataConfig(Section):
     def form(self, template: str) -> PromptFormat:
         """How rows become prompts by a template."""
         return PromptFormat(template, self.template_date, self.template_arguments, self.begin_token)
+
+    def reading(self, *, answers: bool = True, fallback: bool = False) -> "Reading":
+        """How its rows are read; arguments as of `Reading`."""
+        from kdbench.harness.data.understood import Reading  # which reads tables
+
+        own = self.model_dump(include={"columns", "turns", "unique"})
+        return Reading(**own, answers=answers, fallback=fallback)
 
     @field_validator("template_date", mode="before")
     @classmethod

@@ -211,9 +211,8 @@ def layout_of(parts: Parts, models: Iterable[PreTrainedModel]) -> Layout:
     """How sequences become rows that all of these models can read."""
     packed, device = parts.packed, parts.accelerator.device
     if packed is None:
-        found = [
-            is_packable(model, _ids(parts)) for model in models
-        ]  # each is tried on all processes
+        # each is tried, on all processes alike
+        found = [is_packable(model, _ids(parts)) for model in models]
         packed = all(found)
     # on a CPU rows cost nothing by being long where attention goes by sequence, so one row
     apart = device.type == "cpu" and all(map(may_go_by_sequence, models))

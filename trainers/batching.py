@@ -316,9 +316,8 @@ def _agrees(model: PreTrainedModel, vocab: int) -> bool:
         return _agree(model, vocab, half=False)
     with by_mask():
         masked = _agree(model, vocab, half=False)
-    half = _agree(
-        model, vocab, half=True
-    )  # in any case: of a shared model all make the same passes
+    # in any case: of a shared model all processes make the same passes
+    half = _agree(model, vocab, half=True)
     return masked and half
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdbench.harness.data.columns import LISTED
 from kdbench.harness.data.examples import Example
 from kdbench.harness.data.places import place_of
 from kdbench.harness.data.tables import Row, read_table
@@ -22,9 +23,6 @@ second kind hold what it should have written."""
 
 IDS = ("id", "doc_id", "question_id", "idx", "index", "uid")
 """Columns that say which row is answered."""
-
-LISTED = 12
-"""Columns that a sentence names at most."""
 
 _ASKED = ("instruction", "prompt", "question")
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from kdbench.harness.config import RunConfig
+from kdbench.harness.data.examples import Example
 from kdbench.harness.errors import InputError
 from kdbench.harness.evaluation import stock
 from kdbench.harness.evaluation.facts import model_facts
@@ -127,21 +128,26 @@ def protocol_decoding(config: RunConfig, protocol: Protocol) -> DecodingRecord:
     return DecodingRecord(**{"no_repeat_ngram": protocol.no_repeat_ngram} | drawn)
 
 
+def examples_of(asked: Asked, config: RunConfig, data_dir: Path | None) -> Sequence[Example]:
+    """The rows that a task in words asks, of ours or of a user's file."""
+    if asked.kind == "file":
+        return asked_rows(asked.place, config)
+    tasks = config.tasks
+    return task_examples(asked.name, tasks.edition, limit=tasks.limit, data_dir=data_dir)
+
+
 def prompts_of(
     session: Session, asked: Asked, tokenizer: Any, room: int | None = None
 ) -> PreparedTask:
     """The prompts of a text task of ours or of a user's file, under the suite's protocol; ``room`` is the
     context in tokens of the model that is asked.
     """
-    config, data_dir = session.config, session.request.data_dir
-    limit, of_user = config.tasks.limit, asked.kind == "file"
+    config, of_user = session.config, asked.kind == "file"
     edition = "file" if of_user else config.tasks.edition
     return prepared(
-        asked_rows(asked.place, config)
-        if of_user
-        else task_examples(asked.name, edition, limit=limit, data_dir=data_dir),
+        examples_of(asked, config, session.request.data_dir),
         task=asked.name,
-        edition=join_edition(edition, limit),
+        edition=join_edition(edition, config.tasks.limit),
         protocol=protocol_of(config),
         tokenizer=tokenizer,
         template=config.task_format,
@@ -179,7 +185,7 @@ def _evaluation_record(
 def evaluate(session: Session, answering: Answering, run: RunFolder, prober: "Prober") -> None:
     """All of the config's tasks and probes for one model. Finished ones are skipped."""
     asked = tasks_of(session.config.tasks)
-    texts = [task for task in asked if task.kind in ("text", "file")]
+    texts = [task for task in asked if task.in_words]
     room = answering.context() if answering.context else None
     for task in texts:
         prompts = prompts_of(session, task, answering.tokenizer, room)

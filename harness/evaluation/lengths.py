@@ -7,11 +7,9 @@ from kdbench.harness.config import RunConfig
 from kdbench.harness.data.templates import render
 from kdbench.harness.data.tokens import opening, tokenise_prompts
 from kdbench.harness.errors import InputError
-from kdbench.harness.evaluation.evaluate import protocol_of
+from kdbench.harness.evaluation.evaluate import examples_of, protocol_of
 from kdbench.harness.evaluation.names import tasks_of
 from kdbench.harness.files.store import Say
-from kdbench.harness.own.tasks import asked_rows
-from kdbench.tasks.catalogue import task_examples
 
 
 def check_lengths(config: RunConfig, data_dir: Path | None, tokenizer: Any, say: Say) -> None:
@@ -23,16 +21,10 @@ def check_lengths(config: RunConfig, data_dir: Path | None, tokenizer: Any, say:
         InputError: a task of which no prompt is left, or that the template cannot write.
     """
     form, most = config.task_format, config.train.max_prompt
-    tasks = config.tasks
-    for task in tasks_of(tasks):
-        if task.kind not in ("file", "text"):
+    for task in tasks_of(config.tasks):
+        if not task.in_words:
             continue
-        rows = (
-            asked_rows(task.place, config)
-            if task.kind == "file"
-            else task_examples(task.name, tasks.edition, limit=tasks.limit, data_dir=data_dir)
-        )
-        prompts = [render(row, form, tokenizer) for row in rows]
+        prompts = [render(row, form, tokenizer) for row in examples_of(task, config, data_dir)]
         rule, begin = protocol_of(config).evaluation_rule, opening(tokenizer, form)
         try:
             _, counts = tokenise_prompts(prompts, tokenizer, rule, begin)

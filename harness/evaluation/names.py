@@ -37,6 +37,11 @@ class Asked(NamedTuple):
     kind: Literal["text", "labels", "file", "lm-eval"]
     place: str = ""
 
+    @property
+    def in_words(self) -> bool:
+        """Whether kdbench asks it and is answered in words."""
+        return self.kind in ("text", "file")
+
 
 def asked_tasks(names: Sequence[str], include_paths: Iterable[Path | str] = ()) -> list[Asked]:
     """What task names stand for, in the given order; of no names nothing.

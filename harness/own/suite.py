@@ -71,15 +71,14 @@ def training_rows(data: "DataConfig", data_dir: Path | None = None) -> "list[Exa
         InputError: nothing there, or not understood.
     """
     from kdbench.harness.data.sources import load_split, split_names
-    from kdbench.harness.data.understood import Reading, understand
+    from kdbench.harness.data.understood import understand
 
     name = data.train
     if name in WORLDS:
         raise InputError(f"data {name} is the generated world's; its suite is --suite mini")
     if split_names(name):
         return load_split(name, "train", data_dir)
-    reading = Reading(columns=data.columns, turns=data.turns, unique=data.unique)
-    found = understand(name, "train", reading)
+    found = understand(name, "train", data.reading())
     return found.examples if found else []
 
 

@@ -59,9 +59,7 @@ class Prober:
         self._teacher = None
         if teacher is not None:
             self._teacher = Teacher(teacher.card, cache(partial(text_model, session, teacher)))
-        texts = [
-            task.name for task in tasks_of(session.config.tasks) if task.kind in ("text", "file")
-        ]
+        texts = [task.name for task in tasks_of(session.config.tasks) if task.in_words]
         self._exposed = EXPOSURE_TASK if EXPOSURE_TASK in texts else (texts or [""])[0]
 
     def __call__(self, evaluation: Evaluation, prepared: PreparedTask) -> None:

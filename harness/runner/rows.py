@@ -51,14 +51,14 @@ def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
         InputError: data that is missing, malformed or empty.
     """
     data, told = config.data, list[str]()
-    train, source = _found(data.train, "train", data_dir, _reading(data), told)
+    train, source = _found(data.train, "train", data_dir, data.reading(), told)
     train, dev = _development(data, data_dir, train, source, told)
     train = _limited(train, data.limit, "train: ", "limit", told)
     dev = _limited(dev, data.dev_limit, "dev: ", "dev_limit", told)
     text = _texts(data.text, data_dir, data.text_limit) if data.text else []
     prompts: list[Example] = []
     if data.prompts:
-        reading = _reading(data, answers=False, fallback=True)
+        reading = data.reading(answers=False, fallback=True)
         own: list[str] = []
         prompts, _ = _found(data.prompts, "train", data_dir, reading, own)
         told += [line.replace("train: ", "prompts: ", 1) for line in own]
@@ -70,16 +70,6 @@ def load_rows(config: RunConfig, data_dir: Path | None) -> Rows:
         "prompts": digest([list(e.asked) for e in prompts]) if prompts else "",
     }
     return Rows(train, dev, text, fingerprints, prompts, told)
-
-
-def _reading(data: DataConfig, *, answers: bool = True, fallback: bool = False) -> Reading:
-    return Reading(
-        columns=data.columns,
-        turns=data.turns,
-        unique=data.unique,
-        answers=answers,
-        fallback=fallback,
-    )
 
 
 def _found(
@@ -106,9 +96,9 @@ def _development(
 ) -> tuple[list[Example], list[Example]]:
     """What is learnt from, and development rows: named, of the same name, or held out of a file."""
     if data.dev or source is None:
-        reading = _reading(data, fallback=True)
+        reading = data.reading(fallback=True)
         return train, _found(data.dev or data.train, "dev", data_dir, reading, told)[0]
-    found = dev_split(source, _reading(data))
+    found = dev_split(source, data.reading())
     if found is not None:
         told += [f"dev: {line}" for line in found.lines]
         return train, found.examples

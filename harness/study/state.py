@@ -18,7 +18,6 @@ from kdbench.harness.study.definition import Cell
 from kdbench.tasks.protocols import get_protocol
 
 How = Literal["to do", "partial", "cached"]
-TEXTS = ("text", "file")
 """Kinds of tasks whose answers are drawn from prompts of ours or a user's."""
 
 
@@ -88,7 +87,7 @@ def missing_of(
     except InputError:
         return ["summary"]
     asked = tasks_of(config.tasks)
-    texts = [task.name for task in asked if task.kind in TEXTS]
+    texts = [task.name for task in asked if task.in_words]
     missing = ["how it was tuned"] if untold else []
     for name, evaluation in _found(stored, asked, config, data_dir):
         if evaluation is None:
@@ -166,7 +165,7 @@ def _ways(asked: Sequence[Asked], config: RunConfig) -> Iterator[tuple[Asked, Ru
     """Each task, with a configuration of one way of answering it."""
     for way in config.generate.ways:
         each = config.model_copy(update={"generate": way})
-        yield from ((t, each) for t in asked if way is config.generate or t.kind in TEXTS)
+        yield from ((t, each) for t in asked if way is config.generate or t.in_words)
 
 
 def _unmeasured(evaluation: Evaluation, config: RunConfig, tasks: list[str]) -> list[str]:

@@ -262,7 +262,7 @@ def keep_chosen(request: DistillRequest, prepared: Prepared) -> None:
 def _rows(data: DataConfig) -> Understood:
     """Training rows as runs read them."""
     place = data.train
-    found = understand(place, "train", _reading(data))
+    found = understand(place, "train", data.reading())
     if found is None:
         raise InputError(f"{place} has no split for train; name one, as in {place}::SPLIT")
     if any(example.is_text for example in found.examples):
@@ -271,10 +271,6 @@ def _rows(data: DataConfig) -> Understood:
             "columns by --columns prompt=a,response=b"
         )
     return found
-
-
-def _reading(data: DataConfig) -> Reading:
-    return Reading(columns=data.columns, turns=data.turns, unique=data.unique)
 
 
 def _parted(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -356,7 +352,7 @@ def write_split(request: DistillRequest, prepared: Prepared) -> None:
     """
     if prepared.tests is not None:
         return
-    train = _reading(prepared.data)
+    train = prepared.data.reading()
     for split, examples, reading in (
         ("train", prepared.kept, train),
         ("test", prepared.test, Reading()),

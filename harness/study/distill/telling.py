@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdbench.harness.data.examples import Example
-from kdbench.harness.data.understood import Reading, dev_split
+from kdbench.harness.data.understood import dev_split
 from kdbench.harness.own.settings import size
 from kdbench.harness.progress import duration
 from kdbench.harness.registry import find_method
@@ -103,9 +103,8 @@ def _dev(prepared: Prepared) -> str:
     data = prepared.data
     if data.dev:
         return f"dev: {data.dev}"
-    reading = Reading(columns=data.columns, turns=data.turns, unique=data.unique)
     # a split that was written here is a file without one
-    if prepared.tests is not None and (found := dev_split(prepared.found, reading)):
+    if prepared.tests is not None and (found := dev_split(prepared.found, data.reading())):
         return f"dev: {found.lines[0]}; {_rows(found.examples):,} rows"
     return "dev: every tenth of the rows to learn from, at most 200, is held out of them in turn"
 
